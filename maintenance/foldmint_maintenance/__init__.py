@@ -1,0 +1,1 @@
+"""Corpora, training, evaluation and repair of Foldmint's codebooks."""

@@ -1,0 +1,85 @@
+"""The local objective: from a residue's vector, predict the backbone around it in its own frame.
+
+It needs no decoder of whole chains, and trains on two cores. The predictor is thrown away afterwards.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Neighborhoods
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foldmint_maintenance.windows import REACH, WINDOW, Windows
+
+CONTACTS = 6
+# Å; below it an error counts by its square, above it by its size: rare windows do not rule the codes.
+_SOFT = 1.0
+
+
+class Targets(NamedTuple):
+    """What is predicted, in the row's frame, Å.
+
+    window: (rows, 9, 3, 3) N, CA, C; window_exists: (rows, 9); contacts: (rows, 6, 3) the nearest CA beyond the
+    window; contacts_exist: (rows, 6).
+    """
+
+    window: Tensor
+    window_exists: Tensor
+    contacts: Tensor
+    contacts_exist: Tensor
+
+
+def targets(windows: Windows, rows: Neighborhoods) -> Targets:
+    """Targets of the rows whose windows these are."""
+    distant = rows.exists & (np.abs(rows.offset - (OFFSET_LIMIT + 1)) > REACH)
+    # A stable sort puts the distant neighbors first and leaves them in order of distance.
+    first = np.argsort(~distant, axis=1, kind="stable")[:, :CONTACTS]
+    contacts: NDArray[np.float32] = np.take_along_axis(rows.origin, first[..., None], 1)
+    return Targets(
+        torch.from_numpy(windows.positions),
+        torch.from_numpy(windows.exists),
+        torch.from_numpy(contacts),
+        torch.from_numpy(np.take_along_axis(distant, first, 1)),
+    )
+
+
+class LocalPredictor(nn.Module):
+    """Two hidden layers from a code's vector to a window and its contacts."""
+
+    def __init__(self, out: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(out, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, WINDOW * 9 + CONTACTS * 3),
+        )
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z (rows, out) -> window (rows, 9, 3, 3) and contacts (rows, 6, 3), Å."""
+        # Networks like outputs near one; windows are about 10 Å wide.
+        flat = 10 * self.network(z)
+        window, contacts = flat.split([WINDOW * 9, CONTACTS * 3], 1)
+        return window.view(-1, WINDOW, 3, 3), contacts.view(-1, CONTACTS, 3)
+
+
+def local_loss(window: Tensor, contacts: Tensor, truth: Targets, contacts_weight: float) -> tuple[Tensor, Tensor]:
+    """The loss (a scalar) and, to watch, the window's RMS error in Å."""
+    near = _mean_square(window.flatten(2), truth.window.flatten(2), truth.window_exists, 3)
+    far = _mean_square(contacts, truth.contacts, truth.contacts_exist, 1)
+    loss = _soft_root(near).mean() + contacts_weight * _soft_root(far).mean()
+    return loss, near.detach().mean().sqrt()
+
+
+def _mean_square(guess: Tensor, truth: Tensor, exists: Tensor, atoms: int) -> Tensor:
+    """Mean squared distance (rows,) over the atoms that exist; guess and truth (rows, places, 3 * atoms)."""
+    square = (guess - truth).square().sum(-1) / atoms
+    weight = exists.to(square.dtype)
+    return (square * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def _soft_root(square: Tensor) -> Tensor:
+    return (square + _SOFT**2).sqrt() - _SOFT

@@ -1,0 +1,204 @@
+"""Training of an encoder and its codebook from scratch, by the local objective, with checkpoints that resume.
+
+    foldmint-maintenance train --data train.parquet --out model/
+
+Three phases: without quantization, until the vectors mean something; then a codebook sampled from them, followed by
+moving averages while the encoder goes on; last the encoder rests and the codebook settles.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import cos, pi
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foldmint_maintenance import ema
+from foldmint_maintenance.corpus import PreparedSet
+from foldmint_maintenance.objective import LocalPredictor, Targets, local_loss, targets
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    steps: in all. batch: residues a step. unquantized: first steps without a codebook. settling: last steps with a
+    resting encoder. learning_rate: the peak; warm-up over `warmup` steps, then a cosine to zero at the encoder's last
+    step. decay: of the moving averages. commitment: weight of the pull towards the code. contacts_weight: of the
+    contacts' loss against the window's. dead_share: a code is dead when its N falls below this share of the mean N.
+    bf16: products in bfloat16 (the codebook stays in float32). compiled: run the encoder through torch.compile.
+    """
+
+    steps: int = 4000
+    batch: int = 4096
+    unquantized: int = 300
+    settling: int = 200
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    decay: float = 0.99
+    commitment: float = 0.25
+    contacts_weight: float = 0.1
+    dead_share: float = 0.1
+    bf16: bool = False
+    compiled: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.unquantized < self.steps - self.settling:
+            raise ValueError("steps must exceed unquantized + settling, and unquantized must be positive")
+        if self.batch < 1 or self.learning_rate <= 0 or not 0 < self.decay < 1:
+            raise ValueError("batch and learning_rate must be positive, and decay between 0 and 1")
+
+
+class Progress(NamedTuple):
+    """What a step tells: window_error in Å, distance of z to its code, perplexity over the moving averages."""
+
+    step: int
+    loss: float
+    window_error: float
+    distance: float
+    perplexity: float
+    replaced: int
+
+
+class Batch(NamedTuple):
+    """Rows for the encoder and what is to be predicted from them."""
+
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor]
+    truth: Targets
+
+
+class Trainer:
+    """Encoder, predictor, codebook and optimizer, a step at a time. Batch and noise of a step depend on seed and step
+    number alone, so that a resumed training does what an unbroken one does."""
+
+    def __init__(self, model: ModelConfig, config: TrainConfig, data: PreparedSet) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.data = config, data
+        self.encoder = Encoder(model)
+        self.predictor = LocalPredictor(model.out)
+        self.codebook = Codebook(
+            torch.zeros(model.codes, model.out), torch.zeros(model.codes), torch.zeros(model.codes, model.out)
+        )
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": list(self._parameters(matrices=True)), "weight_decay": config.weight_decay},
+                {"params": list(self._parameters(matrices=False)), "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.95),
+            lr=config.learning_rate,
+        )
+        self._encode: Callable[..., Tensor] = (
+            torch.compile(self.encoder, dynamic=False) if config.compiled else self.encoder
+        )
+
+    def _parameters(self, matrices: bool) -> Iterator[nn.Parameter]:
+        for module in (self.encoder, self.predictor):
+            for parameter in module.parameters():
+                if (parameter.ndim > 1) == matrices:
+                    yield parameter
+
+    def run(self, watch: Callable[[Progress], None]) -> None:
+        """Train from the present step to the last, telling each step to `watch`."""
+        steps = range(self.step, self.config.steps)
+        with ThreadPoolExecutor(1, "batches") as pool:
+            following = pool.submit(self._batch, steps.start) if steps else None
+            for step in steps:
+                assert following is not None
+                batch = following.result()
+                following = pool.submit(self._batch, step + 1)
+                watch(self._train(step, batch))
+
+    def _batch(self, step: int) -> Batch:
+        random = np.random.default_rng([self.config.seed, step])
+        select = random.integers(0, len(self.data), self.config.batch)
+        rows = self.data.rows(select)
+        inputs = (
+            torch.from_numpy(rows.rotation),
+            torch.from_numpy(rows.origin),
+            torch.from_numpy(rows.offset),
+            torch.from_numpy(rows.exists),
+        )
+        return Batch(inputs, targets(self.data.windows(select), rows))
+
+    def _rate(self, step: int) -> float:
+        moving = self.config.steps - self.config.settling
+        if step < self.config.warmup:
+            return self.config.learning_rate * (step + 1) / self.config.warmup
+        done = (step - self.config.warmup) / max(1, moving - self.config.warmup)
+        return self.config.learning_rate * 0.5 * (1 + cos(pi * min(1.0, done)))
+
+    def _train(self, step: int, batch: Batch) -> Progress:
+        config = self.config
+        settling = step >= config.steps - config.settling
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        with torch.set_grad_enabled(not settling):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+                z = self._encode(*batch.inputs)
+            z = z.float()
+            if step == config.unquantized:
+                self.codebook = self._sampled_codebook(z.detach())
+            quantized, commitment, distance, replaced = z, z.new_zeros(()), 0.0, 0
+            if step >= config.unquantized:
+                code, apart = nearest_code(z.detach(), self.codebook.embeddings)
+                vectors = self.codebook.embeddings[code]
+                commitment = F.mse_loss(z, vectors)
+                quantized = z + (vectors - z).detach()
+                distance = float(apart.mean())
+                replaced = self._update(step, z.detach(), code, settling)
+            window, contacts = self.predictor(quantized)
+            loss, error = local_loss(window, contacts, batch.truth, config.contacts_weight)
+            loss = loss + config.commitment * commitment
+        if not settling:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            everything = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(everything, config.clip)
+            self.optimizer.step()
+        self.step = step + 1
+        return Progress(self.step, float(loss.detach()), float(error), distance, self._perplexity(), replaced)
+
+    def _update(self, step: int, z: Tensor, code: Tensor, settling: bool) -> int:
+        size = len(self.codebook.N)
+        hits, sums = ema.batch_statistics(z, code, size)
+        # While settling the averages lengthen to the whole phase: the codebook converges to plain means.
+        since = step - (self.config.steps - self.config.settling)
+        decay = max(self.config.decay, 1 - 1 / (100 + since)) if settling else self.config.decay
+        self.codebook = ema.updated(self.codebook, hits, sums, decay)
+        mean = len(z) / size
+        dead = ema.dead_codes(self.codebook, self.config.dead_share * mean)
+        replaced = int(dead.sum())
+        if replaced and not settling:
+            self.codebook = ema.reinitialized(self.codebook, dead, self._draw(step, z, size), mean)
+            return replaced
+        return 0
+
+    def _sampled_codebook(self, z: Tensor) -> Codebook:
+        size = len(self.codebook.N)
+        vectors = self._draw(self.config.unquantized, z, size)
+        count = torch.full((size,), len(z) / size)
+        return Codebook(vectors, count, vectors * count[:, None])
+
+    def _draw(self, step: int, z: Tensor, size: int) -> Tensor:
+        """Vectors (size, out) of the batch at random, each at most once where there are enough."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        repeats = -(-size // len(z))
+        order = torch.cat([torch.randperm(len(z), generator=generator) for _ in range(repeats)])
+        return z[order[:size]]
+
+    def _perplexity(self) -> float:
+        total = self.codebook.N.sum()
+        if total <= 0:
+            return 0.0
+        share = self.codebook.N / total
+        return float(torch.exp(-torch.special.xlogy(share, share).sum()))

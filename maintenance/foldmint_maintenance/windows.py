@@ -1,0 +1,43 @@
+"""Backbone windows: the nine residues around each residue, in its own frame."""
+
+from typing import NamedTuple
+
+import numpy as np
+from foldmint_tokenizer.neighborhoods import Geometry
+from numpy.typing import NDArray
+
+REACH = 4
+WINDOW = 2 * REACH + 1
+
+
+class Windows(NamedTuple):
+    """positions: (rows, 9, 3, 3) float32: place, atom (N, CA, C), axis; Å. exists: (rows, 9) bool."""
+
+    positions: NDArray[np.float32]
+    exists: NDArray[np.bool_]
+
+
+def backbone_windows(
+    backbone: NDArray[np.float32], chain: NDArray[np.integer], shape: Geometry, select: slice | NDArray[np.integer]
+) -> Windows:
+    """Windows of the rows shape.queries[select].
+
+    backbone: (residues, 3, 3), Å, of one or many chains; chain: (residues,), which chain a residue is of. A place is
+    filled if its residue has a frame, is of the same chain, and its residue_index is as far away as its place says:
+    nothing is taken from across a gap. Missing places are zero.
+    """
+    query = shape.queries[select]
+    steps = np.arange(-REACH, REACH + 1)
+    around = query[:, None] + steps
+    inside = (around >= 0) & (around < len(backbone))
+    around = np.where(inside, around, query[:, None])
+    exists = (
+        inside
+        & shape.frames.exists[around]
+        & (chain[around] == chain[query, None])
+        & (shape.residue_index[around] - shape.residue_index[query, None] == steps)
+    )
+    apart = backbone[around].astype(np.float64) - backbone[query, 1].astype(np.float64)[:, None, None]
+    local = apart.reshape(len(query), -1, 3) @ shape.frames.rotation[query]
+    local = np.where(exists[..., None, None], local.reshape(-1, WINDOW, 3, 3), 0)
+    return Windows(local.astype(np.float32), exists)

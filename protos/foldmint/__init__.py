@@ -1,0 +1,1 @@
+"""Foldmint's gRPC contract."""

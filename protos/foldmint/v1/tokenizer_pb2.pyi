@@ -1,0 +1,197 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class StructureFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STRUCTURE_FORMAT_UNSPECIFIED: _ClassVar[StructureFormat]
+    STRUCTURE_FORMAT_PDB: _ClassVar[StructureFormat]
+    STRUCTURE_FORMAT_MMCIF: _ClassVar[StructureFormat]
+STRUCTURE_FORMAT_UNSPECIFIED: StructureFormat
+STRUCTURE_FORMAT_PDB: StructureFormat
+STRUCTURE_FORMAT_MMCIF: StructureFormat
+
+class StructureFile(_message.Message):
+    __slots__ = ("content", "format", "model_number", "chains")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    format: StructureFormat
+    model_number: int
+    chains: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, content: _Optional[bytes] = ..., format: _Optional[_Union[StructureFormat, str]] = ..., model_number: _Optional[int] = ..., chains: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Backbone(_message.Message):
+    __slots__ = ("chain", "coordinates", "residue_index", "sequence")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    COORDINATES_FIELD_NUMBER: _ClassVar[int]
+    RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    chain: str
+    coordinates: bytes
+    residue_index: _containers.RepeatedScalarFieldContainer[int]
+    sequence: str
+    def __init__(self, chain: _Optional[str] = ..., coordinates: _Optional[bytes] = ..., residue_index: _Optional[_Iterable[int]] = ..., sequence: _Optional[str] = ...) -> None: ...
+
+class Backbones(_message.Message):
+    __slots__ = ("chains",)
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    chains: _containers.RepeatedCompositeFieldContainer[Backbone]
+    def __init__(self, chains: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ...) -> None: ...
+
+class TokenizeRequest(_message.Message):
+    __slots__ = ("file", "backbones", "options")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    BACKBONES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    file: StructureFile
+    backbones: Backbones
+    options: TokenizeOptions
+    def __init__(self, file: _Optional[_Union[StructureFile, _Mapping]] = ..., backbones: _Optional[_Union[Backbones, _Mapping]] = ..., options: _Optional[_Union[TokenizeOptions, _Mapping]] = ...) -> None: ...
+
+class TokenizeOptions(_message.Message):
+    __slots__ = ("complex", "special_tokens", "distances")
+    COMPLEX_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    complex: bool
+    special_tokens: bool
+    distances: bool
+    def __init__(self, complex: _Optional[bool] = ..., special_tokens: _Optional[bool] = ..., distances: _Optional[bool] = ...) -> None: ...
+
+class TokenizeResponse(_message.Message):
+    __slots__ = ("model", "codebook_version", "chains")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    codebook_version: str
+    chains: _containers.RepeatedCompositeFieldContainer[TokenizedChain]
+    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[TokenizedChain, _Mapping]]] = ...) -> None: ...
+
+class TokenizedChain(_message.Message):
+    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "tokens", "has_frame", "distances")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    INSERTION_CODES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    HAS_FRAME_FIELD_NUMBER: _ClassVar[int]
+    DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    chain: str
+    sequence: str
+    residue_index: _containers.RepeatedScalarFieldContainer[int]
+    insertion_codes: str
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    has_frame: _containers.RepeatedScalarFieldContainer[bool]
+    distances: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., has_frame: _Optional[_Iterable[bool]] = ..., distances: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class TokenizeStreamRequest(_message.Message):
+    __slots__ = ("id", "request")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    request: TokenizeRequest
+    def __init__(self, id: _Optional[int] = ..., request: _Optional[_Union[TokenizeRequest, _Mapping]] = ...) -> None: ...
+
+class TokenizeStreamResponse(_message.Message):
+    __slots__ = ("id", "response", "failure")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    response: TokenizeResponse
+    failure: Failure
+    def __init__(self, id: _Optional[int] = ..., response: _Optional[_Union[TokenizeResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message", "violations")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    violations: _containers.RepeatedCompositeFieldContainer[FieldViolation]
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., violations: _Optional[_Iterable[_Union[FieldViolation, _Mapping]]] = ...) -> None: ...
+
+class FieldViolation(_message.Message):
+    __slots__ = ("field", "description")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    description: str
+    def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model", "encoder_digest", "codebook_version", "codebook_digest", "sizes", "vocabulary", "limits", "server_version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    encoder_digest: str
+    codebook_version: str
+    codebook_digest: str
+    sizes: ModelSizes
+    vocabulary: Vocabulary
+    limits: RequestLimits
+    server_version: str
+    def __init__(self, model: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., codebook_version: _Optional[str] = ..., codebook_digest: _Optional[str] = ..., sizes: _Optional[_Union[ModelSizes, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., limits: _Optional[_Union[RequestLimits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+
+class ModelSizes(_message.Message):
+    __slots__ = ("width", "heads", "layers", "out", "codes")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    OUT_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    heads: int
+    layers: int
+    out: int
+    codes: int
+    def __init__(self, width: _Optional[int] = ..., heads: _Optional[int] = ..., layers: _Optional[int] = ..., out: _Optional[int] = ..., codes: _Optional[int] = ...) -> None: ...
+
+class Vocabulary(_message.Message):
+    __slots__ = ("codes", "mask", "eos", "bos", "pad", "chainbreak")
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    EOS_FIELD_NUMBER: _ClassVar[int]
+    BOS_FIELD_NUMBER: _ClassVar[int]
+    PAD_FIELD_NUMBER: _ClassVar[int]
+    CHAINBREAK_FIELD_NUMBER: _ClassVar[int]
+    codes: int
+    mask: int
+    eos: int
+    bos: int
+    pad: int
+    chainbreak: int
+    def __init__(self, codes: _Optional[int] = ..., mask: _Optional[int] = ..., eos: _Optional[int] = ..., bos: _Optional[int] = ..., pad: _Optional[int] = ..., chainbreak: _Optional[int] = ...) -> None: ...
+
+class RequestLimits(_message.Message):
+    __slots__ = ("residues", "chains", "unpacked_bytes", "message_bytes")
+    RESIDUES_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    UNPACKED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    residues: int
+    chains: int
+    unpacked_bytes: int
+    message_bytes: int
+    def __init__(self, residues: _Optional[int] = ..., chains: _Optional[int] = ..., unpacked_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Protein backbones to structure tokens, in process."""

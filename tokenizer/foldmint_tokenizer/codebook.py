@@ -1,0 +1,39 @@
+"""The codebook: vectors of the codes, and the search for the nearest, in float32."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Rows at a time: bounds the distance matrix to 64 MiB at 4096 codes.
+_CHUNK = 4096
+
+
+class Codebook(NamedTuple):
+    """The state of a codebook, under the names of the published class.
+
+    embeddings: (codes, out). N: (codes,), moving average of the hits of each code a step.
+    z_avg: (codes, out), moving average of the sum of the vectors that hit it; embeddings = z_avg / N.
+    """
+
+    embeddings: Tensor
+    N: Tensor
+    z_avg: Tensor
+
+
+def nearest_code(z: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest code of each vector.
+
+    z: (rows, out); embeddings: (codes, out). Returns codes (rows,) int64 and their Euclidean distances (rows,)
+    float32. Always computed in float32. A vector that is not finite has a distance that is not finite either.
+    """
+    z, embeddings = z.float(), embeddings.float()
+    square = embeddings.square().sum(1)
+    codes = []
+    with torch.autocast(z.device.type, enabled=False):
+        for chunk in z.split(_CHUNK):
+            # |z|² is the same for all codes of a row, and left out.
+            codes.append(torch.addmm(square, chunk, embeddings.t(), alpha=-2).argmin(1))
+    code = torch.cat(codes) if codes else z.new_empty(0, dtype=torch.int64)
+    # From the difference, not from |z|² - 2ze + |e|², which cancels.
+    return code, (z - embeddings[code]).norm(dim=1)

@@ -1,0 +1,194 @@
+"""The structure encoder of ESM3's architecture: neighborhoods in, vectors before quantization out.
+
+Written from the mathematics in the ESM3 paper (appendix A.1.6 and A.1.7). Parameters carry the names and shapes
+of the published weights. The unit of work is a residue's neighborhood, not a protein, which allows three exact
+savings: the first block's projections are a table of 66 rows, the last block computes the query's row only, and
+rows of many proteins share a batch without padding.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foldmint_tokenizer.neighborhoods import OFFSETS
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of an encoder and its codebook.
+
+    width: of the residual stream. heads: of geometric attention. layers: blocks. out: dimensions of a code's
+    vector. codes: how many.
+    """
+
+    width: int
+    heads: int
+    layers: int
+    out: int
+    codes: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "layers", "out", "codes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"ModelConfig.{name} must be a positive integer, not {value!r}")
+
+    @property
+    def hidden(self) -> int:
+        """Width inside the feed-forward: four times the width, rounded up to a multiple of 256."""
+        return -(-4 * self.width // 256) * 256
+
+
+ESM3 = ModelConfig(width=1024, heads=128, layers=2, out=128, codes=4096)
+
+
+class GeometricAttention(nn.Module):
+    """Attention among the frames of a neighborhood; a rotation term less a distance term."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.s_norm = nn.LayerNorm(width)
+        self.proj = nn.Linear(width, 15 * heads)
+        self.out_proj = nn.Linear(3 * heads, width)
+        self.distance_scale_per_head = nn.Parameter(torch.zeros(heads))
+        self.rotation_scale_per_head = nn.Parameter(torch.zeros(heads))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Five vectors a head: x (..., width) -> (..., 15 * heads), each in its row's own frame."""
+        projected: Tensor = self.proj(self.s_norm(x))
+        return projected
+
+    def forward(self, projected: Tensor, rotation: Tensor, origin: Tensor, exists: Tensor, queries: int) -> Tensor:
+        """Attend from the first `queries` rows of each neighborhood to all of them.
+
+        projected: (n, k, 15 * heads); rotation: (n, k, 3, 3); origin: (n, k, 3), Å; exists: (n, k) bool.
+        Returns (n, queries, width).
+        """
+        n, k, _ = projected.shape
+        h = self.heads
+        # Rotated once for all five: component-wise, since products of 3x3 matrices are too small for a GEMM.
+        vectors = _rotate(rotation, projected.view(n, k, 5 * h, 3))  # tuple of 3 x (n, k, 5 * heads)
+        query_rot, key_rot, value, query_dist, key_dist = (
+            tuple(v[..., i * h : (i + 1) * h] for v in vectors) for i in range(5)
+        )
+        dot = 0.0
+        square = 0.0
+        for axis in range(3):
+            shift = origin[..., axis, None]  # (n, k, 1)
+            dot = dot + _outer(query_rot[axis][:, :queries], key_rot[axis], torch.mul)
+            apart = _outer((query_dist[axis] + shift)[:, :queries], key_dist[axis] + shift, torch.sub)
+            square = square + apart * apart
+        # sqrt has no gradient at zero, where a row meets itself; a norm defines it as zero there.
+        distance = torch.sqrt(square.clamp_min(1e-24) if torch.is_grad_enabled() else square)
+        logits = dot * (F.softplus(self.rotation_scale_per_head) / sqrt(3))
+        logits = logits - distance * (F.softplus(self.distance_scale_per_head) / sqrt(3))
+        logits = logits.masked_fill(~exists[:, None, :, None], float("-inf"))
+        weight = torch.softmax(logits, dim=2)  # (n, queries, k, heads)
+        mean = [(weight * v[:, None]).sum(2) for v in value]  # 3 x (n, queries, heads)
+        back = _rotate_back(rotation[:, :queries], mean)
+        result: Tensor = self.out_proj(back)
+        return result
+
+
+def _outer(query: Tensor, key: Tensor, combine: object) -> Tensor:
+    """(n, q, heads) and (n, k, heads) -> (n, q, k, heads)."""
+    return combine(query[:, :, None], key[:, None])  # type: ignore[operator]
+
+
+def _rotate(rotation: Tensor, local: Tensor) -> list[Tensor]:
+    """rotation (n, k, 3, 3), local (n, k, v, 3) -> three components (n, k, v)."""
+    x, y, z = local.unbind(-1)
+    return [
+        rotation[..., i, 0, None] * x + rotation[..., i, 1, None] * y + rotation[..., i, 2, None] * z
+        for i in range(3)
+    ]
+
+
+def _rotate_back(rotation: Tensor, seen: list[Tensor]) -> Tensor:
+    """The inverse of `_rotate`: three components (n, q, heads) -> (n, q, 3 * heads)."""
+    x, y, z = seen
+    parts = [
+        rotation[..., 0, i, None] * x + rotation[..., 1, i, None] * y + rotation[..., 2, i, None] * z
+        for i in range(3)
+    ]
+    return torch.stack(parts, -1).flatten(-2)
+
+
+class SwiGLU(nn.Module):
+    """(..., 2 * hidden) -> (..., hidden)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """SiLU of the first half, times the second."""
+        gate, value = x.chunk(2, -1)
+        return F.silu(gate) * value
+
+
+class Block(nn.Module):
+    """Geometric attention and feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.geom_attn = GeometricAttention(config.width, config.heads)
+        self.ffn = nn.Sequential(
+            nn.LayerNorm(config.width),
+            nn.Linear(config.width, 2 * config.hidden),
+            SwiGLU(),
+            nn.Linear(config.hidden, config.width),
+        )
+
+    def forward(
+        self, x: Tensor, projected: Tensor, rotation: Tensor, origin: Tensor, exists: Tensor
+    ) -> Tensor:
+        """x: (n, queries, width), the rows to compute; projected: (n, k, 15 * heads), of all rows."""
+        x = x + self.geom_attn(projected, rotation, origin, exists, x.shape[1])
+        fed: Tensor = self.ffn(x)
+        return x + fed
+
+
+class _Transformer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+
+
+class _RelativePositionEmbedding(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(OFFSETS, width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+
+class Encoder(nn.Module):
+    """Neighborhoods to vectors; the codebook is kept apart, since it has versions of its own."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = _Transformer(config)
+        self.pre_vq_proj = nn.Linear(config.width, config.out)
+        self.relative_positional_embedding = _RelativePositionEmbedding(config.width)
+
+    def forward(self, rotation: Tensor, origin: Tensor, offset: Tensor, exists: Tensor) -> Tensor:
+        """Vectors before quantization, z (n, out), of n neighborhoods (shapes: `Neighborhoods`)."""
+        table = self.relative_positional_embedding.embedding.weight  # (66, width)
+        blocks = list(self.transformer.blocks)
+        x = offset
+        for depth, block in enumerate(blocks):
+            queries = 1 if depth == len(blocks) - 1 else offset.shape[1]
+            if depth == 0:
+                projected = F.embedding(offset, block.geom_attn.project(table))
+                x = F.embedding(offset[:, :queries], table)
+            else:
+                projected = block.geom_attn.project(x)
+                x = x[:, :queries]
+            x = block(x, projected, rotation, origin, exists)
+        z: Tensor = self.pre_vq_proj(x[:, 0])
+        return z
+
+    def without_frame(self) -> Tensor:
+        """The vector (out,) of every residue that has no frame: the projection of zero."""
+        return self.pre_vq_proj.bias

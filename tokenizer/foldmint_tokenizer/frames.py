@@ -1,0 +1,58 @@
+"""Backbone frames: a rotation and an origin for each residue, by Gram-Schmidt."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Added to squared norms, as ESM3 does; far below any bond length (1.3 Å and more).
+_EPSILON = 1e-10
+# Å; the distance of N from the line through CA and C, and the length of CA-C, below which the axes
+# would be rounding errors. Real backbones have about 1.4 and 1.5.
+_SHORTEST = 1e-3
+
+
+class Frames(NamedTuple):
+    """The frames of a chain.
+
+    rotation: (residues, 3, 3), columns are the axes; identity where there is no frame.
+    origin: (residues, 3), Å; the CA positions, zero where there is no frame.
+    exists: (residues,) bool.
+    """
+
+    rotation: NDArray[np.float64]
+    origin: NDArray[np.float64]
+    exists: NDArray[np.bool_]
+
+
+def backbone_frames(backbone: NDArray[np.floating]) -> Frames:
+    """Frames of a backbone (residues, 3, 3): residue, atom (N, CA, C), axis; Å, NaN where missing.
+
+    The x axis runs along CA - C, the xy plane holds N, the origin is CA (ESM3, appendix A.1.6). A residue
+    with a missing or non-finite atom has no frame, nor has one whose three atoms lie on one line.
+    Computed in float64 whatever comes in, relative to the chain's mean, so that a structure far from
+    the origin keeps its precision.
+    """
+    positions = np.asarray(backbone, np.float64)
+    exists = np.isfinite(positions).all((1, 2))
+    positions = np.where(exists[:, None, None], positions, 0)
+    if exists.any():
+        positions = positions - positions[exists].mean((0, 1))
+    n, ca, c = positions[:, 0], positions[:, 1], positions[:, 2]
+
+    along = ca - c
+    length = _norm(along)
+    x = along / length
+    beside = n - ca
+    beside = beside - x * (x * beside).sum(-1, keepdims=True)
+    width = _norm(beside)
+    y = beside / width
+    exists &= (length[:, 0] > _SHORTEST) & (width[:, 0] > _SHORTEST)
+
+    rotation = np.stack([x, y, np.cross(x, y)], -1)
+    rotation = np.where(exists[:, None, None], rotation, np.eye(3))
+    return Frames(rotation, np.where(exists[:, None], ca, 0), exists)
+
+
+def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt((vectors**2).sum(-1, keepdims=True) + _EPSILON)

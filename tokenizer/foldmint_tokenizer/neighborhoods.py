@@ -1,0 +1,97 @@
+"""Neighborhoods: for each residue with a frame its 16 nearest residues, seen from its own frame."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from foldmint_tokenizer.frames import Frames, backbone_frames
+
+NEIGHBORS = 16
+OFFSET_LIMIT = 32
+OFFSETS = 2 * OFFSET_LIMIT + 2  # row 0 of the embedding belongs to padding and is never looked up
+
+
+class Neighborhoods(NamedTuple):
+    """Rows for the encoder; rows of any number of chains may be concatenated or sliced.
+
+    rotation: (rows, 16, 3, 3) float32, the neighbors' axes in the row's frame.
+    origin: (rows, 16, 3) float32, Å, the neighbors' CA in the row's frame.
+    offset: (rows, 16) int64, 1 to 65: clipped difference in residue_index, plus 33.
+    exists: (rows, 16) bool, false where the chain has fewer residues than neighbors.
+    """
+
+    rotation: NDArray[np.float32]
+    origin: NDArray[np.float32]
+    offset: NDArray[np.int64]
+    exists: NDArray[np.bool_]
+
+
+class Geometry(NamedTuple):
+    """What the rows of a chain are made from, slice by slice.
+
+    frames: of all residues. residue_index: (residues,). queries: (rows,), the residues with a frame.
+    nearest: (rows, 16) int32, residues by distance, the query first; -1 where there are no more.
+    """
+
+    frames: Frames
+    residue_index: NDArray[np.int64]
+    queries: NDArray[np.int64]
+    nearest: NDArray[np.int32]
+
+    def rows(self, select: slice | NDArray[np.integer]) -> Neighborhoods:
+        """The neighborhoods of queries[select]."""
+        query, nearest = self.queries[select], self.nearest[select]
+        exists = nearest >= 0
+        nearest = np.where(exists, nearest, query[:, None])
+        rotation, origin, _ = self.frames
+        # One product a row: [axes of 16 neighbors | CA of 16 neighbors] seen from the query's frame.
+        seen = np.concatenate(
+            [rotation[nearest], (origin[nearest] - origin[query, None])[..., None]], -1
+        )  # (rows, 16, 3, 4)
+        flat = seen.transpose(0, 2, 1, 3).reshape(len(query), 3, NEIGHBORS * 4)
+        local = (rotation[query].transpose(0, 2, 1) @ flat).astype(np.float32)
+        local = local.reshape(len(query), 3, NEIGHBORS, 4).transpose(0, 2, 1, 3)
+        difference = self.residue_index[nearest] - self.residue_index[query, None]
+        offset = np.clip(difference, -OFFSET_LIMIT, OFFSET_LIMIT) + OFFSET_LIMIT + 1
+        return Neighborhoods(
+            np.ascontiguousarray(local[..., :3]), np.ascontiguousarray(local[..., 3]), offset, exists
+        )
+
+
+def geometry(backbone: NDArray[np.floating], residue_index: NDArray[np.integer]) -> Geometry:
+    """Frames and nearest neighbors of a backbone (residues, 3, 3), Å, residue_index (residues,).
+
+    Neighbors are the nearest by CA distance among residues with a frame, in float64, itself first.
+    Residues without a frame are no neighbors: attention gives them no weight (ESM3 lists them last
+    and masks them, which comes to the same).
+    """
+    frames = backbone_frames(backbone)
+    queries = np.flatnonzero(frames.exists)
+    return Geometry(frames, np.asarray(residue_index, np.int64), queries, _nearest(frames, queries))
+
+
+def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
+    nearest = np.full((len(queries), NEIGHBORS), -1, np.int32)
+    if len(queries) == 0:
+        return nearest
+    ca = frames.origin[queries]
+    wanted = min(NEIGHBORS, len(queries))
+    _, found = KDTree(ca).query(ca, k=np.arange(1, wanted + 1))
+    own = np.arange(len(queries))
+    # Where another residue has the very same CA the tree may list it first: the query leads all the same.
+    wrong = np.flatnonzero(found[:, 0] != own)
+    for row in wrong:
+        others = found[row][found[row] != row][: wanted - 1]
+        found[row] = np.concatenate([[row], others])
+    nearest[:, :wanted] = queries[found]
+    return nearest
+
+
+def concatenate(parts: Sequence[Neighborhoods]) -> Neighborhoods:
+    """Rows of several chains as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return Neighborhoods(*(np.concatenate(column) for column in zip(*parts, strict=True)))
