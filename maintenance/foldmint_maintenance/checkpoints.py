@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from foldmint_maintenance.errors import OtherTraining
 from foldmint_maintenance.training import Trainer
 
 NAME = "checkpoint.safetensors"
@@ -31,7 +32,7 @@ def save(trainer: Trainer, folder: Path) -> None:
 def restore(trainer: Trainer, folder: Path) -> None:
     """Put the state of the folder's checkpoint into a new trainer.
 
-    Raises ValueError if the checkpoint belongs to a training with other sizes, settings or data.
+    Raises OtherTraining if the checkpoint belongs to a training with other sizes, settings or data.
     """
     with safe_open(folder / NAME, "pt") as file:
         metadata = json.loads((file.metadata() or {})["training"])
@@ -40,7 +41,7 @@ def restore(trainer: Trainer, folder: Path) -> None:
     expected = json.loads(_identity(trainer))
     different = [key for key in metadata if metadata[key] != expected.get(key)]
     if different:
-        raise ValueError(f"the checkpoint in {folder} is of another training: {', '.join(different)} differ")
+        raise OtherTraining(f"the checkpoint in {folder} is of another training: {', '.join(different)} differ")
     for prefix, module in (("encoder.", trainer.encoder), ("predictor.", trainer.predictor)):
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
     trainer.codebook = Codebook(*(tensors[f"codebook.{name}"] for name in Codebook._fields))

@@ -11,6 +11,7 @@ from foldmint_tokenizer.frames import Frames
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, geometry
 from numpy.typing import NDArray
 
+from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.windows import Windows, backbone_windows
 
 SCHEMA = pa.schema(
@@ -28,7 +29,10 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Record:
-    """A chain of a set: residue_index (residues,), coordinates (residues, 3, 3) float32, Å, NaN where missing."""
+    """A chain of a set: residue_index (residues,), coordinates (residues, 3, 3) float32, Å, NaN where missing.
+
+    dssp: an ASCII letter a residue, None where not known. Raises InvalidSet where the parts do not fit.
+    """
 
     id: str
     sequence: str
@@ -41,45 +45,58 @@ class Record:
         shapes = {"residue_index": ((length,), self.residue_index), "coordinates": ((length, 3, 3), self.coordinates)}
         for name, (shape, values) in shapes.items():
             if values.shape != shape:
-                raise ValueError(f"{self.id}: {name} has shape {values.shape}, and its sequence asks for {shape}")
-        if self.dssp is not None and len(self.dssp) != length:
-            raise ValueError(f"{self.id}: {len(self.dssp)} DSSP letters for {length} residues")
+                raise InvalidSet(f"{self.id}: {name} has shape {values.shape}, and its sequence asks for {shape}")
+        if self.dssp is not None and (len(self.dssp) != length or not self.dssp.isascii()):
+            raise InvalidSet(f"{self.id}: {length} residues ask for as many ASCII letters of DSSP, not {self.dssp!r}")
 
 
 def read_parquet(path: Path) -> Iterator[Record]:
-    """The records of a Parquet set, in order. Raises ValueError where columns are missing or do not fit."""
-    with pq.ParquetFile(path) as file:
-        missing = {"id", "sequence", "residue_index", "coordinates"} - set(file.schema_arrow.names)
-        if missing:
-            raise ValueError(f"{path} is no set of backbones: it lacks {', '.join(sorted(missing))}")
-        columns = [name for name in SCHEMA.names if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=256, columns=columns):
-            for row in range(batch.num_rows):
-                values = {name: batch.column(name)[row] for name in columns}
-                yield Record(
-                    id=values["id"].as_py(),
-                    sequence=values["sequence"].as_py(),
-                    residue_index=values["residue_index"].values.to_numpy().astype(np.int64),
-                    coordinates=values["coordinates"].values.to_numpy().astype(np.float32).reshape(-1, 3, 3),
-                    dssp=values["dssp"].as_py() if "dssp" in values else None,
-                )
+    """The records of a Parquet set, in order. Raises InvalidSet where columns are missing or do not fit."""
+    try:
+        with pq.ParquetFile(path) as file:
+            known = set(file.schema_arrow.names)
+            missing = {"id", "sequence", "residue_index", "coordinates"} - known
+            if missing:
+                raise InvalidSet(f"{path} is no set of backbones: it lacks {', '.join(sorted(missing))}")
+            schema = pa.schema([field for field in SCHEMA if field.name in known])
+            for batch in file.iter_batches(batch_size=256, columns=schema.names):
+                yield from _records(batch.select(schema.names).cast(schema))
+    except InvalidSet:
+        raise
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidSet(f"{path} cannot be read as a set of backbones: {error}") from error
+
+
+def _records(batch: pa.RecordBatch) -> Iterator[Record]:
+    for row in range(batch.num_rows):
+        values = {name: batch.column(name)[row] for name in batch.schema.names}
+        yield Record(
+            id=values["id"].as_py(),
+            sequence=values["sequence"].as_py(),
+            residue_index=values["residue_index"].values.to_numpy().astype(np.int64),
+            coordinates=values["coordinates"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, 3, 3),
+            dssp=values["dssp"].as_py() if "dssp" in values else None,
+        )
 
 
 def write_parquet(records: Iterable[Record], path: Path, rows_per_group: int = 512) -> tuple[int, int]:
     """Write a set, complete before its name appears; returns how many chains and residues."""
     chains = residues = 0
     part = path.with_name(path.name + ".part")
-    with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
-        group: list[Record] = []
-        for record in records:
-            group.append(record)
-            chains, residues = chains + 1, residues + len(record.sequence)
-            if len(group) == rows_per_group:
+    try:
+        with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
+            group: list[Record] = []
+            for record in records:
+                group.append(record)
+                chains, residues = chains + 1, residues + len(record.sequence)
+                if len(group) == rows_per_group:
+                    writer.write_table(_table(group))
+                    group = []
+            if group:
                 writer.write_table(_table(group))
-                group = []
-        if group:
-            writer.write_table(_table(group))
-    part.replace(path)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return chains, residues
 
 
@@ -123,7 +140,15 @@ class PreparedSet:
 
 
 def prepared(records: Iterable[Record]) -> PreparedSet:
-    """Frames and neighbors of every chain, joined into one. Raises ValueError if no residue has a frame."""
+    """Frames and neighbors of every chain, joined into one. Raises InvalidSet if no residue has a frame."""
+    data = joined(records)
+    if not len(data):
+        raise InvalidSet("the set holds no residue with N, CA and C")
+    return data
+
+
+def joined(records: Iterable[Record]) -> PreparedSet:
+    """The same, of one record or more, even if no residue has a frame. Raises InvalidSet without a record."""
     ids: list[str] = []
     shapes: list[Geometry] = []
     backbones: list[NDArray[np.float32]] = []
@@ -137,8 +162,8 @@ def prepared(records: Iterable[Record]) -> PreparedSet:
             if record.dssp is None
             else np.frombuffer(record.dssp.encode("ascii"), np.uint8)
         )
-    if not any(len(shape.queries) for shape in shapes):
-        raise ValueError("the set holds no residue with N, CA and C")
+    if not ids:
+        raise InvalidSet("the set holds no chain")
     lengths = [len(b) for b in backbones]
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     joined = Geometry(

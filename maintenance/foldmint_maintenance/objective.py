@@ -46,24 +46,39 @@ def targets(windows: Windows, rows: Neighborhoods) -> Targets:
 
 
 class LocalPredictor(nn.Module):
-    """Two hidden layers from a code's vector to a window and its contacts."""
+    """From a code's vector to a window and its contacts.
 
-    def __init__(self, out: int, hidden: int = 512) -> None:
+    The window is linear in the first components of the vector, through the principal components of real windows,
+    which are orthonormal: distances between vectors are distances between windows, in Å, and the nearest code is the
+    nearest window. The contacts come from the whole vector, through a small network.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, out: int, hidden: int = 256) -> None:
         super().__init__()
-        self.network = nn.Sequential(
-            nn.Linear(out, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, WINDOW * 9 + CONTACTS * 3),
-        )
+        components = min(out * 3 // 4, WINDOW * 9)
+        self.register_buffer("mean", torch.zeros(WINDOW * 9))
+        self.register_buffer("basis", torch.zeros(components, WINDOW * 9))
+        self.contacts = nn.Sequential(nn.Linear(out, hidden), nn.GELU(), nn.Linear(hidden, CONTACTS * 3))
+
+    def fit(self, windows: Windows) -> None:
+        """Take mean and principal components from the complete windows among these."""
+        complete = windows.positions[windows.exists.all(1)].reshape(-1, WINDOW * 9).astype(np.float64)
+        if len(complete) < len(self.basis):
+            raise ValueError(f"{len(complete)} complete windows are too few for {len(self.basis)} components")
+        mean = complete.mean(0)
+        centered = complete - mean
+        _, vectors = np.linalg.eigh(centered.T @ centered)  # ascending
+        self.mean.copy_(torch.from_numpy(mean))
+        self.basis.copy_(torch.from_numpy(vectors[:, ::-1][:, : len(self.basis)].T.copy()))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z (rows, out) -> window (rows, 9, 3, 3) and contacts (rows, 6, 3), Å."""
-        # Networks like outputs near one; windows are about 10 Å wide.
-        flat = 10 * self.network(z)
-        window, contacts = flat.split([WINDOW * 9, CONTACTS * 3], 1)
-        return window.view(-1, WINDOW, 3, 3), contacts.view(-1, CONTACTS, 3)
+        window = torch.addmm(self.mean, z[:, : len(self.basis)], self.basis)
+        # Networks like outputs near one; contacts are about 10 Å away.
+        return window.view(-1, WINDOW, 3, 3), 10 * self.contacts(z).view(-1, CONTACTS, 3)
 
 
 def local_loss(window: Tensor, contacts: Tensor, truth: Targets, contacts_weight: float) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
     foldmint-maintenance train --data train.parquet --out model/
 
-Three phases: without quantization, until the vectors mean something; then a codebook sampled from them, followed by
-moving averages while the encoder goes on; last the encoder rests and the codebook settles.
+Three phases: without quantization, until the vectors tell the windows; then a codebook, by k-means of many vectors,
+that follows by moving averages while the encoder goes on; last the encoder rests and the codebook settles.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,13 +23,16 @@ from foldmint_maintenance import ema
 from foldmint_maintenance.corpus import PreparedSet
 from foldmint_maintenance.objective import LocalPredictor, Targets, local_loss, targets
 
+# Residues whose windows give the principal components.
+_BASIS_SAMPLE = 50_000
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train.
 
-    steps: in all. batch: residues a step. unquantized: first steps without a codebook. settling: last steps with a
-    resting encoder. learning_rate: the peak; warm-up over `warmup` steps, then a cosine to zero at the encoder's last
+    steps: in all. batch: residues a step. unquantized: first steps without a codebook, for the windows alone. settling:
+    last steps with a resting encoder. initial_batches: whose vectors the first codebook is made from, by
+    `initial_rounds` of k-means. learning_rate: the peak; warm-up over `warmup` steps, then a cosine to zero at the encoder's last
     step. decay: of the moving averages. commitment: weight of the pull towards the code. contacts_weight: of the
     contacts' loss against the window's. dead_share: a code is dead when its N falls below this share of the mean N.
     bf16: products in bfloat16 (the codebook stays in float32). compiled: run the encoder through torch.compile.
@@ -39,6 +42,8 @@ class TrainConfig:
     batch: int = 4096
     unquantized: int = 300
     settling: int = 200
+    initial_batches: int = 16
+    initial_rounds: int = 10
     learning_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.01
@@ -89,6 +94,8 @@ class Trainer:
             torch.zeros(model.codes, model.out), torch.zeros(model.codes), torch.zeros(model.codes, model.out)
         )
         self.step = 0
+        sample = np.random.default_rng(config.seed).integers(0, len(data), _BASIS_SAMPLE)
+        self.predictor.fit(data.windows(sample))
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self._parameters(matrices=True)), "weight_decay": config.weight_decay},
@@ -139,15 +146,13 @@ class Trainer:
 
     def _train(self, step: int, batch: Batch) -> Progress:
         config = self.config
+        if step == config.unquantized:
+            self.codebook = self._first_codebook(step)
         settling = step >= config.steps - config.settling
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
         with torch.set_grad_enabled(not settling):
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                z = self._encode(*batch.inputs)
-            z = z.float()
-            if step == config.unquantized:
-                self.codebook = self._sampled_codebook(z.detach())
+            z = self._vectors(batch)
             quantized, commitment, distance, replaced = z, z.new_zeros(()), 0.0, 0
             if step >= config.unquantized:
                 code, apart = nearest_code(z.detach(), self.codebook.embeddings)
@@ -157,7 +162,8 @@ class Trainer:
                 distance = float(apart.mean())
                 replaced = self._update(step, z.detach(), code, settling)
             window, contacts = self.predictor(quantized)
-            loss, error = local_loss(window, contacts, batch.truth, config.contacts_weight)
+            weight = config.contacts_weight if step >= config.unquantized else 0.0
+            loss, error = local_loss(window, contacts, batch.truth, weight)
             loss = loss + config.commitment * commitment
         if not settling:
             self.optimizer.zero_grad(set_to_none=True)
@@ -183,11 +189,25 @@ class Trainer:
             return replaced
         return 0
 
-    def _sampled_codebook(self, z: Tensor) -> Codebook:
+    def _vectors(self, batch: Batch) -> Tensor:
+        """z (rows, out) of a batch, float32."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            z = self._encode(*batch.inputs)
+        return z.float()
+
+    def _first_codebook(self, step: int) -> Codebook:
+        """k-means (Lloyd) of the vectors of several batches, from random ones of them."""
+        with torch.no_grad():
+            z = torch.cat([self._vectors(self._batch(step + i)) for i in range(self.config.initial_batches)])
         size = len(self.codebook.N)
-        vectors = self._draw(self.config.unquantized, z, size)
-        count = torch.full((size,), len(z) / size)
-        return Codebook(vectors, count, vectors * count[:, None])
+        vectors = self._draw(step, z, size)
+        codebook = Codebook(vectors, torch.zeros(size), torch.zeros_like(vectors))
+        for _ in range(self.config.initial_rounds):
+            code, _ = nearest_code(z, codebook.embeddings)
+            # Without memory of earlier rounds, a moving average is a plain mean.
+            codebook = ema.updated(codebook, *ema.batch_statistics(z, code, size), decay=0.0)
+        scale = self.config.batch / len(z)  # N counts hits a step
+        return Codebook(codebook.embeddings, codebook.N * scale, codebook.z_avg * scale)
 
     def _draw(self, step: int, z: Tensor, size: int) -> Tensor:
         """Vectors (size, out) of the batch at random, each at most once where there are enough."""

@@ -1,0 +1,77 @@
+"""The backbone of a chain, as it comes in, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldmint_tokenizer.errors import InvalidStructure
+
+FARTHEST = 1e6
+"""Å; coordinates beyond it, either way, are refused (ESM3's own bound)."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One chain.
+
+    chain: its name. sequence: a letter a residue. residue_index: (residues,) int64, the number of each residue, whose
+    gaps tell of missing ones. coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; NaN where an
+    atom is missing. insertion_codes: a character a residue, a space for none; empty if none has one.
+
+    Raises InvalidStructure where shapes do not fit, or a coordinate is infinite or beyond 1e6 Å.
+    """
+
+    chain: str
+    sequence: str
+    residue_index: NDArray[np.int64]
+    coordinates: NDArray[np.float32]
+    insertion_codes: str = ""
+
+    def __post_init__(self) -> None:
+        length = len(self.coordinates)
+        if self.coordinates.shape != (length, 3, 3):
+            self._refuse("coordinates", f"shape is {self.coordinates.shape}, not (residues, 3, 3)")
+        if length == 0:
+            self._refuse("coordinates", "there is no residue")
+        for name in ("residue_index", "sequence", "insertion_codes"):
+            given = len(getattr(self, name))
+            if given != length and not (name == "insertion_codes" and given == 0):
+                self._refuse(name, f"has {given} entries for {length} residues")
+        # NaN compares false, and passes as missing.
+        beyond = (np.abs(self.coordinates) > FARTHEST).any((1, 2))
+        if beyond.any():
+            where = int(beyond.argmax())
+            values = self.coordinates[where]
+            value = values[np.abs(values) > FARTHEST][0]
+            self._refuse("coordinates", f"{value:g} is beyond {FARTHEST:g} Å", where)
+
+    def _refuse(self, field: str, reason: str, position: int | None = None) -> None:
+        residue = None if position is None else self.label(position)
+        raise InvalidStructure(field, reason, chain=self.chain, residue=residue)
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    def label(self, position: int) -> str:
+        """The residue at a position, as its author numbers it: `52A`."""
+        insertion = self.insertion_codes[position].strip() if self.insertion_codes else ""
+        return f"{self.residue_index[position]}{insertion}"
+
+
+def backbone(
+    coordinates: NDArray[np.floating] | Sequence[object],
+    residue_index: NDArray[np.integer] | Sequence[int] | None = None,
+    *,
+    chain: str = "A",
+    sequence: str = "",
+) -> Backbone:
+    """A backbone from coordinates (residues, 3, 3), Å, NaN where missing; numbered 1, 2, 3, ... unless told.
+
+    Raises InvalidStructure, as `Backbone` does.
+    """
+    positions = np.asarray(coordinates, np.float32)
+    length = len(positions) if positions.ndim else 0
+    index = np.arange(1, length + 1) if residue_index is None else np.asarray(residue_index)
+    return Backbone(chain, sequence or "X" * length, index.astype(np.int64), positions)

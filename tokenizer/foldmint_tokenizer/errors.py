@@ -1,0 +1,33 @@
+"""What can go wrong in the tokenizer.
+
+    TokenizerError
+    ├── InvalidStructure    the caller's structure or option cannot be taken
+    └── ModelError          a model or codebook cannot be used, or computed nonsense
+"""
+
+
+class TokenizerError(Exception):
+    """Root of all errors that the tokenizer raises on purpose."""
+
+
+class InvalidStructure(TokenizerError, ValueError):
+    """A structure that cannot be tokenized.
+
+    field: what is at fault, such as `content` or `coordinates`. reason: why. chain, residue: where, if it is one
+    place; the residue as its author numbers it, with its name where known, such as `MSE 52A`.
+    """
+
+    def __init__(self, field: str, reason: str, *, chain: str | None = None, residue: str | None = None) -> None:
+        self.field, self.reason, self.chain, self.residue = field, reason, chain, residue
+        super().__init__(f"{field}: {self.description}")
+
+    @property
+    def description(self) -> str:
+        """Where and why, without the field."""
+        place = [f"chain {self.chain!r}"] if self.chain is not None else []
+        place += [f"residue {self.residue}"] if self.residue is not None else []
+        return f"{', '.join(place)}: {self.reason}" if place else self.reason
+
+
+class ModelError(TokenizerError):
+    """A model, codebook or store that cannot be used, or an encoder whose result is not finite."""

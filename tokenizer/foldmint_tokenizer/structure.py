@@ -1,0 +1,216 @@
+"""Reading of PDB and mmCIF files: their protein chains, as backbones."""
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import gemmi
+import numpy as np
+
+from foldmint_tokenizer.backbone import Backbone
+from foldmint_tokenizer.errors import InvalidStructure
+
+Format = Literal["pdb", "mmcif"]
+
+_ATOMS = {"N": 0, "CA": 1, "C": 2}
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a structure may hold at most. unpacked_bytes: of a file, after gzip. chains, residues: in all."""
+
+    unpacked_bytes: int = 256 * 2**20
+    chains: int = 1_000
+    residues: int = 200_000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"Limits.{name} must be positive, not {value}")
+
+
+def read_backbones(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    format: Format | None = None,  # noqa: A002 (the word that callers expect)
+    model_number: int = 0,
+    chains: Sequence[str] = (),
+    limits: Limits = Limits(),
+) -> list[Backbone]:
+    """The backbones of all protein chains of a file, or of those named, in the file's order.
+
+    source: a path, or a file's bytes; plain or gzip. format: found out from the content unless told. model_number: as
+    the file numbers them, 0 for the first. chains: names as the author gave them (auth_asym_id).
+
+    A residue counts if it belongs to the chain's polymer and is an amino acid, modified ones included; nucleic acids,
+    ligands and waters are left out. Of alternate locations that of the highest occupancy is taken, one for a whole
+    residue so that no frame mixes two. residue_index is the author's number, without insertion code. An atom whose
+    position is not a number is missing.
+
+    Raises InvalidStructure, with field `content`, `model_number` or `chains`; OSError if a path cannot be read.
+    """
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    text = _unpacked(content, limits.unpacked_bytes)
+    structure = _parsed(text, format or _guessed(text))
+    model = _model(structure, model_number)
+    found = [_backbone(chain) for chain in model]
+    backbones = [chain for chain in found if chain is not None]
+    if not backbones:
+        raise InvalidStructure("content", "there is no protein in the file")
+    if chains:
+        names = {backbone.chain for backbone in backbones}
+        for name in chains:
+            if name not in names:
+                known = ", ".join(sorted(names))
+                raise InvalidStructure("chains", f"no protein chain has this name; there are: {known}", chain=name)
+        backbones = [backbone for backbone in backbones if backbone.chain in chains]
+    check_size(backbones, limits)
+    return backbones
+
+
+def check_size(backbones: Sequence[Backbone], limits: Limits, field: str = "content") -> None:
+    """Raise InvalidStructure if there are more chains or residues than the limits allow."""
+    if len(backbones) > limits.chains:
+        raise InvalidStructure(field, f"{len(backbones)} chains; at most {limits.chains} are taken")
+    residues = sum(len(backbone) for backbone in backbones)
+    if residues > limits.residues:
+        raise InvalidStructure(field, f"{residues} residues; at most {limits.residues} are taken")
+
+
+def _unpacked(content: bytes, limit: int) -> bytes:
+    if not content.strip():
+        raise InvalidStructure("content", "the file is empty")
+    if not content.startswith(_GZIP):
+        if len(content) > limit:
+            raise InvalidStructure("content", f"{len(content)} bytes; at most {limit} are taken")
+        return content
+    parts: list[bytes] = []
+    size = 0
+    while content:
+        unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            part = unpacker.decompress(content, limit - size + 1)
+        except zlib.error as error:
+            raise InvalidStructure("content", f"the gzip data is damaged: {error}") from error
+        size += len(part)
+        if size > limit:
+            raise InvalidStructure("content", f"the gzip data unpacks to more than {limit} bytes")
+        if not unpacker.eof:
+            raise InvalidStructure("content", "the gzip data is truncated")
+        parts.append(part)
+        content = unpacker.unused_data.lstrip(b"\0")
+        if content and not content.startswith(_GZIP):
+            raise InvalidStructure("content", "the gzip data is followed by something else")
+    return b"".join(parts)
+
+
+def _guessed(text: bytes) -> Format:
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped and not stripped.startswith(b"#"):
+            return "mmcif" if stripped[:5].lower() == b"data_" else "pdb"
+    return "pdb"
+
+
+def _parsed(text: bytes, format: Format) -> gemmi.Structure:  # noqa: A002
+    name = {"pdb": "PDB", "mmcif": "mmCIF"}[format]
+    try:
+        if format == "mmcif":
+            document = gemmi.cif.read_string(text)
+            if len(document) == 0:
+                raise InvalidStructure("content", "the mmCIF file has no data block")
+            structure = gemmi.make_structure_from_block(document[0])
+        else:
+            structure = gemmi.read_pdb_string(text)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, InvalidStructure):
+            raise
+        raise InvalidStructure("content", f"this is no {name} file that can be read: {_one_line(error)}") from error
+    if not any(len(chain) for model in structure for chain in model):
+        raise InvalidStructure("content", f"read as {name}, the file has no atoms")
+    structure.merge_chain_parts()
+    structure.setup_entities()
+    return structure
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _model(structure: gemmi.Structure, number: int) -> gemmi.Model:
+    if number == 0:
+        return structure[0]
+    for model in structure:
+        if model.num == number:
+            return model
+    known = ", ".join(str(model.num) for model in list(structure)[:20])
+    raise InvalidStructure("model_number", f"the file has no model {number}; its models are: {known}")
+
+
+def _backbone(chain: gemmi.Chain) -> Backbone | None:
+    residues = list(_protein_residues(chain))
+    if not residues:
+        return None
+    coordinates = np.full((len(residues), 3, 3), np.nan, np.float32)
+    for row, residue in enumerate(residues):
+        for place, position in _positions(residue):
+            coordinates[row, place] = position
+    insertions = "".join(residue.seqid.icode for residue in residues)
+    return Backbone(
+        chain=_text(chain.name),
+        sequence="".join(_letter(residue) for residue in residues),
+        residue_index=np.array([residue.seqid.num for residue in residues], np.int64),
+        coordinates=coordinates,
+        insertion_codes=insertions if insertions.strip() else "",
+    )
+
+
+def _text(name: str) -> str:
+    if not name.isprintable():
+        raise InvalidStructure("content", f"a chain is named {name!r}, with characters that cannot be printed")
+    return name
+
+
+def _protein_residues(chain: gemmi.Chain) -> Iterator[gemmi.Residue]:
+    """The chain's amino acids, one for each residue number: of several kinds there, the one of highest occupancy."""
+    taken = (residue for residue in chain if _is_protein(residue))
+    for _, alternatives in groupby(taken, key=lambda residue: (residue.seqid.num, residue.seqid.icode)):
+        yield max(alternatives, key=lambda residue: max((atom.occ for atom in residue), default=0.0))
+
+
+def _is_protein(residue: gemmi.Residue) -> bool:
+    kind = gemmi.find_tabulated_residue(residue.name)
+    if kind.is_nucleic_acid() or kind.is_water():
+        return False
+    amino_acid = kind.is_amino_acid() or residue.find_atom("CA", "*") is not None
+    if residue.entity_type == gemmi.EntityType.Polymer:
+        return amino_acid
+    # Very short chains, and files that tell nothing of entities, have no polymer of their own in gemmi's eyes.
+    return residue.entity_type == gemmi.EntityType.Unknown and amino_acid and residue.het_flag == "A"
+
+
+def _positions(residue: gemmi.Residue) -> Iterator[tuple[int, list[float]]]:
+    """Places (0 N, 1 CA, 2 C) and positions of the residue's backbone atoms, all of one alternate location."""
+    atoms = [atom for atom in residue if atom.name in _ATOMS]
+    occupancy: dict[str, float] = {}
+    for atom in atoms:
+        if atom.has_altloc():
+            occupancy[atom.altloc] = occupancy.get(atom.altloc, 0.0) + atom.occ
+    best = max(occupancy, key=lambda location: occupancy[location]) if occupancy else ""
+    seen: set[int] = set()
+    # Atoms of the best location first, then those that have only one, then what is left.
+    for atom in sorted(atoms, key=lambda atom: (atom.altloc != best, atom.has_altloc(), -atom.occ)):
+        place = _ATOMS[atom.name]
+        if place not in seen:
+            seen.add(place)
+            yield place, atom.pos.tolist()
+
+
+def _letter(residue: gemmi.Residue) -> str:
+    letter = gemmi.find_tabulated_residue(residue.name).one_letter_code.strip().upper()
+    return letter if len(letter) == 1 else "X"
