@@ -1,1 +1,100 @@
-"""Client of a Foldmint server."""
+"""Client of a Foldmint server: protein structures in, structure tokens out.
+
+from foldmint_client import Client
+with Client("localhost:50051") as client:
+    print(client.tokenize("1crn.cif").chains[0].tokens)
+
+The names below are imported when they are first used, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foldmint_client.aio import AsyncClient
+    from foldmint_client.errors import (
+        Cancelled,
+        DeadlineExceeded,
+        FailedPrecondition,
+        FieldViolation,
+        FoldmintError,
+        InvalidOptions,
+        InvalidStructure,
+        MissingExtra,
+        Overloaded,
+        PermissionDenied,
+        ServerError,
+        Unauthenticated,
+        Unavailable,
+        UnreadableInput,
+    )
+    from foldmint_client.options import Retry, Tls
+    from foldmint_client.requests import Backbone, Structure
+    from foldmint_client.results import (
+        ChainTokens,
+        Health,
+        ModelInfo,
+        ModelSizes,
+        RequestLimits,
+        Tokens,
+        Vocabulary,
+    )
+    from foldmint_client.sync import Client
+
+__all__ = [
+    "AsyncClient",
+    "Backbone",
+    "Cancelled",
+    "ChainTokens",
+    "Client",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FieldViolation",
+    "FoldmintError",
+    "Health",
+    "InvalidOptions",
+    "InvalidStructure",
+    "MissingExtra",
+    "ModelInfo",
+    "ModelSizes",
+    "Overloaded",
+    "PermissionDenied",
+    "RequestLimits",
+    "Retry",
+    "ServerError",
+    "Structure",
+    "Tls",
+    "Tokens",
+    "Unauthenticated",
+    "Unavailable",
+    "UnreadableInput",
+    "Vocabulary",
+]
+
+_HOMES = {
+    "AsyncClient": "aio",
+    "Client": "sync",
+    "Retry": "options",
+    "Tls": "options",
+    "Backbone": "requests",
+    "Structure": "requests",
+    "ChainTokens": "results",
+    "Health": "results",
+    "ModelInfo": "results",
+    "ModelSizes": "results",
+    "RequestLimits": "results",
+    "Tokens": "results",
+    "Vocabulary": "results",
+}  # all others: errors
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

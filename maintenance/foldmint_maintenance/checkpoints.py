@@ -5,13 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from foldmint_tokenizer.codebook import Codebook
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from foldmint_maintenance.errors import OtherTraining
 from foldmint_maintenance.training import Trainer
+from foldmint_tokenizer.codebook import Codebook
 
 NAME = "checkpoint.safetensors"
 

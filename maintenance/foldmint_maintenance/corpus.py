@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from foldmint_tokenizer.frames import Frames
-from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, geometry
 from numpy.typing import NDArray
 
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.windows import Windows, backbone_windows
+from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, geometry, joined
 
 SCHEMA = pa.schema(
     [
@@ -42,10 +41,10 @@ class Record:
 
     def __post_init__(self) -> None:
         length = len(self.sequence)
-        shapes = {"residue_index": ((length,), self.residue_index), "coordinates": ((length, 3, 3), self.coordinates)}
-        for name, (shape, values) in shapes.items():
-            if values.shape != shape:
-                raise InvalidSet(f"{self.id}: {name} has shape {values.shape}, and its sequence asks for {shape}")
+        given = {"residue_index": self.residue_index.shape, "coordinates": self.coordinates.shape}
+        for name, shape in {"residue_index": (length,), "coordinates": (length, 3, 3)}.items():
+            if given[name] != shape:
+                raise InvalidSet(f"{self.id}: {name} has shape {given[name]}, and its sequence asks for {shape}")
         if self.dssp is not None and (len(self.dssp) != length or not self.dssp.isascii()):
             raise InvalidSet(f"{self.id}: {length} residues ask for as many ASCII letters of DSSP, not {self.dssp!r}")
 
@@ -74,7 +73,10 @@ def _records(batch: pa.RecordBatch) -> Iterator[Record]:
             id=values["id"].as_py(),
             sequence=values["sequence"].as_py(),
             residue_index=values["residue_index"].values.to_numpy().astype(np.int64),
-            coordinates=values["coordinates"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, 3, 3),
+            coordinates=values["coordinates"]
+            .values.to_numpy(zero_copy_only=False)
+            .astype(np.float32)
+            .reshape(-1, 3, 3),
             dssp=values["dssp"].as_py() if "dssp" in values else None,
         )
 
@@ -141,13 +143,13 @@ class PreparedSet:
 
 def prepared(records: Iterable[Record]) -> PreparedSet:
     """Frames and neighbors of every chain, joined into one. Raises InvalidSet if no residue has a frame."""
-    data = joined(records)
+    data = gathered(records)
     if not len(data):
         raise InvalidSet("the set holds no residue with N, CA and C")
     return data
 
 
-def joined(records: Iterable[Record]) -> PreparedSet:
+def gathered(records: Iterable[Record]) -> PreparedSet:
     """The same, of one record or more, even if no residue has a frame. Raises InvalidSet without a record."""
     ids: list[str] = []
     shapes: list[Geometry] = []
@@ -165,14 +167,5 @@ def joined(records: Iterable[Record]) -> PreparedSet:
     if not ids:
         raise InvalidSet("the set holds no chain")
     lengths = [len(b) for b in backbones]
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    joined = Geometry(
-        Frames(*(np.concatenate(column) for column in zip(*(s.frames for s in shapes), strict=True))),
-        np.concatenate([s.residue_index for s in shapes]),
-        np.concatenate([s.queries + start for s, start in zip(shapes, starts, strict=True)]),
-        np.concatenate(
-            [np.where(s.nearest < 0, -1, s.nearest + start) for s, start in zip(shapes, starts, strict=True)]
-        ).astype(np.int32),
-    )
     chain = np.repeat(np.arange(len(ids), dtype=np.int32), lengths)
-    return PreparedSet(ids, chain, np.concatenate(backbones), joined, np.concatenate(letters))
+    return PreparedSet(ids, chain, np.concatenate(backbones), joined(shapes), np.concatenate(letters))

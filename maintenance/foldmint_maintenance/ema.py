@@ -5,8 +5,9 @@ all-reduced before they come here, so that every process computes the same codeb
 """
 
 import torch
-from foldmint_tokenizer.codebook import Codebook
 from torch import Tensor
+
+from foldmint_tokenizer.codebook import Codebook
 
 # Weight of a code's present vector in its own mean: far below any threshold for dead codes, it keeps the
 # vector of a code that is never hit in place, where m / N would turn into 0 / 0.
@@ -34,7 +35,7 @@ def updated(codebook: Codebook, hits: Tensor, sums: Tensor, decay: float) -> Cod
 
 def dead_codes(codebook: Codebook, threshold: float) -> Tensor:
     """Mask (codes,) of those whose N, the average of hits a step, is below the threshold."""
-    return codebook.N < threshold
+    return codebook.N.lt(threshold)
 
 
 def reinitialized(codebook: Codebook, dead: Tensor, vectors: Tensor, count: float) -> Codebook:

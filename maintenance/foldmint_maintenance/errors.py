@@ -1,9 +1,9 @@
 """What can go wrong off line, beside the tokenizer's own errors.
 
-    MaintenanceError
-    ├── InvalidSet          a set of backbones that cannot be read or used
-    ├── OtherTraining       a checkpoint that belongs to another training, or a folder that holds a finished one
-    └── TrainingStopped     asked to stop: a checkpoint has been left
+MaintenanceError
+├── InvalidSet          a set of backbones that cannot be read or used
+├── OtherTraining       a checkpoint that belongs to another training, or a folder that holds a finished one
+└── TrainingStopped     asked to stop: a checkpoint has been left
 """
 
 

@@ -6,23 +6,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from foldmint_tokenizer.codebook import nearest_code
-from foldmint_tokenizer.encoder import Encoder
-from foldmint_tokenizer.store import Model
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_maintenance import fidelity
-from foldmint_maintenance.corpus import PreparedSet, Record, joined
+from foldmint_maintenance.corpus import PreparedSet, Record, gathered, prepared
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.windows import WINDOW
+from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.store import Model
 
 # Residues prepared together: enough to fill batches, little enough that a set of any size fits.
 _PART = 16_384
 _LETTERS = 128
 
 Watch = Callable[[int], None]
-"""Told how many residues, chains' ends and gaps included, have been done since it was last called."""
+"""Told how many residues have been encoded since it was last called."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ class Evaluation:
 
 class Encoded(NamedTuple):
     """Residues with a frame: codes (rows,) int64, distances (rows,) float32, windows (rows, 9, 3, 3), Å, whole (rows,):
-    whether all nine residues are there, letters (rows,) uint8 of DSSP, 0 where not known."""
+    whether all nine residues are there, letters (rows,) uint8 of DSSP, 0 where not known.
+    """
 
     codes: NDArray[np.int64]
     distances: NDArray[np.float32]
@@ -93,7 +93,7 @@ def encoded(
             codes.numpy(),
             distances.numpy(),
             windows.positions,
-            windows.exists.all(1),
+            np.logical_and.reduce(windows.exists, 1),
             data.dssp[data.shape.queries[some]],
         )
 
@@ -147,23 +147,23 @@ def evaluate(
     """
     encoder, embeddings = model.encoder, model.codebook.codebook.embeddings
     notes: list[str] = []
-    table = _table(model, reference, config, notes)
+    table = _table(model, reference, config, watch, notes)
     counts = np.zeros(len(embeddings), np.int64)
     joint = np.zeros((len(embeddings), _LETTERS), np.int64)
     rmsd: list[NDArray[np.float64]] = []
     distance, chains = 0.0, 0
     for group in _groups(data):
-        part = joined(group)
+        part = gathered(group)
         chains += len(group)
         for rows in encoded(encoder, embeddings, part, np.arange(len(part)), config.batch):
+            if watch is not None:
+                watch(len(rows.codes))
             counts += np.bincount(rows.codes, minlength=len(counts))
             distance += float(rows.distances.sum(dtype=np.float64))
             lettered = rows.whole & (rows.letters > 0)
             np.add.at(joint, (rows.codes[lettered], rows.letters[lettered]), 1)
             if table is not None:
                 rmsd.append(fidelity.window_rmsd(table, rows.codes[rows.whole], rows.windows[rows.whole]))
-        if watch is not None:
-            watch(sum(len(record.sequence) for record in group))
     residues = int(counts.sum())
     if residues == 0:
         raise InvalidSet("the set holds no residue with N, CA and C")
@@ -197,28 +197,26 @@ def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def _table(
-    model: Model, reference: Iterable[Record] | None, config: EvaluationConfig, notes: list[str]
+    model: Model, reference: Iterable[Record] | None, config: EvaluationConfig, watch: Watch | None, notes: list[str]
 ) -> NDArray[np.float32] | None:
     """The window of each code (codes, 9, 3, 3), Å."""
-    if reference is not None:
-        means = fidelity.WindowMeans(len(model.codebook.codebook.embeddings))
-        residues = 0
-        for group in _groups(drawn_chains(reference, config.reference_residues, config.seed)):
-            part = joined(group)
-            for rows in encoded(
-                model.encoder, model.codebook.codebook.embeddings, part, np.arange(len(part)), config.batch
-            ):
-                means.add(rows.windows[rows.whole], rows.codes[rows.whole])
-                residues += int(rows.whole.sum())
-        if not residues:
-            raise InvalidSet("no residue of the reference has four neighbors on each side")
-        notes.append(f"the codes' windows are means over {residues} residues of the reference")
-        return means.windows()
-    if model.codebook.windows is None:
+    if reference is None:
+        if model.codebook.windows is not None:
+            stored: NDArray[np.float32] = model.codebook.windows.numpy()
+            return stored
         notes.append("no window RMSD: the model has no windows of its codes; give a reference set")
         return None
-    stored: NDArray[np.float32] = model.codebook.windows.numpy().reshape(-1, WINDOW, 3, 3)
-    return stored
+    drawn = prepared(drawn_chains(reference, config.reference_residues, config.seed))
+    notes.append(f"the codes' windows are means over {min(len(drawn), config.reference_residues)} reference residues")
+    return windows_of_codes(
+        model.encoder,
+        model.codebook.codebook.embeddings,
+        drawn,
+        config.reference_residues,
+        config.seed,
+        config.batch,
+        watch,
+    )
 
 
 def _window_figures(rmsd: list[NDArray[np.float64]], notes: list[str]) -> dict[str, float | None]:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Neighborhoods
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldmint_maintenance.windows import REACH, WINDOW, Windows
+from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Neighborhoods
 
 CONTACTS = 6
 # Å; below it an error counts by its square, above it by its size: rare windows do not rule the codes.

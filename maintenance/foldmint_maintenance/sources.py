@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure import read_backbones
 
 from foldmint_maintenance.corpus import Record, read_parquet, write_parquet
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.packed import SUFFIX, read_packed
+from foldmint_tokenizer.errors import InvalidStructure
+from foldmint_tokenizer.structure import read_backbones
 
 STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 
@@ -150,7 +150,9 @@ def ingest(source: Path, out: Path, config: IngestConfig = IngestConfig(), skip:
                 skipped[reason] += 1
         if empty:
             reasons = ", ".join(f"{count} with {reason}" for reason, count in skipped.items())
-            raise InvalidSet(f"no chain of {source} can be taken ({unreadable} files unreadable; {reasons or 'no chains'})")
+            raise InvalidSet(
+                f"no chain of {source} can be taken ({unreadable} files unreadable; {reasons or 'no chains'})"
+            )
 
     out.parent.mkdir(parents=True, exist_ok=True)
     chains, residues = write_parquet(wanted(), out)

@@ -14,17 +14,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from foldmint_tokenizer.codebook import Codebook, nearest_code
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foldmint_maintenance import ema
 from foldmint_maintenance.corpus import PreparedSet
 from foldmint_maintenance.objective import LocalPredictor, Targets, local_loss, targets
+from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
 
 # Residues whose windows give the principal components.
 _BASIS_SAMPLE = 50_000
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -32,9 +33,10 @@ class TrainConfig:
 
     steps: in all. batch: residues a step. unquantized: first steps without a codebook, for the windows alone. settling:
     last steps with a resting encoder. initial_batches: whose vectors the first codebook is made from, by
-    `initial_rounds` of k-means. learning_rate: the peak; warm-up over `warmup` steps, then a cosine to zero at the encoder's last
-    step. decay: of the moving averages. commitment: weight of the pull towards the code. contacts_weight: of the
-    contacts' loss against the window's. dead_share: a code is dead when its N falls below this share of the mean N.
+    `initial_rounds` of k-means. learning_rate: the peak; warm-up over `warmup` steps, then a cosine to zero at the
+    encoder's last step. decay: of the moving averages. commitment: weight of the pull towards the code.
+    contacts_weight: of the contacts' loss against the window's. dead_share: a code is dead when its N falls below
+    this share of the mean N.
     bf16: products in bfloat16 (the codebook stays in float32). compiled: run the encoder through torch.compile.
     """
 
@@ -83,7 +85,8 @@ class Batch(NamedTuple):
 
 class Trainer:
     """Encoder, predictor, codebook and optimizer, a step at a time. Batch and noise of a step depend on seed and step
-    number alone, so that a resumed training does what an unbroken one does."""
+    number alone, so that a resumed training does what an unbroken one does.
+    """
 
     def __init__(self, model: ModelConfig, config: TrainConfig, data: PreparedSet) -> None:
         torch.manual_seed(config.seed)
@@ -117,10 +120,11 @@ class Trainer:
     def run(self, watch: Callable[[Progress], None]) -> None:
         """Train from the present step to the last, telling each step to `watch`."""
         steps = range(self.step, self.config.steps)
+        if not steps:
+            return
         with ThreadPoolExecutor(1, "batches") as pool:
-            following = pool.submit(self._batch, steps.start) if steps else None
+            following = pool.submit(self._batch, steps.start)
             for step in steps:
-                assert following is not None
                 batch = following.result()
                 following = pool.submit(self._batch, step + 1)
                 watch(self._train(step, batch))
@@ -167,7 +171,7 @@ class Trainer:
             loss = loss + config.commitment * commitment
         if not settling:
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             everything = [p for group in self.optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(everything, config.clip)
             self.optimizer.step()

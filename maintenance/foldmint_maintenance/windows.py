@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from foldmint_tokenizer.neighborhoods import Geometry
 from numpy.typing import NDArray
+
+from foldmint_tokenizer.neighborhoods import Geometry
 
 REACH = 4
 WINDOW = 2 * REACH + 1

@@ -29,11 +29,9 @@ def nearest_code(z: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """
     z, embeddings = z.float(), embeddings.float()
     square = embeddings.square().sum(1)
-    codes = []
     with torch.autocast(z.device.type, enabled=False):
-        for chunk in z.split(_CHUNK):
-            # |z|² is the same for all codes of a row, and left out.
-            codes.append(torch.addmm(square, chunk, embeddings.t(), alpha=-2).argmin(1))
-    code = torch.cat(codes) if codes else z.new_empty(0, dtype=torch.int64)
+        # |z|² is the same for all codes of a row, and left out.
+        chunks = [torch.addmm(square, chunk, embeddings.t(), alpha=-2).argmin(1) for chunk in torch.split(z, _CHUNK)]
+    code = torch.cat(chunks)
     # From the difference, not from |z|² - 2ze + |e|², which cancels.
     return code, (z - embeddings[code]).norm(dim=1)

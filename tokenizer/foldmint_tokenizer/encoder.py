@@ -6,8 +6,10 @@ savings: the first block's projections are a table of 66 rows, the last block co
 rows of many proteins share a batch without padding.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -75,13 +77,15 @@ class GeometricAttention(nn.Module):
         query_rot, key_rot, value, query_dist, key_dist = (
             tuple(v[..., i * h : (i + 1) * h] for v in vectors) for i in range(5)
         )
-        dot = 0.0
-        square = 0.0
-        for axis in range(3):
-            shift = origin[..., axis, None]  # (n, k, 1)
-            dot = dot + _outer(query_rot[axis][:, :queries], key_rot[axis], torch.mul)
-            apart = _outer((query_dist[axis] + shift)[:, :queries], key_dist[axis] + shift, torch.sub)
-            square = square + apart * apart
+        rotated = [_every_pair(torch.mul, query_rot[i][:, :queries], key_rot[i]) for i in range(3)]
+        dot = rotated[0] + rotated[1] + rotated[2]
+        apart = [
+            _every_pair(
+                torch.sub, (query_dist[i] + origin[..., i, None])[:, :queries], key_dist[i] + origin[..., i, None]
+            )
+            for i in range(3)
+        ]
+        square = apart[0].square() + apart[1].square() + apart[2].square()
         # sqrt has no gradient at zero, where a row meets itself; a norm defines it as zero there.
         distance = torch.sqrt(square.clamp_min(1e-24) if torch.is_grad_enabled() else square)
         logits = dot * (F.softplus(self.rotation_scale_per_head) / sqrt(3))
@@ -94,17 +98,16 @@ class GeometricAttention(nn.Module):
         return result
 
 
-def _outer(query: Tensor, key: Tensor, combine: object) -> Tensor:
+def _every_pair(combine: Callable[[Tensor, Tensor], Tensor], query: Tensor, key: Tensor) -> Tensor:
     """(n, q, heads) and (n, k, heads) -> (n, q, k, heads)."""
-    return combine(query[:, :, None], key[:, None])  # type: ignore[operator]
+    return combine(query[:, :, None], key[:, None])
 
 
 def _rotate(rotation: Tensor, local: Tensor) -> list[Tensor]:
     """rotation (n, k, 3, 3), local (n, k, v, 3) -> three components (n, k, v)."""
     x, y, z = local.unbind(-1)
     return [
-        rotation[..., i, 0, None] * x + rotation[..., i, 1, None] * y + rotation[..., i, 2, None] * z
-        for i in range(3)
+        rotation[..., i, 0, None] * x + rotation[..., i, 1, None] * y + rotation[..., i, 2, None] * z for i in range(3)
     ]
 
 
@@ -112,8 +115,7 @@ def _rotate_back(rotation: Tensor, seen: list[Tensor]) -> Tensor:
     """The inverse of `_rotate`: three components (n, q, heads) -> (n, q, 3 * heads)."""
     x, y, z = seen
     parts = [
-        rotation[..., 0, i, None] * x + rotation[..., 1, i, None] * y + rotation[..., 2, i, None] * z
-        for i in range(3)
+        rotation[..., 0, i, None] * x + rotation[..., 1, i, None] * y + rotation[..., 2, i, None] * z for i in range(3)
     ]
     return torch.stack(parts, -1).flatten(-2)
 
@@ -140,9 +142,7 @@ class Block(nn.Module):
             nn.Linear(config.hidden, config.width),
         )
 
-    def forward(
-        self, x: Tensor, projected: Tensor, rotation: Tensor, origin: Tensor, exists: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, projected: Tensor, rotation: Tensor, origin: Tensor, exists: Tensor) -> Tensor:
         """x: (n, queries, width), the rows to compute; projected: (n, k, 15 * heads), of all rows."""
         x = x + self.geom_attn(projected, rotation, origin, exists, x.shape[1])
         fed: Tensor = self.ffn(x)
@@ -150,9 +150,14 @@ class Block(nn.Module):
 
 
 class _Transformer(nn.Module):
+    """Holds the blocks under the name that the published weights have for them."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(cast(Iterable[Block], self.blocks))
 
 
 class _RelativePositionEmbedding(nn.Module):
@@ -175,17 +180,15 @@ class Encoder(nn.Module):
     def forward(self, rotation: Tensor, origin: Tensor, offset: Tensor, exists: Tensor) -> Tensor:
         """Vectors before quantization, z (n, out), of n neighborhoods (shapes: `Neighborhoods`)."""
         table = self.relative_positional_embedding.embedding.weight  # (66, width)
-        blocks = list(self.transformer.blocks)
-        x = offset
-        for depth, block in enumerate(blocks):
-            queries = 1 if depth == len(blocks) - 1 else offset.shape[1]
-            if depth == 0:
-                projected = F.embedding(offset, block.geom_attn.project(table))
-                x = F.embedding(offset[:, :queries], table)
-            else:
-                projected = block.geom_attn.project(x)
-                x = x[:, :queries]
-            x = block(x, projected, rotation, origin, exists)
+        first, *others = self.transformer
+        # Block 1 sees nothing but offsets: its norm and projection have 66 distinct rows, computed once.
+        projected = F.embedding(offset, first.geom_attn.project(table))
+        # The last block is asked for the query's row only.
+        queries = offset.shape[1] if others else 1
+        x = first(F.embedding(offset[:, :queries], table), projected, rotation, origin, exists)
+        for depth, block in enumerate(others, start=1):
+            queries = 1 if depth == len(others) else offset.shape[1]
+            x = block(x[:, :queries], block.geom_attn.project(x), rotation, origin, exists)
         z: Tensor = self.pre_vq_proj(x[:, 0])
         return z
 

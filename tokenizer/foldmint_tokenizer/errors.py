@@ -1,8 +1,8 @@
 """What can go wrong in the tokenizer.
 
-    TokenizerError
-    ├── InvalidStructure    the caller's structure or option cannot be taken
-    └── ModelError          a model or codebook cannot be used, or computed nonsense
+TokenizerError
+├── InvalidStructure    the caller's structure or option cannot be taken
+└── ModelError          a model or codebook cannot be used, or computed nonsense
 """
 
 
@@ -27,6 +27,10 @@ class InvalidStructure(TokenizerError, ValueError):
         place = [f"chain {self.chain!r}"] if self.chain is not None else []
         place += [f"residue {self.residue}"] if self.residue is not None else []
         return f"{', '.join(place)}: {self.reason}" if place else self.reason
+
+    def within(self, prefix: str) -> "InvalidStructure":
+        """The same error, its field inside another: `within("file.")`."""
+        return InvalidStructure(prefix + self.field, self.reason, chain=self.chain, residue=self.residue)
 
 
 class ModelError(TokenizerError):

@@ -34,7 +34,7 @@ def backbone_frames(backbone: NDArray[np.floating]) -> Frames:
     the origin keeps its precision.
     """
     positions = np.asarray(backbone, np.float64)
-    exists = np.isfinite(positions).all((1, 2))
+    exists = np.asarray(np.isfinite(positions).all(axis=(1, 2)), np.bool_)
     positions = np.where(exists[:, None, None], positions, 0)
     if exists.any():
         positions = positions - positions[exists].mean((0, 1))
@@ -55,4 +55,5 @@ def backbone_frames(backbone: NDArray[np.floating]) -> Frames:
 
 
 def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt((vectors**2).sum(-1, keepdims=True) + _EPSILON)
+    lengths: NDArray[np.float64] = np.sqrt((vectors**2).sum(-1, keepdims=True) + _EPSILON)
+    return lengths

@@ -56,9 +56,7 @@ class Geometry(NamedTuple):
         local = local.reshape(len(query), 3, NEIGHBORS, 4).transpose(0, 2, 1, 3)
         difference = self.residue_index[nearest] - self.residue_index[query, None]
         offset = np.clip(difference, -OFFSET_LIMIT, OFFSET_LIMIT) + OFFSET_LIMIT + 1
-        return Neighborhoods(
-            np.ascontiguousarray(local[..., :3]), np.ascontiguousarray(local[..., 3]), offset, exists
-        )
+        return Neighborhoods(np.ascontiguousarray(local[..., :3]), np.ascontiguousarray(local[..., 3]), offset, exists)
 
 
 def geometry(backbone: NDArray[np.floating], residue_index: NDArray[np.integer]) -> Geometry:
@@ -79,7 +77,8 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
         return nearest
     ca = frames.origin[queries]
     wanted = min(NEIGHBORS, len(queries))
-    _, found = KDTree(ca).query(ca, k=np.arange(1, wanted + 1))
+    _, neighbors = KDTree(ca).query(ca, k=np.arange(1, wanted + 1))
+    found: NDArray[np.int64] = np.asarray(neighbors, np.int64)  # (rows, wanted)
     own = np.arange(len(queries))
     # Where another residue has the very same CA the tree may list it first: the query leads all the same.
     wrong = np.flatnonzero(found[:, 0] != own)
@@ -88,6 +87,22 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
         found[row] = np.concatenate([[row], others])
     nearest[:, :wanted] = queries[found]
     return nearest
+
+
+def joined(parts: Sequence[Geometry]) -> Geometry:
+    """Several chains one after another, each with its own neighbors only."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.residue_index) for part in parts)])[:-1]
+    placed = list(zip(parts, starts, strict=True))
+    return Geometry(
+        Frames(*(np.concatenate(column) for column in zip(*(part.frames for part in parts), strict=True))),
+        np.concatenate([part.residue_index for part in parts]),
+        np.concatenate([part.queries + start for part, start in placed]),
+        np.concatenate([np.where(part.nearest < 0, -1, part.nearest + start) for part, start in placed]).astype(
+            np.int32
+        ),
+    )
 
 
 def concatenate(parts: Sequence[Neighborhoods]) -> Neighborhoods:

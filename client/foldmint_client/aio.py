@@ -1,0 +1,319 @@
+"""The client for asyncio."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack, overload
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+from foldmint_client.backlog import Backlog, Message, Result
+from foldmint_client.base import (
+    ASK_LIMIT_ABOVE,
+    LOCAL_ERRORS,
+    AsyncSleep,
+    is_unknown_service,
+    keyed,
+    message_limit,
+    to_health,
+)
+from foldmint_client.errors import Cancelled, FoldmintError, Unavailable
+from foldmint_client.options import Connection, ConnectionOptions
+from foldmint_client.requests import Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
+from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
+from foldmint_client.statuses import from_rpc_error, translated
+
+K = TypeVar("K")
+
+_FAREWELL = 1.0  # seconds that the server has to end a stream that is over; then it is cancelled
+
+
+class AsyncClient:
+    """A connection to a Foldmint server, for one event loop; tasks may share it.
+
+    Options and results are those of `foldmint_client.Client`, and so are the methods, to be awaited. The connection
+    belongs to the event loop of the first call.
+    """
+
+    def __init__(self, target: str, *, sleep: AsyncSleep = asyncio.sleep, **options: Unpack[ConnectionOptions]) -> None:
+        self._connection = Connection(target, **options)
+        self._credentials = None if self._connection.tls is None else self._connection.tls.credentials()
+        self._sleep = sleep
+        self._metadata = self._connection.metadata()
+        self._opened: grpc.aio.Channel | None = None
+        self._max_bytes: int | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls that are under way are cancelled."""
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def tokenize(
+        self,
+        structure: Structure,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 (gRPC's deadline, which the server learns of)
+        **options: Unpack[TokenizeKeywords],
+    ) -> Tokens:
+        """The tokens of one structure; see `foldmint_client.Client.tokenize`."""
+        deadline = self._connection.deadline(timeout)
+        request = await self._request(structure, TokenizeOptions(**options))
+        with translated():
+            response = await self._tokenizer.Tokenize(request, timeout=deadline, metadata=self._metadata)
+        return to_tokens(response)
+
+    @overload
+    def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure
+        self,
+        structures: Iterable[tuple[K, Structure]] | AsyncIterable[tuple[K, Structure]],
+        *,
+        in_flight: int = ...,
+        ordered: bool = ...,
+        timeout: float | None = ...,
+        **options: Unpack[TokenizeKeywords],
+    ) -> AsyncGenerator[tuple[K, Result]]: ...
+    @overload
+    def tokenize_many(
+        self,
+        structures: Iterable[Structure] | AsyncIterable[Structure],
+        *,
+        in_flight: int = ...,
+        ordered: bool = ...,
+        timeout: float | None = ...,
+        **options: Unpack[TokenizeKeywords],
+    ) -> AsyncGenerator[tuple[int, Result]]: ...
+    def tokenize_many(
+        self,
+        structures: Iterable[Any] | AsyncIterable[Any],
+        *,
+        in_flight: int = 64,
+        ordered: bool = True,
+        timeout: float | None = None,
+        **options: Unpack[TokenizeKeywords],
+    ) -> AsyncGenerator[tuple[Any, Result]]:
+        """The tokens of many structures over one stream; see `foldmint_client.Client.tokenize_many`.
+
+        The input may be an async iterable too; results come out while it makes the next structure wait. Close the
+        generator (contextlib.aclosing) if it is left early.
+        """
+        backlog: Backlog[Any] = Backlog(in_flight, ordered, self._connection.retry)
+        job = _Job(self, structures, backlog, TokenizeOptions(**options), self._connection.deadline(timeout))
+        return job.results()
+
+    async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
+        """What the server serves: model, codebook, vocabulary and limits."""
+        deadline = self._connection.deadline(timeout)
+        with translated():
+            response = await self._tokenizer.GetModel(
+                tokenizer_pb2.GetModelRequest(), timeout=deadline, metadata=self._metadata
+            )
+        return to_model(response)
+
+    async def health(self, service: str = "", *, timeout: float | None = None) -> Health:  # noqa: ASYNC109
+        """What the server says of its health; see `foldmint_client.Client.health`."""
+        deadline = self._connection.deadline(timeout)
+        request = health_pb2.HealthCheckRequest(service=service)
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        try:
+            return to_health(await stub.Check(request, timeout=deadline, metadata=self._metadata))  # type: ignore[attr-defined]
+        except grpc.RpcError as error:
+            if is_unknown_service(error):
+                return Health.SERVICE_UNKNOWN
+            raise from_rpc_error(error) from error
+
+    @property
+    def _channel(self) -> grpc.aio.Channel:
+        if self._opened is None:
+            target, arguments = self._connection.target, self._connection.channel_arguments()
+            if self._credentials is None:
+                self._opened = grpc.aio.insecure_channel(target, arguments)
+            else:
+                self._opened = grpc.aio.secure_channel(target, self._credentials, arguments)
+        return self._opened
+
+    @property
+    def _tokenizer(self) -> "tokenizer_pb2_grpc.TokenizerServiceAsyncStub":
+        return tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
+
+    async def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
+        # In a thread, for it may read a file.
+        request = await asyncio.to_thread(to_request, structure, options, self._connection.max_message_bytes)
+        if request.ByteSize() > ASK_LIMIT_ABOVE:
+            if self._max_bytes is None:
+                self._max_bytes = message_limit(self._connection, (await self.model()).limits)
+            check_size(request, self._max_bytes)
+        return request
+
+    def _open(self) -> "_Stream":
+        return _Stream(self._tokenizer, self._metadata)
+
+
+class _Stream:
+    """One call of TokenizeStream; gRPC's own task sends, so that sending never holds up receiving."""
+
+    def __init__(
+        self,
+        tokenizer: "tokenizer_pb2_grpc.TokenizerServiceAsyncStub",
+        metadata: tuple[tuple[str, str | bytes], ...],
+    ) -> None:
+        self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
+        with translated():
+            self._call = tokenizer.TokenizeStream(self._messages(), metadata=metadata)
+
+    async def _messages(self) -> AsyncIterator[Message]:
+        while (message := await self._outbox.get()) is not None:
+            yield message
+
+    def send(self, message: Message) -> None:
+        """Queue a message; what is queued is bounded by the backlog."""
+        self._outbox.put_nowait(message)
+
+    async def receive(self) -> tokenizer_pb2.TokenizeStreamResponse:
+        """The next answer. Raises FoldmintError if the stream broke or ended."""
+        with translated():
+            response = await self._call.read()
+        if not isinstance(response, tokenizer_pb2.TokenizeStreamResponse):
+            raise Unavailable("the server ended the stream before it had answered everything")
+        return response
+
+    async def finish(self) -> None:
+        """Say that nothing more comes, and let the server end the call."""
+        self._outbox.put_nowait(None)
+        await asyncio.wait([asyncio.ensure_future(self._call.code())], timeout=_FAREWELL)
+
+    def cancel(self) -> None:
+        """End the call, whatever its state."""
+        self._call.cancel()
+        self._outbox.put_nowait(None)
+
+
+class _Job:
+    """One call of `tokenize_many`: it pulls the input and waits for answers at the same time."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        structures: Iterable[Any] | AsyncIterable[Any],
+        backlog: Backlog[Any],
+        options: TokenizeOptions,
+        timeout: float,
+    ) -> None:
+        self._client, self._backlog, self._options, self._timeout = client, backlog, options, timeout
+        self._items = _positions(structures)
+        self._stream: _Stream | None = None
+        self._pulling: asyncio.Task[bool] | None = None
+        self._receiving: asyncio.Task[tokenizer_pb2.TokenizeStreamResponse] | None = None
+        self._deadline = 0.0
+        self._over = False
+
+    async def results(self) -> AsyncGenerator[tuple[Any, Result]]:
+        backlog = self._backlog
+        try:
+            while not (self._over and backlog.empty):
+                if self._pulling is None and backlog.room and not self._over:
+                    self._pulling = asyncio.create_task(self._pull())
+                if self._receiving is None and backlog.unanswered:
+                    await self._ask()
+                await self._wait()
+                for result in backlog.ready():
+                    yield result
+            if self._stream is not None:
+                await self._stream.finish()
+        finally:
+            await self._stop()
+
+    async def _pull(self) -> bool:
+        """Pull one structure into the backlog. Returns whether there was one."""
+        try:
+            key, structure = keyed(*await anext(self._items))
+        except StopAsyncIteration:
+            return False
+        try:
+            request = await self._client._request(structure, self._options)  # noqa: SLF001 (its other half)
+        except LOCAL_ERRORS as error:
+            self._backlog.add_failed(key, error)
+            return True
+        message = self._backlog.add(key, request)
+        if self._stream is not None:
+            self._stream.send(message)
+        return True
+
+    async def _ask(self) -> None:
+        """Send what is due, and begin to wait for an answer."""
+        if self._stream is None:
+            self._stream = self._client._open()  # noqa: SLF001
+            for message in self._backlog.resend():
+                self._stream.send(message)
+        delay, messages = self._backlog.refused()
+        if delay:
+            await self._client._sleep(delay)  # noqa: SLF001
+        for message in messages:
+            self._stream.send(message)
+        self._deadline = asyncio.get_running_loop().time() + self._timeout
+        self._receiving = asyncio.create_task(self._stream.receive())
+
+    async def _wait(self) -> None:
+        """Wait until a structure is pulled or an answer comes, and take it in."""
+        waiting = [task for task in (self._pulling, self._receiving) if task is not None]
+        if not waiting:
+            return
+        left = None if self._receiving is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if self._pulling in done:
+            pulling, self._pulling = self._pulling, None
+            self._over = not pulling.result()
+        if self._receiving in done:
+            receiving, self._receiving = self._receiving, None
+            try:
+                if receiving.cancelled():
+                    raise Cancelled("the connection was closed")
+                response = receiving.result()
+            except FoldmintError as error:
+                self._drop()
+                await self._client._sleep(self._backlog.broken(error))  # noqa: SLF001
+            else:
+                self._backlog.take(response)
+        elif not done:
+            await self._stop_receiving()
+            self._drop()
+            self._backlog.stalled(self._timeout)
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+
+    async def _stop_receiving(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            await asyncio.gather(self._receiving, return_exceptions=True)
+            self._receiving = None
+
+    async def _stop(self) -> None:
+        self._drop()
+        await self._stop_receiving()
+        if self._pulling is not None:
+            self._pulling.cancel()
+            await asyncio.gather(self._pulling, return_exceptions=True)
+
+
+async def _positions(structures: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[int, Any]]:
+    position = 0
+    if isinstance(structures, AsyncIterable):
+        async for item in structures:
+            yield position, item
+            position += 1
+    else:
+        for item in structures:
+            yield position, item
+            position += 1

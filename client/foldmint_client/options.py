@@ -1,0 +1,227 @@
+"""Options of a connection: security, retries and limits, and the channel arguments that they become."""
+
+import ipaddress
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import unquote
+
+from foldmint_client.errors import InvalidOptions, UnreadableInput
+
+if TYPE_CHECKING:
+    import grpc
+
+SERVICE = "foldmint.v1.TokenizerService"
+_RETRIED_BY_GRPC = ("Tokenize", "GetModel")
+_GRPC_MAX_ATTEMPTS = 5
+
+File = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Tls:
+    """TLS to the server: paths of PEM files.
+
+    ca: certificates to trust, instead of the usual public ones. certificate, key: the caller's own, for mutual TLS;
+    both or neither.
+    """
+
+    ca: File | None = None
+    certificate: File | None = None
+    key: File | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidOptions("Tls.certificate and Tls.key go together: one of them is missing")
+
+    def credentials(self) -> "grpc.ChannelCredentials":
+        """The files, read. Raises UnreadableInput."""
+        import grpc
+
+        return grpc.ssl_channel_credentials(
+            root_certificates=_content(self.ca),
+            private_key=_content(self.key),
+            certificate_chain=_content(self.certificate),
+        )
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often, and after which pauses, something is tried again.
+
+    attempts: tries in all, while the server is UNAVAILABLE; 1 means no retry, and 5 is the most that gRPC makes.
+    refused_attempts: tries in all of a structure of a stream that the server refuses for now (RESOURCE_EXHAUSTED or
+    UNAVAILABLE for that structure alone). Before try n + 1 there is a pause of initial_backoff * multiplier**(n - 1)
+    seconds, at most maximum_backoff, a fifth more or less at random so that clients do not come back all at once.
+    """
+
+    attempts: int = 5
+    refused_attempts: int = 10
+    initial_backoff: float = 0.1
+    maximum_backoff: float = 5.0
+    multiplier: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.attempts <= _GRPC_MAX_ATTEMPTS:
+            raise InvalidOptions(f"Retry.attempts is 1 to {_GRPC_MAX_ATTEMPTS}, not {self.attempts}")
+        if self.refused_attempts < 1:
+            raise InvalidOptions(f"Retry.refused_attempts is 1 or more, not {self.refused_attempts}")
+        if not 0 < self.initial_backoff <= self.maximum_backoff < math.inf:
+            raise InvalidOptions("Retry.initial_backoff is positive, and no more than Retry.maximum_backoff")
+        if not 1 <= self.multiplier < math.inf:
+            raise InvalidOptions(f"Retry.multiplier is 1 or more, not {self.multiplier}")
+
+    def backoff(self, failures: int, chance: float) -> float:
+        """Seconds to wait after so many failures, 1 or more. chance: a random number from 0 to 1."""
+        growth = self.multiplier ** min(failures - 1, 64)
+        return min(self.initial_backoff * growth, self.maximum_backoff) * (0.8 + 0.4 * chance)
+
+
+DEFAULT_RETRY = Retry()
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """Keywords of both clients; `Connection` says what they mean."""
+
+    timeout: float
+    tls: Tls | None
+    token: str | None
+    retry: Retry
+    max_message_bytes: int
+    keepalive: float
+    channel_options: Sequence[tuple[str, object]]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a server.
+
+    target: HOST:PORT, or any name that gRPC resolves. timeout: seconds that a call may take unless it says otherwise.
+    tls: none means a connection in the clear. token: sent with every call as `authorization: Bearer`; over TLS, or to
+    this very machine, and refused otherwise. retry: unary calls are tried again by gRPC itself, through the channel's
+    service config; streams as `Client.tokenize_many` says. max_message_bytes: of a request or an answer. keepalive:
+    seconds between pings while a call is under way; servers that are not told otherwise hang up on more than one in
+    five minutes. channel_options: further gRPC channel arguments; they win over all others.
+    """
+
+    target: str
+    timeout: float = 60.0
+    tls: Tls | None = None
+    token: str | None = None
+    retry: Retry = DEFAULT_RETRY
+    max_message_bytes: int = 256 * 2**20
+    keepalive: float = 300.0
+    channel_options: Sequence[tuple[str, object]] = ()
+
+    def __post_init__(self) -> None:
+        if not self.target:
+            raise InvalidOptions("target is empty")
+        self.deadline(self.timeout)
+        if not 0 < self.max_message_bytes < 2**31:
+            raise InvalidOptions(f"max_message_bytes is 1 to 2**31 - 1, not {self.max_message_bytes}")
+        if not 1 <= self.keepalive < 2**31 / 1000:
+            raise InvalidOptions(f"keepalive is a number of seconds, 1 or more, not {self.keepalive}")
+        if self.token is None:
+            return
+        if not self.token.isascii() or not self.token.isprintable() or not self.token or " " in self.token:
+            raise InvalidOptions("the token is empty, or has characters that HTTP does not carry")
+        if self.tls is None and not is_loopback(self.target):
+            raise InvalidOptions(
+                f"a token would go to {self.target} in the clear, for all to read: use TLS, or a server on this machine"
+            )
+
+    def __repr__(self) -> str:
+        return f"Connection(target={self.target!r}, tls={self.tls!r}, token={'…' if self.token else None})"
+
+    def deadline(self, timeout: float | None) -> float:
+        """Seconds that a call may take: those given, or the connection's."""
+        seconds = self.timeout if timeout is None else timeout
+        if not 0 < seconds < math.inf:
+            raise InvalidOptions(f"timeout is a positive number of seconds, not {seconds}")
+        return seconds
+
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What goes with every call."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token is not None else ()
+
+    def channel_arguments(self) -> list[tuple[str, object]]:
+        """The gRPC channel arguments."""
+        arguments: dict[str, object] = {
+            "grpc.primary_user_agent": f"foldmint-client/{installed_version()}",
+            "grpc.enable_retries": int(self.retry.attempts > 1),
+            "grpc.service_config": json.dumps(self._service_config()),
+            # gRPC forgets a request larger than this once it is sent, and then cannot send it again.
+            "grpc.per_rpc_retry_buffer_size": min(self.max_message_bytes + 65_536, 2**31 - 1),
+            "grpc.max_send_message_length": self.max_message_bytes,
+            "grpc.max_receive_message_length": self.max_message_bytes,
+            "grpc.keepalive_time_ms": int(self.keepalive * 1000),
+            "grpc.keepalive_timeout_ms": 20_000,
+            "grpc.keepalive_permit_without_calls": 0,
+            # Reconnecting keeps pace with retrying; gRPC's own first pause of a second would outlast most retries.
+            "grpc.initial_reconnect_backoff_ms": max(100, int(self.retry.initial_backoff * 1000)),
+            "grpc.min_reconnect_backoff_ms": max(100, int(self.retry.initial_backoff * 1000)),
+            "grpc.max_reconnect_backoff_ms": max(100, int(self.retry.maximum_backoff * 1000)),
+        }
+        if is_loopback(self.target):
+            arguments["grpc.enable_http_proxy"] = 0  # a proxy would carry what is meant for this machine elsewhere
+        return [*(arguments | dict(self.channel_options)).items()]
+
+    def _service_config(self) -> dict[str, object]:
+        method: dict[str, object] = {"name": [{"service": SERVICE, "method": name} for name in _RETRIED_BY_GRPC]}
+        if self.retry.attempts > 1:
+            method["retryPolicy"] = {
+                "maxAttempts": self.retry.attempts,
+                "initialBackoff": f"{self.retry.initial_backoff:.9f}s",
+                "maxBackoff": f"{self.retry.maximum_backoff:.9f}s",
+                "backoffMultiplier": self.retry.multiplier,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            }
+        return {"methodConfig": [method]}
+
+
+def is_loopback(target: str) -> bool:
+    """Whether the target can only be this machine: localhost, a loopback address, or a Unix socket."""
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme in ("unix", "unix-abstract"):
+        return True
+    if colon and scheme in ("dns", "ipv4", "ipv6"):
+        target = rest.rpartition("/")[2] if rest.startswith("//") else rest.lstrip("/")
+    return all(_is_loopback_host(_host(unquote(address))) for address in target.split(","))
+
+
+def _host(address: str) -> str:
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    host, _, port = address.rpartition(":")
+    return host if host and port.isdigit() and ":" not in host else address
+
+
+def _is_loopback_host(host: str) -> bool:
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, which may resolve to anything
+
+
+def installed_version() -> str:
+    """The version of Foldmint installed; 0+source when it runs from a source tree."""
+    try:
+        return version("foldmint")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def _content(path: File | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableInput(f"{os.fspath(path)}: {error.strerror or error}") from error

@@ -1,0 +1,61 @@
+"""The progress of the command `foldmint tokenize`, on standard error, and its reports of what failed."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+import typer
+
+
+class Reporter:
+    """A progress bar while it is entered, where standard error is a terminal, and messages above it.
+
+    shown: whether a bar is wanted. There is none if standard output goes to the same terminal, for both would mix.
+    """
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        self.failed = 0
+        self._bar = None
+        self._task = None
+        if not shown or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("tokenizing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            redirect_stdout=False,
+        )
+        self._task = self._bar.add_task("", total=total, rate="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def done(self) -> None:
+        """One more file is done, or failed."""
+        if self._bar is None or self._task is None:
+            return
+        speed = self._bar.tasks[0].speed
+        self._bar.update(self._task, advance=1, rate=f"{speed:.1f} files/s" if speed else "")
+
+    def failure(self, source: str, reason: str) -> None:
+        """Say why a file has no tokens."""
+        self.failed += 1
+        message = " ".join(f"{source}: {reason}".split())
+        if self._bar is None:
+            typer.echo(message, err=True)
+        else:
+            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)

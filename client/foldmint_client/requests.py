@@ -1,0 +1,167 @@
+"""What a caller gives to be tokenized, and the request messages that it becomes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn, TypedDict, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from foldmint.v1 import tokenizer_pb2
+from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure, UnreadableInput
+
+Format = Literal["pdb", "mmcif"]
+
+_FORMATS = {
+    None: tokenizer_pb2.STRUCTURE_FORMAT_UNSPECIFIED,
+    "pdb": tokenizer_pb2.STRUCTURE_FORMAT_PDB,
+    "mmcif": tokenizer_pb2.STRUCTURE_FORMAT_MMCIF,
+}
+_INT32 = np.iinfo(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """The backbone of one chain.
+
+    coordinates: (residues, 3, 3), Å, float32, of N, CA and C; NaN for a missing atom. Other floats are rounded.
+    residue_index: (residues,), integers; none means 1, 2, 3, ...; tokens depend on it. chain: a name, returned with
+    the tokens. sequence: one letter a residue, returned with the tokens; empty if not known.
+
+    Raises InvalidStructure if the arrays have other shapes or types; the values are the server's to judge.
+    """
+
+    coordinates: npt.NDArray[np.floating]
+    residue_index: npt.NDArray[np.integer] | Sequence[int] | None = None
+    chain: str = "A"
+    sequence: str = ""
+
+    def __post_init__(self) -> None:
+        coordinates = np.asarray(self.coordinates)
+        if coordinates.shape[1:] != (3, 3) or coordinates.ndim != 3:
+            _refuse("coordinates", f"the shape is {coordinates.shape}; (residues, 3, 3) is wanted")
+        if not np.issubdtype(coordinates.dtype, np.floating):
+            _refuse("coordinates", f"the type is {coordinates.dtype}; float32 is wanted")
+        if self.residue_index is None:
+            return
+        index = np.asarray(self.residue_index)
+        if index.shape != coordinates.shape[:1]:
+            _refuse(
+                "residue_index", f"the shape is {index.shape}; {coordinates.shape[:1]} is wanted, as of coordinates"
+            )
+        if index.size and not np.issubdtype(index.dtype, np.integer):
+            _refuse("residue_index", f"the type is {index.dtype}; integers are wanted")
+        if index.size and (index.min() < _INT32.min or index.max() > _INT32.max):
+            _refuse("residue_index", "there is a number that 32 bits do not hold")
+
+
+Structure = str | os.PathLike[str] | bytes | Backbone | Sequence[Backbone]
+"""A path (str or os.PathLike), the bytes of a PDB or mmCIF file (plain or gzip), a backbone, or several as one."""
+
+
+class TokenizeKeywords(TypedDict, total=False):
+    """Keywords of `tokenize` and `tokenize_many`; `TokenizeOptions` says what they mean."""
+
+    format: Format | None
+    model_number: int
+    chains: Sequence[str]
+    complex: bool
+    special_tokens: bool
+    distances: bool
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """What to read of a structure, and what to return of it.
+
+    Of files only: format: `pdb` or `mmcif`, found out from the content unless told; model_number: as the file numbers
+    its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains.
+
+    complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
+    between the chains of a complex. distances: return each residue's distance from its code.
+    """
+
+    format: Format | None = None
+    model_number: int = 0
+    chains: Sequence[str] = ()
+    complex: bool = False
+    special_tokens: bool = False
+    distances: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in _FORMATS:
+            raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
+        if not 0 <= self.model_number <= _INT32.max:
+            raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}")
+        if isinstance(self.chains, str):
+            raise InvalidOptions(f"chains is a sequence of names, not the text {self.chains!r}")
+
+
+def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -> tokenizer_pb2.TokenizeRequest:
+    """The request for a structure. max_bytes: what a message may hold; a longer file is not even read.
+
+    Raises UnreadableInput, InvalidStructure or InvalidOptions.
+    """
+    request = tokenizer_pb2.TokenizeRequest(
+        options=tokenizer_pb2.TokenizeOptions(
+            complex=options.complex, special_tokens=options.special_tokens, distances=options.distances
+        )
+    )
+    if isinstance(structure, Backbone):
+        structure = [structure]
+    if isinstance(structure, (str, os.PathLike, bytes)):
+        content = structure if isinstance(structure, bytes) else _read(structure, max_bytes)
+        request.file.content = content
+        request.file.format = _FORMATS[options.format]
+        request.file.model_number = options.model_number
+        request.file.chains.extend(options.chains)
+    elif _are_backbones(structure):
+        if options.format is not None or options.model_number or options.chains:
+            raise InvalidOptions("format, model_number and chains are for files, and mean nothing to backbones")
+        request.backbones.chains.extend(map(_to_message, structure))
+        request.backbones.SetInParent()
+    else:
+        _refuse("structure", f"a path, bytes, or backbones are wanted, not {type(structure).__name__}")
+    check_size(request, max_bytes)
+    return request
+
+
+def _are_backbones(structure: object) -> TypeGuard[Sequence[Backbone]]:
+    return isinstance(structure, Sequence) and all(isinstance(chain, Backbone) for chain in structure)
+
+
+def check_size(request: tokenizer_pb2.TokenizeRequest, max_bytes: int) -> None:
+    """Raise InvalidStructure if the request, with a stream's id around it, is longer than a message may be."""
+    size = request.ByteSize() + 32
+    if size > max_bytes:
+        _refuse("structure", f"the request has {size} bytes; at most {max_bytes} are taken")
+
+
+def _to_message(backbone: Backbone) -> tokenizer_pb2.Backbone:
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and the server refuses it
+        coordinates = np.asarray(backbone.coordinates, dtype="<f4", order="C").tobytes()
+    index = () if backbone.residue_index is None else np.asarray(backbone.residue_index).tolist()
+    return tokenizer_pb2.Backbone(
+        chain=backbone.chain, coordinates=coordinates, residue_index=index, sequence=backbone.sequence
+    )
+
+
+def _read(source: str | os.PathLike[str], max_bytes: int) -> bytes:
+    path = Path(source)
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            _refuse("structure", f"the file has {size} bytes; at most {max_bytes} are taken")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableInput(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, InvalidStructure):
+            raise
+        raise UnreadableInput(f"{str(path)!r}: {error}") from error  # a null character in the name
+
+
+def _refuse(field: str, description: str) -> NoReturn:
+    raise InvalidStructure("the structure cannot be sent", [FieldViolation(field, description)])

@@ -1,0 +1,163 @@
+"""What a server answers, as plain Python: tokens, the model served, and health."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from foldmint.v1 import tokenizer_pb2
+from foldmint_client.errors import ServerError
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, eq=False)
+class ChainTokens:
+    """The tokens of one chain.
+
+    sequence: one letter a residue. residue_index: (residues,), int32. insertion_codes: one character a residue, or
+    empty if no residue has one. tokens: (residues,), uint16; up to two more with special tokens. has_frame:
+    (residues,), bool: whether N, CA and C are there; the token of a residue without them says nothing but that.
+    distances: (residues,), float32, in the units of the code vectors, NaN without a frame; None unless asked for.
+    """
+
+    chain: str
+    sequence: str
+    residue_index: npt.NDArray[np.int32]
+    insertion_codes: str
+    tokens: npt.NDArray[np.uint16]
+    has_frame: npt.NDArray[np.bool_]
+    distances: npt.NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        """Number of residues."""
+        return len(self.residue_index)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of a structure, with the names of the model and codebook version that they belong to."""
+
+    model: str
+    codebook_version: str
+    chains: tuple[ChainTokens, ...]
+
+    def __len__(self) -> int:
+        """Number of residues, in all chains."""
+        return sum(map(len, self.chains))
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes of the encoder and its codebook. out: dimensions of a code's vector."""
+
+    width: int
+    heads: int
+    layers: int
+    out: int
+    codes: int
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids: 0 to codes - 1 are codes."""
+
+    codes: int
+    mask: int
+    eos: int
+    bos: int
+    pad: int
+    chainbreak: int
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What a request may hold at most; unpacked_bytes: of a file, after gzip. 0: the server did not say."""
+
+    residues: int
+    chains: int
+    unpacked_bytes: int
+    message_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a server serves. Digests are SHA-256, in hexadecimal."""
+
+    model: str
+    encoder_digest: str
+    codebook_version: str
+    codebook_digest: str
+    sizes: ModelSizes
+    vocabulary: Vocabulary
+    limits: RequestLimits
+    server_version: str
+
+
+class Health(StrEnum):
+    """What grpc.health.v1 says of a service. SERVICE_UNKNOWN: the server has no service of that name."""
+
+    UNKNOWN = "UNKNOWN"
+    SERVING = "SERVING"
+    NOT_SERVING = "NOT_SERVING"
+    SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
+
+
+def to_tokens(response: tokenizer_pb2.TokenizeResponse) -> Tokens:
+    """The message as a result. Raises ServerError if its fields do not fit together."""
+    return Tokens(response.model, response.codebook_version, tuple(map(_to_chain, response.chains)))
+
+
+def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
+    """The message as a result."""
+    sizes, vocabulary, limits = response.sizes, response.vocabulary, response.limits
+    return ModelInfo(
+        model=response.model,
+        encoder_digest=response.encoder_digest,
+        codebook_version=response.codebook_version,
+        codebook_digest=response.codebook_digest,
+        sizes=ModelSizes(sizes.width, sizes.heads, sizes.layers, sizes.out, sizes.codes),
+        vocabulary=Vocabulary(
+            vocabulary.codes,
+            vocabulary.mask,
+            vocabulary.eos,
+            vocabulary.bos,
+            vocabulary.pad,
+            vocabulary.chainbreak,
+        ),
+        limits=RequestLimits(limits.residues, limits.chains, limits.unpacked_bytes, limits.message_bytes),
+        server_version=response.server_version,
+    )
+
+
+def _to_chain(message: tokenizer_pb2.TokenizedChain) -> ChainTokens:
+    residues = len(message.residue_index)
+    lengths = {
+        "tokens": len(message.tokens) in range(residues, residues + 3),
+        "has_frame": len(message.has_frame) == residues,
+        "distances": len(message.distances) in (0, residues),
+        "sequence": len(message.sequence) == residues,
+        "insertion_codes": len(message.insertion_codes) in (0, residues),
+    }
+    for field, fits in lengths.items():
+        if not fits:
+            raise ServerError(f"the answer's {field} do not fit the {residues} residues of chain {message.chain!r}")
+    return ChainTokens(
+        chain=message.chain,
+        sequence=message.sequence,
+        residue_index=_array(message.residue_index, np.int32),
+        insertion_codes=message.insertion_codes,
+        tokens=_array(message.tokens, np.uint16),
+        has_frame=_array(message.has_frame, np.bool_),
+        distances=_array(message.distances, np.float32) if message.distances else None,
+    )
+
+
+def _array(field: Collection[float], dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
+    try:
+        return np.fromiter(field, dtype, len(field))
+    except OverflowError as error:
+        raise ServerError(f"the answer holds a number that {np.dtype(dtype)} cannot: {error}") from error

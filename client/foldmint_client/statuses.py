@@ -1,0 +1,56 @@
+"""The errors that gRPC reports, of calls and of single structures of a stream, as the client's own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from foldmint.v1 import tokenizer_pb2
+from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, from_status
+
+_DETAILS = "grpc-status-details-bin"
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the client's own error where gRPC raises its; around an `await` too."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
+
+
+def from_rpc_error(error: grpc.RpcError) -> FoldmintError:
+    """The client's error for one of gRPC's; BadRequest details become its violations."""
+    if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
+        return ServerError(str(error))
+    code: int = error.code().value[0]
+    message = error.details() or error.code().name
+    return from_status(code, message, _violations(error.trailing_metadata()))
+
+
+def from_failure(failure: tokenizer_pb2.Failure) -> FoldmintError:
+    """The client's error for one structure of a stream."""
+    violations = [FieldViolation(violation.field, violation.description) for violation in failure.violations]
+    return from_status(failure.code, failure.message, violations)
+
+
+def _violations(metadata: object) -> list[FieldViolation]:
+    # Decoded here, not by grpc_status: that raises ValueError where a proxy changed the status's message.
+    if metadata is None:
+        return []
+    found: list[FieldViolation] = []
+    for key, value in metadata:  # type: ignore[attr-defined]  # an iterable of pairs, in both of gRPC's kinds
+        if key != _DETAILS:
+            continue
+        try:
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                request = error_details_pb2.BadRequest()
+                if detail.Unpack(request):
+                    found += [FieldViolation(field.field, field.description) for field in request.field_violations]
+        except DecodeError as error:
+            found.append(FieldViolation("", f"the server's error details cannot be decoded: {error}"))
+    return found

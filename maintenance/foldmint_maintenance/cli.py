@@ -1,0 +1,218 @@
+"""The command `foldmint-maintenance`: sets of backbones, training, evaluation and import of models.
+
+foldmint-maintenance --help
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="foldmint-maintenance",
+    help="The upkeep of Foldmint's models: sets of backbones, training, evaluation, import.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_STOPPED = 130  # what shells report of a program ended by SIGINT
+
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless told.")]
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Turn expected errors into one message on stderr and an exit code."""
+    from foldmint_maintenance.errors import MaintenanceError, TrainingStopped
+    from foldmint_tokenizer.errors import TokenizerError
+
+    try:
+        yield
+    except TrainingStopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(_STOPPED) from stopped
+    except (MaintenanceError, TokenizerError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """Turn a ValueError of a config, whose message names the setting, into a usage error."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _use_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="A folder of PDB or mmCIF files, one file, or another set.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    min_residues: Annotated[int, typer.Option(help="Chains with fewer are left out.")] = 30,
+    max_residues: Annotated[int | None, typer.Option(help="Chains with more are left out.")] = None,
+) -> None:
+    """Turn structure files into a set of backbones in one Parquet file, and tell what was left out and why."""
+    from foldmint_maintenance import sources
+
+    with _usage():
+        config = sources.IngestConfig(min_residues, max_residues)
+    with _faults():
+        done = sources.ingest(
+            source, out, config, skip=lambda path, why: typer.echo(f"passed over {path}: {why}", err=True)
+        )
+    typer.echo(f"{out}: {done.chains} chains, {done.residues} residues")
+    if done.unreadable_files:
+        typer.echo(f"left out: {done.unreadable_files} files that cannot be read")
+    for reason, count in done.skipped.items():
+        typer.echo(f"left out: {count} chains with {reason}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="A set: Parquet, packed corpus, or folder of structure files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the job: OUT/training while it runs, OUT/model in the end.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "foldmint",
+    width: Annotated[int, typer.Option(help="Of the residual stream.")] = 128,
+    heads: Annotated[int, typer.Option(help="Of geometric attention.")] = 16,
+    layers: Annotated[int, typer.Option(help="Blocks of the encoder.")] = 2,
+    dimensions: Annotated[int, typer.Option("--out-dimensions", help="Of a code's vector.")] = 32,
+    codes: Annotated[int, typer.Option(help="Size of the codebook.")] = 4096,
+    steps: Annotated[int, typer.Option(help="In all.")] = 4000,
+    batch: Annotated[int, typer.Option(help="Residues a step.")] = 4096,
+    unquantized: Annotated[int, typer.Option(help="First steps, without a codebook.")] = 300,
+    settling: Annotated[int, typer.Option(help="Last steps, in which the encoder rests.")] = 200,
+    initial_batches: Annotated[int, typer.Option(help="Whose vectors the first codebook is made from.")] = 16,
+    initial_rounds: Annotated[int, typer.Option(help="Of k-means, for the first codebook.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="The peak.")] = 2e-3,
+    warmup: Annotated[int, typer.Option(help="Steps until the peak.")] = 100,
+    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.01,
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient.")] = 1.0,
+    decay: Annotated[float, typer.Option(help="Of the codebook's moving averages, a step.")] = 0.99,
+    commitment: Annotated[float, typer.Option(help="Weight of the pull of vectors towards their codes.")] = 0.25,
+    contacts_weight: Annotated[float, typer.Option(help="Weight of the contacts' loss.")] = 0.1,
+    dead_share: Annotated[float, typer.Option(help="A code below this share of the mean use is replaced.")] = 0.1,
+    bf16: Annotated[bool, typer.Option("--bf16/--no-bf16", help="Products in bfloat16.")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled/--no-compiled", help="Through torch.compile.")] = True,
+    seed: Annotated[int, typer.Option(help="Of weights, batches and codes.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps.")] = 100,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from a checkpoint in OUT.")] = True,
+    threads: Threads = None,
+) -> None:
+    """Train an encoder and its codebook from scratch; may be stopped at any time and goes on when run again."""
+    from rich.console import Console
+
+    from foldmint_maintenance.display import TrainingDisplay
+    from foldmint_maintenance.running import TrainJob
+    from foldmint_maintenance.running import train as run_training
+    from foldmint_maintenance.training import TrainConfig
+    from foldmint_tokenizer.encoder import ModelConfig
+
+    with _usage():
+        config = TrainConfig(
+            steps=steps,
+            batch=batch,
+            unquantized=unquantized,
+            settling=settling,
+            initial_batches=initial_batches,
+            initial_rounds=initial_rounds,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            clip=clip,
+            decay=decay,
+            commitment=commitment,
+            contacts_weight=contacts_weight,
+            dead_share=dead_share,
+            bf16=bf16,
+            compiled=compiled,
+            seed=seed,
+        )
+        model = ModelConfig(width, heads, layers, dimensions, codes)
+        job = TrainJob(data, out, name, model, config, checkpoint_every, resume)
+    _use_threads(threads)
+    display = TrainingDisplay(Console(), steps, batch, checkpoint_every)
+    with _faults():
+        try:
+            run_training(job, display.watch, display.tell)
+        finally:
+            display.close()
+    typer.echo(f"the model is in {job.finished}")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="A set that the model was not trained on.")],
+    model: Annotated[Path | None, typer.Option(help="Folder of the model; the embedded default unless told.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="A set to measure the codes' windows on, rather than take the model's own.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the chains drawn from the reference.")] = 0,
+    threads: Threads = None,
+) -> None:
+    """Measure how a model's codes are used on a set, and how much of the local shape they keep."""
+    from rich.console import Console
+
+    from foldmint_maintenance import evaluation
+    from foldmint_maintenance.display import counting, evaluation_table
+    from foldmint_maintenance.sources import read_set
+    from foldmint_tokenizer.store import load_model
+
+    _use_threads(threads)
+    unread: list[str] = []
+
+    def skip(path: Path, why: str) -> None:
+        unread.append(f"passed over {path}: {why}")
+
+    with _faults():
+        loaded = load_model(model)
+        with counting(Console(stderr=True), "residues encoded:") as watch:
+            result = evaluation.evaluate(
+                loaded,
+                read_set(data, skip),
+                None if reference is None else read_set(reference, skip),
+                evaluation.EvaluationConfig(seed=seed),
+                watch,
+            )
+        for line in unread:
+            typer.echo(line, err=True)
+        if json_file is not None:
+            json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
+    console = Console()
+    console.print(evaluation_table(result))
+    for note in result.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
+
+
+@app.command("import-esm3")
+def import_esm3(
+    encoder: Annotated[Path, typer.Option(help="The published esm3_structure_encoder_v0.pth.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model to write.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "esm3-structure-encoder-v0",
+) -> None:
+    """Convert ESM3's structure encoder, which you bring, to a model; its license goes with it."""
+    from foldmint_maintenance import esm3
+
+    with _faults():
+        model = esm3.import_esm3(encoder, out, name)
+    sizes = model.config
+    typer.echo(
+        f"{out}: {model.name}, width {sizes.width}, {sizes.heads} heads, {sizes.layers} layers, "
+        f"{sizes.codes} codes of {sizes.out} dimensions"
+    )
+
+
+if __name__ == "__main__":
+    app()

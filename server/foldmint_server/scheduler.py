@@ -1,0 +1,253 @@
+"""The scheduler: residues of many requests share the device's steps, and large proteins take turns with small ones.
+
+Requests are admitted within a budget of queued residues. A device thread takes a slice of each request in turn until a
+step is full, computes it, and quantizes each request's rows with the codebook that the request was admitted under.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldmint_server.errors import Overloaded, Stopping
+from foldmint_server.metrics import Metrics
+from foldmint_tokenizer.engine import Quantized
+from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, concatenate
+
+log = structlog.get_logger(__name__)
+
+
+class Device(Protocol):
+    """What the scheduler asks of an engine."""
+
+    def vectors(self, rows: Neighborhoods) -> Tensor:
+        """Vectors (rows, out) before quantization."""
+        ...
+
+    def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
+        """Codes and distances (rows,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """step_residues: of a step. slice_residues: of one request in a step while others wait. max_delay: seconds that a
+    step may wait to be filled. queued_residues: the budget of residues admitted and not yet computed.
+    """
+
+    step_residues: int
+    slice_residues: int
+    max_delay: float
+    queued_residues: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < (0 if name == "max_delay" else 1):
+                raise ValueError(f"SchedulerConfig.{name} must be positive, not {value}")
+
+
+@dataclass(eq=False)
+class Job:
+    """A structure's rows on their way. taken: rows already handed to the device."""
+
+    shape: Geometry
+    embeddings: Tensor
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Quantized]"
+    admitted: float
+    codes: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    taken: int = 0
+    started: float = 0.0
+    dropped: bool = field(default=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return len(self.shape.queries)
+
+
+class Scheduler:
+    """Runs the device thread; `compute` is called from event loops."""
+
+    def __init__(
+        self, device: Device, config: SchedulerConfig, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._device, self._config, self._metrics, self._clock = device, config, metrics, clock
+        self._changed = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._queued = 0
+        self._closed = False
+        self._room: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._step_began: float | None = None
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    async def compute(self, shape: Geometry, embeddings: Tensor, *, wait_for_room: bool = False) -> Quantized:
+        """Codes and distances (rows,) of a structure's rows, quantized with these embeddings (codes, out).
+
+        Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), Stopping if the
+        scheduler closes, and what the device raised. Cancelling it drops the rows that were not yet computed.
+        """
+        rows = len(shape.queries)
+        if rows == 0:
+            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
+        loop = asyncio.get_running_loop()
+        job = Job(
+            shape,
+            embeddings,
+            loop,
+            loop.create_future(),
+            self._clock(),
+            np.empty(rows, np.int64),
+            np.empty(rows, np.float32),
+        )
+        while not self._admitted(job):
+            if not wait_for_room:
+                self._metrics.rejects.labels("queue_full").inc()
+                raise Overloaded(f"{self._queued} residues are queued, and there is no room for {rows} more")
+            await self._freed(loop)
+        try:
+            return await job.future
+        finally:
+            job.dropped = True  # of no effect on a job that is done
+
+    def stuck(self, seconds: float) -> bool:
+        """Whether the device thread has died, or has worked on one step for longer than this."""
+        began = self._step_began
+        return not self._thread.is_alive() or (began is not None and self._clock() - began > seconds)
+
+    def close(self) -> None:
+        """Stop the device thread after its present step; jobs that are left fail with Stopping."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _admitted(self, job: Job) -> bool:
+        with self._changed:
+            if self._closed:
+                raise Stopping("the server is stopping")
+            if self._queued and self._queued + job.rows > self._config.queued_residues:
+                return False
+            self._queue(job.rows)
+            self._jobs.append(job)
+            self._changed.notify()
+            return True
+
+    async def _freed(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until some residues were computed."""
+        event = asyncio.Event()
+        with self._changed:
+            self._room.append((loop, event))
+        await event.wait()
+
+    def _queue(self, rows: int) -> None:
+        """Change the number of queued residues; the lock is held."""
+        self._queued += rows
+        self._metrics.queued_residues.set(self._queued)
+        if rows < 0:
+            for loop, event in self._room:
+                _call(loop, event.set)
+            self._room.clear()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._jobs and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    self._fail(list(self._jobs), Stopping("the server is stopping"))
+                    return
+                self._wait_to_fill()
+                step = self._next_step()
+            if step:
+                self._step_began = self._clock()
+                self._compute(step)
+                self._step_began = None
+
+    def _wait_to_fill(self) -> None:
+        """Wait until a step is full, or its oldest request has waited long enough; the lock is held."""
+        while not self._closed and self._jobs and self._queued < self._config.step_residues:
+            left = self._jobs[0].admitted + self._config.max_delay - self._clock()
+            if left <= 0 or not self._changed.wait(left):
+                return
+
+    def _next_step(self) -> list[tuple[Job, slice]]:
+        """Slices of the jobs in turn, up to a step's size; the lock is held. Dropped jobs are let go of."""
+        room = self._config.step_residues
+        parts: dict[Job, slice] = {}
+        while self._jobs and room:
+            job = self._jobs.popleft()
+            if job.dropped:
+                self._queue(job.taken - job.rows)
+                continue
+            # Whoever is alone takes the whole step.
+            most = min(room, self._config.slice_residues if self._jobs else room)
+            stop = min(job.rows, job.taken + most)
+            parts[job] = slice(parts[job].start if job in parts else job.taken, stop)
+            room -= stop - job.taken
+            job.taken = stop
+            if stop < job.rows:
+                self._jobs.append(job)
+        self._queue(-sum(part.stop - part.start for part in parts.values()))
+        return list(parts.items())
+
+    def _compute(self, step: list[tuple[Job, slice]]) -> None:
+        now = self._clock()
+        for job, part in step:
+            if part.start == 0:
+                job.started = now
+                self._metrics.stage_seconds.labels("queue").observe(now - job.admitted)
+        total = sum(part.stop - part.start for _, part in step)
+        self._metrics.batches.inc()
+        self._metrics.batch_fill.observe(total / self._config.step_residues)
+        try:
+            z = self._device.vectors(concatenate([job.shape.rows(part) for job, part in step]))
+            start = 0
+            for job, part in step:
+                stop = start + part.stop - part.start
+                job.codes[part], job.distances[part] = self._device.quantize(z[start:stop], job.embeddings)
+                start = stop
+        except Exception as error:
+            log.exception("a step of the device failed", residues=total)
+            with self._changed:
+                for job, _ in step:
+                    if job in self._jobs:
+                        self._jobs.remove(job)
+                        self._queue(job.taken - job.rows)
+            self._fail([job for job, _ in step], error)
+            return
+        for job, part in step:
+            if part.stop == job.rows:
+                self._metrics.stage_seconds.labels("compute").observe(self._clock() - job.started)
+                _call(job.loop, _resolve, job.future, Quantized(job.codes, job.distances))
+
+    @staticmethod
+    def _fail(jobs: list[Job], error: Exception) -> None:
+        for job in jobs:
+            _call(job.loop, _reject, job.future, error)
+
+
+def _call(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
+    """Call in the loop's thread; a loop that has ended has no one left to tell."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _resolve(future: "asyncio.Future[Quantized]", result: Quantized) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _reject(future: "asyncio.Future[Quantized]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,146 @@
+"""The servicer of `TokenizerService`: decode, call, encode."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+
+from foldmint.v1 import tokenizer_pb2 as pb
+from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_server.errors import ServerError, Stopping, failure_of, status_of
+from foldmint_server.metrics import Metrics
+from foldmint_server.pipeline import Pipeline
+from foldmint_tokenizer import InvalidStructure
+
+log = structlog.get_logger(__name__)
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class TokenizerServicer(rpc.TokenizerServiceServicer):
+    """Answers structures, alone or over a stream."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        about: pb.GetModelResponse,
+        metrics: Metrics,
+        stream_in_flight: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pipeline, self._about, self._metrics = pipeline, about, metrics
+        self._stream_in_flight, self._clock = stream_in_flight, clock
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Take nothing more from open streams; they end when what they hold is answered."""
+        self._draining.set()
+
+    async def Tokenize(  # noqa: N802 (the contract's name)
+        self,
+        request: pb.TokenizeRequest,
+        context: "grpc.aio.ServicerContext[pb.TokenizeRequest, pb.TokenizeResponse]",
+    ) -> pb.TokenizeResponse:
+        """Answer one structure."""
+        try:
+            with self._observed("Tokenize"):
+                return await self._pipeline.tokenize(request)
+        except Exception as error:
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+            raise AssertionError("abort_with_status always raises") from error
+
+    async def TokenizeStream(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[pb.TokenizeStreamRequest],
+        context: "grpc.aio.ServicerContext[pb.TokenizeStreamRequest, pb.TokenizeStreamResponse]",
+    ) -> AsyncIterator[pb.TokenizeStreamResponse]:
+        """Answer structures as they are ready; at most so many are worked on, the rest waits with the caller."""
+        answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
+        room = asyncio.Semaphore(self._stream_in_flight)
+
+        async def answer(item: pb.TokenizeStreamRequest) -> None:
+            await answers.put(await self._answered(item))
+
+        async def read() -> None:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await room.acquire()
+                    async for item in _until(self._draining, request_iterator):
+                        tasks.create_task(answer(item))
+                        await room.acquire()
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+                room.release()
+            await reader
+        finally:
+            reader.cancel()
+        if self._draining.is_set():
+            stopping = Stopping("the server is stopping; what was not answered was not taken")
+            await context.abort_with_status(rpc_status.to_status(status_of(stopping)))
+
+    async def GetModel(  # noqa: N802
+        self,
+        request: pb.GetModelRequest,  # noqa: ARG002
+        context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",  # noqa: ARG002
+    ) -> pb.GetModelResponse:
+        """Tell what is served."""
+        with self._observed("GetModel"):
+            return self._about
+
+    async def _answered(self, item: pb.TokenizeStreamRequest) -> pb.TokenizeStreamResponse:
+        try:
+            with self._observed("TokenizeStream"):
+                response = await self._pipeline.tokenize(item.request, wait_for_room=True)
+                return pb.TokenizeStreamResponse(id=item.id, response=response)
+        except Exception as error:  # noqa: BLE001
+            return pb.TokenizeStreamResponse(id=item.id, failure=failure_of(error))
+
+    @contextmanager
+    def _observed(self, method: str) -> Iterator[None]:
+        """Count and time a structure, and log what went wrong with it."""
+        began = self._clock()
+        status = "CANCELLED"  # asyncio's cancellation is no Exception, and passes by
+        self._metrics.requests_in_flight.inc()
+        try:
+            yield
+            status = "OK"
+        except Exception as error:
+            status = _NAMES[failure_of(error).code]
+            if isinstance(error, InvalidStructure | ServerError):
+                log.info("refused", method=method, status=status, reason=str(error))
+            else:
+                log.exception("failed", method=method)
+            raise
+        finally:
+            self._metrics.requests_in_flight.dec()
+            self._metrics.requests.labels(method, status).inc()
+            self._metrics.request_seconds.labels(method).observe(self._clock() - began)
+
+
+async def _until(
+    event: asyncio.Event, items: AsyncIterator[pb.TokenizeStreamRequest]
+) -> AsyncIterator[pb.TokenizeStreamRequest]:
+    """The items up to the event."""
+    stop = asyncio.create_task(event.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(items))
+            await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                return
+            try:
+                item = following.result()
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        stop.cancel()

@@ -1,0 +1,82 @@
+"""The server's settings: from the command line, the environment (`FOLDMINT_…`), and a TOML file, in this order."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class Settings(BaseSettings):
+    """All settings. Sizes are in residues or bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="FOLDMINT_", extra="forbid", frozen=True, protected_namespaces=())
+
+    model: Path | None = Field(None, description="Folder of a model's store; the embedded default if not given.")
+    listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC service; port 0 takes a free one.")
+    metrics_listen: str = Field("127.0.0.1:9464", description="HOST:PORT of /metrics; port 0 takes a free one.")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")
+    threads: int = Field(0, ge=0, description="Threads of one computation on the CPU; 0: as torch sees fit.")
+    parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
+
+    max_batch_residues: int = Field(2048, ge=1, description="Residues of one step of the device.")
+    slice_residues: int = Field(256, ge=1, description="Residues of one request in a step, while others wait.")
+    max_delay: float = Field(0.002, ge=0, le=1, description="How long a step may wait to be filled.")
+    max_queued_residues: int = Field(500_000, ge=1, description="Residues admitted and not yet computed.")
+
+    max_message_bytes: int = Field(64 * 2**20, ge=1024, description="Size of a request message.")
+    max_unpacked_bytes: int = Field(256 * 2**20, ge=1024, description="Size of a file once unpacked.")
+    max_residues: int = Field(100_000, ge=1, description="Residues of one structure.")
+    max_chains: int = Field(1_000, ge=1, description="Chains of one structure.")
+    max_stream_in_flight: int = Field(64, ge=1, description="Structures of one stream that are worked on at a time.")
+
+    usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")
+    drain_seconds: float = Field(30, ge=0, description="How long requests in flight may take when the server stops.")
+    stuck_seconds: float = Field(60, gt=0, description="A step of the device that takes longer makes health fail.")
+    reflection: bool = Field(True, description="Whether the gRPC service describes itself.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["json", "console"] = Field("json", description="How the log is written.")
+
+    @field_validator("listen", "metrics_listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, separator, port = value.rpartition(":")
+        if not separator or not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{value!r} is no HOST:PORT")
+        return value
+
+    @model_validator(mode="after")
+    def _one_structure_fits(self) -> "Settings":
+        if self.max_queued_residues < self.max_residues:
+            raise ValueError("max_queued_residues must be at least max_residues, or the largest structure never fits")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic names it)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, then environment, then the file that `read_settings` names."""
+        sources = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls)) if cls.model_config.get("toml_file") else sources
+
+
+def read_settings(given: dict[str, object], file: Path | None) -> Settings:
+    """Settings from what the command line gave, the environment and a TOML file.
+
+    Raises pydantic's ValidationError for values that do not fit, FileNotFoundError for a missing file, and
+    tomllib.TOMLDecodeError for one that is no TOML.
+    """
+    if file is None:
+        return Settings.model_validate(given) if not given else Settings(**given)  # type: ignore[arg-type]
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no settings file {file}")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(**{**Settings.model_config, "toml_file": file})
+
+    return FromFile(**given)  # type: ignore[arg-type]

@@ -1,0 +1,127 @@
+"""How often each code is used: hits since the start, and over a sliding window."""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+# The window is kept in this many parts, the oldest of which drops out at a time.
+_PARTS = 60
+# A code that no residue hit is called dead only after this many residues a code.
+_EXPOSURE = 10
+# Upper bounds of the distances' histogram: relative to the mean distance of random neighbors they span two decades.
+_BOUNDS = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
+
+
+class WindowUsage(NamedTuple):
+    """Usage over the window: residues; share of codes hit; perplexity; codes not hit, NaN with too few residues."""
+
+    residues: int
+    utilization: float
+    perplexity: float
+    dead: float
+
+
+class CodeUsage(Collector):
+    """Counts of hits, recorded by the device thread and read by scrapes.
+
+    A collector of its own, since as many children of a Counter would make a scrape several times slower.
+    """
+
+    def __init__(self, codes: int, window: float, clock: Callable[[], float]) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._part_seconds = window / _PARTS
+        self._hits = np.zeros(codes, np.int64)
+        self._window: deque[tuple[int, NDArray[np.int64]]] = deque()
+        self._distance_counts = np.zeros(len(_BOUNDS) + 1, np.int64)
+        self._distance_sum = 0.0
+        self._labels = [str(code) for code in range(codes)]
+
+    def record(self, codes: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+        """Count the codes (residues,) of residues with a frame, and their distances (residues,)."""
+        hits = np.bincount(codes, minlength=len(self._hits))
+        places = np.searchsorted(_BOUNDS, distances, side="left")
+        counts = np.bincount(places, minlength=len(self._distance_counts))
+        total = float(distances.sum(dtype=np.float64))
+        with self._lock:
+            self._hits += hits
+            self._part()[:] += hits
+            self._distance_counts += counts
+            self._distance_sum += total
+
+    def hits(self) -> NDArray[np.int64]:
+        """Hits of each code since the start, (codes,)."""
+        with self._lock:
+            return self._hits.copy()
+
+    def window(self) -> WindowUsage:
+        """Usage over the sliding window."""
+        with self._lock:
+            self._part()
+            hits = np.sum([part for _, part in self._window], axis=0)
+        total = int(hits.sum())
+        if total == 0:
+            return WindowUsage(0, 0.0, math.nan, math.nan)
+        used = hits[hits > 0]
+        share = used / total
+        perplexity = float(np.exp(-(share * np.log(share)).sum()))
+        unused = len(hits) - len(used)
+        dead = float(unused) if total >= _EXPOSURE * len(hits) else math.nan
+        return WindowUsage(total, len(used) / len(hits), perplexity, dead)
+
+    def _part(self) -> NDArray[np.int64]:
+        """The window's present part, after the old ones were dropped; the lock is held."""
+        now = int(self._clock() // self._part_seconds)
+        while self._window and self._window[0][0] <= now - _PARTS:
+            self._window.popleft()
+        if not self._window or self._window[-1][0] != now:
+            self._window.append((now, np.zeros_like(self._hits)))
+        return self._window[-1][1]
+
+    def describe(self) -> list[Metric]:
+        """Nothing: a registry need not collect to know of conflicts."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of the codes."""
+        hits = CounterMetricFamily("foldmint_code_hits", "Residues that got each code, since the start.")
+        name = "foldmint_code_hits_total"
+        hits.samples = [
+            Sample(name, {"code": label}, float(count))
+            for label, count in zip(self._labels, self.hits().tolist(), strict=True)
+        ]
+        yield hits
+        usage = self.window()
+        for metric, text, value in (
+            ("foldmint_window_residues", "Residues with a frame in the sliding window.", float(usage.residues)),
+            ("foldmint_code_utilization_ratio", "Share of the codes hit in the sliding window.", usage.utilization),
+            ("foldmint_code_perplexity", "Perplexity of the codes in the sliding window.", usage.perplexity),
+            (
+                "foldmint_dead_codes",
+                f"Codes not hit in the sliding window; NaN below {_EXPOSURE} residues a code.",
+                usage.dead,
+            ),
+        ):
+            yield GaugeMetricFamily(metric, text, value)
+        with self._lock:
+            counts, total = np.cumsum(self._distance_counts), self._distance_sum
+        bounds = [*(f"{bound:g}" for bound in _BOUNDS), "+Inf"]
+        yield HistogramMetricFamily(
+            "foldmint_quantization_distance",
+            "Euclidean distance from a residue's vector to its code, in units of the code vectors.",
+            buckets=list(zip(bounds, counts.tolist(), strict=True)),
+            sum_value=total,
+        )

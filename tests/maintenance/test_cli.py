@@ -1,0 +1,165 @@
+"""The command: what it prints, writes and answers when something is wrong."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from foldmint_maintenance import cli
+from foldmint_maintenance.corpus import Record, read_parquet
+from foldmint_maintenance.running import TrainJob
+from foldmint_maintenance.sources import IngestConfig
+from foldmint_maintenance.training import TrainConfig
+from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.store import Model, load_model
+
+QUICK = [
+    *("--width", "16", "--heads", "4", "--out-dimensions", "8", "--codes", "16", "--batch", "32", "--no-compiled"),
+    *("--unquantized", "3", "--settling", "2", "--initial-batches", "2", "--warmup", "2", "--steps"),
+]
+
+
+def _run(*arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = "import sys, foldmint_maintenance.cli; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'gemmi')))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    status, out, _ = _run("--help")
+    assert status == 0
+    for command in ("ingest", "train", "evaluate", "import-esm3"):
+        assert command in out
+
+
+@pytest.mark.parametrize(("command", "config"), [("train", TrainConfig), ("train", TrainJob), ("ingest", IngestConfig)])
+def test_every_setting_is_an_option_with_the_same_default(command: str, config: type) -> None:
+    parameters = inspect.signature(getattr(cli, command)).parameters
+    # The windows' sample has no option of its own; model and config are made of the others.
+    inner = {"model", "config", "windows_residues"} if config is TrainJob else set()
+    for field in fields(config):
+        if field.name not in inner:
+            assert field.name in parameters
+            if field.default is not MISSING:
+                assert parameters[field.name].default == field.default, field.name
+
+
+def test_train_then_evaluate(parquet: Path, tmp_path: Path, quick: TrainConfig) -> None:
+    status, out, _ = _run("train", "--data", parquet, "--out", tmp_path / "job", "--name", "mine", *QUICK, "8")
+    assert status == 0
+    assert "step 8/8" in out
+    assert load_model(tmp_path / "job" / "model").name == "mine"
+
+    report = tmp_path / "report.json"
+    status, out, _ = _run("evaluate", "--model", tmp_path / "job" / "model", "--data", parquet, "--json", report)
+    assert status == 0
+    figures = json.loads(report.read_text())
+    assert list(figures) == [
+        *("chains", "residues", "codes_used_ratio", "perplexity", "window_rmsd_mean", "window_rmsd_median"),
+        *("mutual_information_bits", "backbone_rmsd_median", "lddt_ca_median", "tm_score_median"),
+        *("quantization_distance_mean", "model", "codebook_version", "notes"),
+    ]
+    assert figures["model"] == "mine"
+    assert figures["window_rmsd_mean"] > 0
+    assert f"{figures['perplexity']:.4g}" in out
+    assert "no decoder" in out
+
+    status, _, err = _run("train", "--data", parquet, "--out", tmp_path / "job", *QUICK, "8")
+    assert (status, err.startswith("error: "), "is there already" in err) == (1, True, True)
+
+
+def test_a_reference_changes_the_windows(model: Model, parquet: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    _run("evaluate", "--model", tmp_path / "a-model", "--data", parquet, "--json", report)
+    assert json.loads(report.read_text())["window_rmsd_mean"] is None
+    _run("evaluate", "--model", tmp_path / "a-model", "--data", parquet, "--reference", parquet, "--json", report)
+    assert json.loads(report.read_text())["window_rmsd_mean"] > 0
+
+
+def test_an_interrupted_training_says_so_and_exits_with_130(
+    parquet: Path, tmp_path: Path, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    from foldmint_maintenance.display import TrainingDisplay
+
+    monkeypatch.setattr(TrainingDisplay, "watch", lambda *_: signal.raise_signal(signal.SIGINT))
+    status, _, err = _run("train", "--data", parquet, "--out", tmp_path / "job", *QUICK, "8")
+    assert status == 130
+    assert err == "stopped after step 1; the same command goes on from there\n"
+
+
+def test_ingest_tells_what_it_took_and_what_not(parquet: Path, tmp_path: Path, records: list[Record]) -> None:
+    out = tmp_path / "out.parquet"
+    status, text, _ = _run("ingest", parquet, "--out", out, "--min-residues", "42")
+    assert status == 0
+    assert [record.id for record in read_parquet(out)] == [record.id for record in records[3:]]
+    assert f"{out}: 3 chains, 150 residues" in text
+    assert "left out: 3 chains with fewer than 42 residues" in text
+
+
+def test_import_esm3(encoder: Encoder, codebook: Codebook, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    state = encoder.state_dict() | {f"codebook.{name}": value for name, value in codebook._asdict().items()}
+    torch.save(state, path)
+    status, out, _ = _run("import-esm3", "--encoder", path, "--out", tmp_path / "m")
+    assert status == 0
+    assert "esm3-structure-encoder-v0, width 16, 4 heads, 2 layers, 16 codes of 8 dimensions" in out
+    status, _, err = _run("import-esm3", "--encoder", path, "--out", tmp_path / "m")
+    assert (status, "not empty" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "absent", "--out", "o.parquet"], "there is no absent"),
+        (["ingest", "bad.parquet", "--out", "o.parquet"], "cannot be read"),
+        (["train", "--data", "bad.pdb", "--out", "job"], "bad.pdb: "),
+        (["evaluate", "--model", "absent", "--data", "bad.pdb"], "model.json cannot be read"),
+        (["import-esm3", "--encoder", "bad.pdb", "--out", "m"], "not a zip archive"),
+        (["import-esm3", "--encoder", "absent.pth", "--out", "m"], "No such file"),
+    ],
+)
+def test_faults_are_one_message_and_exit_code_1(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.parquet").write_text("nonsense")
+    Path("bad.pdb").write_text("nonsense")
+    status, _, err = _run(*arguments)
+    assert status == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ingest"],
+        ["ingest", "x", "--out", "o", "--min-residues", "0"],
+        ["train", "--data", "x", "--out", "o", "--steps", "10"],
+        ["train", "--data", "x", "--out", "o", "--width", "0"],
+        ["train", "--data", "x", "--out", "o", "--checkpoint-every", "0"],
+        ["evaluate", "--data", "x", "--threads", "0"],
+        ["repair"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    status, _, err = _run(*arguments)
+    assert status == 2
+    assert "Usage" in err
+    assert "Traceback" not in err

@@ -1,0 +1,126 @@
+"""Evaluation of a model, against the same figures put together by hand from one pass."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from foldmint_maintenance import evaluation, fidelity
+from foldmint_maintenance.corpus import PreparedSet, Record
+from foldmint_maintenance.errors import InvalidSet
+from foldmint_maintenance.evaluation import EvaluationConfig, evaluate, windows_of_codes
+from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.store import Model, create_store
+
+
+@pytest.fixture
+def codes(model: Model, data: PreparedSet) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The code of every residue, in one batch."""
+    with torch.no_grad():
+        z = model.encoder(*(torch.from_numpy(part) for part in data.rows(slice(None))))
+    found: np.ndarray[tuple[int], np.dtype[np.int64]] = nearest_code(z, model.codebook.codebook.embeddings)[0].numpy()
+    return found
+
+
+def test_figures_are_those_of_one_pass(
+    model: Model,
+    data: PreparedSet,
+    records: list[Record],
+    codes: np.ndarray[tuple[int], np.dtype[np.int64]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "_PART", 70)  # several parts
+    seen: list[int] = []
+    result = evaluate(model, records, records, EvaluationConfig(batch=32), seen.append)
+
+    counts = np.bincount(codes, minlength=16)
+    windows, exists = data.windows(slice(None))
+    whole = np.logical_and.reduce(exists, 1)
+    assert 0 < whole.sum() < len(data)
+    means = np.stack(
+        [
+            windows[whole & (codes == code)].mean(0)
+            if (whole & (codes == code)).any()
+            else np.zeros((9, 3, 3), np.float32)
+            for code in range(16)
+        ]
+    )
+    rmsd = fidelity.superposed_rmsd(means[codes[whole]].reshape(-1, 27, 3), windows[whole].reshape(-1, 27, 3))
+    joint = np.zeros((16, 128), int)
+    for code, letter in zip(codes[whole], data.dssp[whole], strict=True):
+        joint[code, letter] += 1
+
+    assert (result.chains, result.residues) == (6, len(data))
+    assert result.codes_used_ratio == np.count_nonzero(counts) / 16
+    assert np.count_nonzero(counts) > 4
+    assert result.perplexity == pytest.approx(fidelity.perplexity(counts))
+    assert result.window_rmsd_mean == pytest.approx(rmsd.mean(), abs=1e-4)
+    assert result.window_rmsd_median == pytest.approx(np.median(rmsd), abs=1e-4)
+    assert result.mutual_information_bits == pytest.approx(fidelity.mutual_information(joint))
+    assert result.quantization_distance_mean > 0
+    assert (result.model, result.codebook_version) == ("tiny", "000001")
+    assert sum(seen) == 2 * len(data)
+
+
+def test_without_windows_letters_and_decoder_the_figures_are_null_with_reasons(
+    model: Model, records: list[Record]
+) -> None:
+    result = evaluate(model, [replace(record, dssp=None) for record in records])
+    json = result.as_json()
+    for name in (
+        "window_rmsd_mean",
+        "window_rmsd_median",
+        "mutual_information_bits",
+        "backbone_rmsd_median",
+        "lddt_ca_median",
+        "tm_score_median",
+    ):
+        assert json[name] is None
+    notes = " ".join(json["notes"])
+    assert "no window RMSD" in notes
+    assert "no DSSP letters" in notes
+    assert "no decoder" in notes
+
+
+def test_stored_windows_serve_as_a_reference(
+    model: Model, data: PreparedSet, records: list[Record], tmp_path: Path
+) -> None:
+    windows = windows_of_codes(model.encoder, model.codebook.codebook.embeddings, data)
+    stored = create_store(
+        tmp_path / "with-windows",
+        name="tiny",
+        encoder=model.encoder,
+        codebook=model.codebook.codebook,
+        windows=torch.from_numpy(windows),
+        about={},
+    )
+    own, measured = evaluate(stored, records), evaluate(model, records, records)
+    assert own.window_rmsd_mean == measured.window_rmsd_mean
+    assert own.window_rmsd_mean is not None
+
+
+def test_windows_are_drawn_by_the_seed(model: Model, data: PreparedSet) -> None:
+    embeddings = model.codebook.codebook.embeddings
+    first, again, other = (windows_of_codes(model.encoder, embeddings, data, 60, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (16, 9, 3, 3)
+    assert not np.array_equal(first, other, equal_nan=True)
+
+
+def test_chains_are_drawn_until_there_are_residues_enough(records: list[Record]) -> None:
+    drawn = evaluation.drawn_chains(records, 80, seed=3)
+    assert 80 <= sum(len(record.sequence) for record in drawn) < 80 + 55
+    assert len({record.id for record in drawn}) == len(drawn)
+    assert len(evaluation.drawn_chains(records, 10**6, seed=3)) == 6
+
+
+def test_residues_without_a_frame_are_no_hits(model: Model, records: list[Record]) -> None:
+    broken = records[0].coordinates.copy()
+    broken[3:7] = np.nan
+    empty = replace(records[1], coordinates=np.full_like(records[1].coordinates, np.nan))
+    result = evaluate(model, [replace(records[0], coordinates=broken), empty])
+    assert (result.chains, result.residues) == (2, 26)
+    with pytest.raises(InvalidSet, match="no residue"):
+        evaluate(model, [empty])

@@ -1,0 +1,80 @@
+"""A tokenizer that works in process, with no server.
+
+StructureTokenizer.load().tokenize("1crn.cif")
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from foldmint_tokenizer.backbone import Backbone
+from foldmint_tokenizer.engine import Engine, Quantized
+from foldmint_tokenizer.neighborhoods import Geometry
+from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.structure import Format, Limits, read_backbones
+from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, structure_geometry
+
+# Rows prepared at a time: bounds what a large structure needs beside its frames.
+_SLICE = 4096
+
+
+class StructureTokenizer:
+    """A model on a device, ready to tokenize. Not safe for use by several threads at a time."""
+
+    def __init__(self, model: Model, device: torch.device | str = "cpu") -> None:
+        self.model = model
+        self._engine = Engine(model.encoder, device)
+        self._embeddings = model.codebook.codebook.embeddings.to(self._engine.device)
+        self._frameless = self._engine.frameless_code(self._embeddings)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, *, device: torch.device | str = "cpu"
+    ) -> "StructureTokenizer":
+        """The tokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
+        return cls(load_model(path), device)
+
+    def tokenize(
+        self,
+        structure: str | os.PathLike[str] | bytes | Backbone | Sequence[Backbone],
+        *,
+        complex: bool = False,  # noqa: A002 (the field's word)
+        special_tokens: bool = False,
+        distances: bool = False,
+        format: Format | None = None,  # noqa: A002
+        model_number: int = 0,
+        chains: Sequence[str] = (),
+        limits: Limits = Limits(),
+    ) -> list[TokenizedChain]:
+        """The tokens of each chain of a structure, in its order.
+
+        structure: a PDB or mmCIF file, as path or bytes, plain or gzip; or backbones. complex, special_tokens,
+        distances: as in `TokenizeOptions`. format, model_number, chains: as in `read_backbones`, for files.
+
+        Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails.
+        """
+        if isinstance(structure, Backbone):
+            backbones: Sequence[Backbone] = [structure]
+        elif isinstance(structure, bytes | str | os.PathLike):
+            backbones = read_backbones(
+                structure, format=format, model_number=model_number, chains=chains, limits=limits
+            )
+        else:
+            backbones = structure
+        if not backbones:
+            return []
+        shape = structure_geometry(backbones, complex)
+        codes, apart = self._quantized(shape)
+        options = TokenizeOptions(complex, special_tokens, distances)
+        return assembled(backbones, shape, codes, apart, self._frameless, options)
+
+    def _quantized(self, shape: Geometry) -> Quantized:
+        parts = [
+            self._engine.quantize(self._engine.vectors(shape.rows(slice(start, start + _SLICE))), self._embeddings)
+            for start in range(0, len(shape.queries), _SLICE)
+        ]
+        if not parts:
+            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
+        return Quantized(*(np.concatenate(column) for column in zip(*parts, strict=True)))
