@@ -28,6 +28,8 @@ from foldmint_client.statuses import from_rpc_error, translated
 K = TypeVar("K")
 
 _FAREWELL = 1.0  # seconds that the server has to end a stream that is over; then it is cancelled
+_SENDING_FAILED = "Internal error from Core"  # grpc.aio's words
+_STATUS_READS, _STATUS_PAUSE = 100, 0.01  # for how long the true status is waited for, and how often looked at: 1 s
 
 
 class AsyncClient:
@@ -181,10 +183,22 @@ class _Stream:
     async def receive(self) -> tokenizer_pb2.TokenizeStreamResponse:
         """The next answer. Raises FoldmintError if the stream broke or ended."""
         with translated():
-            response = await self._call.read()
+            response = await self._read()
         if not isinstance(response, tokenizer_pb2.TokenizeStreamResponse):
             raise Unavailable("the server ended the stream before it had answered everything")
         return response
+
+    async def _read(self) -> object:
+        # When a call ends while a message is being sent, grpc.aio says INTERNAL at first, and the true status once it
+        # has come, a moment later.
+        for _ in range(_STATUS_READS):
+            try:
+                return await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                if error.details() != _SENDING_FAILED:
+                    raise
+            await asyncio.sleep(_STATUS_PAUSE)
+        raise Unavailable("the stream ended while a structure was being sent")
 
     async def finish(self) -> None:
         """Say that nothing more comes, and let the server end the call."""

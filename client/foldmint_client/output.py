@@ -78,11 +78,12 @@ class JsonlWriter:
 
 
 class ParquetWriter:
-    """One row a chain; the file's metadata tell the models and codebook versions in it, and Foldmint's version."""
+    """One row a chain; the schema's metadata tell the models and codebook versions in it, and Foldmint's version."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         try:
-                    from pyarrow import parquet
+            import pyarrow as pa
+            from pyarrow import parquet
         except ImportError as error:
             raise MissingExtra("Parquet needs pyarrow: pip install 'foldmint[parquet]'") from error
         self._schema = pa.schema(
@@ -100,7 +101,8 @@ class ParquetWriter:
             ]
         )
         self._table = pa.Table
-        self._file = parquet.ParquetWriter(stream, self._schema, compression="zstd")
+        # pyarrow takes the metadata of the file for the schema's only if no schema of Arrow's own is stored.
+        self._file = parquet.ParquetWriter(stream, self._schema, compression="zstd", store_schema=False)
         self._rows: list[dict[str, object]] = []
         self._models: set[str] = set()
         self._versions: set[str] = set()

@@ -45,7 +45,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.address = self.metrics_address = ""
-        disable_created_metrics()  # twice the series, and Prometheus knows when a counter began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series, and Prometheus knows when a counter began
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)

@@ -60,7 +60,7 @@ def answer(request: tokenizer_pb2.TokenizeRequest) -> tokenizer_pb2.TokenizeResp
             )
         return response
     content = request.file.content
-    first = int(content) if content.isdigit() else len(content)
+    first = int(content) if content.isdigit() else len(content) % 4096
     chain = response.chains.add(
         chain="A",
         sequence="GAS",
@@ -154,6 +154,14 @@ class ScriptedServer:
     @property
     def target(self) -> str:
         return f"localhost:{self.port}" if self.ca else f"127.0.0.1:{self.port}"
+
+    def fail(self, code: grpc.StatusCode, times: int = 1, violations: Violations | None = None) -> None:
+        """Let the next calls fail."""
+        self.servicer.faults.extend(Fault(code, violations=violations or []) for _ in range(times))
+
+    def answer(self, request: Request) -> Response:
+        """What a stream answers unless scripted otherwise."""
+        return stream_answer(request)
 
     def both(self, kind: str, **options: Any) -> "Both":
         return Both(kind, self, {"retry": Retry(initial_backoff=0.01, maximum_backoff=0.02), **options})

@@ -80,8 +80,10 @@ def _random_record(name: str, length: int, seed: int) -> Record:
 
 @pytest.fixture
 def records() -> list[Record]:
-    """Six chains of 30 to 55 residues."""
-    return [_random_record(f"r{seed}_A", 30 + 5 * seed, seed) for seed in range(6)]
+    """Six chains of 30 to 55 residues; in the second, a residue lacks its C."""
+    records = [_random_record(f"r{seed}_A", 30 + 5 * seed, seed) for seed in range(6)]
+    records[1].coordinates[5, 2] = np.nan
+    return records
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_figures_are_those_of_one_pass(
     )
     rmsd = fidelity.superposed_rmsd(means[codes[whole]].reshape(-1, 27, 3), windows[whole].reshape(-1, 27, 3))
     joint = np.zeros((16, 128), int)
-    for code, letter in zip(codes[whole], data.dssp[whole], strict=True):
+    for code, letter in zip(codes[whole], data.dssp[data.shape.queries][whole], strict=True):
         joint[code, letter] += 1
 
     assert (result.chains, result.residues) == (6, len(data))

@@ -64,6 +64,15 @@ def test_windows_end_where_the_chain_ends(backbone: NDArray[np.float32]) -> None
     assert (positions[~exists] == 0).all()
 
 
+def test_a_chain_does_not_go_on_in_the_next_whose_numbers_follow(backbone: NDArray[np.float32]) -> None:
+    data = prepared(
+        Record(name, "A" * 20, np.arange(20, dtype=np.int64) + start, backbone) for name, start in (("a", 0), ("b", 20))
+    )
+    _, exists = _windows(data)
+    assert exists[19].tolist() == [True] * 5 + [False] * 4
+    assert exists[20].tolist() == [False] * 4 + [True] * 5
+
+
 def test_nothing_is_taken_from_across_a_gap(backbone: NDArray[np.float32]) -> None:
     index = np.arange(20)
     index[10:] += 3

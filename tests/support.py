@@ -1,0 +1,70 @@
+"""What all tests share: a real server, and word of parts that are missing."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from foldmint.v1 import tokenizer_pb2_grpc as rpc
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "data"
+
+
+def missing(part: str, remedy: str) -> None:
+    """Say that a test's real part is missing: a skip on a desk, a failure in CI, where none may be."""
+    text = f"{part} is missing; {remedy}"
+    if os.environ.get("CI"):
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A foldmint-server process. address, metrics: HOST:PORT."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    metrics: str
+
+
+@contextmanager
+def running_server(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
+    """A real server on free ports, stopped by SIGTERM; fails if it does not stop well."""
+    command = [sys.executable, "-m", "foldmint_server.cli", "--listen", "127.0.0.1:0"]
+    command += ["--metrics-listen", "127.0.0.1:0", "--log-level", "warning", *arguments]
+    roots = [str(ROOT / name) for name in ("protos", "tokenizer", "server")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), **(environment or {})},
+    )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(2)]
+        assert lines[0].startswith("listening on "), f"the server said {lines}, exit code {process.poll()}"
+        assert lines[1].startswith("metrics on ")
+        yield RunningServer(process, lines[0].split()[-1], lines[1].split()[-1])
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextmanager
+def stub_of(server: RunningServer) -> Iterator[rpc.TokenizerServiceStub]:
+    with grpc.insecure_channel(
+        server.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    ) as channel:
+        yield rpc.TokenizerServiceStub(channel)
