@@ -1,7 +1,7 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -23,13 +23,13 @@ from foldmint_client.errors import Cancelled, FoldmintError, Unavailable
 from foldmint_client.options import Connection, ConnectionOptions
 from foldmint_client.requests import Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
 from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
-from foldmint_client.statuses import from_rpc_error, translated
+from foldmint_client.statuses import from_parts, from_rpc_error, translated
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 _FAREWELL = 1.0  # seconds that the server has to end a stream that is over; then it is cancelled
 _SENDING_FAILED = "Internal error from Core"  # grpc.aio's words
-_STATUS_READS, _STATUS_PAUSE = 100, 0.01  # for how long the true status is waited for, and how often looked at: 1 s
 
 
 class AsyncClient:
@@ -171,6 +171,8 @@ class _Stream:
         self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
         with translated():
             self._call = tokenizer.TokenizeStream(self._messages(), metadata=metadata)
+        self._fate: FoldmintError | None = None
+        self._call.add_done_callback(self._note)
 
     async def _messages(self) -> AsyncIterator[Message]:
         while (message := await self._outbox.get()) is not None:
@@ -182,23 +184,22 @@ class _Stream:
 
     async def receive(self) -> tokenizer_pb2.TokenizeStreamResponse:
         """The next answer. Raises FoldmintError if the stream broke or ended."""
-        with translated():
-            response = await self._read()
+        try:
+            response = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise self._fate or from_rpc_error(error) from error
         if not isinstance(response, tokenizer_pb2.TokenizeStreamResponse):
             raise Unavailable("the server ended the stream before it had answered everything")
         return response
 
-    async def _read(self) -> object:
-        # When a call ends while a message is being sent, grpc.aio says INTERNAL at first, and the true status once it
-        # has come, a moment later.
-        for _ in range(_STATUS_READS):
-            try:
-                return await self._call.read()
-            except grpc.aio.AioRpcError as error:
-                if error.details() != _SENDING_FAILED:
-                    raise
-            await asyncio.sleep(_STATUS_PAUSE)
-        raise Unavailable("the stream ended while a structure was being sent")
+    def _note(self, call: Any) -> None:  # noqa: ANN401 (the call's own class is private)
+        # When a call ends while a message is being sent, grpc.aio puts INTERNAL in the place of the status that came.
+        # This runs before; the status is there, so nothing of it has to be waited for.
+        code, details = _settled(call.code()), _settled(call.details())
+        if details == _SENDING_FAILED:
+            self._fate = Unavailable("the stream ended while a structure was being sent")
+        elif code is not grpc.StatusCode.OK:
+            self._fate = from_parts(code, details, _settled(call.trailing_metadata()))
 
     async def finish(self) -> None:
         """Say that nothing more comes, and let the server end the call."""
@@ -319,6 +320,17 @@ class _Job:
         if self._pulling is not None:
             self._pulling.cancel()
             await asyncio.gather(self._pulling, return_exceptions=True)
+
+
+def _settled(result: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        result.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    result.close()
+    raise AssertionError("a call that is done has no status")
 
 
 async def _positions(structures: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[int, Any]]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, from_status
@@ -26,9 +26,13 @@ def from_rpc_error(error: grpc.RpcError) -> FoldmintError:
     """The client's error for one of gRPC's; BadRequest details become its violations."""
     if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return ServerError(str(error))
-    code: int = error.code().value[0]
-    message = error.details() or error.code().name
-    return from_status(code, message, _violations(error.trailing_metadata()))
+    return from_parts(error.code(), error.details(), error.trailing_metadata())
+
+
+def from_parts(code: grpc.StatusCode, details: str | None, metadata: object) -> FoldmintError:
+    """The client's error for a status. metadata: the trailing, which may hold details."""
+    number: int = code.value[0]
+    return from_status(number, details or code.name, _violations(metadata))
 
 
 def from_failure(failure: tokenizer_pb2.Failure) -> FoldmintError:

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
 import trustme
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client import AsyncClient, Client, Health, ModelInfo, Retry, Tls, Tokens
 
-Request, Response = tokenizer_pb2.TokenizeStreamRequest, tokenizer_pb2.TokenizeStreamResponse
+Request: TypeAlias = tokenizer_pb2.TokenizeStreamRequest
+Response: TypeAlias = tokenizer_pb2.TokenizeStreamResponse
 Violations = list[tuple[str, str]]
 
 
@@ -99,7 +100,9 @@ class Scripted(tokenizer_pb2_grpc.TokenizerServiceServicer):
         return self.stream(self._noted(request_iterator), context)
 
     def GetModel(  # noqa: N802
-        self, request: tokenizer_pb2.GetModelRequest, context: Any
+        self,
+        request: tokenizer_pb2.GetModelRequest,  # noqa: ARG002
+        context: Any,
     ) -> tokenizer_pb2.GetModelResponse:
         self._begin(context)
         return tokenizer_pb2.GetModelResponse(
@@ -278,5 +281,3 @@ def tls_server(certificates: Certificates) -> Iterator[ScriptedServer]:
     for server in run(credentials):
         server.ca = certificates.ca
         yield server
-
-

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 import pytest
-from click.testing import Result
 from pyarrow import parquet
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from foldmint_client.cli import app
 
 if TYPE_CHECKING:
-    from tests.client.conftest import Certificates, ScriptedServer
+    from client.conftest import Certificates, ScriptedServer
 
 KEYS = ["source", "chain", "residue_index", "sequence", "tokens", "has_frame", "model", "codebook_version"]
 ROOT = Path(__file__).parents[2]
@@ -74,7 +73,8 @@ def test_extra_keys_when_asked_for(server: "ScriptedServer", files: list[str]) -
 
 
 def test_options_reach_the_server(server: "ScriptedServer", files: list[str]) -> None:
-    options = "--complex --special-tokens --distances --chain A --chain B --model-number 2 --in-flight 1".split()
+    flags = ["--complex", "--special-tokens", "--distances"]
+    options = [*flags, "--chain", "A", "--chain", "B", "--model-number", "2", "--in-flight", "1"]
     assert tokenize(server, *options, files[0]).exit_code == 0
     (request,) = server.servicer.requests
     assert (request.options.complex, request.options.special_tokens, request.options.distances) == (True, True, True)
@@ -167,12 +167,14 @@ def test_parquet(server: "ScriptedServer", files: list[str]) -> None:
     assert b"foldmint_version" in metadata
     tokenize(server, "--format", "parquet", "--distances", "-o", "out.parquet", files[0])
     distances = parquet.read_table("out.parquet").column("distances").to_pylist()
-    np.testing.assert_array_equal(np.float32(distances[0]), np.float32([0.1, 2.5, np.nan]))
+    np.testing.assert_array_equal(np.array(distances[0], np.float32), np.array([0.1, 2.5, np.nan], np.float32))
 
 
 def test_npz(server: "ScriptedServer", files: list[str]) -> None:
     absolute = str(Path("3.pdb").resolve())
-    assert tokenize(server, "--format", "npz", "--distances", "-o", "out.npz", absolute, "1.pdb", "1.pdb").exit_code == 0
+    assert (
+        tokenize(server, "--format", "npz", "--distances", "-o", "out.npz", absolute, "1.pdb", "1.pdb").exit_code == 0
+    )
     with np.load("out.npz") as arrays:
         assert [key for key in arrays.files if key.endswith("A")] == [f"{absolute}:A", "1.pdb:A"]
         assert arrays["1.pdb:A"].dtype == np.uint16

@@ -31,10 +31,9 @@ from foldmint_client import (
 )
 
 if TYPE_CHECKING:
-    from tests.client.conftest import Both, Certificates, ScriptedServer
+    from client.conftest import Both, Certificates, ScriptedServer
 
 Code = grpc.StatusCode
-
 
 
 def test_a_file_by_path(client: "Both", server: "ScriptedServer", tmp_path: Path) -> None:
@@ -76,7 +75,7 @@ def test_options_reach_the_server(client: "Both", server: "ScriptedServer") -> N
     distances = tokens.chains[0].distances
     assert distances is not None
     assert distances.dtype == np.float32
-    np.testing.assert_array_equal(distances, np.float32([0.1, 2.5, np.nan]))
+    np.testing.assert_array_equal(distances, np.array([0.1, 2.5, np.nan], np.float32))
 
 
 def test_backbones(client: "Both", server: "ScriptedServer") -> None:
@@ -218,7 +217,7 @@ def test_an_answer_against_the_contract_is_told(
 ) -> None:
     chain = tokenizer_pb2.TokenizedChain(sequence="G", residue_index=[1], tokens=tokens, has_frame=[True])
     response = tokenizer_pb2.TokenizeResponse(chains=[chain])
-    server.servicer.stream = lambda requests, context: (
+    server.servicer.stream = lambda requests, _: (
         tokenizer_pb2.TokenizeStreamResponse(id=request.id, response=response) for request in requests
     )
     ((_, error),) = client.many([b"1"])

@@ -28,7 +28,9 @@ def found(*paths: str) -> tuple[list[str], list[tuple[str, str]]]:
 def test_folders_are_searched_to_the_bottom(folder: Path) -> None:
     names = ["C.ENT", "a.cif.gz", "b.pdb", "bracket[1].pdb", "deep/e.pdb.gz", "deep/er/d.mmcif"]
     assert found("set") == ([f"set/{name}" for name in names], [])
-    assert found(str(folder / "set" / "deep"))[0] == [f"{folder}/set/deep/{name}" for name in ("e.pdb.gz", "er/d.mmcif")]
+    assert found(str(folder / "set" / "deep"))[0] == [
+        f"{folder}/set/deep/{name}" for name in ("e.pdb.gz", "er/d.mmcif")
+    ]
 
 
 def test_patterns(folder: Path) -> None:
@@ -39,7 +41,12 @@ def test_patterns(folder: Path) -> None:
 
 
 def test_named_files_keep_their_order_and_need_no_suffix(folder: Path) -> None:
-    assert found("set/notes.txt", "-", "set/b.pdb", "set/none.pdb")[0] == ["set/notes.txt", "-", "set/b.pdb", "set/none.pdb"]
+    assert found("set/notes.txt", "-", "set/b.pdb", "set/none.pdb")[0] == [
+        "set/notes.txt",
+        "-",
+        "set/b.pdb",
+        "set/none.pdb",
+    ]
 
 
 def test_what_means_nothing_is_told(folder: Path) -> None:

@@ -30,7 +30,7 @@ from foldmint_client import (
 )
 
 if TYPE_CHECKING:
-    from tests.client.conftest import Both, ScriptedServer
+    from client.conftest import Both, ScriptedServer
 
 Code = grpc.StatusCode
 Requests = Iterator[tokenizer_pb2.TokenizeStreamRequest]
@@ -183,7 +183,8 @@ def test_streams_are_not_opened_for_ever(client: "Both", server: "ScriptedServer
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(Code.UNAUTHENTICATED, Unauthenticated), (Code.INTERNAL, ServerError), (Code.CANCELLED, Cancelled)]
+    ("code", "kind"),
+    [(Code.UNAUTHENTICATED, Unauthenticated), (Code.INTERNAL, ServerError), (Code.CANCELLED, Cancelled)],
 )
 def test_a_stream_that_is_refused_raises(
     client: "Both", server: "ScriptedServer", code: Code, kind: type[FoldmintError]
@@ -340,8 +341,9 @@ async def test_an_async_client_whose_task_is_cancelled(server: "ScriptedServer")
 
     server.servicer.stream = mute
     async with server.both("async").aio() as client:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                async for _ in client.tokenize_many([b"1"]):
-                    pass
+        waiting = asyncio.create_task(anext(client.tokenize_many([b"1"])))
+        await asyncio.wait([waiting], timeout=0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
         assert (await client.tokenize(b"1")).model == "scripted"

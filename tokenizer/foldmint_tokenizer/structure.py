@@ -161,13 +161,16 @@ def _backbone(chain: gemmi.Chain) -> Backbone | None:
         for place, position in _positions(residue):
             coordinates[row, place] = position
     insertions = "".join(residue.seqid.icode for residue in residues)
-    return Backbone(
-        chain=_text(chain.name),
-        sequence="".join(_letter(residue) for residue in residues),
-        residue_index=np.array([residue.seqid.num for residue in residues], np.int64),
-        coordinates=coordinates,
-        insertion_codes=insertions if insertions.strip() else "",
-    )
+    try:
+        return Backbone(
+            chain=_text(chain.name),
+            sequence="".join(_letter(residue) for residue in residues),
+            residue_index=np.array([residue.seqid.num for residue in residues], np.int64),
+            coordinates=coordinates,
+            insertion_codes=insertions if insertions.strip() else "",
+        )
+    except InvalidStructure as error:
+        raise InvalidStructure("content", error.reason, chain=error.chain, residue=error.residue) from error
 
 
 def _text(name: str) -> str:

@@ -1,0 +1,64 @@
+# make demo: see it work.  make test: prove it.  make serve: keep it up.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo serve test test-long lint protos contract reference wheel clean
+.DEFAULT_GOAL := demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# A stamp for each set of packages; the smaller one lets a newcomer see the demo sooner.
+.venv/server.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[server]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	touch $@ .venv/server.stamp
+
+# The reference that the parity tests compare with, apart from the environment.
+.reference/stamp: tests/reference.txt | $(BIN)/python
+	rm -rf .reference
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .reference --requirement $<
+	touch $@
+
+demo: .venv/server.stamp
+	$(BIN)/python examples/demo.py
+
+serve: .venv/server.stamp
+	$(BIN)/foldmint-server --log-format console
+
+test: .venv/dev.stamp .reference/stamp
+	$(BIN)/python -m pytest
+
+# Twenty thousand residues through the reference at its published size, and other long forms.
+test-long: .venv/dev.stamp .reference/stamp
+	$(BIN)/python -m pytest -m long
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(BIN)/buf breaking protos --against protos/landed.binpb
+	$(BIN)/hadolint Dockerfile
+
+# The Python code of the contract, from its .proto files.
+protos: .venv/dev.stamp
+	$(BIN)/python protos/generate.py
+
+# Declare the contract as landed: later changes must stay compatible with it.
+contract: .venv/dev.stamp
+	test ! -e protos/landed.binpb || $(BIN)/buf breaking protos --against protos/landed.binpb
+	$(BIN)/buf build protos --output protos/landed.binpb
+
+reference: .reference/stamp
+
+wheel: .venv/dev.stamp
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv .reference dist

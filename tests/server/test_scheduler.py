@@ -1,0 +1,206 @@
+"""The scheduler: nothing lost, nothing mixed up, large requests in turn with small ones, dropped ones let go."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from torch import Tensor
+
+from foldmint_server.errors import Overloaded, Stopping
+from foldmint_server.metrics import Metrics, create_metrics
+from foldmint_server.scheduler import Scheduler, SchedulerConfig
+from foldmint_server.usage import CodeUsage
+from foldmint_tokenizer.engine import Quantized
+from foldmint_tokenizer.frames import Frames
+from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods
+
+CONFIG = SchedulerConfig(step_residues=100, slice_residues=10, max_delay=0.0, queued_residues=1000)
+EMBEDDINGS = torch.zeros(1)
+
+
+def structure(rows: int, name: int) -> Geometry:
+    """A structure whose rows tell which structure and row they are: residue_index = 10,000 * name + row."""
+    index = np.arange(rows) + 10_000 * name
+    frames = Frames(np.tile(np.eye(3), (rows, 1, 1)), np.zeros((rows, 3)), np.ones(rows, bool))
+    frames.origin[:, 0] = index
+    nearest = np.full((rows, 16), -1, np.int32)
+    nearest[:, 0] = np.arange(rows)
+    # A second neighbor a residue, at the chain's start, carries the row's number into the neighborhood.
+    nearest[:, 1] = 0
+    return Geometry(frames, index.astype(np.int64), np.arange(rows), nearest)
+
+
+class Device:
+    """Computes each row's distance from its chain's start; can be held up, and can fail."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.entered = threading.Event()
+        self.failing: Callable[[int], bool] = lambda _: False
+
+    def vectors(self, rows: Neighborhoods) -> Tensor:
+        self.entered.set()
+        assert self.go.wait(10)
+        self.steps.append(len(rows.offset))
+        if self.failing(len(rows.offset)):
+            raise RuntimeError("out of memory")
+        return torch.from_numpy(-rows.origin[:, 1, :1])
+
+    def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
+        values = z[:, 0].numpy() + float(embeddings[0])
+        return Quantized(values.astype(np.int64), values.astype(np.float32))
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return create_metrics(CollectorRegistry(), CodeUsage(4096, 60, lambda: 0.0))
+
+
+@pytest.fixture
+def scheduler(device: Device, metrics: Metrics) -> Iterator[Scheduler]:
+    running = Scheduler(device, CONFIG, metrics)
+    yield running
+    device.go.set()
+    running.close()
+
+
+async def started(device: Device) -> None:
+    await asyncio.to_thread(device.entered.wait, 10)
+
+
+async def test_every_row_comes_back_in_its_place(scheduler: Scheduler, device: Device) -> None:
+    sizes = [1, 250, 99, 100, 101, 7, 30]
+    results = await asyncio.gather(*(scheduler.compute(structure(n, i), EMBEDDINGS) for i, n in enumerate(sizes)))
+    for size, result in zip(sizes, results, strict=True):
+        assert result.codes.tolist() == list(range(size))
+    assert sum(device.steps) == sum(sizes)
+    assert max(device.steps) <= CONFIG.step_residues
+
+
+async def test_each_request_keeps_its_codebook(scheduler: Scheduler, device: Device) -> None:
+    device.go.clear()
+    first = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
+    await started(device)
+    mixed = [asyncio.create_task(scheduler.compute(structure(25, i), torch.tensor([100.0 * i]))) for i in range(4)]
+    await asyncio.sleep(0)
+    device.go.set()
+    await first
+    for i, task in enumerate(mixed):
+        assert (await task).codes.tolist() == [row + 100 * i for row in range(25)]
+
+
+async def test_small_requests_do_not_wait_for_a_large_one(scheduler: Scheduler, device: Device) -> None:
+    device.go.clear()
+    large = asyncio.create_task(scheduler.compute(structure(900, 0), EMBEDDINGS))
+    await started(device)
+    small = asyncio.create_task(scheduler.compute(structure(10, 1), EMBEDDINGS))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await small
+    # The step under way when it came, and its own.
+    assert len(device.steps) <= 3
+    assert not large.done()
+    await large
+
+
+async def test_a_full_queue_refuses_and_then_takes_again(
+    scheduler: Scheduler, device: Device, metrics: Metrics
+) -> None:
+    device.go.clear()
+    running = asyncio.create_task(scheduler.compute(structure(100, 0), EMBEDDINGS))
+    await started(device)
+    queued = asyncio.create_task(scheduler.compute(structure(990, 1), EMBEDDINGS))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded, match="990 residues are queued"):
+        await scheduler.compute(structure(11, 2), EMBEDDINGS)
+    assert metrics.rejects.labels("queue_full")._value.get() == 1
+    patient = asyncio.create_task(scheduler.compute(structure(11, 3), EMBEDDINGS, wait_for_room=True))
+    await asyncio.sleep(0.01)
+    assert not patient.done()
+    device.go.set()
+    for task, size in ((running, 100), (queued, 990), (patient, 11)):
+        assert (await task).codes.tolist() == list(range(size))
+    assert metrics.queued_residues._value.get() == 0
+
+
+async def test_one_larger_than_the_queue_goes_alone(scheduler: Scheduler) -> None:
+    result = await scheduler.compute(structure(1500, 0), EMBEDDINGS)
+    assert len(result.codes) == 1500
+
+
+async def test_cancelled_rows_are_not_computed(scheduler: Scheduler, device: Device, metrics: Metrics) -> None:
+    device.go.clear()
+    running = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
+    await started(device)
+    dropped = asyncio.create_task(scheduler.compute(structure(600, 1), EMBEDDINGS))
+    await asyncio.sleep(0.01)
+    dropped.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dropped
+    device.go.set()
+    await running
+    await scheduler.compute(structure(7, 2), EMBEDDINGS)
+    assert sum(device.steps) == 12
+    assert metrics.queued_residues._value.get() == 0
+
+
+async def test_a_failed_step_fails_its_requests_and_no_others(
+    scheduler: Scheduler, device: Device, metrics: Metrics
+) -> None:
+    device.failing = lambda rows: rows == 100
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await scheduler.compute(structure(350, 0), EMBEDDINGS)
+    assert (await scheduler.compute(structure(9, 1), EMBEDDINGS)).codes.tolist() == list(range(9))
+    assert metrics.queued_residues._value.get() == 0
+
+
+async def test_no_rows_need_no_device(scheduler: Scheduler, device: Device) -> None:
+    assert len((await scheduler.compute(structure(0, 0), EMBEDDINGS)).codes) == 0
+    assert device.steps == []
+
+
+async def test_closing_fails_what_is_left(device: Device, metrics: Metrics) -> None:
+    scheduler = Scheduler(device, CONFIG, metrics)
+    device.go.clear()
+    running = asyncio.create_task(scheduler.compute(structure(300, 0), EMBEDDINGS))
+    await started(device)
+    closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
+    await asyncio.sleep(0.05)
+    device.go.set()
+    await closing
+    with pytest.raises(Stopping):
+        await running
+    with pytest.raises(Stopping):
+        await scheduler.compute(structure(1, 0), EMBEDDINGS)
+    assert scheduler.stuck(60)
+
+
+async def test_steps_wait_to_be_filled_but_not_for_long(device: Device, metrics: Metrics) -> None:
+    patient = Scheduler(device, SchedulerConfig(100, 10, 0.2, 1000), metrics)
+    await asyncio.gather(*(patient.compute(structure(10, i), EMBEDDINGS) for i in range(10)))
+    assert device.steps == [100]
+    await patient.compute(structure(3, 0), EMBEDDINGS)
+    assert device.steps == [100, 3]
+    patient.close()
+
+
+async def test_a_step_that_never_ends_is_seen(scheduler: Scheduler, device: Device) -> None:
+    assert not scheduler.stuck(0)
+    device.go.clear()
+    task = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
+    await started(device)
+    assert scheduler.stuck(0)
+    assert not scheduler.stuck(60)
+    device.go.set()
+    await task

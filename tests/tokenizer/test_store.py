@@ -1,0 +1,137 @@
+"""A store loads as it was written, and is refused, with the reason, when anything about it is wrong."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from foldmint_tokenizer import ModelError
+from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.store import DEFAULT, create_store, load_model
+
+CONFIG = ModelConfig(width=16, heads=2, layers=2, out=8, codes=32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    vectors = torch.randn(CONFIG.codes, CONFIG.out)
+    codebook = Codebook(vectors, torch.ones(CONFIG.codes), vectors.clone())
+    windows = torch.zeros(CONFIG.codes, 9, 3, 3)
+    path = tmp_path / "store"
+    create_store(path, name="tiny", encoder=Encoder(CONFIG), codebook=codebook, windows=windows, about={"seed": 0})
+    return path
+
+
+def test_round_trip(store: Path) -> None:
+    model = load_model(store)
+    assert (model.name, model.config, model.codebook.version) == ("tiny", CONFIG, "000001")
+    again = load_model(store)
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, again.encoder.state_dict()[name])
+    assert model.codebook.windows is not None
+    assert json.loads((store / "codebooks/000001/manifest.json").read_text())["parent"] is None
+
+
+def test_the_embedded_default_is_small_and_whole() -> None:
+    model = load_model()
+    assert model.config.codes == 4096
+    assert model.codebook.windows is not None
+    size = sum(file.stat().st_size for file in DEFAULT.rglob("*") if file.is_file())
+    assert size < 15_000_000
+
+
+def test_a_folder_in_use_is_not_written_over(store: Path) -> None:
+    model = load_model(store)
+    with pytest.raises(ModelError, match="not empty"):
+        create_store(store, name="x", encoder=model.encoder, codebook=model.codebook.codebook, about={})
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(bytes(content))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no model.json": (lambda s: (s / "model.json").unlink(), "cannot be read"),
+    "model.json is no JSON": (lambda s: _write(s, "{"), "no JSON"),
+    "model.json is a list": (lambda s: _write(s, "[]"), "no JSON object"),
+    "another format": (lambda s: _edit(s, format=99), "format 99"),
+    "sizes that make no sense": (lambda s: _edit(s, sizes={"width": -1}), "incomplete or wrong"),
+    "no encoder": (lambda s: (s / "encoder.safetensors").unlink(), "cannot be read"),
+    "a truncated encoder": (lambda s: _truncate(s / "encoder.safetensors"), "damaged"),
+    "a changed encoder": (lambda s: _flip(s / "encoder.safetensors"), "damaged"),
+    "a changed codebook": (lambda s: _flip(s / "codebooks/000001/codebook.safetensors"), "damaged"),
+    "a missing codebook": (lambda s: shutil.rmtree(s / "codebooks"), "cannot be read"),
+    "no active version": (lambda s: (s / "ACTIVE").unlink(), "cannot be read"),
+    "a version outside": (lambda s: _active(s, "../../etc"), "no version"),
+    "another encoder's codebook": (lambda s: _manifest(s, encoder_sha256="0" * 64), "another encoder"),
+}
+
+
+def _write(store: Path, text: str) -> None:
+    (store / "model.json").write_text(text)
+
+
+def _active(store: Path, version: str) -> None:
+    (store / "ACTIVE").write_text(version)
+
+
+def _edit(store: Path, **values: object) -> None:
+    path = store / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def _manifest(store: Path, **values: object) -> None:
+    path = store / "codebooks/000001/manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_told(store: Path, name: str) -> None:
+    damage, reason = DAMAGE[name]
+    damage(store)
+    with pytest.raises(ModelError, match=reason):
+        load_model(store)
+
+
+def _without_n(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["N"]
+
+
+TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
+    "a missing tensor": (_without_n, "lacks the tensor 'N'"),
+    "a wrong shape": (lambda t: t.update(embeddings=torch.zeros(3, 8)), "has shape"),
+    "NaN": (lambda t: t.update(embeddings=torch.full((32, 8), torch.nan)), "no finite"),
+    "whole numbers": (lambda t: t.update(N=torch.ones(32, dtype=torch.int64)), "no finite floating-point"),
+    "windows of another shape": (lambda t: t.update(windows=torch.zeros(32, 9)), "windows has shape"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_that_do_not_fit(store: Path, name: str) -> None:
+    change, reason = TENSORS[name]
+    path = store / "codebooks/000001/codebook.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    _manifest(store, codebook_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(ModelError, match=reason):
+        load_model(store)
+
+
+def test_sizes_are_checked() -> None:
+    with pytest.raises(ValueError, match="heads"):
+        ModelConfig(width=8, heads=0, layers=1, out=4)
+    assert ModelConfig(width=100, heads=1, layers=1, out=1).hidden == 512
