@@ -1,6 +1,6 @@
 """A real structure to tokens over gRPC, and what Prometheus would see of it.
 
-    make demo
+make demo
 """
 
 import subprocess
@@ -42,7 +42,9 @@ def show(address: str, metrics: str) -> None:
             print(f"{chain.residue_index[start]:5d}  {letters:10s}  {codes}")
     with urllib.request.urlopen(f"http://{metrics}/metrics") as page:
         text = page.read().decode()
-    hit = [line for line in text.splitlines() if line.startswith("foldmint_code_hits_total") and not line.endswith(" 0.0")]
+    hit = [
+        line for line in text.splitlines() if line.startswith("foldmint_code_hits_total") and not line.endswith(" 0.0")
+    ]
     print(f"\nhttp://{metrics}/metrics, {len(hit)} codes hit:\n")
     print("\n".join(line for line in text.splitlines() if line.startswith(SHOWN)))
     print("\n".join([*hit[:5], "..."]))

@@ -1,6 +1,6 @@
 """Generate the Python code of the contract beside its .proto files.
 
-    python protos/generate.py [FOLDER]
+python protos/generate.py [FOLDER]
 """
 
 import sys

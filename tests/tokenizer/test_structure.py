@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edited import PdbText, alternative, atom, moved
 
 from foldmint_tokenizer import InvalidStructure, Limits, read_backbones
+from pdb_text import PdbText, alternative, atom, moved
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_modified_residues_count_and_waters_do_not(data: Path) -> None:
     assert chain.sequence.startswith("MDIRQGPKEPF")  # the first is a selenomethionine, a HETATM
     assert chain.residue_index[0] == 151
     assert np.isfinite(chain.coordinates).all()
-    np.testing.assert_array_equal(chain.coordinates[0, 1], np.float32([20.255, 33.101, 26.891]))
+    np.testing.assert_array_equal(chain.coordinates[0, 1], np.array([20.255, 33.101, 26.891], np.float32))
 
 
 def test_nucleic_acids_are_left_out(data: Path) -> None:
