@@ -133,6 +133,7 @@ async def _until(
     try:
         while True:
             following = asyncio.ensure_future(anext(items))
+            following.add_done_callback(_seen)
             await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
             if not following.done():
                 following.cancel()
@@ -144,3 +145,9 @@ async def _until(
             yield item
     finally:
         stop.cancel()
+
+
+def _seen(task: "asyncio.Future[pb.TokenizeStreamRequest]") -> None:
+    """Look at a task's end, which asyncio would complain of if no one did: its reader may have gone."""
+    if not task.cancelled():
+        task.exception()

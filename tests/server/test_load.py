@@ -1,6 +1,7 @@
 """Many clients at once: every answer right, and memory bounded."""
 
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance.corpus import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
 from support import RunningServer, running_server, stub_of
@@ -25,6 +25,13 @@ def peak_memory(server: RunningServer) -> int:
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
+
+
+def page_of(server: RunningServer) -> str:
+    """The server's metrics."""
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as page:
+        text: str = page.read().decode()
+    return text
 
 
 def raw(coordinates: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> pb.TokenizeRequest:
@@ -110,10 +117,21 @@ def test_who_gives_up_stops_the_work(chains: list[Record], how: str) -> None:
         # Were the rest of the huge one still computed, this would take longer than its deadline.
         (chain,) = stub.Tokenize(raw(x[:50]), timeout=8).chains
         assert len(chain.tokens) == 50
-        assert "CANCELLED" in _statuses(stub, server)
+        assert 'foldmint_requests_total{method="Tokenize",status="CANCELLED"} 1.0' in page_of(server)
 
 
-def _statuses(stub: rpc.TokenizerServiceStub, server: RunningServer) -> str:
-    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as page:
-        text: str = page.read().decode()
-    return "\n".join(line for line in text.splitlines() if line.startswith("foldmint_requests_total"))
+def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
+    chains: list[Record], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (x,) = of_lengths(chains, iter([800]))
+    with running_server() as server, stub_of(server) as stub:
+        call = stub.TokenizeStream(pb.TokenizeStreamRequest(id=i, request=raw(x)) for i in range(500))
+        assert next(call).response.chains
+        call.cancel()
+        idle = {"foldmint_requests_in_flight 0.0", "foldmint_queued_residues 0.0"}
+        until = time.monotonic() + 30
+        while not idle <= set(page_of(server).splitlines()) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert idle <= set(page_of(server).splitlines())
+        assert len(stub.Tokenize(raw(x)).chains[0].tokens) == 800
+    assert capfd.readouterr().err == ""
