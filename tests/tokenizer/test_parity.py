@@ -162,6 +162,18 @@ def test_esm3_size(paired: Callable[[ModelConfig], Pair], chains: list[Record]) 
     assert wrong <= total * 1e-4
 
 
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_esm3_size_on_twenty_thousand_residues(paired: Callable[[ModelConfig], Pair], chains: list[Record]) -> None:
+    random = np.random.default_rng(3)
+    variants: list[Variant] = [whole, whole, whole, with_missing, with_gaps, short]
+    cases = [variants[place % 6](chain, random) for place, chain in enumerate(chains[2:] + chains[2:18])]
+    total, wrong, seen = agreement(paired(ESM3), cases)
+    print(f"{wrong} of {total} tokens differ; {seen} codes seen")  # noqa: T201
+    assert total >= 20_000
+    assert wrong <= total * 1e-4
+
+
 def test_alone_and_among_fifty_others(paired: Callable[[ModelConfig], Pair], chains: list[Record]) -> None:
     pair = paired(SMALL)
     several = [backbone(chain.coordinates, chain.residue_index) for chain in chains[2:53]]
