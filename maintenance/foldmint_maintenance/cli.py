@@ -89,7 +89,7 @@ def train(
     layers: Annotated[int, typer.Option(help="Blocks of the encoder.")] = 2,
     dimensions: Annotated[int, typer.Option("--out-dimensions", help="Of a code's vector.")] = 32,
     codes: Annotated[int, typer.Option(help="Size of the codebook.")] = 4096,
-    steps: Annotated[int, typer.Option(help="In all.")] = 4000,
+    steps: Annotated[int, typer.Option(help="In all.")] = 3000,
     batch: Annotated[int, typer.Option(help="Residues a step.")] = 4096,
     unquantized: Annotated[int, typer.Option(help="First steps, without a codebook.")] = 300,
     settling: Annotated[int, typer.Option(help="Last steps, in which the encoder rests.")] = 200,

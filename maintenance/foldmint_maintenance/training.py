@@ -40,7 +40,7 @@ class TrainConfig:
     bf16: products in bfloat16 (the codebook stays in float32). compiled: run the encoder through torch.compile.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     batch: int = 4096
     unquantized: int = 300
     settling: int = 200

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from foldmint_maintenance.corpus import Record
 from foldmint_tokenizer import Backbone, InvalidStructure, ModelError, StructureTokenizer, backbone, read_backbones
+from foldmint_tokenizer.tokens import structure_geometry
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
 
 
@@ -117,6 +118,17 @@ def test_complexes(tokenizer: StructureTokenizer, data: Path) -> None:
     for tokens in plain[1:]:
         expected += [CHAINBREAK, *tokens]
     assert joined == [*expected, EOS]
+
+
+def test_in_a_complex_no_two_chains_look_like_neighbors_in_sequence(data: Path) -> None:
+    backbones = read_backbones(data / "2beg.cif.gz")  # all five are numbered alike
+    index = structure_geometry(backbones, complex=True).residue_index
+    ends = np.cumsum([len(chain) for chain in backbones])
+    for chain, end in zip(backbones, ends, strict=True):
+        own = index[end - len(chain) : end]
+        np.testing.assert_array_equal(own - own[0], chain.residue_index - chain.residue_index[0])
+        others = np.concatenate([index[: end - len(chain)], index[end:]])
+        assert np.abs(own[:, None] - others).min() > 32
 
 
 def test_complex_of_one_chain_is_that_chain(tokenizer: StructureTokenizer, data: Path) -> None:

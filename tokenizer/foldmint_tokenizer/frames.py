@@ -30,14 +30,11 @@ def backbone_frames(backbone: NDArray[np.floating]) -> Frames:
 
     The x axis runs along CA - C, the xy plane holds N, the origin is CA (ESM3, appendix A.1.6). A residue
     with a missing or non-finite atom has no frame, nor has one whose three atoms lie on one line.
-    Computed in float64 whatever comes in, relative to the chain's mean, so that a structure far from
-    the origin keeps its precision.
+    Computed in float64 whatever comes in, so that a structure far from the origin loses nothing.
     """
     positions = np.asarray(backbone, np.float64)
     exists = np.asarray(np.isfinite(positions).all(axis=(1, 2)), np.bool_)
     positions = np.where(exists[:, None, None], positions, 0)
-    if exists.any():
-        positions = positions - positions[exists].mean((0, 1))
     n, ca, c = positions[:, 0], positions[:, 1], positions[:, 2]
 
     along = ca - c
