@@ -17,6 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 
 
+# The reference speaks to older releases of torch.
+REFERENCE_WARNINGS = [
+    pytest.mark.filterwarnings("ignore:`torch.cuda.amp.autocast:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning"),
+]
+
+
 def missing(part: str, remedy: str) -> None:
     """Say that a test's real part is missing: a skip on a desk, a failure in CI, where none may be."""
     text = f"{part} is missing; {remedy}"

@@ -67,13 +67,7 @@ class Server:
         metrics.codebook_activated.set_to_current_time()
 
         self._pool = ThreadPoolExecutor(settings.parse_threads, "parse")
-        self._scheduler = Scheduler(
-            engine,
-            SchedulerConfig(
-                settings.max_batch_residues, settings.slice_residues, settings.max_delay, settings.max_queued_residues
-            ),
-            metrics,
-        )
+        self._scheduler = Scheduler(engine, _scheduling(settings, engine), metrics)
         pipeline = Pipeline(serving, self._scheduler, self._pool, _limits(settings), metrics)
         self._servicer = TokenizerServicer(
             pipeline, _about(model, serving, settings), metrics, settings.max_stream_in_flight
@@ -153,6 +147,16 @@ class Server:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(settings.max_unpacked_bytes, settings.max_chains, settings.max_residues)
+
+
+def _scheduling(settings: Settings, engine: Engine) -> SchedulerConfig:
+    step = settings.max_batch_residues or engine.step_rows
+    return SchedulerConfig(
+        step_residues=step,
+        slice_residues=settings.slice_residues or max(1, step // 8),
+        max_delay=settings.max_delay,
+        queued_residues=settings.max_queued_residues,
+    )
 
 
 def _device(name: str) -> torch.device:

@@ -19,8 +19,12 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="Threads of one computation on the CPU; 0: as torch sees fit.")
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
 
-    max_batch_residues: int = Field(2048, ge=1, description="Residues of one step of the device.")
-    slice_residues: int = Field(256, ge=1, description="Residues of one request in a step, while others wait.")
+    max_batch_residues: int = Field(
+        0, ge=0, description="Residues of one step of the device; 0: as suits the model and the device."
+    )
+    slice_residues: int = Field(
+        0, ge=0, description="Residues of one request in a step, while others wait; 0: an eighth of a step."
+    )
     max_delay: float = Field(0.002, ge=0, le=1, description="How long a step may wait to be filled.")
     max_queued_residues: int = Field(500_000, ge=1, description="Residues admitted and not yet computed.")
 

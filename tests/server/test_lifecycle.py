@@ -64,7 +64,7 @@ def test_a_port_in_use_is_refused() -> None:
     ("arguments", "word"),
     [
         (["--listen", "nowhere"], "HOST:PORT"),
-        (["--max-batch-residues", "0"], "max_batch_residues"),
+        (["--max-batch-residues", "-1"], "max_batch_residues"),
         (["--max-queued-residues", "10"], "max_residues"),
         (["--config", "/no/such/file.toml"], "no settings file"),
     ],

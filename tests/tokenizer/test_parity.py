@@ -1,8 +1,6 @@
 """Tokens equal the reference's, with random weights copied from it: esm==3.2.1.post1, `StructureTokenEncoder`."""
 
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,30 +16,12 @@ from foldmint_tokenizer.encoder import ESM3, Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import geometry
 from foldmint_tokenizer.store import CodebookVersion, Model
-from support import ROOT, missing
+from support import REFERENCE_WARNINGS
 
-# The reference speaks to older releases of torch.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.cuda.amp.autocast:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning"),
-]
+pytestmark = REFERENCE_WARNINGS
 
 SMALL = ModelConfig(width=128, heads=16, layers=2, out=32)
 DEEP = ModelConfig(width=96, heads=8, layers=3, out=16)
-
-
-@pytest.fixture(scope="module")
-def reference_class() -> Iterator[Any]:
-    folder = ROOT / ".reference"
-    if not (folder / "esm").is_dir():
-        missing("the reference, esm==3.2.1.post1,", "`make reference` installs it")
-    sys.path.append(str(folder))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from esm.models.vqvae import StructureTokenEncoder
-
-        yield StructureTokenEncoder
-    sys.path.remove(str(folder))
 
 
 @dataclass(frozen=True)

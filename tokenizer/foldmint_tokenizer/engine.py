@@ -12,8 +12,10 @@ from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Neighborhoods
 
-# Elements of the largest intermediate of a step, (rows, 16, 16, heads) or (rows, 16, 2 * hidden): 64 MiB in float32.
-_STEP_ELEMENTS = 2**24
+# Elements of the largest intermediate of a step, (rows, 16, 16, heads) or (rows, 16, 2 * hidden): enough to keep a
+# device busy, little enough that a step is short and its memory small. 64 MiB of float32 on a CPU, 1 GiB elsewhere.
+_STEP_ELEMENTS = {"cpu": 2**24}
+_STEP_ELEMENTS_ELSEWHERE = 2**28
 
 
 class Quantized(NamedTuple):
@@ -24,14 +26,18 @@ class Quantized(NamedTuple):
 
 
 class Engine:
-    """An encoder on a device. Not safe for use by several threads at a time."""
+    """An encoder on a device. Not safe for use by several threads at a time.
+
+    step_rows: how many rows are computed at once.
+    """
 
     def __init__(self, encoder: Encoder, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.encoder = encoder.to(self.device).eval()
         config = encoder.config
         widest = NEIGHBORS * max(NEIGHBORS * config.heads, 2 * config.hidden, 15 * config.heads)
-        self.step_rows = max(16, _STEP_ELEMENTS // widest)
+        elements = _STEP_ELEMENTS.get(self.device.type, _STEP_ELEMENTS_ELSEWHERE)
+        self.step_rows = max(16, elements // widest)
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""
