@@ -145,6 +145,22 @@ def test_several_kinds_at_one_place_count_once(capsid: PdbText) -> None:
     assert chain.sequence[14] == "G"
 
 
+def test_residues_that_share_a_number_are_not_lost(capsid: PdbText) -> None:
+    """Two neighbors, of different kinds, both numbered 165."""
+    (chain,) = read_backbones(capsid.numbered(lambda was: 165 if was == 166 else was).bytes())
+    assert len(chain) == 70
+    assert chain.residue_index[13:17].tolist() == [164, 165, 165, 167]
+
+
+def test_residues_that_cannot_be_told_apart_are_refused(capsid: PdbText) -> None:
+    def same(line: str, number: int) -> str:
+        return f"{line[:17]}ALA{line[20:22]} 165{line[26:]}" if number in (165, 166) else line
+
+    with pytest.raises(InvalidStructure, match="there twice") as caught:
+        read_backbones(capsid.each(same).bytes())
+    assert (caught.value.chain, caught.value.residue) == ("A", "ALA 165")
+
+
 def test_an_unknown_residue_in_the_chain_counts(capsid: PdbText) -> None:
     content = capsid.each(lambda line, n: f"{line[:17]}XYZ{line[20:]}" if n == 190 else line).bytes()
     (chain,) = read_backbones(content)
@@ -222,6 +238,34 @@ def test_coordinates_beyond_reason(data: Path) -> None:
     with pytest.raises(InvalidStructure, match="beyond") as caught:
         read_backbones(content.replace(line, far))
     assert (caught.value.field, caught.value.chain, caught.value.residue) == ("content", "A", "151")
+
+
+def test_a_name_that_is_no_text(capsid: PdbText) -> None:
+    content = capsid.bytes().replace(b"ALA A", b"A\xde\xffA A").replace(b"\xde\xffA A", b"\xde\xff A")
+    with pytest.raises(InvalidStructure, match="no UTF-8"):
+        read_backbones(content)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_are_read_or_refused(data: Path, seed: int) -> None:
+    """Nothing but InvalidStructure comes of a file with random damage."""
+    random = np.random.default_rng(seed)
+    name = ("1a8o.pdb", "1a8o.cif")[seed % 2]
+    content = np.frombuffer((data / name).read_bytes(), np.uint8)
+    start = content.tobytes().index(b"_atom_site.group" if seed % 2 else b"\nATOM")
+    body = np.concatenate([np.frombuffer(b"data_x\nloop_\n" * (seed % 2), np.uint8), content[start:]])
+    read = refused = 0
+    for _ in range(300):
+        damaged = body.copy()
+        places = random.integers(0, len(body), int(random.choice([1, 3, 30])))
+        damaged[places] = random.choice(np.frombuffer(b"0 9-.eN?x\n\xff\x00", np.uint8), len(places))
+        try:
+            assert read_backbones(damaged.tobytes())
+            read += 1
+        except InvalidStructure:
+            refused += 1
+    assert read + refused == 300
+    assert read > 50
 
 
 def test_a_position_that_is_no_number_is_missing(data: Path) -> None:

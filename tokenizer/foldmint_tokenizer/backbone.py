@@ -60,6 +60,12 @@ class Backbone:
         return f"{self.residue_index[position]}{insertion}"
 
 
+def as_float32(coordinates: NDArray[np.floating] | Sequence[object]) -> NDArray[np.float32]:
+    """Coordinates in float32; what is too large for it becomes infinite, and is refused as such."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.asarray(coordinates, np.float64), np.float32)
+
+
 def backbone(
     coordinates: NDArray[np.floating] | Sequence[object],
     residue_index: NDArray[np.integer] | Sequence[int] | None = None,
@@ -71,7 +77,7 @@ def backbone(
 
     Raises InvalidStructure, as `Backbone` does.
     """
-    positions = np.asarray(coordinates, np.float32)
+    positions = as_float32(coordinates)
     length = len(positions) if positions.ndim else 0
     index = np.arange(1, length + 1) if residue_index is None else np.asarray(residue_index)
     return Backbone(chain, sequence or "X" * length, index.astype(np.int64), positions)

@@ -11,7 +11,7 @@ from typing import Literal
 import gemmi
 import numpy as np
 
-from foldmint_tokenizer.backbone import Backbone
+from foldmint_tokenizer.backbone import Backbone, as_float32
 from foldmint_tokenizer.errors import InvalidStructure
 
 Format = Literal["pdb", "mmcif"]
@@ -58,7 +58,10 @@ def read_backbones(
     text = _unpacked(content, limits.unpacked_bytes)
     structure = _parsed(text, format or _guessed(text))
     model = _model(structure, model_number)
-    found = [_backbone(chain) for chain in model]
+    try:
+        found = [_backbone(chain) for chain in model]
+    except UnicodeDecodeError as error:
+        raise InvalidStructure("content", f"a name in the file is no UTF-8 text: {error}") from error
     backbones = [chain for chain in found if chain is not None]
     if not backbones:
         raise InvalidStructure("content", "there is no protein in the file")
@@ -156,21 +159,22 @@ def _backbone(chain: gemmi.Chain) -> Backbone | None:
     residues = list(_protein_residues(chain))
     if not residues:
         return None
-    coordinates = np.full((len(residues), 3, 3), np.nan, np.float32)
-    for row, residue in enumerate(residues):
-        for place, position in _positions(residue):
-            coordinates[row, place] = position
+    positions = np.full((len(residues), 3, 3), np.nan)
     insertions = "".join(residue.seqid.icode for residue in residues)
+    name = _text(chain.name)
     try:
+        for row, residue in enumerate(residues):
+            for place, position in _positions(residue):
+                positions[row, place] = position
         return Backbone(
-            chain=_text(chain.name),
+            chain=name,
             sequence="".join(_letter(residue) for residue in residues),
             residue_index=np.array([residue.seqid.num for residue in residues], np.int64),
-            coordinates=coordinates,
+            coordinates=as_float32(positions),
             insertion_codes=insertions if insertions.strip() else "",
         )
     except InvalidStructure as error:
-        raise InvalidStructure("content", error.reason, chain=error.chain, residue=error.residue) from error
+        raise InvalidStructure("content", error.reason, chain=name, residue=error.residue) from error
 
 
 def _text(name: str) -> str:
@@ -180,10 +184,16 @@ def _text(name: str) -> str:
 
 
 def _protein_residues(chain: gemmi.Chain) -> Iterator[gemmi.Residue]:
-    """The chain's amino acids, one for each residue number: of several kinds there, the one of highest occupancy."""
+    """The chain's amino acids; where several kinds are alternatives in one place, that of the highest occupancy."""
     taken = (residue for residue in chain if _is_protein(residue))
-    for _, alternatives in groupby(taken, key=lambda residue: (residue.seqid.num, residue.seqid.icode)):
-        yield max(alternatives, key=lambda residue: max((atom.occ for atom in residue), default=0.0))
+    for (number, _), group in groupby(taken, key=lambda residue: (residue.seqid.num, residue.seqid.icode)):
+        residues = list(group)
+        if number is None:
+            raise InvalidStructure("content", f"a residue {residues[0].name} has no number", chain=chain.name)
+        if all(atom.has_altloc() for residue in residues for atom in residue):
+            yield max(residues, key=lambda residue: max(atom.occ for atom in residue))
+        else:
+            yield from residues
 
 
 def _is_protein(residue: gemmi.Residue) -> bool:
@@ -200,6 +210,12 @@ def _is_protein(residue: gemmi.Residue) -> bool:
 def _positions(residue: gemmi.Residue) -> Iterator[tuple[int, list[float]]]:
     """Places (0 N, 1 CA, 2 C) and positions of the residue's backbone atoms, all of one alternate location."""
     atoms = [atom for atom in residue if atom.name in _ATOMS]
+    if len({(atom.name, atom.altloc) for atom in atoms}) < len(atoms):
+        raise InvalidStructure(
+            "content",
+            "an atom is there twice; residues that share a number cannot be told apart",
+            residue=f"{residue.name} {residue.seqid}",
+        )
     occupancy: dict[str, float] = {}
     for atom in atoms:
         if atom.has_altloc():
