@@ -40,7 +40,7 @@ def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -
     same: list[bool] = []
     codes: set[int] = set()
     with running_server("--model", str(tmp_path / "store")) as server, Client(server.address) as client:
-        for name in ("1a8o.cif", "2beg.cif.gz", "4cup.cif.gz", "1lcd.cif.gz"):
+        for name in ("1a8o.cif", "2beg.cif.gz", "4cup.cif.gz", "1lcd.cif.gz", "1gbt.cif.gz"):
             answer = client.tokenize(data / name)
             for backbone, own in zip(read_backbones(data / name), answer.chains, strict=True):
                 with torch.no_grad():
@@ -50,6 +50,6 @@ def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -
                     )
                 same += (own.tokens == expected[0].numpy()).tolist()
                 codes.update(expected[0].tolist())
-    assert len(same) == 366
+    assert len(same) == 589
     assert len(codes) > 100
     assert np.all(same)

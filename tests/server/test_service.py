@@ -44,7 +44,7 @@ def tokens(response: pb.TokenizeResponse) -> list[list[int]]:
     return [list(chain.tokens) for chain in response.chains]
 
 
-@pytest.mark.parametrize("name", ["1a8o.pdb", "1a8o.cif", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz"])
+@pytest.mark.parametrize("name", ["1a8o.pdb", "1a8o.cif", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz", "1gbt.cif.gz"])
 def test_the_same_tokens_as_in_process(
     stub: rpc.TokenizerServiceStub, tokenizer: StructureTokenizer, data: Path, name: str
 ) -> None:

@@ -87,6 +87,14 @@ def test_insertion_codes(capsid: PdbText) -> None:
     assert [chain.label(place) for place in range(9, 13)] == ["160", "160A", "160B", "161"]
 
 
+def test_real_insertion_codes(data: Path) -> None:
+    (chain,) = read_backbones(data / "1gbt.cif.gz")
+    inserted = [chain.label(place) for place, code in enumerate(chain.insertion_codes) if code != " "]
+    assert inserted == ["65A", "184A", "188A", "221A"]
+    assert len(chain) == 223
+    assert chain.residue_index[[0, -1]].tolist() == [16, 245]
+
+
 def test_missing_atoms_and_gaps(capsid: PdbText) -> None:
     def change(line: str, number: int) -> str | None:
         if 170 <= number <= 174 or (number == 180 and atom(line) == "CA"):
