@@ -104,12 +104,13 @@ class Server:
     async def _listen(self) -> None:
         settings = self.settings
         self._grpc = grpc.aio.server(
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 # Two servers on one port would share it silently.
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         rpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
         self._health = health.aio.HealthServicer()

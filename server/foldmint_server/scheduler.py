@@ -135,6 +135,7 @@ class Scheduler:
     def _admitted(self, job: Job) -> bool:
         with self._changed:
             if self._closed:
+                self._metrics.rejects.labels("stopping").inc()
                 raise Stopping("the server is stopping")
             if self._queued and self._queued + job.rows > self._config.queued_residues:
                 return False

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     max_unpacked_bytes: int = Field(256 * 2**20, ge=1024, description="Size of a file once unpacked.")
     max_residues: int = Field(100_000, ge=1, description="Residues of one structure.")
     max_chains: int = Field(1_000, ge=1, description="Chains of one structure.")
+    max_concurrent_calls: int = Field(1024, ge=1, description="Calls under way at once; more get RESOURCE_EXHAUSTED.")
     max_stream_in_flight: int = Field(64, ge=1, description="Structures of one stream that are worked on at a time.")
 
     usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")

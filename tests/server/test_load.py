@@ -135,3 +135,11 @@ def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
         assert idle <= set(page_of(server).splitlines())
         assert len(stub.Tokenize(raw(x)).chains[0].tokens) == 800
     assert capfd.readouterr().err == ""
+
+
+def test_too_many_calls_at_once_are_refused(chains: list[Record]) -> None:
+    (x,) = of_lengths(chains, iter([1500]))
+    with running_server("--max-concurrent-calls", "2") as server, stub_of(server) as stub:
+        calls = [stub.Tokenize.future(raw(x), timeout=100) for _ in range(12)]
+        codes = {call.code() for call in calls}
+    assert codes == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}

@@ -184,6 +184,7 @@ async def test_closing_fails_what_is_left(device: Device, metrics: Metrics) -> N
         await running
     with pytest.raises(Stopping):
         await scheduler.compute(structure(1, 0), EMBEDDINGS)
+    assert metrics.rejects.labels("stopping")._value.get() == 1
     assert scheduler.stuck(60)
 
 
