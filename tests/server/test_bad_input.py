@@ -68,6 +68,21 @@ CASES: dict[str, tuple[Request, str, tuple[str, ...]]] = {
         "backbones.chains[1].coordinates",
         ("'B'", "104 bytes", "36"),
     ),
+    "a name without end": (
+        lambda d: raw(pb.Backbone(chain="x" * 1_000_000, coordinates=positions(3).tobytes())),
+        "backbones.chains[0].chain",
+        ("'xxxxxxxxxxxxxxxxxxxx'...", "too long"),
+    ),
+    "a name that cannot be printed": (
+        lambda d: raw(pb.Backbone(chain="\x1b[2J", coordinates=positions(3).tobytes())),
+        "backbones.chains[0].chain",
+        ("cannot be printed",),
+    ),
+    "a chain of a name without end": (
+        lambda d: file((d / "1a8o.cif").read_bytes(), chains=["Q" * 1_000_000]),
+        "file.chains",
+        ("there are: A",),
+    ),
     "infinity": (
         lambda d: raw(chain(with_value(np.inf), [5, 6, 7, 8])),
         "backbones.chains[0].coordinates",

@@ -276,6 +276,19 @@ def test_damaged_files_are_read_or_refused(data: Path, seed: int) -> None:
     assert read > 50
 
 
+def test_a_residue_without_a_number_and_with_a_name_without_end() -> None:
+    columns = (
+        "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id "
+        "Cartn_x Cartn_y Cartn_z occupancy"
+    )
+    head = "\n".join(["data_x", "loop_", *(f"_atom_site.{column}" for column in columns.split())])
+    rows = [f"ATOM {i} C {name} . {'Q' * 100_000} A 1 ? {i} 0 {i % 2} 1" for i, name in enumerate(("N", "CA", "C"))]
+    with pytest.raises(InvalidStructure, match="no number") as caught:
+        read_backbones("\n".join([head, *rows, ""]).encode())
+    assert caught.value.chain == "A"
+    assert len(str(caught.value)) < 200
+
+
 def test_a_position_that_is_no_number_is_missing(data: Path) -> None:
     content = (data / "1a8o.cif").read_bytes()
     line = next(line for line in content.splitlines() if line.startswith(b"ATOM") and b" CA " in line)

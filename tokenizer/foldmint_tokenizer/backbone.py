@@ -11,6 +11,9 @@ from foldmint_tokenizer.errors import InvalidStructure
 FARTHEST = 1e6
 """Å; coordinates beyond it, either way, are refused (ESM3's own bound)."""
 
+LONGEST_NAME = 100
+"""Characters of a chain's name; it is repeated in answers and error messages."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -20,7 +23,8 @@ class Backbone:
     gaps tell of missing ones. coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; NaN where an
     atom is missing. insertion_codes: a character a residue, a space for none; empty if none has one.
 
-    Raises InvalidStructure where shapes do not fit, or a coordinate is infinite or beyond 1e6 Å.
+    Raises InvalidStructure where shapes do not fit, a coordinate is infinite or beyond 1e6 Å, or the name is longer
+    than 100 characters or cannot be printed.
     """
 
     chain: str
@@ -30,6 +34,9 @@ class Backbone:
     insertion_codes: str = ""
 
     def __post_init__(self) -> None:
+        if len(self.chain) > LONGEST_NAME or not self.chain.isprintable():
+            start = f"{self.chain[:20]!r}{'...' * (len(self.chain) > 20)}"
+            raise InvalidStructure("chain", f"the name {start} is too long, or has characters that cannot be printed")
         length = len(self.coordinates)
         if self.coordinates.shape != (length, 3, 3):
             self._refuse("coordinates", f"shape is {self.coordinates.shape}, not (residues, 3, 3)")

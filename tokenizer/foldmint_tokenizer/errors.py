@@ -5,6 +5,8 @@ TokenizerError
 └── ModelError          a model or codebook cannot be used, or computed nonsense
 """
 
+_LONGEST = 100
+
 
 class TokenizerError(Exception):
     """Root of all errors that the tokenizer raises on purpose."""
@@ -18,7 +20,10 @@ class InvalidStructure(TokenizerError, ValueError):
     """
 
     def __init__(self, field: str, reason: str, *, chain: str | None = None, residue: str | None = None) -> None:
-        self.field, self.reason, self.chain, self.residue = field, reason, chain, residue
+        self.field, self.reason = field, reason
+        # Names come from strangers, and go into messages and logs.
+        self.chain = None if chain is None else chain[:_LONGEST]
+        self.residue = None if residue is None else residue[:_LONGEST]
         super().__init__(f"{field}: {self.description}")
 
     @property

@@ -69,8 +69,11 @@ def read_backbones(
         names = {backbone.chain for backbone in backbones}
         for name in chains:
             if name not in names:
-                known = ", ".join(sorted(names))
-                raise InvalidStructure("chains", f"no protein chain has this name; there are: {known}", chain=name)
+                raise InvalidStructure(
+                    "chains",
+                    f"no protein chain has this name; there are: {_listed(sorted(names))}",
+                    chain=name,
+                )
         backbones = [backbone for backbone in backbones if backbone.chain in chains]
     check_size(backbones, limits)
     return backbones
@@ -151,8 +154,14 @@ def _model(structure: gemmi.Structure, number: int) -> gemmi.Model:
     for model in structure:
         if model.num == number:
             return model
-    known = ", ".join(str(model.num) for model in list(structure)[:20])
+    known = _listed([str(model.num) for model in structure])
     raise InvalidStructure("model_number", f"the file has no model {number}; its models are: {known}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of many names: messages stay short, whatever a file holds."""
+    most = 20
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _backbone(chain: gemmi.Chain) -> Backbone | None:
@@ -161,7 +170,7 @@ def _backbone(chain: gemmi.Chain) -> Backbone | None:
         return None
     positions = np.full((len(residues), 3, 3), np.nan)
     insertions = "".join(residue.seqid.icode for residue in residues)
-    name = _text(chain.name)
+    name = chain.name
     try:
         for row, residue in enumerate(residues):
             for place, position in _positions(residue):
@@ -177,19 +186,13 @@ def _backbone(chain: gemmi.Chain) -> Backbone | None:
         raise InvalidStructure("content", error.reason, chain=name, residue=error.residue) from error
 
 
-def _text(name: str) -> str:
-    if not name.isprintable():
-        raise InvalidStructure("content", f"a chain is named {name!r}, with characters that cannot be printed")
-    return name
-
-
 def _protein_residues(chain: gemmi.Chain) -> Iterator[gemmi.Residue]:
     """The chain's amino acids; where several kinds are alternatives in one place, that of the highest occupancy."""
     taken = (residue for residue in chain if _is_protein(residue))
     for (number, _), group in groupby(taken, key=lambda residue: (residue.seqid.num, residue.seqid.icode)):
         residues = list(group)
         if number is None:
-            raise InvalidStructure("content", f"a residue {residues[0].name} has no number", chain=chain.name)
+            raise InvalidStructure("content", "it has no number", chain=chain.name, residue=residues[0].name)
         if all(atom.has_altloc() for residue in residues for atom in residue):
             yield max(residues, key=lambda residue: max(atom.occ for atom in residue))
         else:
