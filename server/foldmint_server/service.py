@@ -58,6 +58,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         context: "grpc.aio.ServicerContext[pb.TokenizeStreamRequest, pb.TokenizeStreamResponse]",
     ) -> AsyncIterator[pb.TokenizeStreamResponse]:
         """Answer structures as they are ready; at most so many are worked on, the rest waits with the caller."""
+        requests = _Requests(request_iterator, self._draining)
         answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(self._stream_in_flight)
 
@@ -68,7 +69,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             try:
                 async with asyncio.TaskGroup() as tasks:
                     await room.acquire()
-                    async for item in _until(self._draining, request_iterator):
+                    async for item in requests:
                         tasks.create_task(answer(item))
                         await room.acquire()
             finally:
@@ -82,7 +83,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             await reader
         finally:
             reader.cancel()
-        if self._draining.is_set():
+        if requests.cut_short:
             stopping = Stopping("the server is stopping; what was not answered was not taken")
             await context.abort_with_status(rpc_status.to_status(status_of(stopping)))
 
@@ -125,26 +126,31 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             self._metrics.request_seconds.labels(method).observe(self._clock() - began)
 
 
-async def _until(
-    event: asyncio.Event, items: AsyncIterator[pb.TokenizeStreamRequest]
-) -> AsyncIterator[pb.TokenizeStreamRequest]:
-    """The items up to the event."""
-    stop = asyncio.create_task(event.wait())
-    try:
-        while True:
-            following = asyncio.ensure_future(anext(items))
-            following.add_done_callback(_seen)
-            await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                following.cancel()
-                return
-            try:
-                item = following.result()
-            except StopAsyncIteration:
-                return
-            yield item
-    finally:
-        stop.cancel()
+class _Requests:
+    """The requests of a stream, up to their end or the server's; cut_short: whether it was the server's."""
+
+    def __init__(self, items: AsyncIterator[pb.TokenizeStreamRequest], stop: asyncio.Event) -> None:
+        self.cut_short = False
+        self._items, self._stop = items, stop
+
+    async def __aiter__(self) -> AsyncIterator[pb.TokenizeStreamRequest]:
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(self._items))
+                following.add_done_callback(_seen)
+                await asyncio.wait({stopped, following}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    following.cancel()
+                    self.cut_short = True
+                    return
+                try:
+                    item = following.result()
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            stopped.cancel()
 
 
 def _seen(task: "asyncio.Future[pb.TokenizeStreamRequest]") -> None:
