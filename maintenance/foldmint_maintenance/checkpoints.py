@@ -59,7 +59,7 @@ def _identity(trainer: Trainer) -> str:
         {
             "model": asdict(trainer.encoder.config),
             "config": asdict(trainer.config),
-            "residues": len(trainer.data),
+            "data": trainer.data_digest,
             "torch": torch.__version__,
             "step": trainer.step,
         }

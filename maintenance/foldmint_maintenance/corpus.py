@@ -1,5 +1,6 @@
 """Sets of backbones: read from Parquet, and held in memory for training and evaluation."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,11 @@ class PreparedSet:
 
     def __len__(self) -> int:
         return len(self.shape.queries)
+
+    def digest(self) -> str:
+        """SHA-256 of coordinates and numbers, in their order: what a training on them depends on."""
+        numbers = np.ascontiguousarray(self.shape.residue_index)
+        return hashlib.sha256(np.ascontiguousarray(self.backbone).tobytes() + numbers.tobytes()).hexdigest()
 
     def rows(self, select: slice | NDArray[np.integer]) -> Neighborhoods:
         """Neighborhoods of the residues with a frame numbered `select`."""

@@ -90,7 +90,7 @@ class Trainer:
 
     def __init__(self, model: ModelConfig, config: TrainConfig, data: PreparedSet) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.data = config, data
+        self.config, self.data, self.data_digest = config, data, data.digest()
         self.encoder = Encoder(model)
         self.predictor = LocalPredictor(model.out)
         self.codebook = Codebook(

@@ -1,7 +1,4 @@
-"""Token ids: the codes first, then ESM3's special tokens."""
-
-CODES = 4096
-"""Number of codes of the published vocabulary: tokens 0 to 4095."""
+"""Token ids: the codes, 0 to 4095, then ESM3's special tokens."""
 
 MASK = 4096
 EOS = 4097
