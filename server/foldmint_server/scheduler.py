@@ -56,16 +56,16 @@ class SchedulerConfig:
 
 @dataclass(eq=False)
 class Job:
-    """A structure's rows on their way. taken: rows already handed to the device."""
+    """A structure's rows on their way. taken: rows handed to the device. admitted, started: when, by the clock."""
 
     shape: Geometry
     embeddings: Tensor
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Quantized]"
-    admitted: float
     codes: NDArray[np.int64]
     distances: NDArray[np.float32]
     taken: int = 0
+    admitted: float = 0.0
     started: float = 0.0
     dropped: bool = field(default=False)
 
@@ -76,7 +76,7 @@ class Job:
 
 
 class Scheduler:
-    """Runs the device thread; `compute` is called from event loops."""
+    """Runs the device thread; `compute` is called from one event loop."""
 
     def __init__(
         self, device: Device, config: SchedulerConfig, metrics: Metrics, clock: Callable[[], float] = time.monotonic
@@ -87,6 +87,8 @@ class Scheduler:
         self._queued = 0
         self._closed = False
         self._room: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        # Those that wait for room stand in line: a large structure is not passed over by small ones behind it.
+        self._line = asyncio.Lock()
         self._step_began: float | None = None
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
@@ -106,15 +108,16 @@ class Scheduler:
             embeddings,
             loop,
             loop.create_future(),
-            self._clock(),
             np.empty(rows, np.int64),
             np.empty(rows, np.float32),
         )
-        while not self._admitted(job):
-            if not wait_for_room:
-                self._metrics.rejects.labels("queue_full").inc()
-                raise Overloaded(f"{self._queued} residues are queued, and there is no room for {rows} more")
-            await self._freed(loop)
+        if wait_for_room:
+            async with self._line:
+                while (freed := self._admitted(job)) is not None:
+                    await freed.wait()
+        elif self._admitted(job) is not None:
+            self._metrics.rejects.labels("queue_full").inc()
+            raise Overloaded(f"{self._queued} residues are queued, and there is no room for {rows} more")
         try:
             return await job.future
         finally:
@@ -130,35 +133,38 @@ class Scheduler:
         with self._changed:
             self._closed = True
             self._changed.notify()
+            self._wake()
         self._thread.join()
 
-    def _admitted(self, job: Job) -> bool:
+    def _admitted(self, job: Job) -> asyncio.Event | None:
+        """Queue the job and return None; without room, return what will be set when some residues are computed."""
         with self._changed:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
                 raise Stopping("the server is stopping")
             if self._queued and self._queued + job.rows > self._config.queued_residues:
-                return False
+                # Under the same lock as the look at the queue: else the last step could end in between, unheard.
+                freed = asyncio.Event()
+                self._room.append((job.loop, freed))
+                return freed
             self._queue(job.rows)
+            job.admitted = self._clock()
             self._jobs.append(job)
             self._changed.notify()
-            return True
-
-    async def _freed(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until some residues were computed."""
-        event = asyncio.Event()
-        with self._changed:
-            self._room.append((loop, event))
-        await event.wait()
+            return None
 
     def _queue(self, rows: int) -> None:
         """Change the number of queued residues; the lock is held."""
         self._queued += rows
         self._metrics.queued_residues.set(self._queued)
         if rows < 0:
-            for loop, event in self._room:
-                _call(loop, event.set)
-            self._room.clear()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let those that wait for room look again; the lock is held."""
+        for loop, freed in self._room:
+            _call(loop, freed.set)
+        self._room.clear()
 
     def _run(self) -> None:
         while True:

@@ -39,6 +39,7 @@ class Device:
 
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.seen: list[float] = []  # codebooks, in the order of their first use
         self.beginnings: list[int] = []  # steps in which a structure's first row was
         self.go = threading.Event()
         self.go.set()
@@ -55,6 +56,8 @@ class Device:
         return torch.from_numpy(-rows.origin[:, 1, :1])
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
+        if float(embeddings[0]) not in self.seen:
+            self.seen.append(float(embeddings[0]))
         values = z[:, 0].numpy() + float(embeddings[0])
         return Quantized(values.astype(np.int64), values.astype(np.float32))
 
@@ -135,6 +138,30 @@ async def test_a_full_queue_refuses_and_then_takes_again(
     assert metrics.queued_residues._value.get() == 0
 
 
+async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, device: Device) -> None:
+    device.go.clear()
+    running = asyncio.create_task(scheduler.compute(structure(100, 0), EMBEDDINGS))
+    await started(device)
+    queued = asyncio.create_task(scheduler.compute(structure(900, 1), EMBEDDINGS))
+    await asyncio.sleep(0.01)
+    # The small ones would fit as soon as a step is done, the large one long after.
+    tasks = []
+    for name, size in ((1.0, 950), (2.0, 20), (3.0, 30)):
+        waiting = scheduler.compute(structure(size, 2), torch.tensor([name]), wait_for_room=True)
+        tasks.append(asyncio.create_task(waiting))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await asyncio.gather(running, queued, *tasks)
+    assert device.seen == [0.0, 1.0, 2.0, 3.0]
+
+
+async def test_waiting_for_room_misses_no_end_of_a_step(scheduler: Scheduler) -> None:
+    """Each of these fills the queue, so that every one waits for the one before."""
+    tasks = [scheduler.compute(structure(1000, i), EMBEDDINGS, wait_for_room=True) for i in range(30)]
+    results = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+    assert [len(result.codes) for result in results] == [1000] * 30
+
+
 async def test_one_larger_than_the_queue_goes_alone(scheduler: Scheduler) -> None:
     result = await scheduler.compute(structure(1500, 0), EMBEDDINGS)
     assert len(result.codes) == 1500
@@ -176,15 +203,18 @@ async def test_closing_fails_what_is_left(device: Device, metrics: Metrics) -> N
     device.go.clear()
     running = asyncio.create_task(scheduler.compute(structure(300, 0), EMBEDDINGS))
     await started(device)
+    waiting = asyncio.create_task(scheduler.compute(structure(1000, 1), EMBEDDINGS, wait_for_room=True))
+    await asyncio.sleep(0.01)
     closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
     await asyncio.sleep(0.05)
     device.go.set()
     await closing
-    with pytest.raises(Stopping):
-        await running
+    for task in (running, waiting):
+        with pytest.raises(Stopping):
+            await task
     with pytest.raises(Stopping):
         await scheduler.compute(structure(1, 0), EMBEDDINGS)
-    assert metrics.rejects.labels("stopping")._value.get() == 1
+    assert metrics.rejects.labels("stopping")._value.get() == 2
     assert scheduler.stuck(60)
 
 
