@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -67,7 +67,7 @@ class Job:
     taken: int = 0
     admitted: float = 0.0
     started: float = 0.0
-    dropped: bool = field(default=False)
+    dropped: bool = False
 
     @property
     def rows(self) -> int:
