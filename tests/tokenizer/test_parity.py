@@ -116,9 +116,9 @@ def agreement(pair: Pair, cases: list[tuple[NDArray[np.float32], NDArray[np.int6
 @pytest.mark.parametrize("config", [SMALL, DEEP], ids=["width-128", "width-96-of-3-layers"])
 def test_whole_chains(paired: Callable[[ModelConfig], Pair], chains: list[Record], config: ModelConfig) -> None:
     random = np.random.default_rng(0)
-    # The two longest would need gigabytes in the reference.
-    total, wrong, seen = agreement(paired(config), [whole(chain, random) for chain in chains[2:]])
-    assert total > 17_000
+    total, wrong, seen = agreement(paired(config), [whole(chain, random) for chain in chains])
+    assert total > 20_000
+    print(f"{wrong} of {total} tokens differ; {seen} codes seen")  # noqa: T201
     assert seen > 2_000
     assert wrong <= total * 1e-4
 
@@ -126,7 +126,7 @@ def test_whole_chains(paired: Callable[[ModelConfig], Pair], chains: list[Record
 @pytest.mark.parametrize("variant", [with_missing, with_gaps, short])
 def test_broken_chains(paired: Callable[[ModelConfig], Pair], chains: list[Record], variant: Variant) -> None:
     random = np.random.default_rng(1)
-    total, wrong, _ = agreement(paired(SMALL), [variant(chain, random) for chain in chains[2:]])
+    total, wrong, _ = agreement(paired(SMALL), [variant(chain, random) for chain in chains])
     assert wrong <= total * 1e-4
 
 
