@@ -77,7 +77,7 @@ def read_settings(given: dict[str, object], file: Path | None) -> Settings:
     tomllib.TOMLDecodeError for one that is no TOML.
     """
     if file is None:
-        return Settings.model_validate(given) if not given else Settings(**given)  # type: ignore[arg-type]
+        return Settings(**given)  # type: ignore[arg-type]
     if not file.is_file():
         raise FileNotFoundError(f"there is no settings file {file}")
 

@@ -21,8 +21,9 @@ from prometheus_client.samples import Sample
 _PARTS = 60
 # A code that no residue hit is called dead only after this many residues a code.
 _EXPOSURE = 10
-# Upper bounds of the distances' histogram: relative to the mean distance of random neighbors they span two decades.
-_BOUNDS = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
+# Upper bounds of the distances' histogram, in units of the code vectors: two decades, finest where the default model's
+# distances lie.
+_BOUNDS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0, 20.0, 30.0)
 
 
 class WindowUsage(NamedTuple):

@@ -16,6 +16,7 @@ import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_maintenance.corpus import Record
+from foldmint_server.settings import read_settings
 from foldmint_tokenizer.store import DEFAULT
 from support import running_server, stub_of
 
@@ -85,6 +86,12 @@ def test_settings_from_environment_and_file(tmp_path: Path) -> None:
         limits = stub.GetModel(pb.GetModelRequest()).limits
     # The command line before the environment before the file.
     assert (limits.residues, limits.chains, limits.unpacked_bytes) == (1234, 8, 6000)
+
+
+def test_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the image, which is started without options."""
+    monkeypatch.setenv("FOLDMINT_LISTEN", "0.0.0.0:1234")
+    assert read_settings({}, None).listen == "0.0.0.0:1234"
 
 
 def test_a_misspelled_setting_in_a_file_is_told(tmp_path: Path) -> None:
