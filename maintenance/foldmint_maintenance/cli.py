@@ -80,6 +80,24 @@ def ingest(
 
 
 @app.command()
+def corpus(
+    out: Annotated[Path, typer.Option(help="Folder for train.parquet and val.parquet.")],
+    package: Annotated[
+        Path | None,
+        typer.Option(help="Debian's promod3-data, or the structure_db.dat in it; apt-get downloads it unless told."),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Whether its SHA-256 must fit.")] = True,
+) -> None:
+    """Rebuild the sets that the default model was trained and measured on, from a package of Debian."""
+    from foldmint_maintenance import debian
+
+    with _faults():
+        sets = debian.rebuild(out, package, verify, tell=lambda step: typer.echo(step, err=True))
+    for done in sets:
+        typer.echo(f"{done.path}: {done.chains} chains, {done.residues} residues, SHA-256 {done.sha256}")
+
+
+@app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A set: Parquet, packed corpus, or folder of structure files.")],
     out: Annotated[Path, typer.Option(help="Folder of the job: OUT/training while it runs, OUT/model in the end.")],
@@ -159,17 +177,22 @@ def evaluate(
         Path | None, typer.Option(help="A set to measure the codes' windows on, rather than take the model's own.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the chains drawn from the reference.")] = 0,
+    page: Annotated[Path | None, typer.Option(help="Write figures and plots here, as one HTML file.")] = None,
+    chains: Annotated[int | None, typer.Option(help="Measure so many chains of the set; all unless told.")] = None,
+    max_decode_residues: Annotated[int, typer.Option(help="Chains with more are encoded, but not decoded.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of the chains drawn from set and reference.")] = 0,
     threads: Threads = None,
 ) -> None:
-    """Measure how a model's codes are used on a set, and how much of the local shape they keep."""
+    """Measure how a model's codes are used on a set, how much of the local shape they keep, and what is decoded."""
     from rich.console import Console
 
     from foldmint_maintenance import evaluation
-    from foldmint_maintenance.display import counting, evaluation_table
+    from foldmint_maintenance.display import counting, evaluation_table, reconstruction_table
     from foldmint_maintenance.sources import read_set
     from foldmint_tokenizer.store import load_model
 
+    with _usage():
+        config = evaluation.EvaluationConfig(seed=seed, chains=chains, max_decode_residues=max_decode_residues)
     _use_threads(threads)
     unread: list[str] = []
 
@@ -177,21 +200,32 @@ def evaluate(
         unread.append(f"passed over {path}: {why}")
 
     with _faults():
+        # A folder that cannot be made is better told before the work than after it.
+        for file in (json_file, page):
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
         loaded = load_model(model)
-        with counting(Console(stderr=True), "residues encoded:") as watch:
+        counted = ["residues encoded:"] if loaded.decoder is None else ["residues encoded:", "residues decoded:"]
+        with counting(Console(stderr=True), *counted) as watches:
             result = evaluation.evaluate(
                 loaded,
                 read_set(data, skip),
                 None if reference is None else read_set(reference, skip),
-                evaluation.EvaluationConfig(seed=seed),
-                watch,
+                config,
+                *watches,
             )
         for line in unread:
             typer.echo(line, err=True)
         if json_file is not None:
             json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
+        if page is not None:
+            from foldmint_maintenance import report
+
+            page.write_text(report.page(result), encoding="utf-8")
     console = Console()
     console.print(evaluation_table(result))
+    if result.reconstruction is not None:
+        console.print(reconstruction_table(result.reconstruction))
     for note in result.notes:
         console.print(f"- {note}", markup=False, highlight=False)
 
