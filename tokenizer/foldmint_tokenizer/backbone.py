@@ -34,9 +34,7 @@ class Backbone:
     insertion_codes: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.chain) > LONGEST_NAME or not self.chain.isprintable():
-            start = f"{self.chain[:20]!r}{'...' * (len(self.chain) > 20)}"
-            raise InvalidStructure("chain", f"the name {start} is too long, or has characters that cannot be printed")
+        check_name(self.chain)
         length = len(self.coordinates)
         if self.coordinates.shape != (length, 3, 3):
             self._refuse("coordinates", f"shape is {self.coordinates.shape}, not (residues, 3, 3)")
@@ -65,6 +63,13 @@ class Backbone:
         """The residue at a position, as its author numbers it: `52A`."""
         insertion = self.insertion_codes[position].strip() if self.insertion_codes else ""
         return f"{self.residue_index[position]}{insertion}"
+
+
+def check_name(chain: str) -> None:
+    """Raise InvalidStructure if a chain's name is longer than 100 characters or cannot be printed."""
+    if len(chain) > LONGEST_NAME or not chain.isprintable():
+        start = f"{chain[:20]!r}{'...' * (len(chain) > 20)}"
+        raise InvalidStructure("chain", f"the name {start} is too long, or has characters that cannot be printed")
 
 
 def as_float32(coordinates: NDArray[np.floating] | Sequence[object]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 TokenizerError
 ├── InvalidStructure    the caller's structure or option cannot be taken
+├── InvalidTokens       the caller's tokens cannot be decoded
 └── ModelError          a model or codebook cannot be used, or computed nonsense
 """
 
@@ -13,7 +14,7 @@ class TokenizerError(Exception):
 
 
 class InvalidStructure(TokenizerError, ValueError):
-    """A structure that cannot be tokenized.
+    """A structure, or an option, that cannot be taken.
 
     field: what is at fault, such as `content` or `coordinates`. reason: why. chain, residue: where, if it is one
     place; the residue as its author numbers it, with its name where known, such as `MSE 52A`.
@@ -36,6 +37,14 @@ class InvalidStructure(TokenizerError, ValueError):
     def within(self, prefix: str) -> "InvalidStructure":
         """The same error, its field inside another: `within("file.")`."""
         return InvalidStructure(prefix + self.field, self.reason, chain=self.chain, residue=self.residue)
+
+
+class InvalidTokens(TokenizerError, ValueError):
+    """Tokens that cannot be decoded. reason: why; position: of the token at fault among those given, if it is one."""
+
+    def __init__(self, reason: str, position: int | None = None) -> None:
+        self.reason, self.position = reason, position
+        super().__init__(reason if position is None else f"token {position}: {reason}")
 
 
 class ModelError(TokenizerError):

@@ -1,7 +1,8 @@
 """The store: a model and the versions of its codebook, as files whose digests are checked.
 
-model.json                              name, sizes, digest of the encoder
+model.json                              name, sizes, digests of encoder and decoder
 encoder.safetensors
+decoder.safetensors                     if the model has a decoder
 codebooks/000001/codebook.safetensors   embeddings, N, z_avg; windows if they were measured
 codebooks/000001/manifest.json          digests of codebook and encoder, and what the version came from
 ACTIVE                                  the version in use
@@ -18,9 +19,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 
@@ -47,13 +49,18 @@ class CodebookVersion:
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder and the active version of its codebook. encoder_digest: SHA-256 of the encoder's file."""
+    """An encoder, the active version of its codebook, and a decoder if there is one.
+
+    encoder_digest, decoder_digest: SHA-256 of their files.
+    """
 
     name: str
     config: ModelConfig
     encoder: Encoder
     encoder_digest: str
     codebook: CodebookVersion
+    decoder: Decoder | None = None
+    decoder_digest: str | None = None
 
 
 def load_model(path: str | os.PathLike[str] | None = None) -> Model:
@@ -73,7 +80,21 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
     encoder = Encoder(config)
     _fill(encoder, _tensors(root / "encoder.safetensors", digest), root / "encoder.safetensors")
     version = _text(root / "ACTIVE").strip()
-    return Model(name, config, encoder.eval(), digest, load_codebook(root, version, config, digest))
+    codebook = load_codebook(root, version, config, digest)
+    return Model(name, config, encoder.eval(), digest, codebook, *_decoder(root, about))
+
+
+def _decoder(root: Path, about: Mapping[str, Any]) -> tuple[Decoder, str] | tuple[None, None]:
+    if "decoder" not in about:
+        return None, None
+    try:
+        digest = str(about["decoder"]["sha256"])
+        config = DecoderConfig(**about["decoder"]["sizes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{root / 'model.json'}: its decoder is incomplete or wrong: {error!r}") from error
+    decoder = Decoder(config)
+    _fill(decoder, _tensors(root / "decoder.safetensors", digest), root / "decoder.safetensors")
+    return decoder.eval(), digest
 
 
 def load_codebook(root: Path, version: str, config: ModelConfig, encoder_digest: str) -> CodebookVersion:
@@ -104,13 +125,14 @@ def create_store(
     name: str,
     encoder: Encoder,
     codebook: Codebook,
+    decoder: Decoder | None = None,
     windows: Tensor | None = None,
     about: Mapping[str, object],
 ) -> Model:
     """Write a new store with one version of the codebook, and load it back.
 
-    about: where the model came from; goes into model.json and the manifest as it is. Raises ModelError if the folder
-    exists and holds anything.
+    decoder, windows: if the model has them. about: where the model came from; goes into model.json and the manifest as
+    it is. Raises ModelError if the folder exists and holds anything.
     """
     root = Path(path)
     if root.exists() and any(root.iterdir()):
@@ -129,13 +151,16 @@ def create_store(
         "about": dict(about),
     }
     _write_json(folder / "manifest.json", manifest)
-    model = {
+    model: dict[str, object] = {
         "format": FORMAT,
         "name": name,
         "sizes": asdict(encoder.config),
         "encoder_sha256": encoder_digest,
         "about": dict(about),
     }
+    if decoder is not None:
+        decoder_digest = _save(decoder.state_dict(), root / "decoder.safetensors")
+        model["decoder"] = {"sizes": asdict(decoder.config), "sha256": decoder_digest}
     (root / "ACTIVE").write_text(version + "\n", encoding="utf-8")
     # Last: without it, the folder is no store.
     _write_json(root / "model.json", model)
@@ -183,14 +208,14 @@ def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
         raise ModelError(f"{path} is no safetensors file: {error}") from error
 
 
-def _fill(encoder: Encoder, tensors: Mapping[str, Tensor], path: Path) -> None:
-    expected = encoder.state_dict()
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = module.state_dict()
     if expected.keys() != tensors.keys():
         different = sorted(expected.keys() ^ tensors.keys())
-        raise ModelError(f"{path} does not hold the encoder's tensors; missing or not known: {', '.join(different)}")
+        raise ModelError(f"{path} does not hold the model's tensors; missing or not known: {', '.join(different)}")
     for name, value in expected.items():
         _check(tensors[name], name, tuple(value.shape), path)
-    encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
 
 def _check(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> None:

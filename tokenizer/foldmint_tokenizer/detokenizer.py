@@ -1,0 +1,119 @@
+"""From structure tokens back to backbones, with how far to trust them; in process, with no server.
+
+StructureDetokenizer.load().detokenize(tokens)
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from foldmint_tokenizer.decoder import aligned_error, backbone_atoms
+from foldmint_tokenizer.errors import InvalidTokens, ModelError
+from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
+
+_NAMES = {MASK: "MASK", EOS: "EOS", BOS: "BOS", PAD: "PAD", CHAINBREAK: "CHAINBREAK"}
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedChain:
+    """The backbone of one chain.
+
+    coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; all chains of a structure in one frame of
+    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue.
+    """
+
+    coordinates: NDArray[np.float32]
+    plddt: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedStructure:
+    """What tokens stand for.
+
+    ptm: the TM-score that the decoder expects, 0 to 1. pae: (residues, residues) float32, Å, over all chains: expected
+    error of the column's residue seen from the row's; None unless asked for.
+    """
+
+    chains: tuple[DecodedChain, ...]
+    ptm: float
+    pae: NDArray[np.float32] | None = None
+
+
+class StructureDetokenizer:
+    """A model's decoder on a device. Not safe for use by several threads at a time."""
+
+    def __init__(self, model: Model, device: torch.device | str = "cpu") -> None:
+        """Raises ModelError if the model has no decoder."""
+        if model.decoder is None:
+            raise ModelError(f"the model {model.name} has no decoder")
+        self.model, self.device = model, torch.device(device)
+        self._decoder = model.decoder.to(self.device).eval()
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, *, device: torch.device | str = "cpu"
+    ) -> "StructureDetokenizer":
+        """The detokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
+        return cls(load_model(path), device)
+
+    def detokenize(self, tokens: ArrayLike | Sequence[int], *, pae: bool = False) -> DecodedStructure:
+        """The backbones of a structure's tokens (length,): its chains with CHAINBREAK between them.
+
+        BOS before and EOS after are taken, and put there where they are not. pae: return the aligned errors, whose
+        memory grows with the square of the residues. Raises InvalidTokens, with the position, for tokens that are none
+        or stand in a place where they make no sense; ModelError if the decoder computes what is not finite.
+        """
+        sequence = checked_tokens(tokens, self.model.config.codes)
+        residue = np.flatnonzero(sequence < MASK)
+        with torch.inference_mode():
+            ids = torch.from_numpy(sequence).to(self.device)
+            states = self._decoder.states(self._decoder.embed(ids)[None])
+            atoms = backbone_atoms(self._decoder.rigids(states))[0].cpu().numpy()
+            plddt = self._decoder.confidence(states)[0].cpu().numpy()
+            errors = aligned_error(self._decoder, states[0], torch.from_numpy(residue).to(self.device))
+        if not (np.isfinite(atoms[residue]).all() and np.isfinite(plddt[residue]).all()):
+            raise ModelError("the decoder computed a position or a confidence that is not finite")
+        breaks = np.flatnonzero(sequence == CHAINBREAK)
+        chains = [
+            DecodedChain(atoms[start:end], plddt[start:end])
+            for start, end in zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True)
+        ]
+        return DecodedStructure(tuple(chains), float(errors.ptm), errors.pae.cpu().numpy() if pae else None)
+
+
+def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.int64]:
+    """The tokens of a structure from BOS to EOS, int64, each in its place; codes: how many the model has.
+
+    Raises InvalidTokens if a chain is empty, a token is no code, or a special one stands where it makes no sense.
+    """
+    given = np.asarray(tokens)
+    if given.ndim != 1:
+        raise InvalidTokens(f"the shape is {given.shape}; (length,) is wanted")
+    if given.size and not np.issubdtype(given.dtype, np.integer):
+        raise InvalidTokens(f"the type is {given.dtype}; integers are wanted")
+    if given.size == 0:
+        raise InvalidTokens("there is no token")
+    own = given.astype(np.int64)
+    before, after = int(own[0] == BOS), int(own[-1] == EOS)
+    inner = own[before : len(own) - after]
+    wrong = ((inner < 0) | (inner >= codes)) & (inner != CHAINBREAK)
+    if wrong.any():
+        at = int(wrong.argmax())
+        token = int(inner[at])
+        if token in _NAMES:
+            raise InvalidTokens(f"{token} ({_NAMES[token]}) stands among the residues", at + before)
+        raise InvalidTokens(f"{token} is no token; codes are 0 to {codes - 1}", at + before)
+    breaks = np.flatnonzero(inner == CHAINBREAK)
+    empty = np.flatnonzero(np.diff([-1, *breaks, len(inner)]) < 2)
+    if empty.size:
+        at = [0, *(breaks + 1)][int(empty[0])]
+        raise InvalidTokens("a chain without residues", min(at + before, len(own) - 1))
+    return np.concatenate([[BOS], inner, [EOS]])
