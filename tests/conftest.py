@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance.corpus import Record, read_parquet
+from foldmint_tokenizer.decoder import Decoder, DecoderConfig
+from foldmint_tokenizer.store import create_store, load_model
 from support import DATA, ROOT, RunningServer, missing, running_server, stub_of
 
 
@@ -34,6 +37,30 @@ def server() -> Iterator[RunningServer]:
 @pytest.fixture(scope="session")
 def stub(server: RunningServer) -> Iterator[rpc.TokenizerServiceStub]:
     with stub_of(server) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def decoding_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model with a small decoder that was never trained."""
+    torch.manual_seed(0)
+    model, path = load_model(), tmp_path_factory.mktemp("store")
+    decoder = Decoder(DecoderConfig(64, 4, 2, chained=True))
+    codebook = model.codebook.codebook
+    create_store(path, name="decoding", encoder=model.encoder, codebook=codebook, decoder=decoder, about={})
+    return path
+
+
+@pytest.fixture(scope="session")
+def decoding_server(decoding_store: Path) -> Iterator[RunningServer]:
+    """A server of a model with a decoder, shared by tests that do not count what it did."""
+    with running_server("--model", str(decoding_store)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def decoding_stub(decoding_server: RunningServer) -> Iterator[rpc.TokenizerServiceStub]:
+    with stub_of(decoding_server) as one:
         yield one
 
 

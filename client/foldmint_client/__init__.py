@@ -1,8 +1,9 @@
-"""Client of a Foldmint server: protein structures in, structure tokens out.
+"""Client of a Foldmint server: protein structures in, structure tokens out, and back.
 
 from foldmint_client import Client
 with Client("localhost:50051") as client:
-    print(client.tokenize("1crn.cif").chains[0].tokens)
+    tokens = client.tokenize("1crn.cif")
+    print(tokens.chains[0].tokens, client.detokenize(tokens).chains[0].coordinates)
 
 The names below are imported when they are first used, so that importing the package costs next to nothing.
 """
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from foldmint_client.aio import AsyncClient
+    from foldmint_client.decoded import Decoded, DecodedChain
+    from foldmint_client.detokenize_requests import ChainLabels
     from foldmint_client.errors import (
         Cancelled,
         DeadlineExceeded,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from foldmint_client.requests import Backbone, Structure
     from foldmint_client.results import (
         ChainTokens,
+        DecoderInfo,
         Health,
         ModelInfo,
         ModelSizes,
@@ -45,9 +49,13 @@ __all__ = [
     "AsyncClient",
     "Backbone",
     "Cancelled",
+    "ChainLabels",
     "ChainTokens",
     "Client",
     "DeadlineExceeded",
+    "Decoded",
+    "DecodedChain",
+    "DecoderInfo",
     "FailedPrecondition",
     "FieldViolation",
     "FoldmintError",
@@ -74,11 +82,15 @@ __all__ = [
 _HOMES = {
     "AsyncClient": "aio",
     "Client": "sync",
+    "Decoded": "decoded",
+    "DecodedChain": "decoded",
+    "ChainLabels": "detokenize_requests",
     "Retry": "options",
     "Tls": "options",
     "Backbone": "requests",
     "Structure": "requests",
     "ChainTokens": "results",
+    "DecoderInfo": "results",
     "Health": "results",
     "ModelInfo": "results",
     "ModelSizes": "results",

@@ -1,7 +1,7 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -9,7 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_client.backlog import Backlog, Message, Result
+from foldmint_client.aio_stream import Stream
+from foldmint_client.backlog import Backlog, Result
 from foldmint_client.base import (
     ASK_LIMIT_ABOVE,
     LOCAL_ERRORS,
@@ -19,17 +20,21 @@ from foldmint_client.base import (
     message_limit,
     to_health,
 )
-from foldmint_client.errors import Cancelled, FoldmintError, Unavailable
+from foldmint_client.decoded import Decoded, to_decoded
+from foldmint_client.detokenize_requests import (
+    DetokenizeKeywords,
+    DetokenizeOptions,
+    TokenInput,
+    needs_chainbreak,
+    to_detokenize_request,
+)
+from foldmint_client.errors import Cancelled, FoldmintError
 from foldmint_client.options import Connection, ConnectionOptions
-from foldmint_client.requests import Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
+from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
 from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
-from foldmint_client.statuses import from_parts, from_rpc_error, translated
+from foldmint_client.statuses import from_rpc_error, translated
 
 K = TypeVar("K")
-T = TypeVar("T")
-
-_FAREWELL = 1.0  # seconds that the server has to end a stream that is over; then it is cancelled
-_SENDING_FAILED = "Internal error from Core"  # grpc.aio's words
 
 
 class AsyncClient:
@@ -45,7 +50,7 @@ class AsyncClient:
         self._sleep = sleep
         self._metadata = self._connection.metadata()
         self._opened: grpc.aio.Channel | None = None
-        self._max_bytes: int | None = None
+        self._served: ModelInfo | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,6 +117,23 @@ class AsyncClient:
         job = _Job(self, structures, backlog, TokenizeOptions(**options), self._connection.deadline(timeout))
         return job.results()
 
+    async def detokenize(
+        self,
+        tokens: TokenInput,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+        **options: Unpack[DetokenizeKeywords],
+    ) -> Decoded:
+        """The structure that tokens stand for; see `foldmint_client.Client.detokenize`."""
+        deadline = self._connection.deadline(timeout)
+        chainbreak = (await self._known()).vocabulary.chainbreak if needs_chainbreak(tokens) else 0
+        most = self._connection.max_message_bytes
+        request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
+        await self._check_size(request, "tokens")
+        with translated():
+            response = await self._tokenizer.Detokenize(request, timeout=deadline, metadata=self._metadata)
+        return to_decoded(response)
+
     async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
         """What the server serves: model, codebook, vocabulary and limits."""
         deadline = self._connection.deadline(timeout)
@@ -150,66 +172,21 @@ class AsyncClient:
     async def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         # In a thread, for it may read a file.
         request = await asyncio.to_thread(to_request, structure, options, self._connection.max_message_bytes)
-        if request.ByteSize() > ASK_LIMIT_ABOVE:
-            if self._max_bytes is None:
-                self._max_bytes = message_limit(self._connection, (await self.model()).limits)
-            check_size(request, self._max_bytes)
+        await self._check_size(request, "structure")
         return request
 
-    def _open(self) -> "_Stream":
-        return _Stream(self._tokenizer, self._metadata)
+    async def _check_size(self, request: Request, what: str) -> None:
+        if request.ByteSize() > ASK_LIMIT_ABOVE:
+            check_size(request, message_limit(self._connection, (await self._known()).limits), what)
 
+    async def _known(self) -> ModelInfo:
+        """What the server serves, asked for once: of use for what does not change, vocabulary and limits."""
+        if self._served is None:
+            self._served = await self.model()
+        return self._served
 
-class _Stream:
-    """One call of TokenizeStream; gRPC's own task sends, so that sending never holds up receiving."""
-
-    def __init__(
-        self,
-        tokenizer: "tokenizer_pb2_grpc.TokenizerServiceAsyncStub",
-        metadata: tuple[tuple[str, str | bytes], ...],
-    ) -> None:
-        self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
-        with translated():
-            self._call = tokenizer.TokenizeStream(self._messages(), metadata=metadata)
-        self._fate: FoldmintError | None = None
-        self._call.add_done_callback(self._note)
-
-    async def _messages(self) -> AsyncIterator[Message]:
-        while (message := await self._outbox.get()) is not None:
-            yield message
-
-    def send(self, message: Message) -> None:
-        """Queue a message; what is queued is bounded by the backlog."""
-        self._outbox.put_nowait(message)
-
-    async def receive(self) -> tokenizer_pb2.TokenizeStreamResponse:
-        """The next answer. Raises FoldmintError if the stream broke or ended."""
-        try:
-            response = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            raise self._fate or from_rpc_error(error) from error
-        if not isinstance(response, tokenizer_pb2.TokenizeStreamResponse):
-            raise Unavailable("the server ended the stream before it had answered everything")
-        return response
-
-    def _note(self, call: Any) -> None:  # noqa: ANN401 (the call's own class is private)
-        # When a call ends while a message is being sent, grpc.aio puts INTERNAL in the place of the status that came.
-        # This runs before; the status is there, so nothing of it has to be waited for.
-        code, details = _settled(call.code()), _settled(call.details())
-        if details == _SENDING_FAILED:
-            self._fate = Unavailable("the stream ended while a structure was being sent")
-        elif code is not grpc.StatusCode.OK:
-            self._fate = from_parts(code, details, _settled(call.trailing_metadata()))
-
-    async def finish(self) -> None:
-        """Say that nothing more comes, and let the server end the call."""
-        self._outbox.put_nowait(None)
-        await asyncio.wait([asyncio.ensure_future(self._call.code())], timeout=_FAREWELL)
-
-    def cancel(self) -> None:
-        """End the call, whatever its state."""
-        self._call.cancel()
-        self._outbox.put_nowait(None)
+    def _open(self) -> Stream:
+        return Stream(self._tokenizer, self._metadata)
 
 
 class _Job:
@@ -225,7 +202,7 @@ class _Job:
     ) -> None:
         self._client, self._backlog, self._options, self._timeout = client, backlog, options, timeout
         self._items = _positions(structures)
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self._pulling: asyncio.Task[bool] | None = None
         self._receiving: asyncio.Task[tokenizer_pb2.TokenizeStreamResponse] | None = None
         self._deadline = 0.0
@@ -320,17 +297,6 @@ class _Job:
         if self._pulling is not None:
             self._pulling.cancel()
             await asyncio.gather(self._pulling, return_exceptions=True)
-
-
-def _settled(result: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that has nothing to wait for."""
-    try:
-        result.send(None)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    result.close()
-    raise AssertionError("a call that is done has no status")
 
 
 async def _positions(structures: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[int, Any]]:

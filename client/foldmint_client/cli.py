@@ -1,19 +1,36 @@
-"""The command `foldmint`: tokens of structure files, and what a server serves.
+"""The command `foldmint`: tokens of structure files, structures of tokens, and what a server serves.
 
 foldmint tokenize --server HOST:PORT --format jsonl PATH...
+foldmint detokenize --server HOST:PORT --format pdb --out FOLDER PATH...
 foldmint info --server HOST:PORT
 foldmint health --server HOST:PORT
 """
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from foldmint_client.cli_common import (
+    INCOMPLETE,
+    LOCALHOST,
+    Attempts,
+    Quiet,
+    Server,
+    Timeout,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    TokenFile,
+    UseTls,
+    check_output_file,
+    connected,
+    output_errors,
+)
+from foldmint_client.cli_detokenize import detokenize
 
 if TYPE_CHECKING:
     from foldmint_client.inputs import Input
@@ -25,89 +42,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="foldmint",
-    help="Protein structures to structure tokens, by a Foldmint server.",
+    help="Protein structures to structure tokens and back, by a Foldmint server.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-_INCOMPLETE = 1  # some input has no tokens
-_NO_SERVER = 3  # no server answers, or it refuses or fails the whole call
-_BROKEN_PIPE = 141  # what shells report of a program ended by SIGPIPE
 
 
 class _Format(StrEnum):
     JSONL = "jsonl"
     PARQUET = "parquet"
     NPZ = "npz"
-
-
-Server = Annotated[str, typer.Option(metavar="HOST:PORT", envvar="FOLDMINT_SERVER", help="The server.")]
-UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS; implied by the other options of TLS.")]
-TlsCa = Annotated[
-    Path | None, typer.Option(envvar="FOLDMINT_TLS_CA", help="Certificates to trust (PEM), instead of the public ones.")
-]
-TlsCertificate = Annotated[
-    Path | None, typer.Option(envvar="FOLDMINT_TLS_CERTIFICATE", help="The caller's certificate (PEM), for mutual TLS.")
-]
-TlsKey = Annotated[Path | None, typer.Option(envvar="FOLDMINT_TLS_KEY", help="The caller's key (PEM).")]
-TokenFile = Annotated[
-    Path | None, typer.Option(envvar="FOLDMINT_TOKEN_FILE", help="File with a bearer token; needs TLS, or localhost.")
-]
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait for an answer.")]
-Attempts = Annotated[int, typer.Option(min=1, max=5, help="Tries in all while no server answers.")]
-
-LOCALHOST = "localhost:50051"
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _connected(
-    server: str,
-    timeout: float,
-    attempts: int,
-    token_file: Path | None,
-    tls: bool,
-    tls_files: tuple[Path | None, Path | None, Path | None],
-) -> "Iterator[Client]":
-    """A client, and messages and exit codes instead of its errors."""
-    from foldmint_client.errors import (
-        DeadlineExceeded,
-        FoldmintError,
-        InvalidOptions,
-        MissingExtra,
-        Unavailable,
-        UnreadableInput,
-    )
-    from foldmint_client.options import Retry, Tls
-    from foldmint_client.sync import Client
-
-    try:
-        security = Tls(*tls_files) if tls or any(tls_files) else None
-        token = token_file.read_text().strip() if token_file else None
-        client = Client(server, timeout=timeout, tls=security, token=token, retry=Retry(attempts=attempts))
-    except (InvalidOptions, UnreadableInput) as error:
-        raise typer.BadParameter(str(error)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        with client:
-            yield client
-    except (InvalidOptions, MissingExtra) as error:
-        raise typer.BadParameter(str(error)) from error
-    except Unavailable as error:
-        _fail(
-            f"no server answers at {server}: {str(error).removeprefix('failed to connect to all addresses; ')}",
-            _NO_SERVER,
-        )
-    except DeadlineExceeded as error:
-        _fail(f"{server} does not answer: {error}", _NO_SERVER)
-    except FoldmintError as error:
-        _fail(f"{server}: {error}", _NO_SERVER)
 
 
 def _version(wanted: bool) -> None:
@@ -124,7 +69,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Protein structures to structure tokens, by a Foldmint server."""
+    """Protein structures to structure tokens and back, by a Foldmint server."""
 
 
 @app.command()
@@ -152,7 +97,7 @@ def tokenize(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
     token_file: TokenFile = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print the tokens of structure files, chain by chain, in the order of the input.
 
@@ -167,8 +112,7 @@ def tokenize(
         output = None
     if output is None and form is not _Format.JSONL:
         raise typer.BadParameter(f"{form} is binary and needs a file: --output FILE", param_hint="--format")
-    if output is not None and (output.is_dir() or not output.resolve().parent.is_dir()):
-        raise typer.BadParameter(f"{output}: not a file in a folder that exists", param_hint="--output")
+    check_output_file(output, "--output")
     if paths.count(STDIN) > 1:
         raise typer.BadParameter("standard input can be read once only", param_hint="PATH...")
     problems: list[tuple[str, str]] = []
@@ -181,25 +125,19 @@ def tokenize(
         "special_tokens": special_tokens,
         "distances": distances,
     }
-    try:
-        with (
-            _connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
-            opened(OutputFormat(form), output, insertion_codes=insertion_codes) as writer,
-            Reporter(len(inputs), shown=bar) as reporter,
-        ):
-            for path, why in problems:
-                reporter.failure(path, why)
-            _write_all(client, inputs, in_flight, options, writer, reporter)
-    except BrokenPipeError as error:
-        # Whoever read has enough. The interpreter must find nothing to flush when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(_BROKEN_PIPE) from error
-    except OSError as error:
-        _fail(f"cannot write {output or 'standard output'}: {error.strerror or error}", _INCOMPLETE)
+    with (
+        output_errors(output),
+        connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        opened(OutputFormat(form), output, insertion_codes=insertion_codes) as writer,
+        Reporter(len(inputs), shown=bar) as reporter,
+    ):
+        for path, why in problems:
+            reporter.failure(path, why)
+        _write_all(client, inputs, in_flight, options, writer, reporter)
     if reporter.failed:
         if not quiet:
             typer.echo(f"{reporter.failed} of {len(inputs) + len(problems)} inputs have no tokens", err=True)
-        raise typer.Exit(_INCOMPLETE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _write_all(
@@ -221,6 +159,9 @@ def _write_all(
         reporter.done()
 
 
+app.command()(detokenize)
+
+
 @app.command()
 def info(
     server: Server = LOCALHOST,
@@ -234,7 +175,7 @@ def info(
     token_file: TokenFile = None,
 ) -> None:
     """Print what a server serves: model, codebook, vocabulary and limits."""
-    with _connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client:
+    with connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client:
         model = client.model()
     if as_json:
         import json
@@ -257,7 +198,7 @@ def _print_table(model: "ModelInfo") -> None:
     for name, value in asdict(model).items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, number in parts:
-            table.add_row(f"{name} {part}".strip().replace("_", " "), str(number))
+            table.add_row(f"{name} {part}".strip().replace("_", " "), "none" if number is None else str(number))
     Console(highlight=False, markup=False).print(table)
 
 
@@ -275,7 +216,7 @@ def health(
     """Print the server's health; exit with 0 only if it is SERVING, with 1 otherwise, 3 if no server answers."""
     from foldmint_client.results import Health
 
-    with _connected(server, timeout, 1, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client:
+    with connected(server, timeout, 1, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client:
         status = client.health(service)
     typer.echo(status.value)
     if status is not Health.SERVING:

@@ -4,14 +4,14 @@ FoldmintError
 ├── InvalidOptions      an option of the client cannot be taken; nothing was sent
 ├── MissingExtra        a library is not installed that an output format needs
 ├── UnreadableInput     a local file cannot be read; nothing was sent
-├── InvalidStructure    the structure, or what is asked of it, cannot be taken    INVALID_ARGUMENT, or found locally
+├── InvalidStructure    the structure or tokens, or the wish, cannot be taken     INVALID_ARGUMENT, or found locally
 ├── Overloaded          the server's queue is full: try again later               RESOURCE_EXHAUSTED
 ├── DeadlineExceeded    the time allowed passed first                             DEADLINE_EXCEEDED
 ├── Unavailable         no server answers, or it starts or stops: try again       UNAVAILABLE
 ├── Cancelled           the call was cancelled                                    CANCELLED
 ├── Unauthenticated     the server wants a token or certificate, or another one   UNAUTHENTICATED
 ├── PermissionDenied    the token or certificate does not allow this              PERMISSION_DENIED
-├── FailedPrecondition  the server is not in the state that this needs            FAILED_PRECONDITION
+├── FailedPrecondition  the server has not what this needs: codebook, decoder     FAILED_PRECONDITION
 └── ServerError         anything else, with its status code
 """
 
@@ -49,7 +49,7 @@ class UnreadableInput(FoldmintError):
 
 
 class InvalidStructure(FoldmintError, ValueError):
-    """A structure, or a wish about it, that cannot be taken.
+    """A structure or tokens, or a wish about them, that cannot be taken.
 
     violations: the fields at fault, as the server names them; empty if it named none.
     """
@@ -86,7 +86,7 @@ class PermissionDenied(FoldmintError):
 
 
 class FailedPrecondition(FoldmintError):
-    """The server is not in the state that the call needs."""
+    """The server has not what the call needs: the model or codebook version of the tokens, or a decoder."""
 
 
 class ServerError(FoldmintError):

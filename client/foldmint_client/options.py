@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import grpc
 
 SERVICE = "foldmint.v1.TokenizerService"
-_RETRIED_BY_GRPC = ("Tokenize", "GetModel")
+_RETRIED_BY_GRPC = ("Tokenize", "Detokenize", "GetModel")
 _GRPC_MAX_ATTEMPTS = 5
 
 File = str | os.PathLike[str]

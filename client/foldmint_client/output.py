@@ -180,7 +180,7 @@ class NpzWriter:
 @contextmanager
 def opened(format: OutputFormat, path: Path | None, *, insertion_codes: bool = False) -> Iterator[Writer]:  # noqa: A002
     """A writer to a file, or to standard output. The file appears under its name when all is written, or not at all."""
-    with _standard_output() if path is None else completed(path) as stream:
+    with standard_output() if path is None else completed(path) as stream:
         writer: Writer
         if format is OutputFormat.PARQUET:
             writer = ParquetWriter(stream)
@@ -195,7 +195,8 @@ def opened(format: OutputFormat, path: Path | None, *, insertion_codes: bool = F
 
 
 @contextmanager
-def _standard_output() -> Iterator[IO[bytes]]:
+def standard_output() -> Iterator[IO[bytes]]:
+    """Standard output, to be written to as a file is."""
     yield sys.stdout.buffer
 
 

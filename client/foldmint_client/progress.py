@@ -1,4 +1,4 @@
-"""The progress of the command `foldmint tokenize`, on standard error, and its reports of what failed."""
+"""The progress of the command `foldmint`, on standard error, and its reports of what failed."""
 
 import sys
 from types import TracebackType
@@ -10,10 +10,12 @@ import typer
 class Reporter:
     """A progress bar while it is entered, where standard error is a terminal, and messages above it.
 
-    shown: whether a bar is wanted. There is none if standard output goes to the same terminal, for both would mix.
+    total: how many there are, None if that is not known. verb, unit: what is done, and to what. shown: whether a bar is
+    wanted. There is none if standard output goes to the same terminal, for both would mix.
     """
 
-    def __init__(self, total: int, *, shown: bool) -> None:
+    def __init__(self, total: int | None, *, shown: bool, verb: str = "tokenizing", unit: str = "files") -> None:
+        self._unit = unit
         self.failed = 0
         self._bar = None
         self._task = None
@@ -23,7 +25,7 @@ class Reporter:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._bar = Progress(
-            TextColumn("tokenizing"),
+            TextColumn(verb),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -45,14 +47,14 @@ class Reporter:
             self._bar.stop()
 
     def done(self) -> None:
-        """One more file is done, or failed."""
+        """One more is done, or failed."""
         if self._bar is None or self._task is None:
             return
         speed = self._bar.tasks[0].speed
-        self._bar.update(self._task, advance=1, rate=f"{speed:.1f} files/s" if speed else "")
+        self._bar.update(self._task, advance=1, rate=f"{speed:.1f} {self._unit}/s" if speed else "")
 
     def failure(self, source: str, reason: str) -> None:
-        """Say why a file has no tokens."""
+        """Say why there is no result."""
         self.failed += 1
         message = " ".join(f"{source}: {reason}".split())
         if self._bar is None:

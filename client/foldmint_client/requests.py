@@ -14,7 +14,7 @@ from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStruct
 
 Format = Literal["pdb", "mmcif"]
 
-_FORMATS = {
+FORMATS = {
     None: tokenizer_pb2.STRUCTURE_FORMAT_UNSPECIFIED,
     "pdb": tokenizer_pb2.STRUCTURE_FORMAT_PDB,
     "mmcif": tokenizer_pb2.STRUCTURE_FORMAT_MMCIF,
@@ -61,6 +61,9 @@ Structure = str | os.PathLike[str] | bytes | Backbone | Sequence[Backbone]
 """A path (str or os.PathLike), the bytes of a PDB or mmCIF file (plain or gzip), a backbone, or several as one."""
 
 
+Request = tokenizer_pb2.TokenizeRequest | tokenizer_pb2.DetokenizeRequest
+
+
 class TokenizeKeywords(TypedDict, total=False):
     """Keywords of `tokenize` and `tokenize_many`; `TokenizeOptions` says what they mean."""
 
@@ -91,7 +94,7 @@ class TokenizeOptions:
     distances: bool = False
 
     def __post_init__(self) -> None:
-        if self.format not in _FORMATS:
+        if self.format not in FORMATS:
             raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
         if not 0 <= self.model_number <= _INT32.max:
             raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}")
@@ -114,7 +117,7 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
     if isinstance(structure, (str, os.PathLike, bytes)):
         content = structure if isinstance(structure, bytes) else _read(structure, max_bytes)
         request.file.content = content
-        request.file.format = _FORMATS[options.format]
+        request.file.format = FORMATS[options.format]
         request.file.model_number = options.model_number
         request.file.chains.extend(options.chains)
     elif _are_backbones(structure):
@@ -132,11 +135,11 @@ def _are_backbones(structure: object) -> TypeGuard[Sequence[Backbone]]:
     return isinstance(structure, Sequence) and all(isinstance(chain, Backbone) for chain in structure)
 
 
-def check_size(request: tokenizer_pb2.TokenizeRequest, max_bytes: int) -> None:
+def check_size(request: Request, max_bytes: int, what: str = "structure") -> None:
     """Raise InvalidStructure if the request, with a stream's id around it, is longer than a message may be."""
     size = request.ByteSize() + 32
     if size > max_bytes:
-        _refuse("structure", f"the request has {size} bytes; at most {max_bytes} are taken")
+        _refuse(what, f"the request has {size} bytes; at most {max_bytes} are taken")
 
 
 def _to_message(backbone: Backbone) -> tokenizer_pb2.Backbone:
@@ -164,4 +167,5 @@ def _read(source: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def _refuse(field: str, description: str) -> NoReturn:
-    raise InvalidStructure("the structure cannot be sent", [FieldViolation(field, description)])
+    what = "tokens" if field == "tokens" else "structure"
+    raise InvalidStructure(f"the {what} cannot be sent", [FieldViolation(field, description)])

@@ -75,17 +75,32 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What a request may hold at most; unpacked_bytes: of a file, after gzip. 0: the server did not say."""
+    """What a request may hold at most; unpacked_bytes: of a file, after gzip. 0: the server did not say.
+
+    detokenize_residues: of a structure to detokenize; 0 if the model has no decoder.
+    """
 
     residues: int
     chains: int
     unpacked_bytes: int
     message_bytes: int
+    detokenize_residues: int
+
+
+@dataclass(frozen=True)
+class DecoderInfo:
+    """A decoder: SHA-256 of its weights, and its sizes. chained: whether it places each residue from the one before."""
+
+    digest: str
+    width: int
+    heads: int
+    layers: int
+    chained: bool
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a server serves. Digests are SHA-256, in hexadecimal."""
+    """What a server serves. Digests are SHA-256, in hexadecimal. decoder: None if it cannot detokenize."""
 
     model: str
     encoder_digest: str
@@ -95,6 +110,7 @@ class ModelInfo:
     vocabulary: Vocabulary
     limits: RequestLimits
     server_version: str
+    decoder: DecoderInfo | None
 
 
 class Health(StrEnum):
@@ -114,6 +130,7 @@ def to_tokens(response: tokenizer_pb2.TokenizeResponse) -> Tokens:
 def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
     """The message as a result."""
     sizes, vocabulary, limits = response.sizes, response.vocabulary, response.limits
+    decoder = response.decoder
     return ModelInfo(
         model=response.model,
         encoder_digest=response.encoder_digest,
@@ -128,8 +145,15 @@ def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
             vocabulary.pad,
             vocabulary.chainbreak,
         ),
-        limits=RequestLimits(limits.residues, limits.chains, limits.unpacked_bytes, limits.message_bytes),
+        limits=RequestLimits(
+            limits.residues, limits.chains, limits.unpacked_bytes, limits.message_bytes, limits.detokenize_residues
+        ),
         server_version=response.server_version,
+        decoder=(
+            DecoderInfo(decoder.digest, decoder.width, decoder.heads, decoder.layers, decoder.chained)
+            if response.HasField("decoder")
+            else None
+        ),
     )
 
 

@@ -21,9 +21,17 @@ from foldmint_client.base import (
     message_limit,
     to_health,
 )
+from foldmint_client.decoded import Decoded, to_decoded
+from foldmint_client.detokenize_requests import (
+    DetokenizeKeywords,
+    DetokenizeOptions,
+    TokenInput,
+    needs_chainbreak,
+    to_detokenize_request,
+)
 from foldmint_client.errors import FoldmintError, Unavailable
 from foldmint_client.options import Connection, ConnectionOptions
-from foldmint_client.requests import Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
+from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
 from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
 from foldmint_client.statuses import from_rpc_error, translated
 
@@ -50,7 +58,7 @@ class Client:
         else:
             self._channel = grpc.secure_channel(target, connection.tls.credentials(), arguments)
         self._tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
-        self._max_bytes: int | None = None
+        self._served: ModelInfo | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +131,26 @@ class Client:
         backlog: Backlog[Any] = Backlog(in_flight, ordered, self._connection.retry)
         return self._stream(structures, backlog, TokenizeOptions(**options), self._connection.deadline(timeout))
 
+    def detokenize(
+        self, tokens: TokenInput, *, timeout: float | None = None, **options: Unpack[DetokenizeKeywords]
+    ) -> Decoded:
+        """The structure that tokens stand for, and how far to trust it.
+
+        tokens: as `tokenize` returned them, with special tokens or without; those of one chain, or of some; or token
+        ids (length,) with CHAINBREAK between chains. Several chains are decoded as one structure, which makes sense for
+        the tokens of a complex; others are better decoded one by one. timeout: seconds, retries included. Keywords:
+        format=None, pae=False, labels=None, model=None, codebook_version=None; see
+        `foldmint_client.detokenize_requests.DetokenizeOptions`.
+        """
+        deadline = self._connection.deadline(timeout)
+        chainbreak = self._known().vocabulary.chainbreak if needs_chainbreak(tokens) else 0
+        most = self._connection.max_message_bytes
+        request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
+        self._check_size(request, "tokens")
+        with translated():
+            response = self._tokenizer.Detokenize(request, timeout=deadline, metadata=self._metadata)
+        return to_decoded(response)
+
     def model(self, *, timeout: float | None = None) -> ModelInfo:
         """What the server serves: model, codebook, vocabulary and limits."""
         deadline = self._connection.deadline(timeout)
@@ -146,11 +174,18 @@ class Client:
 
     def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         request = to_request(structure, options, self._connection.max_message_bytes)
-        if request.ByteSize() > ASK_LIMIT_ABOVE:
-            if self._max_bytes is None:
-                self._max_bytes = message_limit(self._connection, self.model().limits)
-            check_size(request, self._max_bytes)
+        self._check_size(request, "structure")
         return request
+
+    def _check_size(self, request: Request, what: str) -> None:
+        if request.ByteSize() > ASK_LIMIT_ABOVE:
+            check_size(request, message_limit(self._connection, self._known().limits), what)
+
+    def _known(self) -> ModelInfo:
+        """What the server serves, asked for once: of use for what does not change, vocabulary and limits."""
+        if self._served is None:
+            self._served = self.model()
+        return self._served
 
     def _open(self, messages: Iterable[Message] = ()) -> "_Stream":
         stream = _Stream(lambda outbox: self._tokenizer.TokenizeStream(outbox, metadata=self._metadata))

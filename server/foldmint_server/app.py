@@ -22,13 +22,14 @@ from prometheus_client import (
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_server.decoding import Decoding
 from foldmint_server.metrics import create_metrics
 from foldmint_server.pipeline import Pipeline, Serving
 from foldmint_server.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
 from foldmint_server.usage import CodeUsage
-from foldmint_tokenizer import Limits, vocabulary
+from foldmint_tokenizer import Limits, StructureDetokenizer, vocabulary
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.store import Model, load_model
 
@@ -68,13 +69,20 @@ class Server:
 
         self._pool = ThreadPoolExecutor(settings.parse_threads, "parse")
         self._scheduler = Scheduler(engine, _scheduling(settings, engine), metrics)
-        pipeline = Pipeline(serving, self._scheduler, self._pool, _limits(settings), metrics)
+        self._decoding = None
+        if model.decoder is not None:
+            detokenizer = StructureDetokenizer(model, engine.device)
+            self._decoding = Decoding(detokenizer, settings.max_queued_detokenize_residues, metrics)
+        limits, decode_limits = _limits(settings), _decode_limits(settings)
+        pipeline = Pipeline(serving, self._scheduler, self._decoding, self._pool, limits, decode_limits, metrics)
         self._servicer = TokenizerServicer(
             pipeline, _about(model, serving, settings), metrics, settings.max_stream_in_flight
         )
         await self._listen()
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
         await asyncio.to_thread(engine.warm_up, serving.embeddings)
+        if self._decoding is not None:
+            await self._decoding.warm_up()
         await self._report(serving=True)
         self._watch = asyncio.create_task(self._watch_device())
         log.info(
@@ -96,6 +104,8 @@ class Server:
         self._servicer.drain()
         await self._grpc.stop(self.settings.drain_seconds)
         await asyncio.to_thread(self._scheduler.close)
+        if self._decoding is not None:
+            await asyncio.to_thread(self._decoding.close)
         self._pool.shutdown(cancel_futures=True)
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
@@ -135,11 +145,13 @@ class Server:
             await self._health.set(name, status)
 
     async def _watch_device(self) -> None:
-        """Report NOT_SERVING while the device thread is stuck or dead."""
+        """Report NOT_SERVING while the device thread is stuck or dead, or the decode thread is stuck."""
         well = True
         while True:
             await asyncio.sleep(1)
-            now_well = not self._scheduler.stuck(self.settings.stuck_seconds)
+            seconds = self.settings.stuck_seconds
+            stuck = self._scheduler.stuck(seconds) or (self._decoding is not None and self._decoding.stuck(seconds))
+            now_well = not stuck
             if now_well != well:
                 well = now_well
                 log.error("the device works again" if well else "the device is stuck")
@@ -148,6 +160,10 @@ class Server:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(settings.max_unpacked_bytes, settings.max_chains, settings.max_residues)
+
+
+def _decode_limits(settings: Settings) -> Limits:
+    return Limits(settings.max_unpacked_bytes, settings.max_chains, settings.max_detokenize_residues)
 
 
 def _scheduling(settings: Settings, engine: Engine) -> SchedulerConfig:
@@ -175,6 +191,7 @@ def _serving(model: Model, engine: Engine) -> Serving:
         model.codebook.digest,
         embeddings,
         engine.frameless_code(embeddings),
+        model.config.codes,
     )
 
 
@@ -202,6 +219,21 @@ def _about(model: Model, serving: Serving, settings: Settings) -> pb.GetModelRes
             chains=limits.chains,
             unpacked_bytes=limits.unpacked_bytes,
             message_bytes=settings.max_message_bytes,
+            detokenize_residues=0 if model.decoder is None else settings.max_detokenize_residues,
         ),
         server_version=version("foldmint"),
+        decoder=_about_decoder(model),
+    )
+
+
+def _about_decoder(model: Model) -> pb.DecoderInfo | None:
+    if model.decoder is None:
+        return None
+    sizes = model.decoder.config
+    return pb.DecoderInfo(
+        digest=model.decoder_digest or "",
+        width=sizes.width,
+        heads=sizes.heads,
+        layers=sizes.layers,
+        chained=sizes.chained,
     )

@@ -1,11 +1,12 @@
 """What can go wrong in the server, and the one place that turns it into gRPC statuses.
 
 ServerError
-├── Overloaded    the queue is full            RESOURCE_EXHAUSTED
-└── Stopping      the server is going down     UNAVAILABLE
+├── Overloaded    the queue is full                        RESOURCE_EXHAUSTED
+├── NotServed     another model or codebook, no decoder    FAILED_PRECONDITION
+└── Stopping      the server is going down                 UNAVAILABLE
 
-InvalidStructure, of the tokenizer             INVALID_ARGUMENT, with google.rpc.BadRequest
-everything else                                INTERNAL, with no more than a reference to the log
+InvalidStructure, InvalidTokens, of the tokenizer          INVALID_ARGUMENT, with google.rpc.BadRequest
+everything else                                            INTERNAL, with no more than a reference to the log
 """
 
 import grpc
@@ -13,7 +14,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_tokenizer import InvalidStructure
+from foldmint_tokenizer import InvalidStructure, InvalidTokens
 
 
 class ServerError(Exception):
@@ -24,19 +25,30 @@ class Overloaded(ServerError):
     """The queue has no room for this request now."""
 
 
+class NotServed(ServerError):
+    """The request needs a model, a codebook version or a decoder that this server has not."""
+
+
 class Stopping(ServerError):
     """The server is stopping, and takes no more work."""
+
+
+_CODES = {
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NotServed: grpc.StatusCode.FAILED_PRECONDITION,
+    Stopping: grpc.StatusCode.UNAVAILABLE,
+}
 
 
 def failure_of(error: Exception) -> pb.Failure:
     """The error as a stream's answer."""
     if isinstance(error, InvalidStructure):
-        violation = pb.FieldViolation(field=error.field, description=error.description)
-        return pb.Failure(code=_number(grpc.StatusCode.INVALID_ARGUMENT), message=str(error), violations=[violation])
-    if isinstance(error, Overloaded):
-        return pb.Failure(code=_number(grpc.StatusCode.RESOURCE_EXHAUSTED), message=str(error))
-    if isinstance(error, Stopping):
-        return pb.Failure(code=_number(grpc.StatusCode.UNAVAILABLE), message=str(error))
+        return _invalid(error.field, error.description)
+    if isinstance(error, InvalidTokens):
+        return _invalid("tokens" if error.position is None else f"tokens[{error.position}]", error.reason)
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return pb.Failure(code=_number(code), message=str(error))
     return pb.Failure(
         code=_number(grpc.StatusCode.INTERNAL), message=f"{type(error).__name__} in the server; its log tells more"
     )
@@ -55,6 +67,13 @@ def status_of(error: Exception) -> status_pb2.Status:
         detail.Pack(error_details_pb2.BadRequest(field_violations=fields))
         status.details.append(detail)
     return status
+
+
+def _invalid(field: str, description: str) -> pb.Failure:
+    violation = pb.FieldViolation(field=field, description=description)
+    return pb.Failure(
+        code=_number(grpc.StatusCode.INVALID_ARGUMENT), message=f"{field}: {description}", violations=[violation]
+    )
 
 
 def _number(code: grpc.StatusCode) -> int:

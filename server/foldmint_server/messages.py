@@ -1,13 +1,31 @@
 """Between the contract's messages and the tokenizer's types."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_tokenizer import Backbone, InvalidStructure, Limits, TokenizedChain, read_backbones
+from foldmint_tokenizer import (
+    Backbone,
+    ChainLabels,
+    DecodedChain,
+    DecodedStructure,
+    InvalidStructure,
+    InvalidTokens,
+    Limits,
+    TokenizedChain,
+    read_backbones,
+    structure_text,
+)
+from foldmint_tokenizer.detokenizer import checked_tokens
+from foldmint_tokenizer.labels import CompleteLabels, completed
 from foldmint_tokenizer.structure import Format, check_size
 from foldmint_tokenizer.tokens import TokenizeOptions
+from foldmint_tokenizer.vocabulary import CHAINBREAK
+from foldmint_tokenizer.writing import check_writable
 
 _FORMATS: dict[int, Format | None] = {
     pb.STRUCTURE_FORMAT_UNSPECIFIED: None,
@@ -45,6 +63,99 @@ def encoded(chain: TokenizedChain) -> pb.TokenizedChain:
         has_frame=chain.has_frame.tolist(),
         distances=None if chain.distances is None else chain.distances.tolist(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Decodable:
+    """Tokens that a request may have decoded. tokens: (length,) int64, from BOS to EOS. format: of the file wanted."""
+
+    tokens: NDArray[np.int64]
+    labels: list[CompleteLabels]
+    format: Format | None
+    residues: int
+
+
+def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Decodable:
+    """What a request wants decoded; codes: how many the model has.
+
+    Raises InvalidTokens, and InvalidStructure for what else cannot be taken.
+    """
+    count = len(request.tokens)
+    # Counted before anything is made of them; BOS, EOS, and CHAINBREAK between chains.
+    if count > limits.residues + limits.chains + 1:
+        raise InvalidTokens(f"{count} tokens; at most {limits.residues} residues are taken")
+    tokens = checked_tokens(np.fromiter(request.tokens, np.int64, count), codes)
+    breaks = np.flatnonzero(tokens == CHAINBREAK)
+    sizes = np.diff([0, *breaks, len(tokens) - 1]) - 1
+    residues = int(sizes.sum())
+    if residues > limits.residues:
+        raise InvalidTokens(f"{residues} residues; at most {limits.residues} are taken")
+    if len(sizes) > limits.chains:
+        raise InvalidTokens(f"{len(sizes)} chains; at most {limits.chains} are taken")
+    if request.options.format not in _FORMATS:
+        raise InvalidStructure("options.format", f"{request.options.format} is no format")
+    wanted = Decodable(tokens, completed(sizes.tolist(), _labels(request)), _FORMATS[request.options.format], residues)
+    if wanted.format is not None:
+        with _of_options():
+            check_writable(wanted.labels, wanted.format)
+    return wanted
+
+
+def decoded_response(
+    structure: DecodedStructure, wanted: Decodable, request: pb.DetokenizeRequest, model: str, codebook_version: str
+) -> pb.DetokenizeResponse:
+    """What was decoded, as the request wants it. Raises InvalidStructure if the file cannot hold it."""
+    text = ""
+    if wanted.format is not None:
+        with _of_options():
+            text = structure_text(
+                structure, wanted.format, wanted.labels, origin=f"{model}, codebook {codebook_version}"
+            )
+    return pb.DetokenizeResponse(
+        model=model,
+        codebook_version=codebook_version,
+        chains=[
+            _decoded_chain(chain, label, not request.options.omit_coordinates)
+            for chain, label in zip(structure.chains, wanted.labels, strict=True)
+        ],
+        ptm=structure.ptm,
+        pae=b"" if structure.pae is None else structure.pae.astype("<f4").tobytes(),
+        file=text.encode(),
+    )
+
+
+def _labels(request: pb.DetokenizeRequest) -> list[ChainLabels]:
+    return [
+        ChainLabels(
+            chain.chain,
+            chain.sequence,
+            np.fromiter(chain.residue_index, np.int64, len(chain.residue_index)),
+            chain.insertion_codes,
+        )
+        for chain in request.chains
+    ]
+
+
+def _decoded_chain(chain: DecodedChain, label: CompleteLabels, coordinates: bool) -> pb.DecodedChain:
+    return pb.DecodedChain(
+        chain=label.chain,
+        sequence=label.sequence,
+        residue_index=label.residue_index.tolist(),
+        insertion_codes=label.insertion_codes,
+        coordinates=chain.coordinates.astype("<f4").tobytes() if coordinates else b"",
+        plddt=chain.plddt.tolist(),
+    )
+
+
+@contextmanager
+def _of_options() -> Iterator[None]:
+    """The tokenizer's option `format` is a field of the request's options."""
+    try:
+        yield
+    except InvalidStructure as error:
+        if error.field != "format":
+            raise
+        raise error.within("options.") from error
 
 
 def _read(file: pb.StructureFile, limits: Limits) -> list[Backbone]:

@@ -19,9 +19,11 @@ class Metrics:
     request_seconds: Histogram
     stage_seconds: Histogram
     residues: Counter
+    detokenized_residues: Counter
     batches: Counter
     batch_fill: Histogram
     queued_residues: Gauge
+    queued_detokenize_residues: Gauge
     requests_in_flight: Gauge
     rejects: Counter
     codebook_info: Gauge
@@ -35,7 +37,7 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
     return Metrics(
         requests=Counter(
             "foldmint_requests",
-            "Structures asked for, by method (Tokenize, TokenizeStream, GetModel) and gRPC status.",
+            "Structures asked for, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
             ["method", "status"],
             registry=registry,
         ),
@@ -48,7 +50,7 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
         ),
         stage_seconds=Histogram(
             "foldmint_stage_duration_seconds",
-            "Time of a structure in each stage: parse, queue (admitted, nothing computed), compute.",
+            "Time of a structure in each stage: parse, queue (admitted, nothing computed), compute or decode.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -59,6 +61,11 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             ["frame"],
             registry=registry,
         ),
+        detokenized_residues=Counter(
+            "foldmint_detokenized_residues",
+            "Residues decoded from tokens; they count as no code's hit.",
+            registry=registry,
+        ),
         batches=Counter("foldmint_batches", "Steps of the device.", registry=registry),
         batch_fill=Histogram(
             "foldmint_batch_fill_ratio",
@@ -67,6 +74,11 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             registry=registry,
         ),
         queued_residues=Gauge("foldmint_queued_residues", "Residues admitted and not yet computed.", registry=registry),
+        queued_detokenize_residues=Gauge(
+            "foldmint_queued_detokenize_residues",
+            "Residues admitted to be decoded, and not yet decoded.",
+            registry=registry,
+        ),
         requests_in_flight=Gauge(
             "foldmint_requests_in_flight", "Structures arrived and not yet answered.", registry=registry
         ),

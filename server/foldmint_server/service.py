@@ -1,4 +1,4 @@
-"""The servicer of `TokenizerService`: decode, call, encode."""
+"""The servicer of `TokenizerService`: call the pipeline, and tell what went wrong."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_server.errors import ServerError, Stopping, failure_of, status_of
 from foldmint_server.metrics import Metrics
 from foldmint_server.pipeline import Pipeline
-from foldmint_tokenizer import InvalidStructure
+from foldmint_tokenizer import InvalidStructure, InvalidTokens
 
 log = structlog.get_logger(__name__)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -87,6 +87,19 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             stopping = Stopping("the server is stopping; what was not answered was not taken")
             await context.abort_with_status(rpc_status.to_status(status_of(stopping)))
 
+    async def Detokenize(  # noqa: N802
+        self,
+        request: pb.DetokenizeRequest,
+        context: "grpc.aio.ServicerContext[pb.DetokenizeRequest, pb.DetokenizeResponse]",
+    ) -> pb.DetokenizeResponse:
+        """Answer the tokens of one structure."""
+        try:
+            with self._observed("Detokenize"):
+                return await self._pipeline.detokenize(request)
+        except Exception as error:
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+            raise AssertionError("abort_with_status always raises") from error
+
     async def GetModel(  # noqa: N802
         self,
         request: pb.GetModelRequest,  # noqa: ARG002
@@ -115,7 +128,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             status = "OK"
         except Exception as error:
             status = _NAMES[failure_of(error).code]
-            if isinstance(error, InvalidStructure | ServerError):
+            if isinstance(error, InvalidStructure | InvalidTokens | ServerError):
                 log.info("refused", method=method, status=status, reason=str(error))
             else:
                 log.exception("failed", method=method)

@@ -28,6 +28,13 @@ class Settings(BaseSettings):
     max_delay: float = Field(0.002, ge=0, le=1, description="How long a step may wait to be filled.")
     max_queued_residues: int = Field(500_000, ge=1, description="Residues admitted and not yet computed.")
 
+    max_detokenize_residues: int = Field(
+        4096, ge=1, description="Residues of one structure to decode; time and memory grow with their square."
+    )
+    max_queued_detokenize_residues: int = Field(
+        65_536, ge=1, description="Residues admitted to be decoded and not yet decoded."
+    )
+
     max_message_bytes: int = Field(64 * 2**20, ge=1024, description="Size of a request message.")
     max_unpacked_bytes: int = Field(256 * 2**20, ge=1024, description="Size of a file once unpacked.")
     max_residues: int = Field(100_000, ge=1, description="Residues of one structure.")
@@ -37,7 +44,9 @@ class Settings(BaseSettings):
 
     usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")
     drain_seconds: float = Field(30, ge=0, description="How long requests in flight may take when the server stops.")
-    stuck_seconds: float = Field(60, gt=0, description="A step of the device that takes longer makes health fail.")
+    stuck_seconds: float = Field(
+        60, gt=0, description="A step of the device, or 1000 residues' decoding, that takes longer makes health fail."
+    )
     reflection: bool = Field(True, description="Whether the gRPC service describes itself.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="How the log is written.")
@@ -54,6 +63,10 @@ class Settings(BaseSettings):
     def _one_structure_fits(self) -> "Settings":
         if self.max_queued_residues < self.max_residues:
             raise ValueError("max_queued_residues must be at least max_residues, or the largest structure never fits")
+        if self.max_queued_detokenize_residues < self.max_detokenize_residues:
+            raise ValueError(
+                "max_queued_detokenize_residues must be at least max_detokenize_residues, or the largest never fits"
+            )
         return self
 
     @classmethod

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
+import numpy as np
 import pytest
 import trustme
 from google.protobuf import any_pb2
@@ -18,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_client import AsyncClient, Client, Health, ModelInfo, Retry, Tls, Tokens
+from foldmint_client import AsyncClient, Client, Decoded, Health, ModelInfo, Retry, Tls, Tokens
 
 Request: TypeAlias = tokenizer_pb2.TokenizeStreamRequest
 Response: TypeAlias = tokenizer_pb2.TokenizeStreamResponse
@@ -75,12 +77,46 @@ def answer(request: tokenizer_pb2.TokenizeRequest) -> tokenizer_pb2.TokenizeResp
     return response
 
 
+MASK, EOS, BOS, CHAINBREAK = 4096, 4097, 4098, 4100
+
+
+def decoded(request: tokenizer_pb2.DetokenizeRequest) -> tokenizer_pb2.DetokenizeResponse:
+    """Chains whose residues lie where their tokens say: token 7 has all its coordinates 7."""
+    response = tokenizer_pb2.DetokenizeResponse(model="scripted", codebook_version="000007", ptm=0.75)
+    chains: list[list[int]] = [[]]
+    for token in request.tokens:
+        if token == CHAINBREAK:
+            chains.append([])
+        elif token not in (BOS, EOS):
+            chains[-1].append(token)
+    labels = request.chains or [tokenizer_pb2.ChainLabels(chain="ABC"[place]) for place in range(len(chains))]
+    for tokens, label in zip(chains, labels, strict=True):
+        response.chains.add(
+            chain=label.chain,
+            sequence=label.sequence or "X" * len(tokens),
+            residue_index=label.residue_index or range(1, len(tokens) + 1),
+            insertion_codes=label.insertion_codes,
+            coordinates=np.repeat(np.array(tokens, "<f4"), 9).tobytes(),
+            plddt=[0.5] * len(tokens),
+        )
+    residues = sum(map(len, chains))
+    if request.options.pae:
+        response.pae = np.arange(residues**2, dtype="<f4").tobytes()
+    if request.options.format:
+        response.file = f"format {request.options.format}: {[*chain.from_iterable(chains)]}\n".encode()
+    return response
+
+
 class Scripted(tokenizer_pb2_grpc.TokenizerServiceServicer):
     """The servicer: `faults` are used up first, one a call; `stream` may be replaced."""
 
     def __init__(self) -> None:
         self.faults: deque[Fault] = deque()
         self.requests: list[tokenizer_pb2.TokenizeRequest] = []
+        self.detokenize_requests: list[tokenizer_pb2.DetokenizeRequest] = []
+        self.detokenize: Callable[[tokenizer_pb2.DetokenizeRequest], tokenizer_pb2.DetokenizeResponse] = decoded
+        self.has_decoder = True
+        self.models = 0
         self.metadata: list[dict[str, str | bytes]] = []
         self.time_remaining: list[float] = []
         self.streams = 0
@@ -99,12 +135,26 @@ class Scripted(tokenizer_pb2_grpc.TokenizerServiceServicer):
         self._begin(context)
         return self.stream(self._noted(request_iterator), context)
 
+    def Detokenize(  # noqa: N802
+        self, request: tokenizer_pb2.DetokenizeRequest, context: Any
+    ) -> tokenizer_pb2.DetokenizeResponse:
+        self.detokenize_requests.append(request)
+        self._begin(context)
+        if MASK in request.tokens:
+            place = list(request.tokens).index(MASK)
+            Fault(grpc.StatusCode.INVALID_ARGUMENT, "a mask", [(f"tokens[{place}]", "a mask")]).abort(context)
+        if request.codebook_version not in ("", "000007"):
+            Fault(grpc.StatusCode.FAILED_PRECONDITION, "tokens of another codebook").abort(context)
+        return self.detokenize(request)
+
     def GetModel(  # noqa: N802
         self,
         request: tokenizer_pb2.GetModelRequest,  # noqa: ARG002
         context: Any,
     ) -> tokenizer_pb2.GetModelResponse:
+        self.models += 1
         self._begin(context)
+        decoder = tokenizer_pb2.DecoderInfo(digest="ef" * 32, width=64, heads=4, layers=2, chained=True)
         return tokenizer_pb2.GetModelResponse(
             model="scripted",
             encoder_digest="ab" * 32,
@@ -112,8 +162,11 @@ class Scripted(tokenizer_pb2_grpc.TokenizerServiceServicer):
             codebook_digest="cd" * 32,
             sizes=tokenizer_pb2.ModelSizes(width=128, heads=16, layers=2, out=32, codes=4096),
             vocabulary=tokenizer_pb2.Vocabulary(codes=4096, mask=4096, eos=4097, bos=4098, pad=4099, chainbreak=4100),
-            limits=tokenizer_pb2.RequestLimits(residues=10, chains=2, message_bytes=self.message_bytes),
+            limits=tokenizer_pb2.RequestLimits(
+                residues=10, chains=2, message_bytes=self.message_bytes, detokenize_residues=5
+            ),
             server_version="0.1.0",
+            decoder=decoder if self.has_decoder else None,
         )
 
     def _begin(self, context: Any) -> None:
@@ -200,6 +253,10 @@ class Both:
     def tokenize(self, structure: Any, **options: Any) -> Tokens:
         tokens: Tokens = self.call("tokenize", structure, **options)
         return tokens
+
+    def detokenize(self, tokens: Any, **options: Any) -> Decoded:
+        result: Decoded = self.call("detokenize", tokens, **options)
+        return result
 
     def model(self) -> ModelInfo:
         model: ModelInfo = self.call("model")

@@ -208,8 +208,12 @@ def test_info(server: "ScriptedServer") -> None:
     assert table.exit_code == 0
     assert "000007" in table.stdout
     assert "vocabulary mask" in table.stdout
+    assert "decoder chained" in table.stdout
     answer = json.loads(run("info", "--server", server.target, "--json").stdout)
     assert (answer["model"], answer["sizes"]["codes"], answer["limits"]["residues"]) == ("scripted", 4096, 10)
+    assert answer["decoder"]["width"] == 64
+    server.servicer.has_decoder = False
+    assert run("info", "--server", server.target).stdout.splitlines()[-1].split() == ["decoder", "none"]
 
 
 def test_health(server: "ScriptedServer", monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,7 +231,14 @@ def test_model(client: "Both") -> None:
     assert (model.encoder_digest, model.codebook_digest) == ("ab" * 32, "cd" * 32)
     assert vars(model.sizes) == {"width": 128, "heads": 16, "layers": 2, "out": 32, "codes": 4096}
     assert (model.vocabulary.mask, model.vocabulary.chainbreak) == (4096, 4100)
-    assert (model.limits.residues, model.limits.chains) == (10, 2)
+    assert (model.limits.residues, model.limits.chains, model.limits.detokenize_residues) == (10, 2, 5)
+    assert model.decoder is not None
+    assert vars(model.decoder) == {"digest": "ef" * 32, "width": 64, "heads": 4, "layers": 2, "chained": True}
+
+
+def test_a_model_without_a_decoder(client: "Both", server: "ScriptedServer") -> None:
+    server.servicer.has_decoder = False
+    assert client.model().decoder is None
 
 
 def test_health(client: "Both", server: "ScriptedServer") -> None:

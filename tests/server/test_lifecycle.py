@@ -67,6 +67,7 @@ def test_a_port_in_use_is_refused() -> None:
         (["--listen", "nowhere"], "HOST:PORT"),
         (["--max-batch-residues", "-1"], "max_batch_residues"),
         (["--max-queued-residues", "10"], "max_residues"),
+        (["--max-queued-detokenize-residues", "10"], "max_detokenize_residues"),
         (["--config", "/no/such/file.toml"], "no settings file"),
     ],
 )

@@ -130,12 +130,80 @@ class FieldViolation(_message.Message):
     description: str
     def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
+class DetokenizeRequest(_message.Message):
+    __slots__ = ("tokens", "chains", "model", "codebook_version", "options")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    chains: _containers.RepeatedCompositeFieldContainer[ChainLabels]
+    model: str
+    codebook_version: str
+    options: DetokenizeOptions
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., chains: _Optional[_Iterable[_Union[ChainLabels, _Mapping]]] = ..., model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., options: _Optional[_Union[DetokenizeOptions, _Mapping]] = ...) -> None: ...
+
+class ChainLabels(_message.Message):
+    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    INSERTION_CODES_FIELD_NUMBER: _ClassVar[int]
+    chain: str
+    sequence: str
+    residue_index: _containers.RepeatedScalarFieldContainer[int]
+    insertion_codes: str
+    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ...) -> None: ...
+
+class DetokenizeOptions(_message.Message):
+    __slots__ = ("omit_coordinates", "format", "pae")
+    OMIT_COORDINATES_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    PAE_FIELD_NUMBER: _ClassVar[int]
+    omit_coordinates: bool
+    format: StructureFormat
+    pae: bool
+    def __init__(self, omit_coordinates: _Optional[bool] = ..., format: _Optional[_Union[StructureFormat, str]] = ..., pae: _Optional[bool] = ...) -> None: ...
+
+class DetokenizeResponse(_message.Message):
+    __slots__ = ("model", "codebook_version", "chains", "ptm", "pae", "file")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    PTM_FIELD_NUMBER: _ClassVar[int]
+    PAE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    codebook_version: str
+    chains: _containers.RepeatedCompositeFieldContainer[DecodedChain]
+    ptm: float
+    pae: bytes
+    file: bytes
+    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[DecodedChain, _Mapping]]] = ..., ptm: _Optional[float] = ..., pae: _Optional[bytes] = ..., file: _Optional[bytes] = ...) -> None: ...
+
+class DecodedChain(_message.Message):
+    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "coordinates", "plddt")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    INSERTION_CODES_FIELD_NUMBER: _ClassVar[int]
+    COORDINATES_FIELD_NUMBER: _ClassVar[int]
+    PLDDT_FIELD_NUMBER: _ClassVar[int]
+    chain: str
+    sequence: str
+    residue_index: _containers.RepeatedScalarFieldContainer[int]
+    insertion_codes: str
+    coordinates: bytes
+    plddt: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., coordinates: _Optional[bytes] = ..., plddt: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class GetModelRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "encoder_digest", "codebook_version", "codebook_digest", "sizes", "vocabulary", "limits", "server_version")
+    __slots__ = ("model", "encoder_digest", "codebook_version", "codebook_digest", "sizes", "vocabulary", "limits", "server_version", "decoder")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +212,7 @@ class GetModelResponse(_message.Message):
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
     model: str
     encoder_digest: str
     codebook_version: str
@@ -152,7 +221,8 @@ class GetModelResponse(_message.Message):
     vocabulary: Vocabulary
     limits: RequestLimits
     server_version: str
-    def __init__(self, model: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., codebook_version: _Optional[str] = ..., codebook_digest: _Optional[str] = ..., sizes: _Optional[_Union[ModelSizes, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., limits: _Optional[_Union[RequestLimits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    decoder: DecoderInfo
+    def __init__(self, model: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., codebook_version: _Optional[str] = ..., codebook_digest: _Optional[str] = ..., sizes: _Optional[_Union[ModelSizes, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., limits: _Optional[_Union[RequestLimits, _Mapping]] = ..., server_version: _Optional[str] = ..., decoder: _Optional[_Union[DecoderInfo, _Mapping]] = ...) -> None: ...
 
 class ModelSizes(_message.Message):
     __slots__ = ("width", "heads", "layers", "out", "codes")
@@ -167,6 +237,20 @@ class ModelSizes(_message.Message):
     out: int
     codes: int
     def __init__(self, width: _Optional[int] = ..., heads: _Optional[int] = ..., layers: _Optional[int] = ..., out: _Optional[int] = ..., codes: _Optional[int] = ...) -> None: ...
+
+class DecoderInfo(_message.Message):
+    __slots__ = ("digest", "width", "heads", "layers", "chained")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    CHAINED_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    width: int
+    heads: int
+    layers: int
+    chained: bool
+    def __init__(self, digest: _Optional[str] = ..., width: _Optional[int] = ..., heads: _Optional[int] = ..., layers: _Optional[int] = ..., chained: _Optional[bool] = ...) -> None: ...
 
 class Vocabulary(_message.Message):
     __slots__ = ("codes", "mask", "eos", "bos", "pad", "chainbreak")
@@ -185,13 +269,15 @@ class Vocabulary(_message.Message):
     def __init__(self, codes: _Optional[int] = ..., mask: _Optional[int] = ..., eos: _Optional[int] = ..., bos: _Optional[int] = ..., pad: _Optional[int] = ..., chainbreak: _Optional[int] = ...) -> None: ...
 
 class RequestLimits(_message.Message):
-    __slots__ = ("residues", "chains", "unpacked_bytes", "message_bytes")
+    __slots__ = ("residues", "chains", "unpacked_bytes", "message_bytes", "detokenize_residues")
     RESIDUES_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
     UNPACKED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DETOKENIZE_RESIDUES_FIELD_NUMBER: _ClassVar[int]
     residues: int
     chains: int
     unpacked_bytes: int
     message_bytes: int
-    def __init__(self, residues: _Optional[int] = ..., chains: _Optional[int] = ..., unpacked_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ...) -> None: ...
+    detokenize_residues: int
+    def __init__(self, residues: _Optional[int] = ..., chains: _Optional[int] = ..., unpacked_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ..., detokenize_residues: _Optional[int] = ...) -> None: ...

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class TokenizerServiceStub:
-    """Turns protein backbones into structure tokens, one of the codebook's codes a residue.
+    """Turns protein backbones into structure tokens, one of the codebook's codes a residue, and tokens into backbones.
 
-    Errors, in all methods: INVALID_ARGUMENT for a structure or an option that cannot be taken, with
+    Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
     RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
     deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
@@ -50,6 +50,11 @@ class TokenizerServiceStub:
                 request_serializer=foldmint_dot_v1_dot_tokenizer__pb2.TokenizeStreamRequest.SerializeToString,
                 response_deserializer=foldmint_dot_v1_dot_tokenizer__pb2.TokenizeStreamResponse.FromString,
                 _registered_method=True)
+        self.Detokenize = channel.unary_unary(
+                '/foldmint.v1.TokenizerService/Detokenize',
+                request_serializer=foldmint_dot_v1_dot_tokenizer__pb2.DetokenizeRequest.SerializeToString,
+                response_deserializer=foldmint_dot_v1_dot_tokenizer__pb2.DetokenizeResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/foldmint.v1.TokenizerService/GetModel',
                 request_serializer=foldmint_dot_v1_dot_tokenizer__pb2.GetModelRequest.SerializeToString,
@@ -58,9 +63,9 @@ class TokenizerServiceStub:
 
 
 class TokenizerServiceServicer:
-    """Turns protein backbones into structure tokens, one of the codebook's codes a residue.
+    """Turns protein backbones into structure tokens, one of the codebook's codes a residue, and tokens into backbones.
 
-    Errors, in all methods: INVALID_ARGUMENT for a structure or an option that cannot be taken, with
+    Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
     RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
     deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
@@ -76,6 +81,14 @@ class TokenizerServiceServicer:
     def TokenizeStream(self, request_iterator, context):
         """Tokens of many structures over one call. Responses come as they are ready, in any order, matched to their
         requests by id; a request that fails yields a response with a failure, and the stream goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Detokenize(self, request, context):
+        """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
+        if the model has no decoder, or if the tokens are said to be of another model or codebook version than is served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +114,11 @@ def add_TokenizerServiceServicer_to_server(servicer, server):
                     request_deserializer=foldmint_dot_v1_dot_tokenizer__pb2.TokenizeStreamRequest.FromString,
                     response_serializer=foldmint_dot_v1_dot_tokenizer__pb2.TokenizeStreamResponse.SerializeToString,
             ),
+            'Detokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detokenize,
+                    request_deserializer=foldmint_dot_v1_dot_tokenizer__pb2.DetokenizeRequest.FromString,
+                    response_serializer=foldmint_dot_v1_dot_tokenizer__pb2.DetokenizeResponse.SerializeToString,
+            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=foldmint_dot_v1_dot_tokenizer__pb2.GetModelRequest.FromString,
@@ -115,9 +133,9 @@ def add_TokenizerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenizerService:
-    """Turns protein backbones into structure tokens, one of the codebook's codes a residue.
+    """Turns protein backbones into structure tokens, one of the codebook's codes a residue, and tokens into backbones.
 
-    Errors, in all methods: INVALID_ARGUMENT for a structure or an option that cannot be taken, with
+    Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
     RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
     deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
@@ -167,6 +185,33 @@ class TokenizerService:
             '/foldmint.v1.TokenizerService/TokenizeStream',
             foldmint_dot_v1_dot_tokenizer__pb2.TokenizeStreamRequest.SerializeToString,
             foldmint_dot_v1_dot_tokenizer__pb2.TokenizeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/foldmint.v1.TokenizerService/Detokenize',
+            foldmint_dot_v1_dot_tokenizer__pb2.DetokenizeRequest.SerializeToString,
+            foldmint_dot_v1_dot_tokenizer__pb2.DetokenizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,105 @@
+"""What the commands of `foldmint` share: how to reach a server, and what they exit with."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from foldmint_client.sync import Client
+
+INCOMPLETE = 1  # some input has no result
+NO_SERVER = 3  # no server answers, or it refuses or fails the whole call
+_BROKEN_PIPE = 141  # what shells report of a program ended by SIGPIPE
+
+Server = Annotated[str, typer.Option(metavar="HOST:PORT", envvar="FOLDMINT_SERVER", help="The server.")]
+UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS; implied by the other options of TLS.")]
+TlsCa = Annotated[
+    Path | None, typer.Option(envvar="FOLDMINT_TLS_CA", help="Certificates to trust (PEM), instead of the public ones.")
+]
+TlsCertificate = Annotated[
+    Path | None, typer.Option(envvar="FOLDMINT_TLS_CERTIFICATE", help="The caller's certificate (PEM), for mutual TLS.")
+]
+TlsKey = Annotated[Path | None, typer.Option(envvar="FOLDMINT_TLS_KEY", help="The caller's key (PEM).")]
+TokenFile = Annotated[
+    Path | None, typer.Option(envvar="FOLDMINT_TOKEN_FILE", help="File with a bearer token; needs TLS, or localhost.")
+]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait for an answer.")]
+Attempts = Annotated[int, typer.Option(min=1, max=5, help="Tries in all while no server answers.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")]
+
+LOCALHOST = "localhost:50051"
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say on one line what went wrong, and exit."""
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def connected(
+    server: str,
+    timeout: float,
+    attempts: int,
+    token_file: Path | None,
+    tls: bool,
+    tls_files: tuple[Path | None, Path | None, Path | None],
+) -> "Iterator[Client]":
+    """A client, and messages and exit codes instead of its errors."""
+    from foldmint_client.errors import (
+        DeadlineExceeded,
+        FoldmintError,
+        InvalidOptions,
+        MissingExtra,
+        Unavailable,
+        UnreadableInput,
+    )
+    from foldmint_client.options import Retry, Tls
+    from foldmint_client.sync import Client
+
+    try:
+        security = Tls(*tls_files) if tls or any(tls_files) else None
+        token = token_file.read_text().strip() if token_file else None
+        client = Client(server, timeout=timeout, tls=security, token=token, retry=Retry(attempts=attempts))
+    except (InvalidOptions, UnreadableInput) as error:
+        raise typer.BadParameter(str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        with client:
+            yield client
+    except (InvalidOptions, MissingExtra) as error:
+        raise typer.BadParameter(str(error)) from error
+    except Unavailable as error:
+        fail(
+            f"no server answers at {server}: {str(error).removeprefix('failed to connect to all addresses; ')}",
+            NO_SERVER,
+        )
+    except DeadlineExceeded as error:
+        fail(f"{server} does not answer: {error}", NO_SERVER)
+    except FoldmintError as error:
+        fail(f"{server}: {error}", NO_SERVER)
+
+
+@contextmanager
+def output_errors(output: Path | None) -> Iterator[None]:
+    """Messages and exit codes instead of errors of writing, to a file or standard output."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        # Whoever read has enough. The interpreter must find nothing to flush when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(_BROKEN_PIPE) from error
+    except OSError as error:
+        fail(f"cannot write {output or 'standard output'}: {error.strerror or error}", INCOMPLETE)
+
+
+def check_output_file(output: Path | None, option: str) -> None:
+    """Raise BadParameter if there can be no such file; None is standard output."""
+    if output is not None and (output.is_dir() or not output.resolve().parent.is_dir()):
+        raise typer.BadParameter(f"{output}: not a file in a folder that exists", param_hint=option)
