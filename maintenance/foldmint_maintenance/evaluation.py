@@ -1,19 +1,22 @@
-"""Evaluation of a model on a set of backbones: how its codes are used, and how much of the local shape they keep."""
+"""Evaluation of a model on a set of backbones: how its codes are used, how much of the local shape they keep, and how
+near its decoder comes to the truth.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_maintenance import fidelity
 from foldmint_maintenance.corpus import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.decoding import ChainFigures, Decoding, Reconstruction, Trace
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.store import Model
 
 # Residues prepared together: enough to fill batches, little enough that a set of any size fits.
@@ -21,20 +24,34 @@ _PART = 16_384
 _LETTERS = 128
 
 Watch = Callable[[int], None]
-"""Told how many residues have been encoded since it was last called."""
+"""Told how many residues have been encoded, or decoded, since it was last called."""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """batch: residues encoded at once. reference_residues: drawn from a reference set, by `seed`."""
+    """batch: residues encoded at once. reference_residues: drawn from a reference set, by `seed`. chains: how many of
+    the set are measured, drawn by `seed`; None for all. max_decode_residues: of the chains that are decoded.
+    """
 
     batch: int = 1024
     reference_residues: int = 400_000
     seed: int = 0
+    chains: int | None = None
+    max_decode_residues: int = 1024
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.reference_residues < 1:
             raise ValueError("batch and reference_residues must be positive")
+        if (self.chains is not None and self.chains < 1) or self.max_decode_residues < 1:
+            raise ValueError("chains and max_decode_residues must be positive")
+
+
+class Details(NamedTuple):
+    """What the figures were made of: hits of each code (codes,), decoded chains, and traces of a sample of them."""
+
+    counts: NDArray[np.int64]
+    chains: list[ChainFigures]
+    traces: list[Trace]
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,8 @@ class Evaluation:
 
     residues: those with a frame; the others have no code of their own. codes_used_ratio and perplexity are over these.
     The windows' RMSD, Å, after superposition, and the mutual information of code and DSSP letter, bits, are over the
-    residues that have four neighbors on each side. quantization_distance_mean: in the space of the code's vectors.
+    residues that have four neighbors on each side. backbone_rmsd_median, Å, lddt_ca_median and tm_score_median are over
+    the decoded chains. quantization_distance_mean: in the space of the code's vectors.
     """
 
     chains: int
@@ -56,14 +74,18 @@ class Evaluation:
     backbone_rmsd_median: float | None
     lddt_ca_median: float | None
     tm_score_median: float | None
+    reconstruction: Reconstruction | None
     quantization_distance_mean: float
     model: str
     codebook_version: str
     notes: tuple[str, ...]
+    details: Details | None = field(default=None, repr=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:
-        """For json.dumps."""
-        return asdict(self) | {"notes": list(self.notes)}
+        """For json.dumps: all but the details."""
+        figures = asdict(replace(self, details=None)) | {"notes": list(self.notes)}
+        del figures["details"]
+        return figures
 
 
 class Encoded(NamedTuple):
@@ -81,17 +103,18 @@ class Encoded(NamedTuple):
 def encoded(
     encoder: Encoder, embeddings: Tensor, data: PreparedSet, select: NDArray[np.integer], batch: int
 ) -> Iterator[Encoded]:
-    """The rows `select` of a set, a batch at a time, in float32. embeddings: (codes, out)."""
+    """The rows `select` of a set, a batch at a time, in float32, as the tokenizer encodes. embeddings: (codes, out).
+
+    Raises ModelError if a vector is not finite.
+    """
+    engine = Engine(encoder, embeddings.device)
     for start in range(0, len(select), batch):
         some = select[start : start + batch]
-        rows = data.rows(some)
-        with torch.inference_mode():
-            z = encoder(*(torch.from_numpy(part) for part in rows))
-            codes, distances = nearest_code(z, embeddings)
+        codes, distances = engine.quantize(engine.vectors(data.rows(some)), embeddings)
         windows = data.windows(some)
         yield Encoded(
-            codes.numpy(),
-            distances.numpy(),
+            codes,
+            distances,
             windows.positions,
             np.logical_and.reduce(windows.exists, 1),
             data.dssp[data.shape.queries[some]],
@@ -139,48 +162,91 @@ def evaluate(
     reference: Iterable[Record] | None = None,
     config: EvaluationConfig = EvaluationConfig(),
     watch: Watch | None = None,
+    watch_decoded: Watch | None = None,
 ) -> Evaluation:
-    """Encode every residue of the data and measure.
+    """Encode every residue of the data, decode the chains if the model has a decoder, and measure.
 
     The windows that the codes stand for are the model's own, means over its training set, or means over about
-    `reference_residues` of the reference. Raises InvalidSet if no residue of the data has a frame.
+    `reference_residues` of the reference. Raises InvalidSet if no residue of the data has a frame; ModelError if the
+    model computes what is not finite.
     """
-    encoder, embeddings = model.encoder, model.codebook.codebook.embeddings
+    embeddings = model.codebook.codebook.embeddings
+    frameless = Engine(model.encoder, embeddings.device).frameless_code(embeddings)
     notes: list[str] = []
+    if config.chains is not None:
+        data = _sampled(data, config.chains, config.seed, notes)
     table = _table(model, reference, config, watch, notes)
-    counts = np.zeros(len(embeddings), np.int64)
-    joint = np.zeros((len(embeddings), _LETTERS), np.int64)
-    rmsd: list[NDArray[np.float64]] = []
-    distance, chains = 0.0, 0
+    decoding = (
+        None
+        if model.decoder is None
+        else Decoding(StructureDetokenizer(model), config.max_decode_residues, config.seed, watch_decoded)
+    )
+    use = _Use(len(embeddings), table)
     for group in _groups(data):
         part = gathered(group)
-        chains += len(group)
-        for rows in encoded(encoder, embeddings, part, np.arange(len(part)), config.batch):
+        tokens = np.full(len(part.chain), frameless, np.int64)
+        done = 0
+        for rows in encoded(model.encoder, embeddings, part, np.arange(len(part)), config.batch):
+            use.add(rows)
+            tokens[part.shape.queries[done : done + len(rows.codes)]] = rows.codes
+            done += len(rows.codes)
             if watch is not None:
                 watch(len(rows.codes))
-            counts += np.bincount(rows.codes, minlength=len(counts))
-            distance += float(rows.distances.sum(dtype=np.float64))
-            lettered = rows.whole & (rows.letters > 0)
-            np.add.at(joint, (rows.codes[lettered], rows.letters[lettered]), 1)
-            if table is not None:
-                rmsd.append(fidelity.window_rmsd(table, rows.codes[rows.whole], rows.windows[rows.whole]))
-    residues = int(counts.sum())
+        use.chains += len(group)
+        if decoding is not None:
+            ends = np.cumsum([len(record.sequence) for record in group])[:-1]
+            exists = np.split(part.shape.frames.exists, ends)
+            for chain in zip(group, np.split(tokens, ends), exists, strict=True):
+                decoding.add(*chain)
+    residues = int(use.counts.sum())
     if residues == 0:
         raise InvalidSet("the set holds no residue with N, CA and C")
-    notes.append(f"{np.count_nonzero(counts)} of {len(counts)} codes are used, on {residues} residues with a frame")
+    used = np.count_nonzero(use.counts)
+    notes.append(f"{used} of {len(use.counts)} codes are used, on {residues} residues with a frame")
     return Evaluation(
-        chains=chains,
+        chains=use.chains,
         residues=residues,
-        codes_used_ratio=fidelity.used_ratio(counts),
-        perplexity=fidelity.perplexity(counts),
-        **_window_figures(rmsd, notes),
-        mutual_information_bits=_mutual_information(joint, notes),
-        **_reconstruction_figures(notes),
-        quantization_distance_mean=distance / residues,
+        codes_used_ratio=fidelity.used_ratio(use.counts),
+        perplexity=fidelity.perplexity(use.counts),
+        **_window_figures(use.rmsd, notes),
+        mutual_information_bits=_mutual_information(use.joint, notes),
+        **_reconstruction_figures(decoding, notes),
+        quantization_distance_mean=use.distance / residues,
         model=model.name,
         codebook_version=model.codebook.version,
         notes=tuple(notes),
+        details=Details(use.counts, decoding.chains if decoding else [], decoding.traces if decoding else []),
     )
+
+
+class _Use:
+    """Sums over encoded rows: hits (codes,), hits by code and letter, distances, and RMSD of windows, Å."""
+
+    def __init__(self, codes: int, table: NDArray[np.float32] | None) -> None:
+        self.chains = 0
+        self.counts = np.zeros(codes, np.int64)
+        self.joint = np.zeros((codes, _LETTERS), np.int64)
+        self.distance = 0.0
+        self.rmsd: list[NDArray[np.float64]] = []
+        self._table = table
+
+    def add(self, rows: Encoded) -> None:
+        self.counts += np.bincount(rows.codes, minlength=len(self.counts))
+        self.distance += float(rows.distances.sum(dtype=np.float64))
+        lettered = rows.whole & (rows.letters > 0)
+        np.add.at(self.joint, (rows.codes[lettered], rows.letters[lettered]), 1)
+        if self._table is not None:
+            self.rmsd.append(fidelity.window_rmsd(self._table, rows.codes[rows.whole], rows.windows[rows.whole]))
+
+
+def _sampled(data: Iterable[Record], chains: int, seed: int, notes: list[str]) -> list[Record]:
+    """So many chains, drawn at random, in the set's order; all if there are no more."""
+    everything = list(data)
+    if len(everything) <= chains:
+        return everything
+    notes.append(f"a sample of {chains} of {len(everything)} chains, drawn by the seed {seed}")
+    drawn = np.random.default_rng(seed).choice(len(everything), chains, replace=False)
+    return [everything[index] for index in np.sort(drawn)]
 
 
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -219,7 +285,7 @@ def _table(
     )
 
 
-def _window_figures(rmsd: list[NDArray[np.float64]], notes: list[str]) -> dict[str, float | None]:
+def _window_figures(rmsd: list[NDArray[np.float64]], notes: list[str]) -> dict[str, Any]:
     pooled = np.concatenate(rmsd) if rmsd else np.zeros(0)
     if rmsd:
         notes.append(f"{len(pooled)} residues have four neighbors on each side")
@@ -237,6 +303,15 @@ def _mutual_information(joint: NDArray[np.int64], notes: list[str]) -> float | N
     return fidelity.mutual_information(joint)
 
 
-def _reconstruction_figures(notes: list[str]) -> dict[str, None]:
-    notes.append("no reconstruction figures: the model has no decoder")
-    return {"backbone_rmsd_median": None, "lddt_ca_median": None, "tm_score_median": None}
+def _reconstruction_figures(decoding: Decoding | None, notes: list[str]) -> dict[str, Any]:
+    if decoding is None:
+        notes.append("no reconstruction figures: the model has no decoder")
+        return dict.fromkeys(("backbone_rmsd_median", "lddt_ca_median", "tm_score_median", "reconstruction"))
+    notes.extend(decoding.notes())
+    figures = decoding.figures()
+    return {
+        "backbone_rmsd_median": figures.all.backbone_rmsd.median,
+        "lddt_ca_median": figures.all.lddt_ca.median,
+        "tm_score_median": figures.all.tm_score.median,
+        "reconstruction": figures,
+    }

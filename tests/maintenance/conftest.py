@@ -13,6 +13,7 @@ from foldmint_maintenance import training
 from foldmint_maintenance.corpus import PreparedSet, Record, prepared, write_parquet
 from foldmint_maintenance.training import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.store import Model, create_store
 
@@ -144,6 +145,15 @@ def codebook(encoder: Encoder, data: PreparedSet, sizes: ModelConfig) -> Codeboo
 def model(encoder: Encoder, codebook: Codebook, tmp_path: Path) -> Model:
     """A model without windows."""
     return create_store(tmp_path / "a-model", name="tiny", encoder=encoder, codebook=codebook, about={})
+
+
+@pytest.fixture
+def decoding_model(encoder: Encoder, codebook: Codebook, tmp_path: Path) -> Model:
+    """The same, with a small decoder whose weights are random."""
+    torch.manual_seed(0)
+    decoder = Decoder(DecoderConfig(64, 4, 2, chained=True))
+    path = tmp_path / "a-decoding-model"
+    return create_store(path, name="tiny", encoder=encoder, codebook=codebook, decoder=decoder, about={})
 
 
 @pytest.fixture

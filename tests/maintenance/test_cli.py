@@ -69,7 +69,7 @@ def test_train_then_evaluate(parquet: Path, tmp_path: Path, quick: TrainConfig) 
     figures = json.loads(report.read_text())
     assert list(figures) == [
         *("chains", "residues", "codes_used_ratio", "perplexity", "window_rmsd_mean", "window_rmsd_median"),
-        *("mutual_information_bits", "backbone_rmsd_median", "lddt_ca_median", "tm_score_median"),
+        *("mutual_information_bits", "backbone_rmsd_median", "lddt_ca_median", "tm_score_median", "reconstruction"),
         *("quantization_distance_mean", "model", "codebook_version", "notes"),
     ]
     assert figures["model"] == "mine"
@@ -87,6 +87,34 @@ def test_a_reference_changes_the_windows(model: Model, parquet: Path, tmp_path: 
     assert json.loads(report.read_text())["window_rmsd_mean"] is None
     _run("evaluate", "--model", tmp_path / "a-model", "--data", parquet, "--reference", parquet, "--json", report)
     assert json.loads(report.read_text())["window_rmsd_mean"] > 0
+
+
+def test_a_model_with_a_decoder_is_judged_by_what_it_decodes(
+    decoding_model: Model, parquet: Path, tmp_path: Path
+) -> None:
+    report, page = tmp_path / "new" / "report.json", tmp_path / "new" / "pages" / "page.html"
+    status, out, _ = _run(
+        *("evaluate", "--model", tmp_path / "a-decoding-model", "--data", parquet, "--json", report, "--page", page),
+        *("--chains", "5", "--max-decode-residues", "50", "--seed", "1"),
+    )
+    assert status == 0
+    figures = json.loads(report.read_text())
+    assert (figures["chains"], figures["reconstruction"]["all"]["chains"]) == (5, 4)
+    assert figures["reconstruction"]["chains_left_out"] == 1
+    median = figures["reconstruction"]["buckets"][0]["backbone_rmsd"]["median"]
+    assert figures["backbone_rmsd_median"] == median
+    assert f"{median:.3g}" in out
+    assert "a sample of 5 of 6 chains, drawn by the seed 1" in out
+    told = figures["reconstruction"]["confidence"]
+    said = f"{told['plddt_correlation']:.2f}, bias {told['plddt_bias']:+.3f}"
+    assert f"pLDDT against lDDT-CA, by residue: correlation {said}; pTM" in " ".join(out.split())
+    assert page.read_text(encoding="utf-8").count("<svg") == 6
+
+
+def test_a_page_that_cannot_be_written_is_told_before_the_work(parquet: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    status, out, err = _run("evaluate", "--data", parquet, "--page", tmp_path / "file" / "page.html")
+    assert (status, out, err.startswith("error: ")) == (1, "", True)
 
 
 def test_an_interrupted_training_says_so_and_exits_with_130(
@@ -155,6 +183,8 @@ def test_faults_are_one_message_and_exit_code_1(
         ["train", "--data", "x", "--out", "o", "--width", "0"],
         ["train", "--data", "x", "--out", "o", "--checkpoint-every", "0"],
         ["evaluate", "--data", "x", "--threads", "0"],
+        ["evaluate", "--data", "x", "--chains", "0"],
+        ["evaluate", "--data", "x", "--max-decode-residues", "0"],
         ["repair"],
     ],
 )

@@ -1,5 +1,6 @@
 """Evaluation of a model, against the same figures put together by hand from one pass."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance import evaluation, fidelity
+from foldmint_maintenance import evaluation, fidelity, reconstruction
 from foldmint_maintenance.corpus import PreparedSet, Record
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.evaluation import EvaluationConfig, evaluate, windows_of_codes
+from foldmint_tokenizer.backbone import Backbone
 from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.store import Model, create_store
+from foldmint_tokenizer.tokenizer import StructureTokenizer
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def test_without_windows_letters_and_decoder_the_figures_are_null_with_reasons(
     model: Model, records: list[Record]
 ) -> None:
     result = evaluate(model, [replace(record, dssp=None) for record in records])
-    json = result.as_json()
+    figures = result.as_json()
     for name in (
         "window_rmsd_mean",
         "window_rmsd_median",
@@ -76,9 +80,10 @@ def test_without_windows_letters_and_decoder_the_figures_are_null_with_reasons(
         "backbone_rmsd_median",
         "lddt_ca_median",
         "tm_score_median",
+        "reconstruction",
     ):
-        assert json[name] is None
-    notes = " ".join(json["notes"])
+        assert figures[name] is None
+    notes = " ".join(figures["notes"])
     assert "no window RMSD" in notes
     assert "no DSSP letters" in notes
     assert "no decoder" in notes
@@ -124,3 +129,89 @@ def test_residues_without_a_frame_are_no_hits(model: Model, records: list[Record
     assert (result.chains, result.residues) == (2, 26)
     with pytest.raises(InvalidSet, match="no residue"):
         evaluate(model, [empty])
+
+
+def test_the_reconstruction_is_that_of_the_tokenizer_and_detokenizer_that_users_have(
+    decoding_model: Model, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_PART", 70)  # several parts
+    tokenizer, detokenizer = StructureTokenizer(decoding_model), StructureDetokenizer(decoding_model)
+    rmsd, tm, lddt, each, plddt, ptm = [], [], [], [], [], []
+    for record in records:
+        (chain,) = tokenizer.tokenize(Backbone("A", record.sequence, record.residue_index, record.coordinates))
+        decoded = detokenizer.detokenize(chain.tokens)
+        truth, guess = record.coordinates[chain.has_frame], decoded.chains[0].coordinates[chain.has_frame]
+        rmsd.append(reconstruction.backbone_rmsd(truth, guess))
+        tm.append(reconstruction.tm_score(truth[:, 1], guess[:, 1]))
+        scores = reconstruction.lddt_ca(truth[:, 1], guess[:, 1])
+        lddt.append(scores.chain)
+        each.append(scores.residues)
+        plddt.append(decoded.chains[0].plddt[chain.has_frame])
+        ptm.append(decoded.ptm)
+    encoded: list[int] = []
+    lengths: list[int] = []
+    result = evaluate(decoding_model, records, None, EvaluationConfig(batch=32), encoded.append, lengths.append)
+
+    assert result.backbone_rmsd_median == pytest.approx(np.median(rmsd), rel=1e-5)
+    assert result.tm_score_median == pytest.approx(np.median(tm), rel=1e-5)
+    assert result.lddt_ca_median == pytest.approx(np.median(lddt), rel=1e-5)
+    assert result.reconstruction is not None
+    assert result.reconstruction.buckets[0].backbone_rmsd.lower_quartile == pytest.approx(
+        np.quantile(rmsd, 0.25), rel=1e-5
+    )
+    confidence = result.reconstruction.confidence
+    assert confidence.plddt_correlation == pytest.approx(
+        np.corrcoef(np.concatenate(plddt), np.concatenate(each))[0, 1], abs=1e-5
+    )
+    assert confidence.ptm_correlation == pytest.approx(np.corrcoef(ptm, tm)[0, 1], abs=1e-4)
+    assert sum(encoded) == result.residues
+    assert lengths == [len(record.sequence) for record in records]
+
+
+def test_all_figures_of_a_model_with_a_decoder_are_finite(decoding_model: Model, records: list[Record]) -> None:
+    figures = evaluate(decoding_model, records, records).as_json()
+    assert "details" not in figures
+    part = figures["reconstruction"]
+    assert list(part) == ["chains_left_out", "all", "up_to_256", "buckets", "confidence"]
+    assert [bucket["up_to"] for bucket in part["buckets"]] == [64, 128, 256, 512, 1024, None]
+    numbers = [
+        *(figures[name] for name in ("backbone_rmsd_median", "lddt_ca_median", "tm_score_median")),
+        *(
+            part[chains][measure][quartile]
+            for chains in ("all", "up_to_256")
+            for measure in ("backbone_rmsd", "tm_score", "lddt_ca")
+            for quartile in ("lower_quartile", "median", "upper_quartile")
+        ),
+        *part["confidence"].values(),
+    ]
+    assert np.isfinite(numbers).all()
+    assert part["buckets"][1]["backbone_rmsd"] == dict.fromkeys(("lower_quartile", "median", "upper_quartile"))
+    json.dumps(figures, allow_nan=False)
+
+
+def test_long_chains_are_encoded_but_not_decoded(decoding_model: Model, records: list[Record]) -> None:
+    result = evaluate(decoding_model, records, config=EvaluationConfig(max_decode_residues=40))
+    assert result.chains == 6
+    assert result.reconstruction is not None
+    assert result.reconstruction.all.chains == 3
+    assert "not decoded: 3 chains of more than 40 residues" in result.notes
+
+
+def test_a_sample_of_chains_is_drawn_by_the_seed(model: Model, records: list[Record]) -> None:
+    def measured(seed: int, chains: int = 3) -> evaluation.Evaluation:
+        return evaluate(model, records, config=EvaluationConfig(chains=chains, seed=seed))
+
+    first = measured(0)
+    assert first == measured(0)
+    assert first.chains == 3
+    assert "a sample of 3 of 6 chains, drawn by the seed 0" in first.notes
+    assert len({measured(seed).residues for seed in range(6)}) > 1
+    everything = measured(0, 6)
+    assert everything.chains == 6
+    assert "sample" not in " ".join(everything.notes)
+
+
+@pytest.mark.parametrize("wrong", [{"chains": 0}, {"max_decode_residues": 0}, {"batch": 0}, {"reference_residues": 0}])
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        EvaluationConfig(**wrong)
