@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from foldmint_client import AsyncClient, Backbone, Client, InvalidStructure
+from foldmint_client import AsyncClient, Backbone, Client, FailedPrecondition, InvalidStructure
 from foldmint_client.results import Tokens
 from foldmint_maintenance.corpus import Record
-from foldmint_tokenizer import StructureTokenizer, backbone
+from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone, read_backbones
 from support import ROOT, RunningServer
 
 ENVIRONMENT = {
@@ -20,9 +21,10 @@ ENVIRONMENT = {
 }
 
 
-def foldmint(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def foldmint(*arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "foldmint_client", *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -89,6 +91,78 @@ async def test_the_asyncio_twin(server: RunningServer, data: Path) -> None:
     assert isinstance(first, Tokens)
     assert isinstance(second, Tokens)
     assert first.chains[0].tokens.tolist() == second.chains[0].tokens.tolist()
+
+
+@pytest.mark.parametrize("special_tokens", [False, True])
+@pytest.mark.parametrize("name", ["1a8o.cif", "2beg.cif.gz"])
+def test_there_and_back(
+    decoding_server: RunningServer, decoding_store: Path, data: Path, name: str, special_tokens: bool
+) -> None:
+    with Client(decoding_server.address) as client:
+        tokens = client.tokenize(data / name, complex=True, special_tokens=special_tokens)
+        decoded = client.detokenize(tokens, format="pdb", pae=True)
+        alone = client.detokenize(tokens.chains[0])
+    detokenizer = StructureDetokenizer.load(decoding_store)
+    plain = StructureTokenizer.load(decoding_store).tokenize(data / name, complex=True)
+    ids = [token for chain in plain for token in (4100, *chain.tokens.tolist())][1:]
+    expected = detokenizer.detokenize(ids, pae=True)
+    for own, chain, was in zip(decoded.chains, expected.chains, plain, strict=True):
+        np.testing.assert_allclose(own.coordinates, chain.coordinates, atol=1e-4)
+        np.testing.assert_allclose(own.plddt, chain.plddt, atol=1e-5)
+        assert (own.chain, own.sequence) == (was.chain, was.sequence)
+        assert own.residue_index.tolist() == was.residue_index.tolist()
+    assert decoded.ptm == pytest.approx(expected.ptm, abs=1e-5)
+    assert decoded.pae is not None
+    assert expected.pae is not None
+    np.testing.assert_allclose(decoded.pae, expected.pae, atol=1e-3)
+    assert decoded.file is not None
+    for backbone_read, own in zip(read_backbones(decoded.file), decoded.chains, strict=True):
+        np.testing.assert_allclose(backbone_read.coordinates, own.coordinates, atol=1e-3)
+    first = detokenizer.detokenize(plain[0].tokens)
+    np.testing.assert_allclose(alone.chains[0].coordinates, first.chains[0].coordinates, atol=1e-4)
+
+
+async def test_there_and_back_with_asyncio(decoding_server: RunningServer, data: Path) -> None:
+    async with AsyncClient(decoding_server.address) as client:
+        decoded = await client.detokenize(await client.tokenize(data / "2beg.cif.gz", special_tokens=True))
+    assert [(chain.chain, len(chain)) for chain in decoded.chains] == [(name, 26) for name in "ABCDE"]
+    with Client(decoding_server.address) as client:
+        with pytest.raises(InvalidStructure) as caught:
+            client.detokenize([1, 2, 4096])
+        with pytest.raises(FailedPrecondition, match="codebook version '000002'"):
+            client.detokenize([1, 2], codebook_version="000002")
+    assert str(caught.value) == "tokens[2]: 4096 (MASK) stands among the residues"
+    assert caught.value.violations[0].field == "tokens[2]"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "npz"])
+def test_from_the_output_of_tokenize_to_files(
+    decoding_server: RunningServer, data: Path, tmp_path: Path, form: str
+) -> None:
+    paths = [data / name for name in ("1a8o.pdb", "2beg.cif.gz", "1gbt.cif.gz")]
+    at = ("--server", decoding_server.address)
+    tokens = str(tmp_path / "tokens")
+    assert foldmint("tokenize", *at, "--format", form, "-o", tokens, *map(str, paths)).returncode == 0
+    finished = foldmint("detokenize", *at, "--out", str(tmp_path / "out"), tokens)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1a8o.pdb", "1gbt.pdb", "2beg.pdb"]
+    for path in paths:
+        decoded = read_backbones(tmp_path / "out" / f"{path.name.partition('.')[0]}.pdb")
+        for own, was in zip(decoded, read_backbones(path), strict=True):
+            assert own.chain == was.chain
+            assert own.sequence == ("X" * len(was) if form == "npz" else was.sequence)
+            assert own.residue_index.tolist() == was.residue_index.tolist()
+
+
+def test_from_tokenize_to_detokenize_through_a_pipe(decoding_server: RunningServer, data: Path) -> None:
+    at = ("--server", decoding_server.address)
+    tokens = foldmint("tokenize", *at, str(data / "1a8o.pdb"))
+    finished = foldmint("detokenize", *at, "--format", "mmcif", "-", stdin=tokens.stdout)
+    assert finished.returncode == 0, finished.stderr
+    assert len(read_backbones(finished.stdout.encode())[0]) == 70
+    bad = foldmint("detokenize", *at, "-", stdin="1 2 4096")
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr.splitlines()[0] == "-:1: tokens[2]: 4096 (MASK) stands among the residues"
 
 
 def test_the_demo() -> None:

@@ -122,6 +122,7 @@ class PreparedSet:
 
     ids: of the chains. chain: (residues,), which chain a residue is of. backbone: (residues, 3, 3), Å.
     shape: frames and neighbors of all chains, one after another. dssp: (residues,) letters, 0 where not known.
+    sequence: (residues,) letters of the amino acids.
     """
 
     ids: list[str]
@@ -129,6 +130,7 @@ class PreparedSet:
     backbone: NDArray[np.float32]
     shape: Geometry
     dssp: NDArray[np.uint8]
+    sequence: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.shape.queries)
@@ -161,10 +163,12 @@ def gathered(records: Iterable[Record]) -> PreparedSet:
     shapes: list[Geometry] = []
     backbones: list[NDArray[np.float32]] = []
     letters: list[NDArray[np.uint8]] = []
+    sequences: list[NDArray[np.uint8]] = []
     for record in records:
         ids.append(record.id)
         shapes.append(geometry(record.coordinates, record.residue_index))
         backbones.append(record.coordinates)
+        sequences.append(np.frombuffer(record.sequence.encode("ascii", "replace"), np.uint8))
         letters.append(
             np.zeros(len(record.sequence), np.uint8)
             if record.dssp is None
@@ -174,4 +178,6 @@ def gathered(records: Iterable[Record]) -> PreparedSet:
         raise InvalidSet("the set holds no chain")
     lengths = [len(b) for b in backbones]
     chain = np.repeat(np.arange(len(ids), dtype=np.int32), lengths)
-    return PreparedSet(ids, chain, np.concatenate(backbones), joined(shapes), np.concatenate(letters))
+    return PreparedSet(
+        ids, chain, np.concatenate(backbones), joined(shapes), np.concatenate(letters), np.concatenate(sequences)
+    )

@@ -1,0 +1,300 @@
+"""Training on whole chains: encoder, codebook and decoder together, or the decoder alone on a frozen codebook.
+
+The two stages of the ESM3 paper (appendix A.1.7). In the joint stage the decoder reads the codes' vectors, through a
+linear map, so that gradients reach the encoder; the map then becomes the decoder's embedding of token ids. In the
+decoder stage tokens are computed once, and the decoder alone is trained, its confidence too.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foldmint_maintenance import codes_training, decoder_start
+from foldmint_maintenance import structure_losses as losses
+from foldmint_maintenance.chain_batches import AMINO_ACIDS, ChainBatch, ChainBatches
+from foldmint_maintenance.corpus import PreparedSet
+from foldmint_maintenance.group import ALONE, Group
+from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.decoder import (
+    BINNED_LOGITS,
+    PAE_LOGITS,
+    Decoder,
+    Rigids,
+    backbone_atoms,
+)
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.vocabulary import BOS, EOS
+
+Stage = Literal["joint", "decoder"]
+_FIT_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each loss counts; zero leaves it out.
+
+    step, reach: along the chain. distance, direction, binned, inverse_folding: of the ESM3 paper. reach, distance and
+    direction begin at `coarse_from`, when the chain has its local shape. confidence: of lDDT and aligned error.
+    commitment: in the joint stage.
+    """
+
+    step: float = 30.0
+    reach: float = 1.0
+    distance: float = 0.1
+    direction: float = 0.1
+    binned: float = 0.0
+    inverse_folding: float = 0.0
+    confidence: float = 0.5
+    commitment: float = 0.25
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """How to train on chains.
+
+    steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues. head_steps: first of all, of
+    the head on the embeddings alone (decoder stage, chained). coarse_from: share of the steps after which losses across
+    the chain count; confidence_from: the same of confidence, which is trained on what the decoder by then does.
+    pair_rows: residues a step whose pairs with all others are compared. learning_rate: the peak, after `warmup` steps;
+    then a cosine to zero. decay, dead_share: of the codebook, as in `TrainConfig`. estimator: how
+    gradients pass the quantization (`straight_through`, or `rotation`, Fifty et al. 2024, arXiv 2410.06424).
+    """
+
+    stage: Stage = "decoder"
+    steps: int = 10_000
+    batch: int = 1024
+    crop: int = 256
+    head_steps: int = 1000
+    coarse_from: float = 0.4
+    confidence_from: float = 0.85
+    pair_rows: int = 32
+    learning_rate: float = 2e-3
+    warmup: int = 50
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    decay: float = 0.99
+    dead_share: float = 0.1
+    estimator: codes_training.Estimator = "straight_through"
+    weights: LossWeights = LossWeights()
+    bf16: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stage not in ("joint", "decoder"):
+            raise ValueError(f"stage is joint or decoder, not {self.stage!r}")
+        if min(self.steps, self.batch, self.crop, self.pair_rows) < 1 or self.crop < 2:
+            raise ValueError("steps, batch and pair_rows must be positive, and crop at least 2")
+        shares = (self.coarse_from, self.confidence_from)
+        if self.learning_rate <= 0 or not 0 < self.decay < 1 or not 0 <= min(shares) <= max(shares) <= 1:
+            raise ValueError("learning_rate must be positive, decay and the shares between 0 and 1")
+
+
+class ChainProgress(NamedTuple):
+    """What a step tells: losses as they are before they are weighed, by name; those left out are 0."""
+
+    step: int
+    loss: float
+    step_loss: float
+    reach: float
+    distance: float
+    direction: float
+    binned: float
+    inverse_folding: float
+    confidence: float
+    commitment: float
+    perplexity: float
+    replaced: int
+
+
+class ChainTrainer:
+    """A step at a time. Batch and noise of a step depend on seed and step number alone, as in `Trainer`.
+
+    tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch.
+    """
+
+    def __init__(
+        self,
+        config: ChainConfig,
+        data: PreparedSet,
+        encoder: Encoder,
+        codebook: Codebook,
+        decoder: Decoder,
+        tokens: NDArray[np.int64] | None = None,
+        group: Group = ALONE,
+        *,
+        fresh: bool = True,
+    ) -> None:
+        if (tokens is None) != (config.stage == "joint"):
+            raise ValueError("the decoder stage needs the data's tokens, and the joint stage computes them")
+        torch.manual_seed(config.seed)
+        self.config, self.group, self.step = config, group, 0
+        self.data, self.data_digest = data, data.digest()
+        self.encoder, self.codebook, self.decoder = encoder, codebook, decoder
+        self.lift = nn.Linear(codebook.embeddings.shape[1], decoder.config.width)
+        self.inverse = nn.Linear(decoder.config.width, len(AMINO_ACIDS))
+        self._batches = ChainBatches(data, tokens, config.batch, config.crop, config.pair_rows, config.seed, group)
+        self._quantizer = codes_training.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
+        if fresh:
+            start = torch.Generator().manual_seed(config.seed)
+            decoder_start.start(decoder, codebook.embeddings, self._batches.mean_step(), start)
+            if config.stage == "joint":
+                self._fit_lift()
+        self._head_fitted = not (fresh and config.stage == "decoder" and decoder.config.chained)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self._parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+                {"params": [p for p in self._parameters() if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.98),
+            lr=config.learning_rate,
+        )
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by the names that a checkpoint gives it."""
+        own: dict[str, nn.Module] = {"decoder": self.decoder, "inverse": self.inverse}
+        return own | ({"encoder": self.encoder, "lift": self.lift} if self.config.stage == "joint" else {})
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        for module in self.modules.values():
+            yield from module.parameters()
+
+    def run(self, watch: Callable[[ChainProgress], None]) -> None:
+        """Train from the present step to the last, telling each step to `watch`."""
+        if self.step == 0 and not self._head_fitted:
+            self._fit_head()
+        steps = range(self.step, self.config.steps)
+        if not steps:
+            return
+        with ThreadPoolExecutor(1, "batches") as pool:
+            following = pool.submit(self._batches.batch, steps.start)
+            for step in steps:
+                batch = following.result()
+                following = pool.submit(self._batches.batch, step + 1)
+                watch(self._train(step, batch))
+
+    def finish(self) -> None:
+        """Leave in the decoder's embedding what it read of the codes, after a joint stage."""
+        if self.config.stage == "joint":
+            with torch.no_grad():
+                self.decoder.embed.weight[: len(self.codebook.N)] = self.lift(self.codebook.embeddings)
+
+    def _fit_lift(self) -> None:
+        """Let the linear map give what the decoder's embedding of the codes says now, as nearly as it can."""
+        codes = self.codebook.embeddings
+        inputs = torch.cat([codes, torch.ones(len(codes), 1)], 1).double()
+        wanted = self.decoder.embed.weight[: len(codes)].double()
+        ridge = 1e-6 * inputs.square().sum() * torch.eye(inputs.shape[1], dtype=torch.float64)
+        with torch.no_grad():
+            solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ wanted).float()
+            self.lift.weight.copy_(solution[:-1].T)
+            self.lift.bias.copy_(solution[-1])
+
+    def _fit_head(self) -> None:
+        """Let the head say from each token alone how the chain goes on: fast, and what the blocks begin from."""
+        decoder, config = self.decoder, self.config
+        head = [decoder.embed.weight, decoder.decoder_stack.norm.weight, *decoder.affine_output_projection.parameters()]
+        optimizer = torch.optim.AdamW(head, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+        for step in range(config.head_steps):
+            optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + cos(pi * step / config.head_steps))
+            tokens, made = self._batches.steps(step, _FIT_BATCH)
+            states = decoder.decoder_stack.norm(decoder.embed(tokens))
+            moves: Rigids = decoder.affine_output_projection(states)
+            turned = (moves.rotation - made.rotation).square().sum((-1, -2))
+            moved = (moves.origin - made.origin).square().sum(-1)
+            error = ((turned + 1e-3).sqrt() + 0.3 * (moved + 1e-3).sqrt()).sum()
+            optimizer.zero_grad(set_to_none=True)
+            self.group.mean(error, torch.tensor(float(len(tokens)))).backward()  # type: ignore[no-untyped-call]
+            self.group.average_gradients(head)
+            optimizer.step()
+        self._head_fitted = True
+
+    def _rate(self, step: int) -> float:
+        config = self.config
+        if step < config.warmup:
+            return config.learning_rate * (step + 1) / config.warmup
+        return config.learning_rate * 0.5 * (1 + cos(pi * (step - config.warmup) / (config.steps - config.warmup)))
+
+    def _train(self, step: int, batch: ChainBatch) -> ChainProgress:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        read, commitment, replaced = self._read(step, batch)
+        parts = {"commitment": commitment} | self._losses(step, batch, read)
+        weights = vars(self.config.weights) | {"step_loss": self.config.weights.step}
+        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        everything = list(self._parameters())
+        self.group.average_gradients(everything)
+        nn.utils.clip_grad_norm_(everything, self.config.clip)
+        self.optimizer.step()
+        self.step = step + 1
+        names = list(parts)
+        told = self.group.summed(torch.stack([loss.detach(), *(parts[n].detach() for n in names)])) / self.group.size
+        figures = dict(zip(["loss", *names], told.tolist(), strict=True))
+        nothing = dict.fromkeys(ChainProgress._fields, 0.0)
+        return ChainProgress(
+            **nothing
+            | figures
+            | {"step": self.step, "perplexity": codes_training.perplexity(self.codebook.N), "replaced": replaced}
+        )
+
+    def _read(self, step: int, batch: ChainBatch) -> tuple[Tensor, Tensor, int]:
+        """What the decoder reads (n, length + 2, width), the commitment loss, and codes replaced."""
+        ends = self.decoder.embed(torch.tensor([[BOS, EOS]])).expand(len(batch.chains.atoms), -1, -1)
+        if batch.rows is None:
+            inner, commitment, replaced = self.decoder.embed(batch.tokens), ends.new_zeros(()), 0
+        else:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+                z = self.encoder(*batch.rows)
+            done = self._quantizer.quantize(z.float(), self.codebook, step, self.group)
+            self.codebook = done.codebook
+            # Residues without a frame share a code, whatever it is now.
+            frameless, _ = nearest_code(self.encoder.without_frame().detach()[None], self.codebook.embeddings)
+            vectors = self.codebook.embeddings[frameless].expand(*batch.tokens.shape, -1).clone()
+            vectors[batch.chains.exists] = done.vectors
+            inner, commitment, replaced = self.lift(vectors), done.commitment, done.replaced
+        return torch.cat([ends[:, :1], inner, ends[:, 1:]], 1), commitment, replaced
+
+    def _losses(self, step: int, batch: ChainBatch, read: Tensor) -> dict[str, Tensor]:
+        """Losses by name, each a mean over the batch of all processes; those that weigh nothing are left out."""
+        config, weights, chains, decoder = self.config, self.config.weights, batch.chains, self.decoder
+        mean = self.group.mean
+        coarse = step >= config.coarse_from * config.steps
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+            states = decoder.states(read)
+        whole = decoder.rigids(states)
+        states, guess = states[:, 1:-1].float(), Rigids(whole.rotation[:, 1:-1], whole.origin[:, 1:-1])
+        truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
+        found: dict[str, Tensor] = {}
+        if weights.step:
+            found["step_loss"] = mean(*losses.step_loss(guess, truth, chains))
+        if weights.reach and coarse:
+            found["reach"] = mean(*losses.reach_loss(guess, truth, chains))
+        if weights.distance and coarse:
+            found["distance"] = mean(*losses.distance_loss(atoms, chains, batch.pair_rows))
+        if weights.direction and coarse:
+            found["direction"] = mean(*losses.direction_loss(atoms, chains, batch.pair_rows))
+        if weights.binned:
+            logits = decoder.pairwise_classification_head(states, batch.pair_rows, BINNED_LOGITS)
+            found["binned"] = mean(*losses.binned_loss(logits, chains, batch.pair_rows))
+        if weights.inverse_folding:
+            known = (batch.letters >= 0) & chains.exists
+            apart = F.cross_entropy(self.inverse(states)[known], batch.letters[known], reduction="sum")
+            found["inverse_folding"] = mean(apart, known.sum().float())
+        if weights.confidence and step >= config.confidence_from * config.steps:
+            # What is expected of a structure is no reason to change it.
+            still = states.detach()
+            errors = decoder.pairwise_classification_head(still, batch.pair_rows, PAE_LOGITS)
+            found["confidence"] = mean(*losses.plddt_loss(decoder.plddt_head(still), atoms, chains)) + mean(
+                *losses.pae_loss(errors, guess, truth, chains, batch.pair_rows)
+            )
+        return found

@@ -1,0 +1,105 @@
+"""The processes that train together: one alone, or as many as torchrun started.
+
+Every process sees its share of a batch. Sums go over all of them, so that all compute the same step; what is drawn at
+random is drawn by rank 0 and sent to the others.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Group:
+    """One process alone. rank: which of `size` processes this is."""
+
+    rank = 0
+    size = 1
+
+    def part(self, count: int) -> slice:
+        """The share of `count` items that is this process's. Raises ValueError if they do not divide evenly."""
+        share, rest = divmod(count, self.size)
+        if rest:
+            raise ValueError(f"{count} items do not divide evenly among {self.size} processes")
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return value
+
+    def mean(self, total: Tensor, weight: Tensor) -> Tensor:
+        """total / weight over all processes, as a share of a loss.
+
+        Its value is this process's part times `size`: the mean of all processes' gradients is the gradient of the
+        mean over the whole batch, however unevenly what counts is spread.
+        """
+        return total * self.size / self.summed(weight.detach()).clamp_min(1e-6)
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Put the mean over all processes into every gradient."""
+
+    def joined(self, rows: Tensor) -> Tensor:
+        """The rows of all processes one after another; each has as many."""
+        return rows
+
+    def from_first(self, value: Tensor) -> Tensor:
+        """The value of rank 0."""
+        return value
+
+
+ALONE = Group()
+
+
+class DistributedGroup(Group):
+    """The processes of the initialized default group of torch.distributed."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Put the mean over all processes into every gradient, in one exchange."""
+        owned = [p for p in parameters if p.requires_grad]
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in owned]
+        if not parts:
+            return
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for parameter, part in zip(owned, torch.split(flat, [p.numel() for p in owned]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def joined(self, rows: Tensor) -> Tensor:
+        """The rows of all processes one after another; each has as many."""
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def from_first(self, value: Tensor) -> Tensor:
+        """The value of rank 0."""
+        sent = value.clone()
+        dist.broadcast(sent, src=0)
+        return sent
+
+
+@contextmanager
+def training_group(device: torch.device) -> Iterator[Group]:
+    """The group that torchrun's environment tells of; one process alone without it. nccl on GPUs, gloo elsewhere."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield DistributedGroup()
+    finally:
+        dist.destroy_process_group()
