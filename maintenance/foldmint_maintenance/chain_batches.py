@@ -34,6 +34,15 @@ class ChainBatch(NamedTuple):
     pair_rows: Tensor
     rows: tuple[Tensor, Tensor, Tensor, Tensor] | None
 
+    def to(self, device: torch.device) -> "ChainBatch":
+        """The same on a device."""
+        chains = Chains(*(part.to(device) for part in self.chains))
+        tokens, letters, pair_rows = (part.to(device) for part in (self.tokens, self.letters, self.pair_rows))
+        if self.rows is None:
+            return ChainBatch(chains, tokens, letters, pair_rows, None)
+        rotation, origin, offset, exists = (part.to(device) for part in self.rows)
+        return ChainBatch(chains, tokens, letters, pair_rows, (rotation, origin, offset, exists))
+
 
 class ChainBatches:
     """Draws batches.

@@ -5,11 +5,12 @@ linear map, so that gradients reach the encoder; the map then becomes the decode
 decoder stage tokens are computed once, and the decoder alone is trained, its confidence too.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import cos, pi
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -95,6 +96,7 @@ class ChainConfig:
         shares = (self.coarse_from, self.confidence_from)
         if self.learning_rate <= 0 or not 0 < self.decay < 1 or not 0 <= min(shares) <= max(shares) <= 1:
             raise ValueError("learning_rate must be positive, decay and the shares between 0 and 1")
+        codes_training.check_estimator(self.estimator)
 
 
 class ChainProgress(NamedTuple):
@@ -117,7 +119,8 @@ class ChainProgress(NamedTuple):
 class ChainTrainer:
     """A step at a time. Batch and noise of a step depend on seed and step number alone, as in `Trainer`.
 
-    tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch.
+    tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch. fresh: whether the
+    decoder's weights are to be set by `decoder_start`, rather than taken as they are.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class ChainTrainer:
         decoder: Decoder,
         tokens: NDArray[np.int64] | None = None,
         group: Group = ALONE,
+        device: torch.device | str = "cpu",
         *,
         fresh: bool = True,
     ) -> None:
@@ -136,17 +140,22 @@ class ChainTrainer:
             raise ValueError("the decoder stage needs the data's tokens, and the joint stage computes them")
         torch.manual_seed(config.seed)
         self.config, self.group, self.step = config, group, 0
-        self.data, self.data_digest = data, data.digest()
-        self.encoder, self.codebook, self.decoder = encoder, codebook, decoder
+        self.device = torch.device(device)
+        self.data_digest = data.digest()
+        self._begun_with = hashlib.sha256(codebook.embeddings.cpu().numpy().tobytes()).hexdigest()
         self.lift = nn.Linear(codebook.embeddings.shape[1], decoder.config.width)
         self.inverse = nn.Linear(decoder.config.width, len(AMINO_ACIDS))
         self._batches = ChainBatches(data, tokens, config.batch, config.crop, config.pair_rows, config.seed, group)
         self._quantizer = codes_training.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
         if fresh:
             start = torch.Generator().manual_seed(config.seed)
-            decoder_start.start(decoder, codebook.embeddings, self._batches.mean_step(), start)
-            if config.stage == "joint":
-                self._fit_lift()
+            decoder_start.start(decoder, codebook.embeddings.cpu(), self._batches.mean_step(), start)
+        if config.stage == "joint":
+            self._fit_lift(codebook.embeddings.cpu(), decoder.embed.weight)
+        self.codebook = Codebook(*(part.to(self.device) for part in codebook))
+        self.encoder, self.decoder = encoder.to(self.device), decoder.to(self.device).train()
+        self.lift.to(self.device)
+        self.inverse.to(self.device)
         self._head_fitted = not (fresh and config.stage == "decoder" and decoder.config.chained)
         self.optimizer = torch.optim.AdamW(
             [
@@ -163,6 +172,17 @@ class ChainTrainer:
         own: dict[str, nn.Module] = {"decoder": self.decoder, "inverse": self.inverse}
         return own | ({"encoder": self.encoder, "lift": self.lift} if self.config.stage == "joint" else {})
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this training."""
+        return {
+            "model": asdict(self.encoder.config),
+            "decoder": asdict(self.decoder.config),
+            "config": asdict(self.config),
+            "data": self.data_digest,
+            "codebook": self._begun_with,
+        }
+
     def _parameters(self) -> Iterator[nn.Parameter]:
         for module in self.modules.values():
             yield from module.parameters()
@@ -177,7 +197,7 @@ class ChainTrainer:
         with ThreadPoolExecutor(1, "batches") as pool:
             following = pool.submit(self._batches.batch, steps.start)
             for step in steps:
-                batch = following.result()
+                batch = following.result().to(self.device)
                 following = pool.submit(self._batches.batch, step + 1)
                 watch(self._train(step, batch))
 
@@ -187,11 +207,10 @@ class ChainTrainer:
             with torch.no_grad():
                 self.decoder.embed.weight[: len(self.codebook.N)] = self.lift(self.codebook.embeddings)
 
-    def _fit_lift(self) -> None:
+    def _fit_lift(self, codes: Tensor, embedding: Tensor) -> None:
         """Let the linear map give what the decoder's embedding of the codes says now, as nearly as it can."""
-        codes = self.codebook.embeddings
         inputs = torch.cat([codes, torch.ones(len(codes), 1)], 1).double()
-        wanted = self.decoder.embed.weight[: len(codes)].double()
+        wanted = embedding[: len(codes)].detach().double()
         ridge = 1e-6 * inputs.square().sum() * torch.eye(inputs.shape[1], dtype=torch.float64)
         with torch.no_grad():
             solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ wanted).float()
@@ -205,14 +224,15 @@ class ChainTrainer:
         optimizer = torch.optim.AdamW(head, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         for step in range(config.head_steps):
             optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + cos(pi * step / config.head_steps))
-            tokens, made = self._batches.steps(step, _FIT_BATCH)
+            drawn, motions = self._batches.steps(step, _FIT_BATCH)
+            tokens, made = drawn.to(self.device), Rigids(*(part.to(self.device) for part in motions))
             states = decoder.decoder_stack.norm(decoder.embed(tokens))
             moves: Rigids = decoder.affine_output_projection(states)
             turned = (moves.rotation - made.rotation).square().sum((-1, -2))
             moved = (moves.origin - made.origin).square().sum(-1)
             error = ((turned + 1e-3).sqrt() + 0.3 * (moved + 1e-3).sqrt()).sum()
             optimizer.zero_grad(set_to_none=True)
-            self.group.mean(error, torch.tensor(float(len(tokens)))).backward()  # type: ignore[no-untyped-call]
+            self.group.mean(error, torch.tensor(float(len(tokens)), device=self.device)).backward()  # type: ignore[no-untyped-call]
             self.group.average_gradients(head)
             optimizer.step()
         self._head_fitted = True
@@ -249,11 +269,13 @@ class ChainTrainer:
 
     def _read(self, step: int, batch: ChainBatch) -> tuple[Tensor, Tensor, int]:
         """What the decoder reads (n, length + 2, width), the commitment loss, and codes replaced."""
-        ends = self.decoder.embed(torch.tensor([[BOS, EOS]])).expand(len(batch.chains.atoms), -1, -1)
+        ends = self.decoder.embed(torch.tensor([[BOS, EOS]], device=self.device)).expand(
+            len(batch.chains.atoms), -1, -1
+        )
         if batch.rows is None:
             inner, commitment, replaced = self.decoder.embed(batch.tokens), ends.new_zeros(()), 0
         else:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
                 z = self.encoder(*batch.rows)
             done = self._quantizer.quantize(z.float(), self.codebook, step, self.group)
             self.codebook = done.codebook
@@ -269,7 +291,7 @@ class ChainTrainer:
         config, weights, chains, decoder = self.config, self.config.weights, batch.chains, self.decoder
         mean = self.group.mean
         coarse = step >= config.coarse_from * config.steps
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
             states = decoder.states(read)
         whole = decoder.rigids(states)
         states, guess = states[:, 1:-1].float(), Rigids(whole.rotation[:, 1:-1], whole.origin[:, 1:-1])

@@ -100,73 +100,64 @@ def corpus(
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A set: Parquet, packed corpus, or folder of structure files.")],
-    out: Annotated[Path, typer.Option(help="Folder of the job: OUT/training while it runs, OUT/model in the end.")],
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "foldmint",
-    width: Annotated[int, typer.Option(help="Of the residual stream.")] = 128,
-    heads: Annotated[int, typer.Option(help="Of geometric attention.")] = 16,
-    layers: Annotated[int, typer.Option(help="Blocks of the encoder.")] = 2,
-    dimensions: Annotated[int, typer.Option("--out-dimensions", help="Of a code's vector.")] = 32,
-    codes: Annotated[int, typer.Option(help="Size of the codebook.")] = 4096,
-    steps: Annotated[int, typer.Option(help="In all.")] = 3000,
-    batch: Annotated[int, typer.Option(help="Residues a step.")] = 4096,
-    unquantized: Annotated[int, typer.Option(help="First steps, without a codebook.")] = 300,
-    settling: Annotated[int, typer.Option(help="Last steps, in which the encoder rests.")] = 200,
-    initial_batches: Annotated[int, typer.Option(help="Whose vectors the first codebook is made from.")] = 16,
-    initial_rounds: Annotated[int, typer.Option(help="Of k-means, for the first codebook.")] = 10,
-    learning_rate: Annotated[float, typer.Option(help="The peak.")] = 2e-3,
-    warmup: Annotated[int, typer.Option(help="Steps until the peak.")] = 100,
-    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.01,
-    clip: Annotated[float, typer.Option(help="Largest norm of the gradient.")] = 1.0,
-    decay: Annotated[float, typer.Option(help="Of the codebook's moving averages, a step.")] = 0.99,
-    commitment: Annotated[float, typer.Option(help="Weight of the pull of vectors towards their codes.")] = 0.25,
-    contacts_weight: Annotated[float, typer.Option(help="Weight of the contacts' loss.")] = 0.1,
-    dead_share: Annotated[float, typer.Option(help="A code below this share of the mean use is replaced.")] = 0.1,
-    bf16: Annotated[bool, typer.Option("--bf16/--no-bf16", help="Products in bfloat16.")] = False,
-    compiled: Annotated[bool, typer.Option("--compiled/--no-compiled", help="Through torch.compile.")] = True,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and codes.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the job; OUT/model in the end.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file of stages and settings; the default model's unless told.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A change to the recipe; may be given many times."),
+    ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stage", help="Only this of codes, refit, joint_stage, decoder_stage; may be given many times."),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a model to begin with.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; the recipe's unless told.")] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps.")] = 100,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from a checkpoint in OUT.")] = True,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is in OUT.")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")] = "auto",
     threads: Threads = None,
 ) -> None:
-    """Train an encoder and its codebook from scratch; may be stopped at any time and goes on when run again."""
+    """Train encoder, codebook and decoder by a recipe; may be stopped at any time and goes on when run again.
+
+    Under torchrun its processes share each batch.
+    """
     from rich.console import Console
 
     from foldmint_maintenance.display import TrainingDisplay
+    from foldmint_maintenance.group import own_device, training_group
+    from foldmint_maintenance.recipe import DEFAULT, read_recipe
     from foldmint_maintenance.running import TrainJob
     from foldmint_maintenance.running import train as run_training
-    from foldmint_maintenance.training import TrainConfig
-    from foldmint_tokenizer.encoder import ModelConfig
 
-    with _usage():
-        config = TrainConfig(
-            steps=steps,
-            batch=batch,
-            unquantized=unquantized,
-            settling=settling,
-            initial_batches=initial_batches,
-            initial_rounds=initial_rounds,
-            learning_rate=learning_rate,
-            warmup=warmup,
-            weight_decay=weight_decay,
-            clip=clip,
-            decay=decay,
-            commitment=commitment,
-            contacts_weight=contacts_weight,
-            dead_share=dead_share,
-            bf16=bf16,
-            compiled=compiled,
-            seed=seed,
-        )
-        model = ModelConfig(width, heads, layers, dimensions, codes)
-        job = TrainJob(data, out, name, model, config, checkpoint_every, resume)
+    changes = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name else ())]
     _use_threads(threads)
-    display = TrainingDisplay(Console(), steps, batch, checkpoint_every)
-    with _faults():
+    with _usage():
+        own = own_device(device)
+    with _faults(), training_group(own) as group:
+        with _usage():
+            steps = read_recipe(recipe or DEFAULT, changes, stages or ())
+            job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
+        display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:
             run_training(job, display.watch, display.tell)
         finally:
             display.close()
-    typer.echo(f"the model is in {job.finished}")
+        if group.rank == 0:
+            typer.echo(f"the model is in {job.finished}")
+
+
+@app.command()
+def curves(
+    log: Annotated[Path, typer.Argument(help="The log.csv of a stage, or one compressed by gzip.")],
+    out: Annotated[Path, typer.Option(help="The SVG file to write.")],
+) -> None:
+    """Draw the figures of a training by step."""
+    from foldmint_maintenance import curves as module
+
+    with _faults():
+        module.draw(module.read_log(log), out)
 
 
 @app.command()

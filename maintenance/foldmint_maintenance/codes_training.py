@@ -1,7 +1,7 @@
 """Quantization within a training: codes, the codebook's next state, and gradients past the codes."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,12 @@ from foldmint_maintenance.group import Group
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 
 Estimator = Literal["straight_through", "rotation"]
+
+
+def check_estimator(name: str) -> None:
+    """Raise ValueError if there is no such estimator."""
+    if name not in get_args(Estimator):
+        raise ValueError(f"estimator is {' or '.join(get_args(Estimator))}, not {name!r}")
 
 
 class Quantized(NamedTuple):
@@ -37,8 +43,7 @@ class Quantizer:
     estimator: Estimator = "straight_through"
 
     def __post_init__(self) -> None:
-        if self.estimator not in ("straight_through", "rotation"):
-            raise ValueError(f"estimator is straight_through or rotation, not {self.estimator!r}")
+        check_estimator(self.estimator)
 
     def quantize(
         self,

@@ -1,15 +1,15 @@
 """What the commands show: progress on a terminal, lines of text elsewhere, a table of figures."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from foldmint_maintenance import decoding, evaluation, training
+from foldmint_maintenance import decoding, evaluation
 
 _UNITS = {
     "window_rmsd_mean": "Å",
@@ -24,9 +24,8 @@ RECONSTRUCTION_COLUMNS = ("length", "chains", "residues", "backbone RMSD, Å", "
 class TrainingDisplay:
     """A bar with the figures of the last step; where there is no terminal, a line every `every` steps."""
 
-    def __init__(self, console: Console, steps: int, batch: int, every: int) -> None:
-        self._console, self._steps, self._batch, self._every = console, steps, batch, every
-        self._started: tuple[int, float] | None = None
+    def __init__(self, console: Console, every: int) -> None:
+        self._console, self._every = console, every
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -35,26 +34,21 @@ class TrainingDisplay:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=steps)
+        self._task = self._progress.add_task("", total=None)
 
     def tell(self, text: str) -> None:
         """Show a line."""
         self._console.print(text, markup=False, highlight=False)
 
-    def watch(self, step: training.Progress) -> None:
-        """Show a step."""
-        now = time.monotonic()
-        if self._started is None:
-            self._started = (step.step, now)
-            self._progress.start()
-        done, elapsed = step.step - self._started[0], now - self._started[1]
-        rate = f"  {self._batch * done / elapsed:,.0f} residues/s" if done and elapsed > 0 else ""
-        figures = (
-            f"loss {step.loss:.3f}  window error {step.window_error:.3f} Å  perplexity {step.perplexity:.0f}{rate}"
-        )
-        self._progress.update(self._task, completed=step.step, description=figures)
-        if not self._console.is_terminal and (step.step % self._every == 0 or step.step == self._steps):
-            self.tell(f"step {step.step}/{self._steps}  {figures}")
+    def watch(self, step: NamedTuple, steps: int) -> None:
+        """Show a step of a stage of so many; its figures are those that are not zero."""
+        self._progress.start()
+        told = step._asdict()
+        done = told.pop("step")
+        figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in told.items() if value)
+        self._progress.update(self._task, completed=done, total=steps, description=figures)
+        if not self._console.is_terminal and (done % self._every == 0 or done == steps):
+            self.tell(f"step {done}/{steps}  {figures}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -2,6 +2,7 @@
 
 MaintenanceError
 ├── InvalidSet          a set of backbones that cannot be read or used
+├── InvalidRecipe       a recipe that cannot be read, or asks for what is not there
 ├── OtherTraining       a checkpoint that belongs to another training, or a folder that holds a finished one
 └── TrainingStopped     asked to stop: a checkpoint has been left
 """
@@ -13,6 +14,10 @@ class MaintenanceError(Exception):
 
 class InvalidSet(MaintenanceError, ValueError):
     """A set of backbones that cannot be read or used."""
+
+
+class InvalidRecipe(MaintenanceError, ValueError):
+    """A recipe of a training that cannot be followed."""
 
 
 class OtherTraining(MaintenanceError, ValueError):

@@ -42,12 +42,15 @@ class Group:
         """Put the mean over all processes into every gradient."""
 
     def joined(self, rows: Tensor) -> Tensor:
-        """The rows of all processes one after another; each has as many."""
+        """The rows of all processes one after another."""
         return rows
 
     def from_first(self, value: Tensor) -> Tensor:
         """The value of rank 0."""
         return value
+
+    def wait(self) -> None:
+        """Until every process has come here."""
 
 
 ALONE = Group()
@@ -66,28 +69,41 @@ class DistributedGroup(Group):
         return total
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Put the mean over all processes into every gradient, in one exchange."""
-        owned = [p for p in parameters if p.requires_grad]
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in owned]
+        """Put the mean over all processes into every gradient, in one exchange.
+
+        What takes no part in a step has no gradient in any process, and gets none: zeros would let it decay.
+        """
+        parts = [(p, p.grad) for p in parameters if p.grad is not None]
         if not parts:
             return
-        flat = torch.cat([part.reshape(-1) for part in parts])
+        flat = torch.cat([gradient.reshape(-1) for _, gradient in parts])
         dist.all_reduce(flat)
         flat /= self.size
-        for parameter, part in zip(owned, torch.split(flat, [p.numel() for p in owned]), strict=True):
+        for (parameter, _), part in zip(parts, torch.split(flat, [p.numel() for p, _ in parts]), strict=True):
             parameter.grad = part.view_as(parameter)
 
     def joined(self, rows: Tensor) -> Tensor:
-        """The rows of all processes one after another; each has as many."""
-        parts = [torch.empty_like(rows) for _ in range(self.size)]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        """The rows of all processes one after another, however many each has."""
+        own = torch.tensor(len(rows), device=rows.device)
+        counts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(counts, own)
+        longest = max(int(count) for count in counts)
+        # What is exchanged must be of one shape.
+        sent = rows.new_zeros(longest, *rows.shape[1:])
+        sent[: len(rows)] = rows
+        parts = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(parts, sent)
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
     def from_first(self, value: Tensor) -> Tensor:
         """The value of rank 0."""
         sent = value.clone()
         dist.broadcast(sent, src=0)
         return sent
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        dist.barrier()
 
 
 @contextmanager
@@ -98,8 +114,24 @@ def training_group(device: torch.device) -> Iterator[Group]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # Not all that is exchanged lies on the GPUs.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield DistributedGroup()
     finally:
         dist.destroy_process_group()
+
+
+def own_device(name: str) -> torch.device:
+    """The device that a process trains on: as named; auto takes a GPU if there is one, of several that of its rank.
+
+    Raises ValueError for a name that torch does not know.
+    """
+    if name != "auto":
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"there is no device {name!r}") from error
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -1,60 +1,68 @@
-"""A training as a job: its data, log, checkpoints and the model it ends with; it may be stopped and started again.
+"""A training as a job: the stages of a recipe, one after another; it may be stopped and started again.
 
-OUT/training/checkpoint.safetensors   the last checkpoint
-OUT/training/log.csv                  a row a step
-OUT/model/                            the finished model, complete before its name appears
+OUT/STAGE/training/checkpoint.safetensors   the last checkpoint of a stage
+OUT/STAGE/training/log.csv                  a row a step
+OUT/STAGE/model/                            the model after the stage, complete before its name appears
+OUT/model/                                  the model after the last stage
 """
 
-import csv
+import json
 import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from foldmint_maintenance import checkpoints
+from foldmint_maintenance import codes_training
+from foldmint_maintenance.chain_training import ChainConfig, ChainTrainer
 from foldmint_maintenance.corpus import PreparedSet, prepared
-from foldmint_maintenance.errors import OtherTraining, TrainingStopped
+from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
 from foldmint_maintenance.evaluation import windows_of_codes
+from foldmint_maintenance.group import ALONE, Group
+from foldmint_maintenance.recipe import Recipe
+from foldmint_maintenance.refit import refitted
 from foldmint_maintenance.sources import Digest, read_set
-from foldmint_maintenance.training import Progress, TrainConfig, Trainer
-from foldmint_tokenizer.encoder import ModelConfig
+from foldmint_maintenance.steps import Watch, run_steps
+from foldmint_maintenance.training import Trainer
+from foldmint_maintenance.vectors import tokens_of, vectors_of
+from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.store import Model, create_store, load_model
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """What to train, and where.
 
-    data: a set, of any kind that `read_set` takes. out: the folder of the job. name: of the model. checkpoint_every:
-    steps. resume: go on from a checkpoint where there is one. windows_residues: drawn for the codes' mean windows.
+    data: a set, of any kind that `read_set` takes. out: the folder of the job; several processes must all see it.
+    model: to begin with, if not from scratch. checkpoint_every: steps. resume: go on from what stages left in the
+    folder; otherwise that is removed first.
+    windows_residues: drawn for the codes' mean windows.
     """
 
     data: Path
     out: Path
-    name: str
-    model: ModelConfig
-    config: TrainConfig
+    recipe: Recipe
+    model: Path | None = None
     checkpoint_every: int = 100
     resume: bool = True
     windows_residues: int = 400_000
+    device: str = "cpu"
+    group: Group = field(default=ALONE, compare=False)
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1 or self.windows_residues < 1:
             raise ValueError("checkpoint_every and windows_residues must be positive")
-        if not self.name:
+        if not self.recipe.name:
             raise ValueError("a model needs a name")
-
-    @property
-    def training(self) -> Path:
-        """The folder of checkpoint and log."""
-        return self.out / "training"
 
     @property
     def finished(self) -> Path:
@@ -62,120 +70,197 @@ class TrainJob:
         return self.out / "model"
 
 
-def train(job: TrainJob, watch: Callable[[Progress], None], tell: Callable[[str], None]) -> Model:
-    """Train, or go on training, and write the model.
+class _State(NamedTuple):
+    """What the stages hand on; figures: of the last step."""
+
+    encoder: Encoder | None = None
+    codebook: Codebook | None = None
+    windows: Tensor | None = None
+    decoder: Decoder | None = None
+    figures: Mapping[str, float] = MappingProxyType({})
+
+
+class _Data(NamedTuple):
+    prepared: PreparedSet
+    about: dict[str, object]
+
+
+def train(job: TrainJob, watch: Watch, tell: Tell) -> Model:
+    """Do the stages of the recipe that are not done yet, and write the model.
 
     watch: told of each step. tell: told what goes on otherwise. SIGINT and SIGTERM leave a checkpoint after the step
-    under way, and raise TrainingStopped. Raises OtherTraining where the folder holds another job or a finished one.
+    under way, and raise TrainingStopped. Raises OtherTraining where the folder holds another job or a finished one,
+    InvalidRecipe where a stage lacks what it begins with.
     """
     if job.finished.exists():
         raise OtherTraining(f"{job.finished} is there already: choose another folder, or remove it")
+    stages = [name for name in _STAGES if getattr(job.recipe, name)]
+    if not stages:
+        raise InvalidRecipe("the recipe has no stage")
+    data = _read(job, tell)
+    state = _State() if job.model is None else _of(load_model(job.model))
+    if not job.resume:
+        if job.group.rank == 0:
+            for name in _STAGES:
+                shutil.rmtree(job.out / name, ignore_errors=True)
+        job.group.wait()
+    for name in stages:
+        folder = job.out / name
+        if (folder / "model").exists():
+            _check_done(job, name, folder / "model", data)
+            tell(f"{name} is done")
+            state = _of(load_model(folder / "model"))
+            continue
+        tell(f"stage {name}")
+        state = _STAGES[name](job, folder, data, state, watch, tell)
+        if job.group.rank == 0:
+            _write(job, folder / "model", state, data)
+        job.group.wait()
+    if job.group.rank == 0:
+        part = job.out / "model.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(job.out / stages[-1] / "model", part)
+        part.rename(job.finished)
+    job.group.wait()
+    return load_model(job.finished)
+
+
+def _read(job: TrainJob, tell: Tell) -> _Data:
     tell(f"reading {job.data}")
     digest = Digest()
     data = prepared(digest.through(read_set(job.data, lambda path, reason: tell(f"passed over {path}: {reason}"))))
     tell(f"{len(data)} residues of {digest.chains} chains")
-    trainer = Trainer(job.model, job.config, data)
-    if job.resume and (job.training / checkpoints.NAME).exists():
-        checkpoints.restore(trainer, job.training)
-        tell(f"going on after step {trainer.step}")
-    job.training.mkdir(parents=True, exist_ok=True)
-    with Log(job.training / "log.csv", trainer.step) as log, _stop_signals() as stopping:
-
-        def each(progress: Progress) -> None:
-            log.write(progress)
-            watch(progress)
-            last = progress.step == job.config.steps
-            if last or stopping() or progress.step % job.checkpoint_every == 0:
-                checkpoints.save(trainer, job.training)
-            if stopping():
-                raise TrainingStopped(f"stopped after step {progress.step}; the same command goes on from there")
-
-        trainer.run(each)
-        figures = log.last
-    tell("measuring what the codes stand for")
-    return _finish(job, trainer, data, digest, figures)
-
-
-def _finish(job: TrainJob, trainer: Trainer, data: PreparedSet, digest: Digest, figures: dict[str, float]) -> Model:
-    windows = windows_of_codes(
-        trainer.encoder, trainer.codebook.embeddings, data, job.windows_residues, job.config.seed
-    )
     about: dict[str, object] = {
-        "data": {
-            "name": job.data.name,
-            "sha256": digest.sha256(),
-            "chains": digest.chains,
-            "residues": digest.residues,
-            "residues_with_frame": len(data),
-        },
-        "training": asdict(job.config),
-        "figures": figures,
+        "name": job.data.name,
+        "sha256": digest.sha256(),
+        "chains": digest.chains,
+        "residues": digest.residues,
+        "residues_with_frame": len(data),
+    }
+    return _Data(data, about)
+
+
+def _check_done(job: TrainJob, stage: str, model: Path, data: _Data) -> None:
+    """Raise OtherTraining if the model of a stage was made with other settings or other data."""
+    about = json.loads((model / "model.json").read_text(encoding="utf-8"))["about"]
+    # As JSON has it: lists for tuples.
+    recipe = json.loads(json.dumps(job.recipe.as_json()))
+    begun_with = None if job.model is None else job.model.name
+    different = [key for key in (stage, *_SIZES.get(stage, ())) if about["recipe"].get(key) != recipe[key]]
+    different += ["data"] if about["data"]["sha256"] != data.about["sha256"] else []
+    different += ["model"] if about["begun_with"] != begun_with else []
+    if different:
+        raise OtherTraining(f"{model} is of another training: {', '.join(different)} differ")
+
+
+def _of(model: Model) -> _State:
+    return _State(model.encoder, model.codebook.codebook, model.codebook.windows, model.decoder)
+
+
+def _codes(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:  # noqa: ARG001
+    config, sizes = job.recipe.codes, job.recipe.sizes
+    if config is None or sizes is None:
+        raise InvalidRecipe("codes: the recipe has no sizes")
+    if config.batch % job.group.size:
+        raise InvalidRecipe(f"codes: a batch of {config.batch} cannot be shared by {job.group.size} processes")
+    trainer = Trainer(sizes, config, data.prepared, job.group, job.device)
+    figures = run_steps(trainer, folder / "training", job, config.steps, watch, tell)
+    # A decoder of other codes is of no use to these.
+    return _measured(job, data, trainer.encoder.cpu().eval(), trainer.codebook, None, figures, tell)
+
+
+def _refit(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:  # noqa: ARG001
+    config = job.recipe.refit
+    if config is None or state.encoder is None or state.codebook is None:
+        raise InvalidRecipe("refit: there is no encoder to begin with; give a model, or the stage codes")
+    count = min(config.residues, len(data.prepared))
+    drawn = np.sort(np.random.default_rng(0).choice(len(data.prepared), count, replace=False))
+    tell(f"vectors of {count} residues")
+    z = vectors_of(state.encoder, data.prepared, drawn, job.group, job.device)
+    windows = data.prepared.windows(drawn)
+    whole = torch.from_numpy(windows.exists.all(1))
+    encoder = refitted(state.encoder, z[whole], torch.from_numpy(windows.positions)[whole], config)
+    tell("new codes")
+    batch = job.recipe.codes.batch if job.recipe.codes else 4096
+    renewed = vectors_of(encoder, data.prepared, drawn, job.group, job.device)
+    made = codes_training.first_codebook(renewed, len(state.codebook.N), config.rounds, 0, 0, batch)
+    codebook = Codebook(*(job.group.from_first(part) for part in made))
+    return _measured(job, data, encoder, codebook, None, {}, tell)
+
+
+def _chains(stage: str) -> Callable[[TrainJob, Path, _Data, _State, Watch, Tell], _State]:
+    def run(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:
+        config: ChainConfig | None = getattr(job.recipe, stage)
+        if config is None or state.encoder is None or state.codebook is None:
+            raise InvalidRecipe(f"{stage}: there is no encoder to begin with; give a model, or the stage codes")
+        fresh = state.decoder is None
+        if fresh and job.recipe.decoder is None:
+            raise InvalidRecipe(f"{stage}: the recipe has no decoder")
+        torch.manual_seed(config.seed)
+        decoder = state.decoder if job.recipe.decoder is None else state.decoder or Decoder(job.recipe.decoder)
+        assert decoder is not None  # noqa: S101 (for types; said above)
+        tokens = None
+        if config.stage == "decoder":
+            tell("tokens of all residues")
+            tokens = tokens_of(state.encoder, state.codebook, data.prepared, job.group, job.device)
+        trainer = ChainTrainer(
+            config, data.prepared, state.encoder, state.codebook, decoder, tokens, job.group, job.device, fresh=fresh
+        )
+        figures = run_steps(trainer, folder / "training", job, config.steps, watch, tell)
+        trainer.finish()
+        done = decoder.cpu().eval()
+        if config.stage == "joint":
+            return _measured(job, data, trainer.encoder.cpu().eval(), trainer.codebook, done, figures, tell)
+        return state._replace(encoder=state.encoder.cpu(), decoder=done, figures=figures)
+
+    return run
+
+
+_STAGES: dict[str, Callable[[TrainJob, Path, _Data, _State, Watch, Tell], _State]] = {
+    "codes": _codes,
+    "refit": _refit,
+    "joint_stage": _chains("joint_stage"),
+    "decoder_stage": _chains("decoder_stage"),
+}
+# What else of the recipe a stage's model depends on.
+_SIZES = {"codes": ("sizes",), "joint_stage": ("decoder",), "decoder_stage": ("decoder",)}
+
+
+def _measured(
+    job: TrainJob,
+    data: _Data,
+    encoder: Encoder,
+    codebook: Codebook,
+    decoder: Decoder | None,
+    figures: Mapping[str, float],
+    tell: Tell,
+) -> _State:
+    """With the windows that the codes stand for."""
+    tell("measuring what the codes stand for")
+    held = Codebook(*(part.cpu() for part in codebook))
+    windows = windows_of_codes(encoder, held.embeddings, data.prepared, job.windows_residues)
+    return _State(encoder, held, torch.from_numpy(windows), decoder, figures)
+
+
+def _write(job: TrainJob, folder: Path, state: _State, data: _Data) -> None:
+    assert state.encoder is not None and state.codebook is not None  # noqa: S101, PT018 (every stage makes them)
+    about: dict[str, Any] = {
+        "data": data.about,
+        "recipe": job.recipe.as_json(),
+        "begun_with": None if job.model is None else job.model.name,
+        "figures": dict(state.figures),
+        "processes": job.group.size,
         "torch": torch.__version__,
     }
-    part = job.out / (job.finished.name + ".part")
-    if part.exists():
-        shutil.rmtree(part)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
     create_store(
         part,
-        name=job.name,
-        encoder=trainer.encoder.eval(),
-        codebook=trainer.codebook,
-        windows=torch.from_numpy(windows),
+        name=job.recipe.name,
+        encoder=state.encoder,
+        codebook=state.codebook,
+        decoder=state.decoder,
+        windows=state.windows,
         about=about,
     )
-    part.rename(job.finished)
-    return load_model(job.finished)
-
-
-class Log:
-    """A row a step in a CSV file; rows of steps that will be done again are dropped when a training goes on."""
-
-    def __init__(self, path: Path, step: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.last: dict[str, float] = {}
-        self._path, self._step, self._clock = path, step, clock
-        self._started = clock()
-
-    def __enter__(self) -> Self:
-        kept: list[dict[str, Any]] = []
-        if self._path.exists():
-            with self._path.open(newline="", encoding="ascii") as file:
-                # A row cut short by a crash has no last field.
-                kept = [row for row in csv.DictReader(file) if row["seconds"] and int(row["step"]) <= self._step]
-        self._file = self._path.open("w", newline="", encoding="ascii")
-        self._writer = csv.DictWriter(self._file, [*Progress._fields, "seconds"])
-        self._writer.writeheader()
-        self._writer.writerows(kept)
-        self.last = {name: float(value) for name, value in kept[-1].items()} if kept else {}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def write(self, progress: Progress) -> None:
-        """Add a step; `seconds` count from the start of this run."""
-        self.last = progress._asdict() | {"seconds": round(self._clock() - self._started, 1)}
-        self._writer.writerow(self.last)
-        self._file.flush()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; a second one does what it did before."""
-    asked = False
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a handler's signature)
-        nonlocal asked
-        asked = True
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as nohup and background jobs of scripts ask for
-            signal.signal(number, ask)
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    part.rename(folder)

@@ -1,6 +1,4 @@
-"""Training of an encoder and its codebook from scratch, by the local objective, with checkpoints that resume.
-
-    foldmint-maintenance train --data train.parquet --out model/
+"""Training of an encoder and its codebook by the local objective, with checkpoints that resume.
 
 Three phases: without quantization, until the vectors tell the windows; then a codebook, by k-means of many vectors,
 that follows by moving averages while the encoder goes on; last the encoder rests and the codebook settles.
@@ -8,19 +6,19 @@ that follows by moving averages while the encoder goes on; last the encoder rest
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import cos, pi
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from foldmint_maintenance import ema
+from foldmint_maintenance import codes_training
 from foldmint_maintenance.corpus import PreparedSet
+from foldmint_maintenance.group import ALONE, Group
 from foldmint_maintenance.objective import LocalPredictor, Targets, local_loss, targets
-from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 
 # Residues whose windows give the principal components.
@@ -33,10 +31,10 @@ class TrainConfig:
 
     steps: in all. batch: residues a step. unquantized: first steps without a codebook, for the windows alone. settling:
     last steps with a resting encoder. initial_batches: whose vectors the first codebook is made from, by
-    `initial_rounds` of k-means. learning_rate: the peak; warm-up over `warmup` steps, then a cosine to zero at the
-    encoder's last step. decay: of the moving averages. commitment: weight of the pull towards the code.
-    contacts_weight: of the contacts' loss against the window's. dead_share: a code is dead when its N falls below
-    this share of the mean N.
+    `initial_rounds` of k-means (none: a sample of them as they are). learning_rate: the peak; warm-up over `warmup`
+    steps, then a cosine to zero at the encoder's last step. decay: of the moving averages. commitment: weight of the
+    pull towards the code. contacts_weight: of the contacts' loss against the window's. dead_share: a code is dead when
+    its N falls below this share of the mean N. estimator: how gradients pass the codes, as in `ChainConfig`.
     bf16: products in bfloat16 (the codebook stays in float32). compiled: run the encoder through torch.compile.
     """
 
@@ -54,6 +52,7 @@ class TrainConfig:
     commitment: float = 0.25
     contacts_weight: float = 0.1
     dead_share: float = 0.1
+    estimator: codes_training.Estimator = "straight_through"
     bf16: bool = False
     compiled: bool = True
     seed: int = 0
@@ -61,8 +60,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 < self.unquantized < self.steps - self.settling:
             raise ValueError("steps must exceed unquantized + settling, and unquantized must be positive")
-        if self.batch < 1 or self.learning_rate <= 0 or not 0 < self.decay < 1:
-            raise ValueError("batch and learning_rate must be positive, and decay between 0 and 1")
+        if min(self.batch, self.initial_batches) < 1 or self.learning_rate <= 0 or not 0 < self.decay < 1:
+            raise ValueError("batch, initial_batches and learning_rate must be positive, and decay between 0 and 1")
+        codes_training.check_estimator(self.estimator)
 
 
 class Progress(NamedTuple):
@@ -85,20 +85,35 @@ class Batch(NamedTuple):
 
 class Trainer:
     """Encoder, predictor, codebook and optimizer, a step at a time. Batch and noise of a step depend on seed and step
-    number alone, so that a resumed training does what an unbroken one does.
+    number alone, so that a resumed training does what an unbroken one does. group: the processes that share a batch.
     """
 
-    def __init__(self, model: ModelConfig, config: TrainConfig, data: PreparedSet) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: TrainConfig,
+        data: PreparedSet,
+        group: Group = ALONE,
+        device: torch.device | str = "cpu",
+    ) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.data, self.data_digest = config, data, data.digest()
+        self.config, self.data, self.group = config, data, group
+        self.device = torch.device(device)
+        self.data_digest = data.digest()
+        self._share = group.part(config.batch)
         self.encoder = Encoder(model)
         self.predictor = LocalPredictor(model.out)
         self.codebook = Codebook(
-            torch.zeros(model.codes, model.out), torch.zeros(model.codes), torch.zeros(model.codes, model.out)
+            torch.zeros(model.codes, model.out, device=self.device),
+            torch.zeros(model.codes, device=self.device),
+            torch.zeros(model.codes, model.out, device=self.device),
         )
+        self._quantizer = codes_training.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
         self.step = 0
         sample = np.random.default_rng(config.seed).integers(0, len(data), _BASIS_SAMPLE)
         self.predictor.fit(data.windows(sample))
+        self.encoder.to(self.device)
+        self.predictor.to(self.device)
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self._parameters(matrices=True)), "weight_decay": config.weight_decay},
@@ -110,6 +125,16 @@ class Trainer:
         self._encode: Callable[..., Tensor] = (
             torch.compile(self.encoder, dynamic=False) if config.compiled else self.encoder
         )
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by the names that a checkpoint gives it."""
+        return {"encoder": self.encoder, "predictor": self.predictor}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this training."""
+        return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
 
     def _parameters(self, matrices: bool) -> Iterator[nn.Parameter]:
         for module in (self.encoder, self.predictor):
@@ -131,15 +156,11 @@ class Trainer:
 
     def _batch(self, step: int) -> Batch:
         random = np.random.default_rng([self.config.seed, step])
-        select = random.integers(0, len(self.data), self.config.batch)
+        select = random.integers(0, len(self.data), self.config.batch)[self._share]
         rows = self.data.rows(select)
-        inputs = (
-            torch.from_numpy(rows.rotation),
-            torch.from_numpy(rows.origin),
-            torch.from_numpy(rows.offset),
-            torch.from_numpy(rows.exists),
-        )
-        return Batch(inputs, targets(self.data.windows(select), rows))
+        rotation, origin, offset, exists = (torch.from_numpy(part).to(self.device) for part in rows)
+        truth = targets(self.data.windows(select), rows)
+        return Batch((rotation, origin, offset, exists), Targets(*(part.to(self.device) for part in truth)))
 
     def _rate(self, step: int) -> float:
         moving = self.config.steps - self.config.settling
@@ -157,14 +178,13 @@ class Trainer:
             group["lr"] = self._rate(step)
         with torch.set_grad_enabled(not settling):
             z = self._vectors(batch)
-            quantized, commitment, distance, replaced = z, z.new_zeros(()), 0.0, 0
+            quantized, commitment, distance, replaced = z, z.new_zeros(()), z.new_zeros(()), 0
             if step >= config.unquantized:
-                code, apart = nearest_code(z.detach(), self.codebook.embeddings)
-                vectors = self.codebook.embeddings[code]
-                commitment = F.mse_loss(z, vectors)
-                quantized = z + (vectors - z).detach()
-                distance = float(apart.mean())
-                replaced = self._update(step, z.detach(), code, settling)
+                done = self._quantizer.quantize(
+                    z, self.codebook, step, self.group, decay=self._decay(step), replace=not settling
+                )
+                quantized, commitment, distance, replaced = done.vectors, done.commitment, done.distance, done.replaced
+                self.codebook = done.codebook
             window, contacts = self.predictor(quantized)
             weight = config.contacts_weight if step >= config.unquantized else 0.0
             loss, error = local_loss(window, contacts, batch.truth, weight)
@@ -173,56 +193,34 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             everything = [p for group in self.optimizer.param_groups for p in group["params"]]
+            self.group.average_gradients(everything)
             nn.utils.clip_grad_norm_(everything, config.clip)
             self.optimizer.step()
         self.step = step + 1
-        return Progress(self.step, float(loss.detach()), float(error), distance, self._perplexity(), replaced)
+        # Shares of a batch are alike in size, and a mean of their means is the batch's.
+        told = self.group.summed(torch.stack([loss.detach(), error.square(), distance.detach()])) / self.group.size
+        figures = told.tolist()
+        return Progress(
+            self.step, figures[0], figures[1] ** 0.5, figures[2], codes_training.perplexity(self.codebook.N), replaced
+        )
 
-    def _update(self, step: int, z: Tensor, code: Tensor, settling: bool) -> int:
-        size = len(self.codebook.N)
-        hits, sums = ema.batch_statistics(z, code, size)
-        # While settling the averages lengthen to the whole phase: the codebook converges to plain means.
+    def _decay(self, step: int) -> float:
+        """While settling the averages lengthen to the whole phase: the codebook converges to plain means."""
         since = step - (self.config.steps - self.config.settling)
-        decay = max(self.config.decay, 1 - 1 / (100 + since)) if settling else self.config.decay
-        self.codebook = ema.updated(self.codebook, hits, sums, decay)
-        mean = len(z) / size
-        dead = ema.dead_codes(self.codebook, self.config.dead_share * mean)
-        replaced = int(dead.sum())
-        if replaced and not settling:
-            self.codebook = ema.reinitialized(self.codebook, dead, self._draw(step, z, size), mean)
-            return replaced
-        return 0
+        return self.config.decay if since < 0 else max(self.config.decay, 1 - 1 / (100 + since))
 
     def _vectors(self, batch: Batch) -> Tensor:
         """z (rows, out) of a batch, float32."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             z = self._encode(*batch.inputs)
         return z.float()
 
     def _first_codebook(self, step: int) -> Codebook:
         """k-means (Lloyd) of the vectors of several batches, from random ones of them."""
+        config = self.config
         with torch.no_grad():
-            z = torch.cat([self._vectors(self._batch(step + i)) for i in range(self.config.initial_batches)])
-        size = len(self.codebook.N)
-        vectors = self._draw(step, z, size)
-        codebook = Codebook(vectors, torch.zeros(size), torch.zeros_like(vectors))
-        for _ in range(self.config.initial_rounds):
-            code, _ = nearest_code(z, codebook.embeddings)
-            # Without memory of earlier rounds, a moving average is a plain mean.
-            codebook = ema.updated(codebook, *ema.batch_statistics(z, code, size), decay=0.0)
-        scale = self.config.batch / len(z)  # N counts hits a step
-        return Codebook(codebook.embeddings, codebook.N * scale, codebook.z_avg * scale)
-
-    def _draw(self, step: int, z: Tensor, size: int) -> Tensor:
-        """Vectors (size, out) of the batch at random, each at most once where there are enough."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        repeats = -(-size // len(z))
-        order = torch.cat([torch.randperm(len(z), generator=generator) for _ in range(repeats)])
-        return z[order[:size]]
-
-    def _perplexity(self) -> float:
-        total = self.codebook.N.sum()
-        if total <= 0:
-            return 0.0
-        share = self.codebook.N / total
-        return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+            parts = [self.group.joined(self._vectors(self._batch(step + i))) for i in range(config.initial_batches)]
+        made = codes_training.first_codebook(
+            torch.cat(parts), len(self.codebook.N), config.initial_rounds, config.seed, step, config.batch
+        )
+        return Codebook(*(self.group.from_first(part) for part in made))

@@ -122,6 +122,50 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     )
 
 
+# The same trainings as `quick`, and after it few steps of each other stage.
+_RECIPE = """
+name = "tiny"
+sizes = { width = 16, heads = 4, layers = 2, out = 8, codes = 16 }
+refit = { dimensions = 6, residues = 200, rounds = 2 }
+decoder = { width = 32, heads = 2, layers = 2, chained = true }
+
+[codes]
+steps = 8
+batch = 32
+unquantized = 3
+settling = 2
+initial_batches = 2
+initial_rounds = 2
+warmup = 2
+compiled = false
+
+[joint_stage]
+steps = 6
+batch = 128
+crop = 32
+pair_rows = 8
+warmup = 2
+confidence_from = 0.5
+
+[decoder_stage]
+steps = 7
+batch = 128
+crop = 32
+pair_rows = 8
+head_steps = 3
+warmup = 2
+confidence_from = 0.5
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """A recipe of all stages, tiny."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(_RECIPE, encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def encoder(sizes: ModelConfig) -> Encoder:
     """An encoder whose weights are random, the scales of attention included."""

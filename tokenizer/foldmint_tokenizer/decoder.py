@@ -187,10 +187,17 @@ class PairHead(nn.Module):
 
     def forward(self, x: Tensor, rows: Tensor | slice, outputs: slice) -> Tensor:
         """Logits (n, rows, length, outputs) of some rows of all pairs; x: (n, length, width)."""
-        column, row = self.downproject(x).chunk(2, -1)
-        row, column = row[:, rows, None], column[:, None]
-        pair = self.norm(F.gelu(self.linear1(torch.cat([column * row, column - row], -1))))
-        return F.linear(pair, self.linear2.weight[outputs])
+        return self.logits(self.downproject(x), rows, outputs)
+
+    def logits(self, own: Tensor, rows: Tensor | slice, outputs: slice) -> Tensor:
+        """The same, of what `downproject` made of each token: (n, length, 128)."""
+        column, row = own.chunk(2, -1)
+        row = row[:, rows]
+        # linear1 reads column * row, then column - row. Both are linear in the column: one matrix a row does for them.
+        product, difference = self.linear1.weight.chunk(2, -1)
+        mixing = row[..., None] * product.T + difference.T  # (n, rows, 64, 128)
+        pair = column[:, None] @ mixing - F.linear(row, difference)[:, :, None]
+        return F.linear(self.norm(F.gelu(pair)), self.linear2.weight[outputs])
 
 
 DISTANCE_LOGITS = slice(0, DISTANCE_BINS)
@@ -272,21 +279,24 @@ class AlignedError(NamedTuple):
     ptm: Tensor
 
 
-def aligned_error(decoder: Decoder, states: Tensor, residues: Tensor, rows: int = 64) -> AlignedError:
+def aligned_error(decoder: Decoder, states: Tensor, residues: Tensor, rows: int = 16) -> AlignedError:
     """Predicted aligned error and TM-score of one sequence, over its residues alone.
 
     states: (length, width); residues: (residues,) int64, where in the sequence they are; rows: pairs are computed so
     many rows at a time, which bounds the memory. pTM after Jumper et al. 2021 (supplement 1.9.7).
     """
+    head = cast(PairHead, decoder.pairwise_classification_head)
     step = LARGEST_ERROR / (PAE_BINS - 2)
     centers = (torch.arange(PAE_BINS, device=states.device, dtype=torch.float32) + 0.5) * step
     d0 = 1.24 * (max(len(residues), 19) - 15) ** (1 / 3) - 1.8
     near = 1 / (1 + (centers / d0).square())
-    own = states[residues][None]
-    pae, score = [], []
+    own = head.downproject(states[residues][None])
+    # Whole before the first rows: small pieces kept among the large ones that come and go would hold on to the memory.
+    pae = torch.empty(len(residues), len(residues), device=states.device)
+    score = torch.empty(len(residues), device=states.device)
     for start in range(0, len(residues), rows):
-        logits = decoder.pairwise_classification_head(own, slice(start, start + rows), PAE_LOGITS)
-        share = logits[0].float().softmax(-1)
-        pae.append(share @ centers)
-        score.append((share @ near).mean(-1))
-    return AlignedError(torch.cat(pae), torch.cat(score).max())
+        part = slice(start, start + rows)
+        share = head.logits(own, part, PAE_LOGITS)[0].float().softmax(-1)
+        pae[part] = share @ centers
+        score[part] = (share @ near).mean(-1)
+    return AlignedError(pae, score.max())
