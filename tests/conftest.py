@@ -65,15 +65,27 @@ def decoding_stub(decoding_server: RunningServer) -> Iterator[rpc.TokenizerServi
 
 
 @pytest.fixture(scope="session")
-def reference_class() -> Iterator[Any]:
-    """ESM's own `StructureTokenEncoder`."""
+def reference_module() -> Iterator[Any]:
+    """ESM's own `esm.models.vqvae`."""
     folder = ROOT / ".reference"
     if not (folder / "esm").is_dir():
         missing("the reference, esm==3.2.1.post1,", "`make reference` installs it")
     sys.path.append(str(folder))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from esm.models.vqvae import StructureTokenEncoder
+        from esm.models import vqvae
 
-        yield StructureTokenEncoder
+        yield vqvae
     sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def reference_class(reference_module: Any) -> Any:
+    """ESM's own `StructureTokenEncoder`."""
+    return reference_module.StructureTokenEncoder
+
+
+@pytest.fixture(scope="session")
+def reference_decoder_class(reference_module: Any) -> Any:
+    """ESM's own `StructureTokenDecoder`."""
+    return reference_module.StructureTokenDecoder

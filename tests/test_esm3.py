@@ -1,4 +1,4 @@
-"""The way of ESM3's weights: the reference's state dict, imported, served, asked for over gRPC; the same tokens."""
+"""The way of ESM3's weights: the reference's state dicts, imported, served, asked for; same tokens, same backbones."""
 
 import os
 import subprocess
@@ -10,10 +10,24 @@ import numpy as np
 import torch
 
 from foldmint_client import Client
-from foldmint_tokenizer import read_backbones
+from foldmint_tokenizer import StructureDetokenizer, read_backbones
+from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
 from support import REFERENCE_WARNINGS, ROOT, running_server
 
 pytestmark = REFERENCE_WARNINGS
+
+
+def _imported(*arguments: str | Path) -> str:
+    """What the command says, once it has done it."""
+    roots = os.pathsep.join(str(ROOT / name) for name in ("tokenizer", "maintenance"))
+    done = subprocess.run(
+        [sys.executable, "-m", "foldmint_maintenance.cli", "import-esm3", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": roots},
+    )
+    return done.stdout
 
 
 def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -> None:
@@ -29,14 +43,7 @@ def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -
         hook.remove()
         reference.codebook.embeddings.mul_(vectors[0].std(0)).add_(vectors[0].mean(0))
     torch.save(reference.state_dict(), tmp_path / "encoder.pth")
-    roots = os.pathsep.join(str(ROOT / name) for name in ("tokenizer", "maintenance"))
-    command = [sys.executable, "-m", "foldmint_maintenance.cli", "import-esm3"]
-    subprocess.run(
-        [*command, "--encoder", tmp_path / "encoder.pth", "--out", tmp_path / "store"],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": roots},
-    )
+    _imported("--encoder", tmp_path / "encoder.pth", "--out", tmp_path / "store")
     same: list[bool] = []
     codes: set[int] = set()
     with running_server("--model", str(tmp_path / "store")) as server, Client(server.address) as client:
@@ -53,3 +60,24 @@ def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -
     assert len(same) == 589
     assert len(codes) > 100
     assert np.all(same)
+
+
+def test_an_imported_decoder_places_what_the_reference_does(
+    reference_class: Any, reference_decoder_class: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    torch.save(reference_class(32, 1, 4, 1, 8, 4096).state_dict(), tmp_path / "encoder.pth")
+    files = ("--encoder", tmp_path / "encoder.pth", "--decoder", tmp_path / "decoder.pth")
+    for heads, told in ((3, ()), (6, ("--decoder-heads", "6"))):
+        reference = reference_decoder_class(192, heads, 2).eval()
+        torch.save(reference.state_dict(), tmp_path / "decoder.pth")
+        out = tmp_path / f"store-{heads}"
+        said = _imported(*files, *told, "--out", out)
+        assert f"its decoder: width 192, {heads} heads, 2 layers" in said
+        tokens = torch.cat([torch.randint(0, 4096, (70,)), torch.tensor([CHAINBREAK]), torch.randint(0, 4096, (30,))])
+        with torch.no_grad():
+            expected = reference.decode(torch.cat([torch.tensor([BOS]), tokens, torch.tensor([EOS])])[None])
+        first, second = StructureDetokenizer.load(out).detokenize(tokens.numpy()).chains
+        atoms = expected["bb_pred"][0].numpy()
+        np.testing.assert_allclose(first.coordinates, atoms[1:71], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(second.coordinates, atoms[72:102], rtol=0, atol=1e-3)

@@ -131,7 +131,7 @@ def train(
     from foldmint_maintenance.running import TrainJob
     from foldmint_maintenance.running import train as run_training
 
-    changes = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name else ())]
+    changes = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name is not None else ())]
     _use_threads(threads)
     with _usage():
         own = own_device(device)
@@ -225,18 +225,29 @@ def evaluate(
 def import_esm3(
     encoder: Annotated[Path, typer.Option(help="The published esm3_structure_encoder_v0.pth.")],
     out: Annotated[Path, typer.Option(help="Folder of the model to write.")],
+    decoder: Annotated[
+        Path | None, typer.Option(help="The published esm3_structure_decoder_v0.pth; without it, tokens are one way.")
+    ] = None,
+    decoder_heads: Annotated[
+        int | None, typer.Option(min=1, help="Of the decoder's attention; a 64th of its width unless told.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "esm3-structure-encoder-v0",
 ) -> None:
-    """Convert ESM3's structure encoder, which you bring, to a model; its license goes with it."""
+    """Convert ESM3's structure encoder and decoder, which you bring, to a model; their license goes with it."""
     from foldmint_maintenance import esm3
 
+    if decoder is None and decoder_heads is not None:
+        raise typer.BadParameter("--decoder-heads needs --decoder")
     with _faults():
-        model = esm3.import_esm3(encoder, out, name)
+        model = esm3.import_esm3(encoder, out, name, decoder_pth=decoder, decoder_heads=decoder_heads)
     sizes = model.config
     typer.echo(
         f"{out}: {model.name}, width {sizes.width}, {sizes.heads} heads, {sizes.layers} layers, "
         f"{sizes.codes} codes of {sizes.out} dimensions"
     )
+    if model.decoder is not None:
+        own = model.decoder.config
+        typer.echo(f"its decoder: width {own.width}, {own.heads} heads, {own.layers} layers")
 
 
 if __name__ == "__main__":

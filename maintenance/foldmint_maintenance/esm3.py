@@ -1,8 +1,9 @@
-"""Import of ESM3's published structure encoder: from its `.pth` to a model of Foldmint's own format.
+"""Import of ESM3's published structure encoder and decoder: from `.pth` files to a model of Foldmint's own format.
 
-    foldmint-maintenance import-esm3 --encoder esm3_structure_encoder_v0.pth --out model/
+    foldmint-maintenance import-esm3 --encoder esm3_structure_encoder_v0.pth \
+        --decoder esm3_structure_decoder_v0.pth --out model/
 
-The weights are under a license of their own; the user brings the file. This is the only place that opens a pickle,
+The weights are under a license of their own; the user brings the files. This is the only place that opens a pickle,
 and only for tensors.
 """
 
@@ -14,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from foldmint_tokenizer import vocabulary
 from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import ESM3_DECODER, Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import OFFSETS
@@ -23,17 +26,32 @@ from foldmint_tokenizer.store import Model, create_store
 NAME = "esm3-structure-encoder-v0"
 
 _CODEBOOK = "codebook."
-_NOT_THIS = "this is no state dict of ESM3's structure encoder"
+_ENCODER, _DECODER = "encoder", "decoder"
+_HEAD_SIZE = ESM3_DECODER.width // ESM3_DECODER.heads
 _TABLE = "relative_positional_embedding.embedding.weight"
 
 
-def import_esm3(encoder_pth: Path, out: Path, name: str = NAME) -> Model:
-    """Write the model of a state dict of the reference's StructureTokenEncoder; its sizes may be any.
+def import_esm3(
+    encoder_pth: Path, out: Path, name: str = NAME, *, decoder_pth: Path | None = None, decoder_heads: int | None = None
+) -> Model:
+    """Write the model of state dicts of the reference's StructureTokenEncoder, and StructureTokenDecoder if given.
 
-    Tensors may be float32, bfloat16 or float16, and are stored as float32. Raises ModelError, naming the tensor, if
-    the file is no such state dict; OSError if it cannot be read.
+    Sizes may be any. decoder_heads: of the decoder's attention, which no shape tells; heads of 64 dimensions, as in
+    the published decoder, unless told. Tensors may be float32, bfloat16 or float16, and are stored as float32. Raises
+    ModelError, naming the tensor, if a file is no such state dict; OSError if it cannot be read.
     """
-    tensors = _loaded(encoder_pth)
+    encoder, codebook = _encoder(_loaded(encoder_pth))
+    about: dict[str, object] = {"imported_from": encoder_pth.name, "sha256": _digest(encoder_pth)}
+    decoder = None
+    if decoder_pth is not None:
+        if encoder.config.codes > vocabulary.CODES:
+            raise ModelError(f"a decoder reads {vocabulary.CODES} codes, and the encoder has {encoder.config.codes}")
+        decoder = _decoder(_loaded(decoder_pth), decoder_heads)
+        about |= {"decoder_imported_from": decoder_pth.name, "decoder_sha256": _digest(decoder_pth)}
+    return create_store(out, name=name, encoder=encoder, codebook=codebook, decoder=decoder, about=about)
+
+
+def _encoder(tensors: Mapping[str, Tensor]) -> tuple[Encoder, Codebook]:
     config = _config(tensors)
     with torch.device("meta"):  # shapes only: no memory is taken before the file has proved to hold what it says
         encoder = Encoder(config)
@@ -43,15 +61,24 @@ def import_esm3(encoder_pth: Path, out: Path, name: str = NAME) -> Model:
         _CODEBOOK + "N": torch.Size([config.codes]),
         _CODEBOOK + "z_avg": torch.Size([config.codes, config.out]),
     }
-    _check(tensors, expected)
+    _check(tensors, expected, _ENCODER)
     weights = {name: value.float() for name, value in tensors.items()}
     own = {name: value for name, value in weights.items() if not name.startswith(_CODEBOOK)}
     encoder.load_state_dict(own, assign=True)
-    codebook = Codebook(*(weights[_CODEBOOK + name] for name in Codebook._fields))
-    with encoder_pth.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    about: dict[str, object] = {"imported_from": encoder_pth.name, "sha256": digest}
-    return create_store(out, name=name, encoder=encoder.eval(), codebook=codebook, about=about)
+    return encoder.eval(), Codebook(*(weights[_CODEBOOK + name] for name in Codebook._fields))
+
+
+def _decoder(tensors: Mapping[str, Tensor], heads: int | None) -> Decoder:
+    with torch.device("meta"):
+        decoder = Decoder(_decoder_config(tensors, heads))
+    _check(tensors, {name: value.shape for name, value in decoder.state_dict().items()}, _DECODER)
+    decoder.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+    return decoder.eval()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _loaded(path: Path) -> dict[str, Tensor]:
@@ -75,37 +102,62 @@ def _loaded(path: Path) -> dict[str, Tensor]:
 
 def _config(tensors: Mapping[str, Tensor]) -> ModelConfig:
     """Sizes from the shapes of the tensors that tell them."""
-    width = _size(tensors, _TABLE, 2, 1)
-    if _size(tensors, _TABLE, 2, 0) != OFFSETS:
-        raise ModelError(f"{_TABLE} has {len(tensors[_TABLE])} rows; ESM3's encoder has {OFFSETS}")
-    layers = 0
-    while any(name.startswith(f"transformer.blocks.{layers}.") for name in tensors):
-        layers += 1
     config = (
-        width,
-        _size(tensors, "transformer.blocks.0.geom_attn.distance_scale_per_head", 1, 0),
-        layers,
-        _size(tensors, "pre_vq_proj.weight", 2, 0),
-        _size(tensors, _CODEBOOK + "embeddings", 2, 0),
+        _width(tensors, _TABLE, OFFSETS, _ENCODER),
+        _size(tensors, "transformer.blocks.0.geom_attn.distance_scale_per_head", 1, 0, _ENCODER),
+        _layers(tensors, "transformer.blocks."),
+        _size(tensors, "pre_vq_proj.weight", 2, 0, _ENCODER),
+        _size(tensors, _CODEBOOK + "embeddings", 2, 0, _ENCODER),
     )
     if min(config) < 1:
         raise ModelError(f"a size of the encoder is zero: width, heads, layers, out and codes are {config}")
     return ModelConfig(*config)
 
 
-def _size(tensors: Mapping[str, Tensor], name: str, dimensions: int, axis: int) -> int:
+def _decoder_config(tensors: Mapping[str, Tensor], heads: int | None) -> DecoderConfig:
+    """The same of a decoder. heads: None for heads as large as the published ones."""
+    width = _width(tensors, "embed.weight", vocabulary.SIZE, _DECODER)
+    if heads is None and width % _HEAD_SIZE:
+        raise ModelError(f"the decoder's width, {width}, is no multiple of {_HEAD_SIZE}: say how many heads it has")
+    try:
+        return DecoderConfig(
+            width, width // _HEAD_SIZE if heads is None else heads, _layers(tensors, "decoder_stack.blocks.")
+        )
+    except ValueError as error:
+        raise ModelError(f"no decoder has these sizes: {error}") from error
+
+
+def _width(tensors: Mapping[str, Tensor], table: str, rows: int, of: str) -> int:
+    width = _size(tensors, table, 2, 1, of)
+    if len(tensors[table]) != rows:
+        raise ModelError(f"{table} has {len(tensors[table])} rows; ESM3's {of} has {rows}")
+    return width
+
+
+def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    layers = 0
+    while any(name.startswith(f"{prefix}{layers}.") for name in tensors):
+        layers += 1
+    return layers
+
+
+def _not(of: str) -> str:
+    return f"this is no state dict of ESM3's structure {of}"
+
+
+def _size(tensors: Mapping[str, Tensor], name: str, dimensions: int, axis: int, of: str) -> int:
     if name not in tensors:
-        raise ModelError(f"{_NOT_THIS}: {name} is missing")
+        raise ModelError(f"{_not(of)}: {name} is missing")
     shape = tensors[name].shape
     if len(shape) != dimensions:
         raise ModelError(f"{name} has {len(shape)} dimensions, not {dimensions}")
     return shape[axis]
 
 
-def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
+def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size], of: str) -> None:
     for what, names in (("missing", expected.keys() - tensors.keys()), ("unknown", tensors.keys() - expected.keys())):
         if names:
-            raise ModelError(f"{_NOT_THIS}: {len(names)} tensors are {what}, such as {min(names)}")
+            raise ModelError(f"{_not(of)}: {len(names)} tensors are {what}, such as {min(names)}")
     for name, shape in expected.items():
         tensor = tensors[name]
         if tensor.shape != shape:

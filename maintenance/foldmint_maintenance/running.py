@@ -97,8 +97,8 @@ def train(job: TrainJob, watch: Watch, tell: Tell) -> Model:
     stages = [name for name in _STAGES if getattr(job.recipe, name)]
     if not stages:
         raise InvalidRecipe("the recipe has no stage")
-    data = _read(job, tell)
     state = _State() if job.model is None else _of(load_model(job.model))
+    data = _read(job, tell)
     if not job.resume:
         if job.group.rank == 0:
             for name in _STAGES:

@@ -16,15 +16,9 @@ from foldmint_maintenance import cli
 from foldmint_maintenance.corpus import Record, read_parquet
 from foldmint_maintenance.running import TrainJob
 from foldmint_maintenance.sources import IngestConfig
-from foldmint_maintenance.training import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.store import Model, load_model
-
-QUICK = [
-    *("--width", "16", "--heads", "4", "--out-dimensions", "8", "--codes", "16", "--batch", "32", "--no-compiled"),
-    *("--unquantized", "3", "--settling", "2", "--initial-batches", "2", "--warmup", "2", "--steps"),
-]
 
 
 def _run(*arguments: str | Path) -> tuple[int, str, str]:
@@ -45,11 +39,12 @@ def test_help_needs_nothing_heavy() -> None:
         assert command in out
 
 
-@pytest.mark.parametrize(("command", "config"), [("train", TrainConfig), ("train", TrainJob), ("ingest", IngestConfig)])
+@pytest.mark.parametrize(("command", "config"), [("train", TrainJob), ("ingest", IngestConfig)])
 def test_every_setting_is_an_option_with_the_same_default(command: str, config: type) -> None:
     parameters = inspect.signature(getattr(cli, command)).parameters
-    # The windows' sample has no option of its own; model and config are made of the others.
-    inner = {"model", "config", "windows_residues"} if config is TrainJob else set()
+    # The windows' sample has no option of its own, torchrun makes the group, and the command looks for a GPU.
+    inner = {"windows_residues", "group", "device", "recipe"} if config is TrainJob else set()
+    assert config is not TrainJob or {"recipe", "device"} <= parameters.keys()
     for field in fields(config):
         if field.name not in inner:
             assert field.name in parameters
@@ -57,11 +52,24 @@ def test_every_setting_is_an_option_with_the_same_default(command: str, config: 
                 assert parameters[field.name].default == field.default, field.name
 
 
-def test_train_then_evaluate(parquet: Path, tmp_path: Path, quick: TrainConfig) -> None:
-    status, out, _ = _run("train", "--data", parquet, "--out", tmp_path / "job", "--name", "mine", *QUICK, "8")
-    assert status == 0
-    assert "step 8/8" in out
-    assert load_model(tmp_path / "job" / "model").name == "mine"
+def test_train_then_evaluate(parquet: Path, tmp_path: Path, recipe_file: Path) -> None:
+    command: list[str | Path] = [
+        "train",
+        "--data",
+        parquet,
+        "--out",
+        tmp_path / "job",
+        "--recipe",
+        recipe_file,
+        "--device",
+        "cpu",
+    ]
+    command += ["--stage", "codes", "--set", "codes.steps=9"]
+    status, out, err = _run(*command, "--name", 'my "model"')
+    assert (status, err) == (0, "")
+    assert "step 9/9" in out
+    assert f"the model is in {tmp_path / 'job' / 'model'}" in out
+    assert load_model(tmp_path / "job" / "model").name == 'my "model"'
 
     report = tmp_path / "report.json"
     status, out, _ = _run("evaluate", "--model", tmp_path / "job" / "model", "--data", parquet, "--json", report)
@@ -72,13 +80,35 @@ def test_train_then_evaluate(parquet: Path, tmp_path: Path, quick: TrainConfig) 
         *("mutual_information_bits", "backbone_rmsd_median", "lddt_ca_median", "tm_score_median", "reconstruction"),
         *("quantization_distance_mean", "model", "codebook_version", "notes"),
     ]
-    assert figures["model"] == "mine"
+    assert figures["model"] == 'my "model"'
     assert figures["window_rmsd_mean"] > 0
     assert f"{figures['perplexity']:.4g}" in out
     assert "no decoder" in out
 
-    status, _, err = _run("train", "--data", parquet, "--out", tmp_path / "job", *QUICK, "8")
+    status, _, err = _run(*command)
     assert (status, err.startswith("error: "), "is there already" in err) == (1, True, True)
+
+
+def test_a_training_may_begin_with_a_model(model: Model, parquet: Path, tmp_path: Path, recipe_file: Path) -> None:
+    command: list[str | Path] = [
+        "train",
+        "--data",
+        parquet,
+        "--recipe",
+        recipe_file,
+        "--device",
+        "cpu",
+        "--model",
+        tmp_path / "a-model",
+    ]
+    status, out, _ = _run(*command, "--out", tmp_path / "job", "--stage", "decoder_stage", "--checkpoint-every", "2")
+    assert status == 0
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("step ")] == ["2/7", "4/7", "6/7", "7/7"]
+    made = load_model(tmp_path / "job" / "model")
+    assert made.encoder_digest == model.encoder_digest
+    assert made.decoder is not None
+    status, _, err = _run(*command, "--out", tmp_path / "other", "--set", "decoder_stage.weights.binned=heavy")
+    assert (status, "decoder_stage.weights.binned cannot be 'heavy'" in err) == (2, True)
 
 
 def test_a_reference_changes_the_windows(model: Model, parquet: Path, tmp_path: Path) -> None:
@@ -118,14 +148,14 @@ def test_a_page_that_cannot_be_written_is_told_before_the_work(parquet: Path, tm
 
 
 def test_an_interrupted_training_says_so_and_exits_with_130(
-    parquet: Path, tmp_path: Path, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    parquet: Path, tmp_path: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import signal
 
     from foldmint_maintenance.display import TrainingDisplay
 
     monkeypatch.setattr(TrainingDisplay, "watch", lambda *_: signal.raise_signal(signal.SIGINT))
-    status, _, err = _run("train", "--data", parquet, "--out", tmp_path / "job", *QUICK, "8")
+    status, _, err = _run("train", "--data", parquet, "--out", tmp_path / "job", "--recipe", recipe_file)
     assert status == 130
     assert err == "stopped after step 1; the same command goes on from there\n"
 
@@ -156,6 +186,9 @@ def test_import_esm3(encoder: Encoder, codebook: Codebook, tmp_path: Path) -> No
         (["ingest", "absent", "--out", "o.parquet"], "there is no absent"),
         (["ingest", "bad.parquet", "--out", "o.parquet"], "cannot be read"),
         (["train", "--data", "bad.pdb", "--out", "job"], "bad.pdb: "),
+        (["train", "--data", "bad.pdb", "--out", "job", "--recipe", "absent.toml"], "absent.toml"),
+        (["train", "--data", "bad.pdb", "--out", "job", "--model", "absent"], "model.json cannot be read"),
+        (["train", "--data", "bad.pdb", "--out", "job", "--recipe", "empty.toml"], "the recipe has no stage"),
         (["evaluate", "--model", "absent", "--data", "bad.pdb"], "model.json cannot be read"),
         (["import-esm3", "--encoder", "bad.pdb", "--out", "m"], "not a zip archive"),
         (["import-esm3", "--encoder", "absent.pth", "--out", "m"], "No such file"),
@@ -167,6 +200,7 @@ def test_faults_are_one_message_and_exit_code_1(
     monkeypatch.chdir(tmp_path)
     Path("bad.parquet").write_text("nonsense")
     Path("bad.pdb").write_text("nonsense")
+    Path("empty.toml").touch()
     status, _, err = _run(*arguments)
     assert status == 1
     assert err.startswith("error: ")
@@ -179,8 +213,12 @@ def test_faults_are_one_message_and_exit_code_1(
     [
         ["ingest"],
         ["ingest", "x", "--out", "o", "--min-residues", "0"],
-        ["train", "--data", "x", "--out", "o", "--steps", "10"],
-        ["train", "--data", "x", "--out", "o", "--width", "0"],
+        ["train", "--data", "x", "--out", "o", "--set", "codes.steps=10"],
+        ["train", "--data", "x", "--out", "o", "--set", "sizes.width=0"],
+        ["train", "--data", "x", "--out", "o", "--set", "width=1"],
+        ["train", "--data", "x", "--out", "o", "--stage", "sizes"],
+        ["train", "--data", "x", "--out", "o", "--name", ""],
+        ["train", "--data", "x", "--out", "o", "--device", "abacus"],
         ["train", "--data", "x", "--out", "o", "--checkpoint-every", "0"],
         ["evaluate", "--data", "x", "--threads", "0"],
         ["evaluate", "--data", "x", "--chains", "0"],

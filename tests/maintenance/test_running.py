@@ -193,9 +193,7 @@ def test_no_resume_begins_anew_and_a_finished_job_is_not_overwritten(job: TrainJ
         train(replace(job, resume=False), _nothing, _nothing)
 
 
-def test_no_resume_forgets_later_stages_too(
-    job: TrainJob, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_resume_forgets_later_stages_too(job: TrainJob, recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = replace(job, recipe=read_recipe(recipe_file, stages=["codes", "refit"]))
     train(both, _nothing, _nothing)
     (both.out / "model").rename(both.out / "kept")
@@ -222,12 +220,13 @@ def test_a_finished_stage_of_another_job_is_not_taken_up(
 ) -> None:
     train(job, _nothing, _nothing)
     (job.out / "model").rename(job.out / "kept")
-    assert job.recipe.codes is not None
-    assert job.recipe.sizes is not None
+    codes, sizes = job.recipe.codes, job.recipe.sizes
+    assert codes is not None
+    assert sizes is not None
     if change == "codes":
-        job = replace(job, recipe=replace(job.recipe, codes=replace(job.recipe.codes, decay=0.5)))
+        job = replace(job, recipe=replace(job.recipe, codes=replace(codes, decay=0.5)))
     elif change == "sizes":
-        job = replace(job, recipe=replace(job.recipe, sizes=replace(job.recipe.sizes, out=12)))
+        job = replace(job, recipe=replace(job.recipe, sizes=replace(sizes, out=12)))
     elif change == "data":
         write_parquet(records[1:], job.data)
     elif change == "model":

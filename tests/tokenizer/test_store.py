@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.store import DEFAULT, create_store, load_model
 
 CONFIG = ModelConfig(width=16, heads=2, layers=2, out=8, codes=32)
+DECODER = DecoderConfig(width=16, heads=2, layers=2, chained=True)
 
 
 @pytest.fixture
@@ -29,14 +31,39 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def both(store: Path, tmp_path: Path) -> Path:
+    """The same, with a decoder."""
+    model, path = load_model(store), tmp_path / "both"
+    codebook = model.codebook.codebook
+    create_store(path, name="both", encoder=model.encoder, codebook=codebook, decoder=Decoder(DECODER), about={})
+    return path
+
+
 def test_round_trip(store: Path) -> None:
     model = load_model(store)
+    assert (model.decoder, model.decoder_digest) == (None, None)
     assert (model.name, model.config, model.codebook.version) == ("tiny", CONFIG, "000001")
     again = load_model(store)
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, again.encoder.state_dict()[name])
     assert model.codebook.windows is not None
     assert json.loads((store / "codebooks/000001/manifest.json").read_text())["parent"] is None
+
+
+def test_round_trip_of_a_decoder(store: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model, decoder = load_model(store), Decoder(DECODER)
+    path, codebook = tmp_path / "both", model.codebook.codebook
+    written = create_store(path, name="both", encoder=model.encoder, codebook=codebook, decoder=decoder, about={})
+    for own in (written, load_model(path)):
+        assert own.decoder is not None
+        assert (own.decoder.config, own.decoder.training) == (DECODER, False)
+        assert own.decoder.state_dict().keys() == decoder.state_dict().keys()
+        for name, value in decoder.state_dict().items():
+            assert torch.equal(value, own.decoder.state_dict()[name])
+        assert own.decoder_digest == hashlib.sha256((path / "decoder.safetensors").read_bytes()).hexdigest()
+        assert own.encoder_digest == model.encoder_digest
 
 
 def test_the_embedded_default_is_small_and_whole() -> None:
@@ -106,6 +133,41 @@ def test_damage_is_told(store: Path, name: str) -> None:
         load_model(store)
 
 
+DECODER_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no decoder": (lambda s: (s / "decoder.safetensors").unlink(), "decoder.safetensors cannot be read"),
+    "a truncated decoder": (lambda s: _truncate(s / "decoder.safetensors"), "decoder.safetensors is damaged"),
+    "a changed decoder": (lambda s: _flip(s / "decoder.safetensors"), "decoder.safetensors is damaged"),
+    "another decoder's digest": (lambda s: _edit_decoder(s, sha256="0" * 64), "decoder.safetensors is damaged"),
+    "no digest": (lambda s: _edit(s, decoder={"sizes": {}}), "its decoder is incomplete or wrong"),
+    "no sizes": (lambda s: _edit(s, decoder={"sha256": ""}), "its decoder is incomplete or wrong"),
+    "null": (lambda s: _edit(s, decoder=None), "its decoder is incomplete or wrong"),
+    "sizes that make no sense": (lambda s: _edit_sizes(s, heads=0), "heads must be a positive integer, not 0"),
+    "heads that do not part the width": (lambda s: _edit_sizes(s, heads=3), "must be a multiple of twice the heads"),
+    "chained is a word": (lambda s: _edit_sizes(s, chained="yes"), "chained is true or false, not 'yes'"),
+    "a size that is not known": (lambda s: _edit_sizes(s, depth=2), "its decoder is incomplete or wrong"),
+    "another width": (lambda s: _edit_sizes(s, width=32), r"has shape \(.*16.*\), and should have \(.*32"),
+    "more layers": (lambda s: _edit_sizes(s, layers=3), "missing or not known: decoder_stack.blocks.2"),
+    "fewer layers": (lambda s: _edit_sizes(s, layers=1), "missing or not known: decoder_stack.blocks.1"),
+}
+
+
+def _edit_decoder(store: Path, **values: object) -> None:
+    _edit(store, decoder=json.loads((store / "model.json").read_text())["decoder"] | values)
+
+
+def _edit_sizes(store: Path, **values: object) -> None:
+    sizes = json.loads((store / "model.json").read_text())["decoder"]["sizes"]
+    _edit_decoder(store, sizes=sizes | values)
+
+
+@pytest.mark.parametrize("name", DECODER_DAMAGE)
+def test_damage_of_a_decoder_is_told(both: Path, name: str) -> None:
+    damage, reason = DECODER_DAMAGE[name]
+    damage(both)
+    with pytest.raises(ModelError, match=reason):
+        load_model(both)
+
+
 def _without_n(tensors: dict[str, torch.Tensor]) -> None:
     del tensors["N"]
 
@@ -129,6 +191,29 @@ def test_tensors_that_do_not_fit(store: Path, name: str) -> None:
     _manifest(store, codebook_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(ModelError, match=reason):
         load_model(store)
+
+
+_OUTPUT = "plddt_head.output.weight"
+
+DECODER_TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "a missing tensor": (lambda t: t.pop(_OUTPUT), f"missing or not known: {_OUTPUT}"),
+    "one too many": (lambda t: t.update(more=torch.zeros(1)), "missing or not known: more"),
+    "a wrong shape": (lambda t: t.update({_OUTPUT: torch.zeros(49, 16)}), rf"{_OUTPUT} has shape \(49, 16\)"),
+    "NaN": (lambda t: t.update({_OUTPUT: torch.full((50, 16), torch.nan)}), f"{_OUTPUT} holds values that are no"),
+    "whole numbers": (lambda t: t.update({_OUTPUT: torch.ones(50, 16).int()}), "no finite floating-point"),
+}
+
+
+@pytest.mark.parametrize("name", DECODER_TENSORS)
+def test_tensors_that_do_not_fit_a_decoder(both: Path, name: str) -> None:
+    change, reason = DECODER_TENSORS[name]
+    path = both / "decoder.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    _edit_decoder(both, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(ModelError, match=reason):
+        load_model(both)
 
 
 def test_sizes_are_checked() -> None:

@@ -285,7 +285,7 @@ def aligned_error(decoder: Decoder, states: Tensor, residues: Tensor, rows: int 
     states: (length, width); residues: (residues,) int64, where in the sequence they are; rows: pairs are computed so
     many rows at a time, which bounds the memory. pTM after Jumper et al. 2021 (supplement 1.9.7).
     """
-    head = cast(PairHead, decoder.pairwise_classification_head)
+    head = decoder.pairwise_classification_head
     step = LARGEST_ERROR / (PAE_BINS - 2)
     centers = (torch.arange(PAE_BINS, device=states.device, dtype=torch.float32) + 0.5) * step
     d0 = 1.24 * (max(len(residues), 19) - 15) ** (1 / 3) - 1.8

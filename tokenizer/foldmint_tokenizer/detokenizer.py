@@ -79,14 +79,15 @@ class StructureDetokenizer:
             atoms = backbone_atoms(self._decoder.rigids(states))[0].cpu().numpy()
             plddt = self._decoder.confidence(states)[0].cpu().numpy()
             errors = aligned_error(self._decoder, states[0], torch.from_numpy(residue).to(self.device))
-        if not (np.isfinite(atoms[residue]).all() and np.isfinite(plddt[residue]).all()):
+        ptm = float(errors.ptm)  # NaN if an aligned error is
+        if not (np.isfinite(atoms[residue]).all() and np.isfinite(plddt[residue]).all() and np.isfinite(ptm)):
             raise ModelError("the decoder computed a position or a confidence that is not finite")
         breaks = np.flatnonzero(sequence == CHAINBREAK)
         chains = [
             DecodedChain(atoms[start:end], plddt[start:end])
             for start, end in zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True)
         ]
-        return DecodedStructure(tuple(chains), float(errors.ptm), errors.pae.cpu().numpy() if pae else None)
+        return DecodedStructure(tuple(chains), ptm, errors.pae.cpu().numpy() if pae else None)
 
 
 def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.int64]:
@@ -94,7 +95,10 @@ def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.
 
     Raises InvalidTokens if a chain is empty, a token is no code, or a special one stands where it makes no sense.
     """
-    given = np.asarray(tokens)
+    try:
+        given = np.asarray(tokens)
+    except ValueError as error:
+        raise InvalidTokens(f"there is no array in them: {error}") from error
     if given.ndim != 1:
         raise InvalidTokens(f"the shape is {given.shape}; (length,) is wanted")
     if given.size and not np.issubdtype(given.dtype, np.integer):
@@ -104,10 +108,10 @@ def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.
     own = given.astype(np.int64)
     before, after = int(own[0] == BOS), int(own[-1] == EOS)
     inner = own[before : len(own) - after]
-    wrong = ((inner < 0) | (inner >= codes)) & (inner != CHAINBREAK)
+    wrong = ((inner < 0) | (inner >= codes)) & (inner != CHAINBREAK)  # beyond int64 is below zero
     if wrong.any():
         at = int(wrong.argmax())
-        token = int(inner[at])
+        token = int(given[at + before])
         if token in _NAMES:
             raise InvalidTokens(f"{token} ({_NAMES[token]}) stands among the residues", at + before)
         raise InvalidTokens(f"{token} is no token; codes are 0 to {codes - 1}", at + before)

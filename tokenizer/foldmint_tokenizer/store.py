@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from foldmint_tokenizer import vocabulary
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -77,10 +78,13 @@ def load_model(path: str | os.PathLike[str] | None = None) -> Model:
         config = ModelConfig(**sizes)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{root / 'model.json'} is incomplete or wrong: {error!r}") from error
-    encoder = Encoder(config)
+    with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
+        encoder = Encoder(config)
     _fill(encoder, _tensors(root / "encoder.safetensors", digest), root / "encoder.safetensors")
     version = _text(root / "ACTIVE").strip()
     codebook = load_codebook(root, version, config, digest)
+    if "decoder" in about and config.codes > vocabulary.CODES:
+        raise ModelError(f"{root}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}")
     return Model(name, config, encoder.eval(), digest, codebook, *_decoder(root, about))
 
 
@@ -92,7 +96,8 @@ def _decoder(root: Path, about: Mapping[str, Any]) -> tuple[Decoder, str] | tupl
         config = DecoderConfig(**about["decoder"]["sizes"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{root / 'model.json'}: its decoder is incomplete or wrong: {error!r}") from error
-    decoder = Decoder(config)
+    with torch.device("meta"):
+        decoder = Decoder(config)
     _fill(decoder, _tensors(root / "decoder.safetensors", digest), root / "decoder.safetensors")
     return decoder.eval(), digest
 
@@ -215,7 +220,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         raise ModelError(f"{path} does not hold the model's tensors; missing or not known: {', '.join(different)}")
     for name, value in expected.items():
         _check(tensors[name], name, tuple(value.shape), path)
-    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
 
 
 def _check(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> None:
