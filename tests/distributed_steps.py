@@ -29,8 +29,7 @@ CODES = TrainConfig(
     dead_share=0.6,
     compiled=False,
 )
-# All losses count; a batch is 4 chains of about 32 residues. The rate is low: Adam makes a step of any gradient, be it
-# nothing but rounding, and sums over two halves are rounded otherwise than over the whole.
+# All losses count; a batch is 4 chains of about 32 residues.
 _EVERY = LossWeights(binned=0.1, inverse_folding=0.1)
 JOINT, DECODER = (
     ChainConfig(
@@ -79,11 +78,28 @@ def states(data_path: Path, model_path: Path, group: Group) -> dict[str, dict[st
     return found
 
 
+def exchanged(group: Group) -> dict[str, torch.Tensor]:
+    """What a process has after each kind of exchange; what it brings tells its rank."""
+    own = torch.tensor([1.0, 2.0]) + group.rank
+    used, unused = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    used.grad = own.clone()
+    group.average_gradients([unused, used])
+    return {
+        "summed": group.summed(own),
+        "mean": group.mean(own, torch.tensor(1.0 + group.rank)),
+        "gradient": used.grad,
+        "joined": group.joined(own.expand(1 + 2 * group.rank, 2)),
+        "first": group.from_first(own),
+        "unused": torch.tensor(unused.grad is None),
+    }
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     data_argument, model_argument, out = (Path(argument) for argument in sys.argv[1:])
     with training_group(torch.device("cpu")) as processes:
-        for training, tensors in states(data_argument, model_argument, processes).items():
+        every = {"group": exchanged(processes)} | states(data_argument, model_argument, processes)
+        for training, tensors in every.items():
             save_file(
                 {name: value.clone().contiguous() for name, value in tensors.items()},
                 out / f"{training}.{processes.rank}.safetensors",

@@ -107,7 +107,12 @@ def distance_loss(guess: Tensor, chains: Chains, rows: Tensor) -> Weighed:
 
 
 def _distances(first: Tensor, second: Tensor) -> Tensor:
-    return torch.cdist(first.flatten(1, 2), second.flatten(1, 2), compute_mode="donot_use_mm_for_euclid_dist")
+    return _apart(first.flatten(1, 2), second.flatten(1, 2))
+
+
+def _apart(first: Tensor, second: Tensor) -> Tensor:
+    """Distances of all points (n, a, 3) from all others (n, b, 3); never by products, which cancel far from zero."""
+    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def direction_vectors(atoms: Tensor) -> Tensor:
@@ -140,7 +145,7 @@ def binned_loss(logits: Tensor, chains: Chains, rows: Tensor) -> Weighed:
     pairs = (chains.exists[:, rows, None] & chains.exists[:, None]).float()
     beta = _beta(chains.atoms)
     bounds = torch.linspace(_NEAREST_BIN, _FARTHEST_BIN, DISTANCE_BINS - 1, device=beta.device)
-    distance = torch.bucketize(torch.cdist(beta[:, rows], beta), bounds)
+    distance = torch.bucketize(_apart(beta[:, rows], beta), bounds)
     n, ca, c = chains.atoms.unbind(-2)
     first, second = F.normalize(c - ca, dim=-1, eps=1e-4), F.normalize(n - ca, dim=-1, eps=1e-4)
     unit = torch.stack([first, second, F.normalize(torch.linalg.cross(first, second), dim=-1, eps=1e-4)], -2)
@@ -169,7 +174,7 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def plddt_loss(logits: Tensor, guess: Tensor, chains: Chains) -> Weighed:
     """Cross-entropy of the binned lDDT-CA of each residue; logits (n, length, 50); guess: atoms (n, length, 3, 3)."""
     with torch.no_grad():
-        made, real = (torch.cdist(atoms[:, :, 1], atoms[:, :, 1]) for atoms in (guess, chains.atoms))
+        made, real = (_apart(atoms[:, :, 1], atoms[:, :, 1]) for atoms in (guess, chains.atoms))
         others = ~torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
         near = ((real < 15) & chains.exists[:, None] & others).float()
         kept = torch.stack([((made - real).abs() < bound).float() for bound in (0.5, 1.0, 2.0, 4.0)]).mean(0)
