@@ -1,4 +1,4 @@
-"""A real structure to tokens over gRPC, and what Prometheus would see of it.
+"""A real structure to tokens over gRPC and back, and what Prometheus would see of it.
 
 make demo
 """
@@ -30,9 +30,10 @@ def main() -> None:
 
 
 def show(address: str, metrics: str) -> None:
-    """Tokenize the structure and print the tokens and some metrics."""
+    """Tokenize the structure, decode its tokens, and print both and some metrics."""
     with Client(address) as client:
         result = client.tokenize(STRUCTURE)
+        decoded = client.detokenize(result)
     for chain in result.chains:
         print(f"\n{STRUCTURE.name}, chain {chain.chain}: {len(chain.tokens)} residues")
         print(f"model {result.model}, codebook {result.codebook_version}\n")
@@ -40,6 +41,8 @@ def show(address: str, metrics: str) -> None:
             letters = chain.sequence[start : start + 10]
             codes = " ".join(f"{code:4d}" for code in chain.tokens[start : start + 10])
             print(f"{chain.residue_index[start]:5d}  {letters:10s}  {codes}")
+    (x, y, z), plddt = decoded.chains[0].coordinates[0, 1], decoded.chains[0].plddt
+    print(f"\ndecoded: pTM {decoded.ptm:.2f}, mean pLDDT {plddt.mean():.2f}; the first CA is at {x:.1f} {y:.1f} {z:.1f} Å")
     with urllib.request.urlopen(f"http://{metrics}/metrics") as page:
         text = page.read().decode()
     hit = [

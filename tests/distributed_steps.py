@@ -42,7 +42,7 @@ JOINT, DECODER = (
         pair_rows=8,
         warmup=2,
         coarse_from=0.25,
-        confidence_from=0.5,
+        settling=2,
         dead_share=0.6,
         weights=_EVERY,
     )

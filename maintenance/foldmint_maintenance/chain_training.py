@@ -43,8 +43,7 @@ class LossWeights:
     """What each loss counts; zero leaves it out.
 
     step, reach: along the chain. distance, direction, binned, inverse_folding: of the ESM3 paper. reach, distance and
-    direction begin at `coarse_from`, when the chain has its local shape. confidence: of lDDT and aligned error.
-    commitment: in the joint stage.
+    direction begin at `coarse_from`, when the chain has its local shape. commitment: in the joint stage.
     """
 
     step: float = 30.0
@@ -53,7 +52,6 @@ class LossWeights:
     direction: float = 0.1
     binned: float = 0.0
     inverse_folding: float = 0.0
-    confidence: float = 0.5
     commitment: float = 0.25
 
 
@@ -62,8 +60,9 @@ class ChainConfig:
     """How to train on chains.
 
     steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues. head_steps: first of all, of
-    the head on the embeddings alone (decoder stage, chained). coarse_from: share of the steps after which losses across
-    the chain count; confidence_from: the same of confidence, which is trained on what the decoder by then does.
+    the head on the embeddings alone (decoder stage, chained). settling: last steps, in which all rests but the heads of
+    confidence, which learn what the decoder does; they learn then alone. coarse_from: share of the steps before, after
+    which losses across the chain count.
     pair_rows: residues a step whose pairs with all others are compared. learning_rate: the peak, after `warmup` steps;
     then a cosine to zero. decay, dead_share: of the codebook, as in `TrainConfig`. estimator: how
     gradients pass the quantization (`straight_through`, or `rotation`, Fifty et al. 2024, arXiv 2410.06424).
@@ -75,7 +74,7 @@ class ChainConfig:
     crop: int = 256
     head_steps: int = 1000
     coarse_from: float = 0.4
-    confidence_from: float = 0.85
+    settling: int = 600
     pair_rows: int = 32
     learning_rate: float = 2e-3
     warmup: int = 50
@@ -93,9 +92,10 @@ class ChainConfig:
             raise ValueError(f"stage is joint or decoder, not {self.stage!r}")
         if min(self.steps, self.batch, self.crop, self.pair_rows) < 1 or self.crop < 2:
             raise ValueError("steps, batch and pair_rows must be positive, and crop at least 2")
-        shares = (self.coarse_from, self.confidence_from)
-        if self.learning_rate <= 0 or not 0 < self.decay < 1 or not 0 <= min(shares) <= max(shares) <= 1:
-            raise ValueError("learning_rate must be positive, decay and the shares between 0 and 1")
+        if not 0 <= self.settling < self.steps:
+            raise ValueError("settling must be 0 or more, and steps exceed it")
+        if self.learning_rate <= 0 or not 0 < self.decay < 1 or not 0 <= self.coarse_from <= 1:
+            raise ValueError("learning_rate must be positive, decay and coarse_from between 0 and 1")
         codes_training.check_estimator(self.estimator)
 
 
@@ -113,6 +113,18 @@ class ChainProgress(NamedTuple):
     confidence: float
     commitment: float
     perplexity: float
+    replaced: int
+
+
+class _Read(NamedTuple):
+    """What the decoder reads of a batch.
+
+    embedded: (n, length + 2, width). codebook: after the batch's hits; None in the decoder stage.
+    """
+
+    embedded: Tensor
+    commitment: Tensor
+    codebook: Codebook | None
     replaced: int
 
 
@@ -238,18 +250,31 @@ class ChainTrainer:
         self._head_fitted = True
 
     def _rate(self, step: int) -> float:
+        """Warm-up and cosine to zero; both anew for the heads of confidence."""
         config = self.config
+        moving = config.steps - config.settling
+        step, steps = (step, moving) if step < moving else (step - moving, config.settling)
         if step < config.warmup:
             return config.learning_rate * (step + 1) / config.warmup
-        return config.learning_rate * 0.5 * (1 + cos(pi * (step - config.warmup) / (config.steps - config.warmup)))
+        return config.learning_rate * 0.5 * (1 + cos(pi * (step - config.warmup) / max(1, steps - config.warmup)))
 
     def _train(self, step: int, batch: ChainBatch) -> ChainProgress:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        read, commitment, replaced = self._read(step, batch)
-        parts = {"commitment": commitment} | self._losses(step, batch, read)
-        weights = vars(self.config.weights) | {"step_loss": self.config.weights.step}
-        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        if step >= self.config.steps - self.config.settling:
+            with torch.no_grad():
+                read = self._read(step, batch)
+                decoded = self._decoded(read.embedded)
+            loss = self._confidence(batch, *decoded)
+            parts, replaced = {"confidence": loss}, 0
+        else:
+            read = self._read(step, batch)
+            if read.codebook is not None:
+                self.codebook = read.codebook
+            parts = {"commitment": read.commitment} | self._losses(step, batch, *self._decoded(read.embedded))
+            weights = vars(self.config.weights) | {"step_loss": self.config.weights.step}
+            loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+            replaced = read.replaced
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         everything = list(self._parameters())
@@ -267,34 +292,36 @@ class ChainTrainer:
             | {"step": self.step, "perplexity": codes_training.perplexity(self.codebook.N), "replaced": replaced}
         )
 
-    def _read(self, step: int, batch: ChainBatch) -> tuple[Tensor, Tensor, int]:
-        """What the decoder reads (n, length + 2, width), the commitment loss, and codes replaced."""
+    def _read(self, step: int, batch: ChainBatch) -> _Read:
         ends = self.decoder.embed(torch.tensor([[BOS, EOS]], device=self.device)).expand(
             len(batch.chains.atoms), -1, -1
         )
         if batch.rows is None:
-            inner, commitment, replaced = self.decoder.embed(batch.tokens), ends.new_zeros(()), 0
+            inner, commitment, codebook, replaced = self.decoder.embed(batch.tokens), ends.new_zeros(()), None, 0
         else:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
                 z = self.encoder(*batch.rows)
             done = self._quantizer.quantize(z.float(), self.codebook, step, self.group)
-            self.codebook = done.codebook
+            commitment, codebook, replaced = done.commitment, done.codebook, done.replaced
             # Residues without a frame share a code, whatever it is now.
             frameless, _ = nearest_code(self.encoder.without_frame().detach()[None], self.codebook.embeddings)
             vectors = self.codebook.embeddings[frameless].expand(*batch.tokens.shape, -1).clone()
             vectors[batch.chains.exists] = done.vectors
-            inner, commitment, replaced = self.lift(vectors), done.commitment, done.replaced
-        return torch.cat([ends[:, :1], inner, ends[:, 1:]], 1), commitment, replaced
+            inner = self.lift(vectors)
+        return _Read(torch.cat([ends[:, :1], inner, ends[:, 1:]], 1), commitment, codebook, replaced)
 
-    def _losses(self, step: int, batch: ChainBatch, read: Tensor) -> dict[str, Tensor]:
+    def _decoded(self, embedded: Tensor) -> tuple[Tensor, Rigids]:
+        """Last states (n, length, width) and motions (n, length) of the residues."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            states = self.decoder.states(embedded)
+        whole = self.decoder.rigids(states)
+        return states[:, 1:-1].float(), Rigids(whole.rotation[:, 1:-1], whole.origin[:, 1:-1])
+
+    def _losses(self, step: int, batch: ChainBatch, states: Tensor, guess: Rigids) -> dict[str, Tensor]:
         """Losses by name, each a mean over the batch of all processes; those that weigh nothing are left out."""
         config, weights, chains, decoder = self.config, self.config.weights, batch.chains, self.decoder
         mean = self.group.mean
-        coarse = step >= config.coarse_from * config.steps
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
-            states = decoder.states(read)
-        whole = decoder.rigids(states)
-        states, guess = states[:, 1:-1].float(), Rigids(whole.rotation[:, 1:-1], whole.origin[:, 1:-1])
+        coarse = step >= config.coarse_from * (config.steps - config.settling)
         truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
         found: dict[str, Tensor] = {}
         if weights.step:
@@ -312,11 +339,13 @@ class ChainTrainer:
             known = (batch.letters >= 0) & chains.exists
             apart = F.cross_entropy(self.inverse(states)[known], batch.letters[known], reduction="sum")
             found["inverse_folding"] = mean(apart, known.sum().float())
-        if weights.confidence and step >= config.confidence_from * config.steps:
-            # What is expected of a structure is no reason to change it.
-            still = states.detach()
-            errors = decoder.pairwise_classification_head(still, batch.pair_rows, PAE_LOGITS)
-            found["confidence"] = mean(*losses.plddt_loss(decoder.plddt_head(still), atoms, chains)) + mean(
-                *losses.pae_loss(errors, guess, truth, chains, batch.pair_rows)
-            )
         return found
+
+    def _confidence(self, batch: ChainBatch, states: Tensor, guess: Rigids) -> Tensor:
+        """The loss of lDDT and aligned error of what was decoded."""
+        chains, decoder, mean = batch.chains, self.decoder, self.group.mean
+        truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
+        errors = decoder.pairwise_classification_head(states, batch.pair_rows, PAE_LOGITS)
+        return mean(*losses.plddt_loss(decoder.plddt_head(states), atoms, chains)) + mean(
+            *losses.pae_loss(errors, guess, truth, chains, batch.pair_rows)
+        )

@@ -145,7 +145,7 @@ batch = 128
 crop = 32
 pair_rows = 8
 warmup = 2
-confidence_from = 0.5
+settling = 2
 
 [decoder_stage]
 steps = 7
@@ -154,7 +154,7 @@ crop = 32
 pair_rows = 8
 head_steps = 3
 warmup = 2
-confidence_from = 0.5
+settling = 2
 """
 
 
