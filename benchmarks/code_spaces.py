@@ -58,7 +58,10 @@ def coded(
     means.add(learnt.positions[complete], nearest_code(part, embeddings)[0].numpy())
     seen = other.windows(np.arange(len(other)))
     codes, _ = nearest_code(torch.from_numpy(seen.positions[:, places].reshape(len(other), -1)), embeddings)
-    return means.windows(), codes.numpy(), np.asarray(seen.exists.all(1))
+    table = means.windows()
+    # A code that k-means left empty stands for the mean of all.
+    table = np.where(np.isnan(table).any((1, 2, 3), keepdims=True), np.nanmean(table, 0), table).astype(np.float32)
+    return table, codes.numpy(), np.asarray(seen.exists.all(1))
 
 
 def together(

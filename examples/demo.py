@@ -41,8 +41,9 @@ def show(address: str, metrics: str) -> None:
             letters = chain.sequence[start : start + 10]
             codes = " ".join(f"{code:4d}" for code in chain.tokens[start : start + 10])
             print(f"{chain.residue_index[start]:5d}  {letters:10s}  {codes}")
-    (x, y, z), plddt = decoded.chains[0].coordinates[0, 1], decoded.chains[0].plddt
-    print(f"\ndecoded: pTM {decoded.ptm:.2f}, mean pLDDT {plddt.mean():.2f}; the first CA is at {x:.1f} {y:.1f} {z:.1f} Å")
+    first = decoded.chains[0]
+    x, y, z = first.coordinates[0, 1]
+    print(f"\ndecoded: pTM {decoded.ptm:.2f}, mean pLDDT {first.plddt.mean():.2f}; CA at {x:.1f} {y:.1f} {z:.1f} Å")
     with urllib.request.urlopen(f"http://{metrics}/metrics") as page:
         text = page.read().decode()
     hit = [
