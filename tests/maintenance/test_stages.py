@@ -144,7 +144,12 @@ def test_a_decoder_of_other_codes_is_not_kept(
 def test_a_model_is_begun_with_as_it_is(
     job: TrainJob, decoding_model: Model, recipe_file: Path, tmp_path: Path
 ) -> None:
-    settings = ["decoder_stage.steps=1", "decoder_stage.learning_rate=1e-12", "decoder_stage.weight_decay=0.0"]
+    settings = [
+        "decoder_stage.steps=1",
+        "decoder_stage.settling=0",
+        "decoder_stage.learning_rate=1e-12",
+        "decoder_stage.weight_decay=0.0",
+    ]
     recipe = read_recipe(recipe_file, settings, ["decoder_stage"])
     begun = replace(job, recipe=recipe, model=tmp_path / "a-decoding-model")
     model = train(begun, _nothing, _nothing)
