@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from foldmint_maintenance.chain_training import ChainConfig, ChainTrainer, LossWeights
+from foldmint_maintenance.chain_config import ChainConfig, LossWeights
+from foldmint_maintenance.chain_training import ChainTrainer
 from foldmint_maintenance.corpus import prepared, read_parquet
 from foldmint_maintenance.group import Group, training_group
 from foldmint_maintenance.training import TrainConfig, Trainer
@@ -30,7 +31,8 @@ CODES = TrainConfig(
     compiled=False,
 )
 # All losses count; a batch is 4 chains of about 32 residues.
-_EVERY = LossWeights(binned=0.1, inverse_folding=0.1)
+# Confidence only while its heads settle: its targets are bins, and rounding may move one into the next.
+_EVERY = LossWeights(binned=0.1, inverse_folding=0.1, confidence=0.0)
 JOINT, DECODER = (
     ChainConfig(
         stage=stage,

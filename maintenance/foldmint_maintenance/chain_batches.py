@@ -47,8 +47,8 @@ class ChainBatch(NamedTuple):
 class ChainBatches:
     """Draws batches.
 
-    tokens: (residues,) of the data, or None for neighborhoods instead. batch: residues of all processes together; crop:
-    the longest stretch of a chain. Every process draws the same, and takes its share.
+    tokens: (residues,) of the data, or None for neighborhoods instead. batch: residues of all processes together. Every
+    process draws the same, and takes its share.
     """
 
     def __init__(
@@ -56,13 +56,12 @@ class ChainBatches:
         data: PreparedSet,
         tokens: NDArray[np.int64] | None,
         batch: int,
-        crop: int,
         pair_rows: int,
         seed: int,
         group: Group,
     ) -> None:
         self._data, self._tokens, self._group = data, tokens, group
-        self._batch, self._crop, self._pair_rows, self._seed = batch, crop, pair_rows, seed
+        self._batch, self._pair_rows, self._seed = batch, pair_rows, seed
         starts = np.flatnonzero(np.diff(data.chain, prepend=-1))
         self._starts, self._lengths = starts, np.diff([*starts, len(data.chain)])
         exists = data.shape.frames.exists
@@ -76,18 +75,17 @@ class ChainBatches:
         self._letters = place_of[data.sequence]
         self._atoms = np.where(exists[:, None, None], data.backbone, 0).astype(np.float32)
 
-    def batch(self, step: int) -> ChainBatch:
-        """The share of a step's batch that is this process's."""
+    def batch(self, step: int, crop: int) -> ChainBatch:
+        """The share of a step's batch that is this process's; crop: the longest stretch of a chain."""
         random = np.random.default_rng([self._seed, step])
-        length = int(min(self._lengths[random.integers(len(self._lengths))], self._crop))
-        size = self._group.size
-        count = max(1, round(self._batch / length / size)) * size
-        cut = np.minimum(self._lengths, self._crop)
+        length = int(min(self._lengths[random.integers(len(self._lengths))], crop))
+        count = max(self._group.size, round(self._batch / length))
+        cut = np.minimum(self._lengths, crop)
         alike = np.flatnonzero((cut >= length) & (cut <= length * _STRETCH + _SLACK))
         chosen = random.choice(alike, count)
         first = self._starts[chosen] + random.integers(0, self._lengths[chosen] - length + 1)
         compared = np.sort(random.choice(length, min(length, self._pair_rows), replace=False))
-        place = (first[:, None] + np.arange(length))[self._group.part(count)]
+        place = (first[:, None] + np.arange(length))[self._group.share(count)]
         chains = Chains(
             torch.from_numpy(self._atoms[place]),
             torch.from_numpy(self._data.shape.frames.exists[place]),

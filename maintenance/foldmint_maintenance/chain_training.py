@@ -8,9 +8,9 @@ decoder stage tokens are computed once, and the decoder alone is trained, its co
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import cos, pi
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from foldmint_maintenance import codes_training, decoder_start
 from foldmint_maintenance import structure_losses as losses
 from foldmint_maintenance.chain_batches import AMINO_ACIDS, ChainBatch, ChainBatches
+from foldmint_maintenance.chain_config import ChainConfig
 from foldmint_maintenance.corpus import PreparedSet
 from foldmint_maintenance.group import ALONE, Group
 from foldmint_tokenizer.codebook import Codebook, nearest_code
@@ -34,69 +35,7 @@ from foldmint_tokenizer.decoder import (
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
-Stage = Literal["joint", "decoder"]
 _FIT_BATCH = 4096
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """What each loss counts; zero leaves it out.
-
-    step, reach: along the chain. distance, direction, binned, inverse_folding: of the ESM3 paper. reach, distance and
-    direction begin at `coarse_from`, when the chain has its local shape. commitment: in the joint stage.
-    """
-
-    step: float = 30.0
-    reach: float = 1.0
-    distance: float = 0.1
-    direction: float = 0.1
-    binned: float = 0.0
-    inverse_folding: float = 0.0
-    commitment: float = 0.25
-
-
-@dataclass(frozen=True)
-class ChainConfig:
-    """How to train on chains.
-
-    steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues. head_steps: first of all, of
-    the head on the embeddings alone (decoder stage, chained). settling: last steps, in which all rests but the heads of
-    confidence, which learn what the decoder does; they learn then alone. coarse_from: share of the steps before, after
-    which losses across the chain count.
-    pair_rows: residues a step whose pairs with all others are compared. learning_rate: the peak, after `warmup` steps;
-    then a cosine to zero. decay, dead_share: of the codebook, as in `TrainConfig`. estimator: how
-    gradients pass the quantization (`straight_through`, or `rotation`, Fifty et al. 2024, arXiv 2410.06424).
-    """
-
-    stage: Stage = "decoder"
-    steps: int = 10_000
-    batch: int = 1024
-    crop: int = 256
-    head_steps: int = 1000
-    coarse_from: float = 0.4
-    settling: int = 600
-    pair_rows: int = 32
-    learning_rate: float = 2e-3
-    warmup: int = 50
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    decay: float = 0.99
-    dead_share: float = 0.1
-    estimator: codes_training.Estimator = "straight_through"
-    weights: LossWeights = LossWeights()
-    bf16: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.stage not in ("joint", "decoder"):
-            raise ValueError(f"stage is joint or decoder, not {self.stage!r}")
-        if min(self.steps, self.batch, self.crop, self.pair_rows) < 1 or self.crop < 2:
-            raise ValueError("steps, batch and pair_rows must be positive, and crop at least 2")
-        if not 0 <= self.settling < self.steps:
-            raise ValueError("settling must be 0 or more, and steps exceed it")
-        if self.learning_rate <= 0 or not 0 < self.decay < 1 or not 0 <= self.coarse_from <= 1:
-            raise ValueError("learning_rate must be positive, decay and coarse_from between 0 and 1")
-        codes_training.check_estimator(self.estimator)
 
 
 class ChainProgress(NamedTuple):
@@ -157,7 +96,7 @@ class ChainTrainer:
         self._begun_with = hashlib.sha256(codebook.embeddings.cpu().numpy().tobytes()).hexdigest()
         self.lift = nn.Linear(codebook.embeddings.shape[1], decoder.config.width)
         self.inverse = nn.Linear(decoder.config.width, len(AMINO_ACIDS))
-        self._batches = ChainBatches(data, tokens, config.batch, config.crop, config.pair_rows, config.seed, group)
+        self._batches = ChainBatches(data, tokens, config.batch, config.pair_rows, config.seed, group)
         self._quantizer = codes_training.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
         if fresh:
             start = torch.Generator().manual_seed(config.seed)
@@ -207,10 +146,10 @@ class ChainTrainer:
         if not steps:
             return
         with ThreadPoolExecutor(1, "batches") as pool:
-            following = pool.submit(self._batches.batch, steps.start)
+            following = pool.submit(self._batch, steps.start)
             for step in steps:
                 batch = following.result().to(self.device)
-                following = pool.submit(self._batches.batch, step + 1)
+                following = pool.submit(self._batch, step + 1)
                 watch(self._train(step, batch))
 
     def finish(self) -> None:
@@ -249,10 +188,14 @@ class ChainTrainer:
             optimizer.step()
         self._head_fitted = True
 
+    def _batch(self, step: int) -> ChainBatch:
+        """Crops; whole chains, up to a batch long, while confidence settles: errors grow with the chain."""
+        config = self.config
+        return self._batches.batch(step, config.crop if step < config.moving else max(config.crop, config.batch))
+
     def _rate(self, step: int) -> float:
         """Warm-up and cosine to zero; both anew for the heads of confidence."""
-        config = self.config
-        moving = config.steps - config.settling
+        config, moving = self.config, self.config.moving
         step, steps = (step, moving) if step < moving else (step - moving, config.settling)
         if step < config.warmup:
             return config.learning_rate * (step + 1) / config.warmup
@@ -261,7 +204,7 @@ class ChainTrainer:
     def _train(self, step: int, batch: ChainBatch) -> ChainProgress:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        if step >= self.config.steps - self.config.settling:
+        if step >= self.config.moving:
             with torch.no_grad():
                 read = self._read(step, batch)
                 decoded = self._decoded(read.embedded)
@@ -321,7 +264,7 @@ class ChainTrainer:
         """Losses by name, each a mean over the batch of all processes; those that weigh nothing are left out."""
         config, weights, chains, decoder = self.config, self.config.weights, batch.chains, self.decoder
         mean = self.group.mean
-        coarse = step >= config.coarse_from * (config.steps - config.settling)
+        coarse = step >= config.coarse_from * config.moving
         truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
         found: dict[str, Tensor] = {}
         if weights.step:
@@ -339,6 +282,8 @@ class ChainTrainer:
             known = (batch.letters >= 0) & chains.exists
             apart = F.cross_entropy(self.inverse(states)[known], batch.letters[known], reduction="sum")
             found["inverse_folding"] = mean(apart, known.sum().float())
+        if weights.confidence and coarse:
+            found["confidence"] = self._confidence(batch, states, guess)
         return found
 
     def _confidence(self, batch: ChainBatch, states: Tensor, guess: Rigids) -> Tensor:

@@ -26,6 +26,10 @@ class Group:
             raise ValueError(f"{count} items do not divide evenly among {self.size} processes")
         return slice(self.rank * share, (self.rank + 1) * share)
 
+    def share(self, count: int) -> slice:
+        """The share of `count` items that is this process's, as even as may be; none is empty if there are enough."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
     def summed(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
         return value

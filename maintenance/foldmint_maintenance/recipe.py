@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from foldmint_maintenance.chain_training import ChainConfig, LossWeights
+from foldmint_maintenance.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.refit import RefitConfig
 from foldmint_maintenance.training import TrainConfig

@@ -2,6 +2,7 @@
 
 OUT/STAGE/training/checkpoint.safetensors   the last checkpoint of a stage
 OUT/STAGE/training/log.csv                  a row a step
+OUT/decoder_stage/training/tokens.safetensors   the tokens of all residues, computed once
 OUT/STAGE/model/                            the model after the stage, complete before its name appears
 OUT/model/                                  the model after the last stage
 """
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance import codes_training
-from foldmint_maintenance.chain_training import ChainConfig, ChainTrainer
+from foldmint_maintenance.chain_config import ChainConfig
+from foldmint_maintenance.chain_training import ChainTrainer
 from foldmint_maintenance.corpus import PreparedSet, prepared
 from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
 from foldmint_maintenance.evaluation import windows_of_codes
@@ -29,7 +31,7 @@ from foldmint_maintenance.refit import refitted
 from foldmint_maintenance.sources import Digest, read_set
 from foldmint_maintenance.steps import Watch, run_steps
 from foldmint_maintenance.training import Trainer
-from foldmint_maintenance.vectors import tokens_of, vectors_of
+from foldmint_maintenance.vectors import kept_tokens, vectors_of
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
@@ -202,7 +204,8 @@ def _chains(stage: str) -> Callable[[TrainJob, Path, _Data, _State, Watch, Tell]
         tokens = None
         if config.stage == "decoder":
             tell("tokens of all residues")
-            tokens = tokens_of(state.encoder, state.codebook, data.prepared, job.group, job.device)
+            path = folder / "training" / "tokens.safetensors"
+            tokens = kept_tokens(path, state.encoder, state.codebook, data.prepared, job.group, job.device)
         trainer = ChainTrainer(
             config, data.prepared, state.encoder, state.codebook, decoder, tokens, job.group, job.device, fresh=fresh
         )

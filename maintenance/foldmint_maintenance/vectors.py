@@ -1,10 +1,14 @@
 """Vectors and tokens of a whole set, its rows shared among the processes."""
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from foldmint_maintenance.corpus import PreparedSet
@@ -34,6 +38,44 @@ def tokens_of(
     tokens = np.full(len(data.chain), int(frameless), np.int64)
     tokens[data.shape.queries] = codes.numpy()
     return tokens
+
+
+def kept_tokens(
+    path: Path, encoder: Encoder, codebook: Codebook, data: PreparedSet, group: Group, device: torch.device | str
+) -> NDArray[np.int64]:
+    """What `tokens_of` gives, computed once: rank 0 keeps it in a file, and computes anew where that is another's."""
+    made_of = _digest(encoder, codebook, data)
+    found = _read_tokens(path, made_of, len(data.chain)) if group.rank == 0 else None
+    if int(group.from_first(torch.tensor(int(found is not None), device=device))):
+        kept = torch.zeros(len(data.chain), dtype=torch.int64) if found is None else found
+        return group.from_first(kept.to(device)).cpu().numpy()
+    tokens = tokens_of(encoder, codebook, data, group, device)
+    if group.rank == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        save_file({"tokens": torch.from_numpy(tokens).to(torch.int16)}, part, {"made_of": made_of})
+        part.replace(path)
+    return tokens
+
+
+def _read_tokens(path: Path, made_of: str, count: int) -> Tensor | None:
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("made_of") != made_of:
+                return None
+            tokens: Tensor = file.get_tensor("tokens").long()
+    except (OSError, SafetensorError):
+        return None
+    return tokens if tokens.shape == (count,) else None
+
+
+def _digest(encoder: Encoder, codebook: Codebook, data: PreparedSet) -> str:
+    state = {**encoder.state_dict(), "": codebook.embeddings}
+    digest = hashlib.sha256(data.digest().encode())
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _encoded(

@@ -20,13 +20,13 @@ class OneOfTwo(Group):
 
 def _batches(data: PreparedSet, group: Group = ALONE, joint: bool = False, seed: int = 0) -> ChainBatches:
     tokens = None if joint else np.arange(len(data.chain))
-    return ChainBatches(data, tokens, 128, 32, 8, seed, group)
+    return ChainBatches(data, tokens, 128, 8, seed, group)
 
 
 def test_a_batch_is_stretches_of_chains(data: PreparedSet) -> None:
     places = set()
     for step in STEPS:
-        batch = _batches(data).batch(step)
+        batch = _batches(data).batch(step, 32)
         count, length = batch.tokens.shape
         assert (count, length <= 32) == (4, True)
         # Tokens are places in the set here: a stretch of one chain, with its atoms and letters.
@@ -50,7 +50,7 @@ def test_a_gap_in_space_is_a_break(data: PreparedSet) -> None:
     last = np.flatnonzero(data.chain == 5)
     data.backbone[last[28:]] += 30
     batches = _batches(data)
-    found = [(batch.tokens, batch.chains.follows) for batch in map(batches.batch, range(30))]
+    found = [(batch.tokens, batch.chains.follows) for batch in (batches.batch(step, 32) for step in range(30))]
     broken = {int(t) for tokens, follows in found for t in tokens[:, :-1][~follows]}
     missing = int(np.flatnonzero(~data.shape.frames.exists)[0])
     assert broken == {last[27], missing - 1, missing}
@@ -58,8 +58,8 @@ def test_a_gap_in_space_is_a_break(data: PreparedSet) -> None:
 
 def test_neighborhoods_are_of_the_residues_with_a_frame(data: PreparedSet) -> None:
     for step in STEPS:
-        batch = _batches(data, joint=True).batch(step)
-        tokens = _batches(data).batch(step).tokens  # places in the set
+        batch = _batches(data, joint=True).batch(step, 32)
+        tokens = _batches(data).batch(step, 32).tokens  # places in the set
         assert batch.rows is not None
         select = np.searchsorted(data.shape.queries, tokens[batch.chains.exists].numpy())
         for found, expected in zip(batch.rows, map(torch.from_numpy, data.rows(select)), strict=True):
@@ -68,9 +68,11 @@ def test_neighborhoods_are_of_the_residues_with_a_frame(data: PreparedSet) -> No
 
 @pytest.mark.parametrize("joint", [True, False])
 def test_processes_share_what_one_would_have(joint: bool, data: PreparedSet) -> None:
+    odd = 0
     for step in STEPS:
-        whole = _batches(data, joint=joint).batch(step)
-        first, second = (_batches(data, OneOfTwo(rank), joint).batch(step) for rank in (0, 1))
+        whole = _batches(data, joint=joint).batch(step, 55)
+        first, second = (_batches(data, OneOfTwo(rank), joint).batch(step, 55) for rank in (0, 1))
+        odd += len(whole.tokens) % 2
         for part in ("atoms", "exists", "follows"):
             shared = torch.cat([getattr(first.chains, part), getattr(second.chains, part)])
             assert torch.equal(shared, getattr(whole.chains, part))
@@ -83,6 +85,7 @@ def test_processes_share_what_one_would_have(joint: bool, data: PreparedSet) -> 
             assert second.rows is not None
             for one, other, both in zip(first.rows, second.rows, whole.rows, strict=True):
                 assert torch.equal(torch.cat([one, other]), both)
+    assert odd, "no batch was of an odd number of chains"
     if not joint:
         parts = [_batches(data, OneOfTwo(rank)).steps(3, 10)[0] for rank in (0, 1)]
         assert torch.equal(torch.cat(parts), _batches(data).steps(3, 10)[0])
@@ -90,11 +93,11 @@ def test_processes_share_what_one_would_have(joint: bool, data: PreparedSet) -> 
 
 def test_seed_and_step_alone_say_what_is_drawn(data: PreparedSet) -> None:
     batches = _batches(data)
-    fifth = batches.batch(5).tokens
-    batches.batch(9)
-    assert torch.equal(batches.batch(5).tokens, fifth)
-    assert not torch.equal(batches.batch(6).tokens[:, :20], fifth[:, :20])
-    assert not torch.equal(_batches(data, seed=1).batch(5).tokens[:, :20], fifth[:, :20])
+    fifth = batches.batch(5, 32).tokens
+    batches.batch(9, 32)
+    assert torch.equal(batches.batch(5, 32).tokens, fifth)
+    assert not torch.equal(batches.batch(6, 32).tokens[:, :20], fifth[:, :20])
+    assert not torch.equal(_batches(data, seed=1).batch(5, 32).tokens[:, :20], fifth[:, :20])
 
 
 def test_motions_lead_from_frame_to_frame(data: PreparedSet) -> None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance import chain_training, checkpoints
-from foldmint_maintenance.chain_training import ChainConfig, ChainProgress, ChainTrainer, LossWeights, Stage
+from foldmint_maintenance.chain_batches import ChainBatch, ChainBatches
+from foldmint_maintenance.chain_config import ChainConfig, LossWeights, Stage
+from foldmint_maintenance.chain_training import ChainProgress, ChainTrainer
 from foldmint_maintenance.corpus import PreparedSet
 from foldmint_maintenance.errors import OtherTraining
 from foldmint_maintenance.group import ALONE
@@ -189,7 +191,7 @@ def test_resumed_is_bit_identical_to_unbroken(stage: Stage, cut: int, made: _Mad
 
 @pytest.mark.parametrize("stage", ["decoder", "joint"])
 def test_losses_that_weigh_nothing_are_left_out(stage: Stage, made: _Made) -> None:
-    weights = LossWeights(step=0, reach=0, distance=1, direction=0, commitment=0)
+    weights = LossWeights(step=0, reach=0, distance=1, direction=0, confidence=0, commitment=0)
     trainer = made(replace(SHORT, stage=stage, weights=weights, coarse_from=0.0, settling=0, weight_decay=0.0))
     before = _state(trainer)
     told: list[ChainProgress] = []
@@ -205,7 +207,7 @@ def test_losses_that_weigh_nothing_are_left_out(stage: Stage, made: _Made) -> No
 
 
 def test_binned_and_inverse_folding_losses_can_be_switched_on(made: _Made) -> None:
-    weights = LossWeights(binned=2.0, inverse_folding=3.0, step=0, reach=0, distance=0, direction=0)
+    weights = LossWeights(binned=2.0, inverse_folding=3.0, step=0, reach=0, distance=0, direction=0, confidence=0)
     trainer = made(replace(SHORT, steps=25, weights=weights, settling=0))
     before = _state(trainer)
     told: list[ChainProgress] = []
@@ -228,7 +230,24 @@ def test_losses_begin_and_end_when_they_should(made: _Made) -> None:
     assert [progress.distance > 0 for progress in told] == coarse
     assert [progress.direction > 0 for progress in told] == coarse
     assert [progress.step_loss > 0 for progress in told] == [True] * 6 + [False] * 2
-    assert [progress.confidence > 0 for progress in told] == [False] * 6 + [True] * 2
+    assert [progress.confidence > 0 for progress in told] == [False] * 2 + [True] * 6
+
+
+def test_confidence_settles_on_whole_chains(made: _Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    drawn = ChainBatches.batch
+
+    def batch(self: ChainBatches, step: int, crop: int) -> ChainBatch:
+        result = drawn(self, step, crop)
+        if step < SHORT.steps:  # one more is drawn ahead
+            lengths.append(result.tokens.shape[1])
+        return result
+
+    monkeypatch.setattr(ChainBatches, "batch", batch)
+    made(replace(SHORT, crop=16)).run(lambda _: None)
+    shortest = int(np.bincount(made.data.chain).min())
+    assert max(lengths[:6]) <= 16 < shortest
+    assert min(lengths[6:]) >= shortest
 
 
 @pytest.mark.parametrize("stage", ["decoder", "joint"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from foldmint_maintenance.chain_training import ChainConfig, LossWeights
+from foldmint_maintenance.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.recipe import DEFAULT, Recipe, read_recipe
 from foldmint_maintenance.refit import RefitConfig
