@@ -6,6 +6,7 @@ python protos/generate.py [FOLDER]
 import sys
 from pathlib import Path
 
+import grpc_tools
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
@@ -18,6 +19,8 @@ def generate(out: Path) -> None:
     arguments = [
         "protoc",
         f"--proto_path={ROOT}",
+        # google/protobuf
+        f"--proto_path={Path(grpc_tools.__file__).parent / '_proto'}",
         f"--python_out={out}",
         f"--pyi_out={out}",
         f"--grpc_python_out={out}",

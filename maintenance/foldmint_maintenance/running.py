@@ -156,6 +156,8 @@ def _check_done(job: TrainJob, stage: str, model: Path, data: _Data) -> None:
 
 
 def _of(model: Model) -> _State:
+    if model.decoder is not None:
+        model.decoder.embed.weight.data = model.codebook.embedding(model.decoder)
     return _State(model.encoder, model.codebook.codebook, model.codebook.windows, model.decoder)
 
 

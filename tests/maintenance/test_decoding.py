@@ -24,7 +24,7 @@ class Answers(StructureDetokenizer):
         super().__init__(model)
         self._answers = iter(answers)
 
-    def detokenize(self, tokens: object, *, pae: bool = False) -> DecodedStructure:  # noqa: ARG002
+    def detokenize(self, tokens: object, **options: object) -> DecodedStructure:  # noqa: ARG002
         return next(self._answers)
 
 

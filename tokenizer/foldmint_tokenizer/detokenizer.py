@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from foldmint_tokenizer.decoder import aligned_error, backbone_atoms
 from foldmint_tokenizer.errors import InvalidTokens, ModelError
-from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.store import CodebookVersion, Model, load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 
 _NAMES = {MASK: "MASK", EOS: "EOS", BOS: "BOS", PAD: "PAD", CHAINBREAK: "CHAINBREAK"}
@@ -56,6 +58,7 @@ class StructureDetokenizer:
             raise ModelError(f"the model {model.name} has no decoder")
         self.model, self.device = model, torch.device(device)
         self._decoder = model.decoder.to(self.device).eval()
+        self._embedding = self.embedding_of(model.codebook)
 
     @classmethod
     def load(
@@ -64,18 +67,26 @@ class StructureDetokenizer:
         """The detokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
         return cls(load_model(path), device)
 
-    def detokenize(self, tokens: ArrayLike | Sequence[int], *, pae: bool = False) -> DecodedStructure:
+    def embedding_of(self, codebook: CodebookVersion) -> Tensor:
+        """What the decoder reads of each token of a version of the codebook (vocabulary, width), on the device."""
+        return codebook.embedding(self._decoder)
+
+    def detokenize(
+        self, tokens: ArrayLike | Sequence[int], *, pae: bool = False, embedding: Tensor | None = None
+    ) -> DecodedStructure:
         """The backbones of a structure's tokens (length,): its chains with CHAINBREAK between them.
 
         BOS before and EOS after are taken, and put there where they are not. pae: return the aligned errors, whose
-        memory grows with the square of the residues. Raises InvalidTokens, with the position, for tokens that are none
-        or stand in a place where they make no sense; ModelError if the decoder computes what is not finite.
+        memory grows with the square of the residues. embedding: of another version of the codebook than the model's.
+        Raises InvalidTokens, with the position, for tokens that are none or stand in a place where they make no sense;
+        ModelError if the decoder computes what is not finite.
         """
         sequence = checked_tokens(tokens, self.model.config.codes)
         residue = np.flatnonzero(sequence < MASK)
         with torch.inference_mode():
             ids = torch.from_numpy(sequence).to(self.device)
-            states = self._decoder.states(self._decoder.embed(ids)[None])
+            read = F.embedding(ids, self._embedding if embedding is None else embedding)
+            states = self._decoder.states(read[None])
             atoms = backbone_atoms(self._decoder.rigids(states))[0].cpu().numpy()
             plddt = self._decoder.confidence(states)[0].cpu().numpy()
             errors = aligned_error(self._decoder, states[0], torch.from_numpy(residue).to(self.device))

@@ -1,20 +1,24 @@
-"""The store: a model and the versions of its codebook, as files whose digests are checked.
+"""The store: a model and the versions of its codebook, as files whose digests are checked; anywhere fsspec reaches.
 
 model.json                              name, sizes, digests of encoder and decoder
 encoder.safetensors
 decoder.safetensors                     if the model has a decoder
 codebooks/000001/codebook.safetensors   embeddings, N, z_avg; windows if they were measured
-codebooks/000001/manifest.json          digests of codebook and encoder, and what the version came from
+codebooks/000001/decoder.safetensors    codes, rows: what the decoder reads of codes that mean something else than in
+                                        the model's own decoder; if there are such
+codebooks/000001/manifest.json          digests of the files and of the encoder, and what the version came from
 ACTIVE                                  the version in use
+
+A version is never changed, and there is none without its manifest, which is written last.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -26,31 +30,53 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.files import Files
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "default"
 """The embedded default model."""
 
 _WINDOW_SHAPE = (9, 3, 3)
+_MANIFEST, _CODEBOOK, _ROWS = "manifest.json", "codebook.safetensors", "decoder.safetensors"
+
+Location = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
+class DecoderRows(NamedTuple):
+    """What a decoder reads of some codes: codes (k,) int64, and the rows (k, width) of its embedding for them."""
+
+    codes: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class CodebookVersion:
     """One version of a codebook. digest: SHA-256 of its file.
 
     windows: (codes, 9, 3, 3), Å, mean backbone (N, CA, C) of the nine residues around those that got a code, in the
-    middle one's frame; NaN for codes that were never met; None if it was not measured.
+    middle one's frame; NaN for codes that were never met; None if it was not measured. decoder_rows: of codes that mean
+    something else than in the model's own decoder. manifest: as it was written.
     """
 
     version: str
     digest: str
     codebook: Codebook
     windows: Tensor | None = None
+    decoder_rows: DecoderRows | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def embedding(self, decoder: Decoder) -> Tensor:
+        """The model's decoder's embedding (vocabulary, width) for this version's codes."""
+        own = decoder.embed.weight.detach()
+        if self.decoder_rows is None:
+            return own
+        codes, rows = (part.to(own.device) for part in self.decoder_rows)
+        return own.index_copy(0, codes, rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
-    """An encoder, the active version of its codebook, and a decoder if there is one.
+    """An encoder, one version of its codebook, and a decoder if there is one.
 
     encoder_digest, decoder_digest: SHA-256 of their files.
     """
@@ -64,68 +90,275 @@ class Model:
     decoder_digest: str | None = None
 
 
-def load_model(path: str | os.PathLike[str] | None = None) -> Model:
-    """The model of a store, with its active codebook; of the embedded default if no path is given.
+def load_model(location: Location | None = None, version: str | None = None) -> Model:
+    """The model of a store, with a version of its codebook; of the embedded default if no location is given.
 
-    Raises ModelError, with the reason, if a file is missing or does not fit what model.json and manifest say.
+    location: a path, or a URL as fsspec takes them. version: the active one unless told. Raises ModelError, with the
+    reason, if a file is missing or does not fit what model.json and manifest say.
     """
-    root = DEFAULT if path is None else Path(path)
-    about = _json(root / "model.json")
-    if about.get("format") != FORMAT:
-        raise ModelError(f"{root / 'model.json'}: format {about.get('format')!r}; this software reads {FORMAT}")
-    try:
-        name, sizes, digest = str(about["name"]), dict(about["sizes"]), str(about["encoder_sha256"])
-        config = ModelConfig(**sizes)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{root / 'model.json'} is incomplete or wrong: {error!r}") from error
-    with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
-        encoder = Encoder(config)
-    _fill(encoder, _tensors(root / "encoder.safetensors", digest), root / "encoder.safetensors")
-    version = _text(root / "ACTIVE").strip()
-    codebook = load_codebook(root, version, config, digest)
-    if "decoder" in about and config.codes > vocabulary.CODES:
-        raise ModelError(f"{root}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}")
-    return Model(name, config, encoder.eval(), digest, codebook, *_decoder(root, about))
+    return Store(location).load(version)
 
 
-def _decoder(root: Path, about: Mapping[str, Any]) -> tuple[Decoder, str] | tuple[None, None]:
-    if "decoder" not in about:
-        return None, None
-    try:
-        digest = str(about["decoder"]["sha256"])
-        config = DecoderConfig(**about["decoder"]["sizes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{root / 'model.json'}: its decoder is incomplete or wrong: {error!r}") from error
-    with torch.device("meta"):
-        decoder = Decoder(config)
-    _fill(decoder, _tensors(root / "decoder.safetensors", digest), root / "decoder.safetensors")
-    return decoder.eval(), digest
+class Store:
+    """A model's store. All methods raise ModelError, with the reason, where something is missing or does not fit."""
 
+    def __init__(self, location: Location | None = None) -> None:
+        """location: a path, or a URL as fsspec takes them; the embedded default if none is given."""
+        try:
+            self.files = Files(DEFAULT if location is None else location)
+        except OSError as error:
+            raise ModelError(str(error)) from error
 
-def load_codebook(root: Path, version: str, config: ModelConfig, encoder_digest: str) -> CodebookVersion:
-    """A version of a store's codebook. Raises ModelError if it is damaged or belongs to another encoder."""
-    if not version.isalnum():
-        raise ModelError(f"{version!r} is no version of a codebook")
-    folder = root / "codebooks" / version
-    manifest = _json(folder / "manifest.json")
-    if manifest.get("encoder_sha256") != encoder_digest:
-        raise ModelError(f"codebook {version} belongs to another encoder than {root / 'encoder.safetensors'}")
-    digest = str(manifest.get("codebook_sha256"))
-    file = folder / "codebook.safetensors"
-    tensors = _tensors(file, digest)
-    shapes = {"embeddings": (config.codes, config.out), "N": (config.codes,), "z_avg": (config.codes, config.out)}
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise ModelError(f"{file} lacks the tensor {name!r}")
-        _check(tensors[name], name, shape, file)
-    windows = tensors.get("windows")
-    if windows is not None and tuple(windows.shape) != (config.codes, *_WINDOW_SHAPE):
-        raise ModelError(f"{file}: windows has shape {tuple(windows.shape)}")
-    return CodebookVersion(version, digest, Codebook(*(tensors[n].float() for n in Codebook._fields)), windows)
+    def about(self) -> dict[str, Any]:
+        """model.json."""
+        about = self._json("model.json")
+        if about.get("format") != FORMAT:
+            where = self.files.path("model.json")
+            raise ModelError(f"{where}: format {about.get('format')!r}; this software reads {FORMAT}")
+        return about
+
+    def load(self, version: str | None = None) -> Model:
+        """The model with a version of its codebook, the active one unless told."""
+        about, where = self.about(), self.files.path("model.json")
+        try:
+            name, sizes, digest = str(about["name"]), dict(about["sizes"]), str(about["encoder_sha256"])
+            config = ModelConfig(**sizes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{where} is incomplete or wrong: {error!r}") from error
+        with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
+            encoder = Encoder(config)
+        _fill(encoder, self._tensors("encoder.safetensors", digest), self.files.path("encoder.safetensors"))
+        codebook = self.codebook(version)
+        if "decoder" in about and config.codes > vocabulary.CODES:
+            raise ModelError(
+                f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
+            )
+        return Model(name, config, encoder.eval(), digest, codebook, *self._decoder(about))
+
+    def versions(self) -> list[str]:
+        """The versions of the codebook that are complete, in order."""
+        try:
+            names = [name for name in self.files.names("codebooks") if _is_version(name)]
+            return [name for name in names if self.files.exists(f"codebooks/{name}/{_MANIFEST}")]
+        except OSError as error:
+            raise ModelError(str(error)) from error
+
+    def active(self) -> str:
+        """The version in use."""
+        return self._text("ACTIVE").strip()
+
+    def manifest(self, version: str) -> dict[str, Any]:
+        """What was written of a version."""
+        if not _is_version(version):
+            raise ModelError(f"{version[:100]!r} is no version of a codebook")
+        return self._json(f"codebooks/{version}/{_MANIFEST}")
+
+    def codebook(self, version: str | None = None) -> CodebookVersion:
+        """A version of the codebook, the active one unless told; refused if it belongs to another encoder."""
+        about = self.about()
+        try:
+            config, encoder_digest = ModelConfig(**about["sizes"]), str(about["encoder_sha256"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.files.path('model.json')} is incomplete or wrong: {error!r}") from error
+        version = self.active() if version is None else version
+        manifest = self.manifest(version)
+        if manifest.get("encoder_sha256") != encoder_digest:
+            raise ModelError(
+                f"codebook {version} belongs to another encoder than {self.files.path('encoder.safetensors')}"
+            )
+        digest, name = str(manifest.get("codebook_sha256")), f"codebooks/{version}/{_CODEBOOK}"
+        codebook, windows = checked_codebook(self._tensors(name, digest), config, self.files.path(name))
+        rows = self._decoder_rows(version, manifest, about)
+        return CodebookVersion(version, digest, codebook, windows, rows, manifest)
+
+    def begin(
+        self,
+        *,
+        name: str,
+        encoder: Encoder,
+        codebook: Codebook,
+        decoder: Decoder | None = None,
+        windows: Tensor | None = None,
+        about: Mapping[str, object],
+    ) -> Model:
+        """What `create_store` does, in a place that holds nothing."""
+        if self._listed(""):
+            raise ModelError(f"{self.files} exists and is not empty")
+        version = "000001"
+        model: dict[str, object] = {
+            "format": FORMAT,
+            "name": name,
+            "sizes": asdict(encoder.config),
+            "encoder_sha256": self._save(encoder.state_dict(), "encoder.safetensors"),
+            "about": dict(about),
+        }
+        if decoder is not None:
+            decoder_digest = self._save(decoder.state_dict(), "decoder.safetensors")
+            model["decoder"] = {"sizes": asdict(decoder.config), "sha256": decoder_digest}
+        self._write_version(version, None, codebook, windows, None, model, about)
+        self._write("ACTIVE", f"{version}\n".encode())
+        # Last: without it, the folder is no store.
+        self._create("model.json", _written(model))
+        return self.load()
+
+    def publish(
+        self,
+        codebook: Codebook,
+        *,
+        parent: str | None,
+        windows: Tensor | None = None,
+        decoder_rows: DecoderRows | None = None,
+        about: Mapping[str, object],
+    ) -> CodebookVersion:
+        """Write a new version beside the others, whole before it is seen, and load it back; it is not active yet.
+
+        parent: the version that it was made from. about: goes into the manifest as it is. What a run that was killed
+        left of a version is passed over. Raises ModelError if another process publishes at the same time.
+        """
+        numbers = [int(name) for name in self._listed("codebooks") if name.isascii() and name.isdecimal()]
+        version = f"{max(numbers, default=0) + 1:06d}"
+        self._write_version(version, parent, codebook, windows, decoder_rows, self.about(), about)
+        return self.codebook(version)
+
+    def activate(self, version: str) -> None:
+        """Let a version be the one in use, after a look at all of it."""
+        self.codebook(version)
+        self._write("ACTIVE", f"{version}\n".encode())
+
+    def remove(self, version: str) -> None:
+        """Remove a version, its manifest first, or what is left of one; the one in use is refused."""
+        if not _is_version(version):
+            raise ModelError(f"{version[:100]!r} is no version of a codebook")
+        if version == self.active():
+            raise ModelError(f"codebook {version} is in use")
+        try:
+            self.files.remove(f"codebooks/{version}/{_MANIFEST}")
+            self.files.remove(f"codebooks/{version}")
+        except OSError as error:
+            raise ModelError(str(error)) from error
+
+    def incomplete(self) -> list[str]:
+        """Versions without a manifest: of a run that was killed, or that is at it."""
+        complete = self.versions()
+        return [name for name in self._listed("codebooks") if _is_version(name) and name not in complete]
+
+    def _write_version(
+        self,
+        version: str,
+        parent: str | None,
+        codebook: Codebook,
+        windows: Tensor | None,
+        decoder_rows: DecoderRows | None,
+        model: Mapping[str, Any],
+        about: Mapping[str, object],
+    ) -> None:
+        folder = f"codebooks/{version}"
+        tensors = dict(codebook._asdict()) | ({} if windows is None else {"windows": windows})
+        manifest: dict[str, object] = {
+            "version": version,
+            "parent": parent,
+            "codebook_sha256": self._save(tensors, f"{folder}/{_CODEBOOK}"),
+            "encoder_sha256": model["encoder_sha256"],
+        }
+        if decoder_rows is not None:
+            manifest["decoder_rows_sha256"] = self._save(decoder_rows._asdict(), f"{folder}/{_ROWS}")
+            manifest["decoder_sha256"] = model["decoder"]["sha256"]
+        self._create(f"{folder}/{_MANIFEST}", _written(manifest | {"about": dict(about)}))
+
+    def _decoder(self, about: Mapping[str, Any]) -> tuple[Decoder, str] | tuple[None, None]:
+        if "decoder" not in about:
+            return None, None
+        try:
+            digest = str(about["decoder"]["sha256"])
+            config = DecoderConfig(**about["decoder"]["sizes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self.files.path('model.json')}: its decoder is incomplete or wrong: {error!r}"
+            ) from error
+        with torch.device("meta"):
+            decoder = Decoder(config)
+        _fill(decoder, self._tensors("decoder.safetensors", digest), self.files.path("decoder.safetensors"))
+        return decoder.eval(), digest
+
+    def _decoder_rows(self, version: str, manifest: Mapping[str, Any], about: Mapping[str, Any]) -> DecoderRows | None:
+        if "decoder_rows_sha256" not in manifest:
+            return None
+        decoder = about.get("decoder") or {}
+        if manifest.get("decoder_sha256") != decoder.get("sha256"):
+            raise ModelError(
+                f"codebook {version} belongs to another decoder than {self.files.path('decoder.safetensors')}"
+            )
+        name = f"codebooks/{version}/{_ROWS}"
+        tensors = self._tensors(name, str(manifest["decoder_rows_sha256"]))
+        where = self.files.path(name)
+        for key in DecoderRows._fields:
+            if key not in tensors:
+                raise ModelError(f"{where} lacks the tensor {key!r}")
+        codes, rows = tensors["codes"], tensors["rows"]
+        highest = int(about["sizes"]["codes"])
+        fit = codes.ndim == 1 and codes.dtype == torch.int64 and len(set(codes.tolist())) == len(codes)
+        if not fit or ((codes < 0) | (codes >= highest)).any():
+            raise ModelError(f"{where}: codes holds no codes")
+        _check(rows, "rows", (len(codes), int(decoder["sizes"]["width"])), where)
+        return DecoderRows(codes, rows.float())
+
+    def _text(self, name: str) -> str:
+        try:
+            return self.files.read(name).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{self.files.path(name)} cannot be read: {error}") from error
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self._text(name))
+        except ValueError as error:
+            raise ModelError(f"{self.files.path(name)} is no JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ModelError(f"{self.files.path(name)} holds no JSON object")
+        return value
+
+    def _tensors(self, name: str, digest: str) -> dict[str, Tensor]:
+        where = self.files.path(name)
+        try:
+            content = self.files.read(name)
+        except OSError as error:
+            raise ModelError(f"{where} cannot be read: {error}") from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != digest:
+            raise ModelError(f"{where} is damaged: its SHA-256 is {found}, and should be {digest}")
+        try:
+            return load(content)
+        except SafetensorError as error:
+            raise ModelError(f"{where} is no safetensors file: {error}") from error
+
+    def _listed(self, folder: str) -> list[str]:
+        try:
+            return self.files.names(folder)
+        except OSError as error:
+            raise ModelError(str(error)) from error
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            self.files.write(name, content)
+        except OSError as error:
+            raise ModelError(f"{self.files.path(name)} cannot be written: {error}") from error
+
+    def _create(self, name: str, content: bytes) -> None:
+        try:
+            self.files.create(name, content)
+        except FileExistsError as error:
+            raise ModelError(f"{self.files.path(name)}: another process has just written it") from error
+        except OSError as error:
+            raise ModelError(f"{self.files.path(name)} cannot be written: {error}") from error
+
+    def _save(self, tensors: Mapping[str, Tensor], name: str) -> str:
+        content = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+        self._create(name, content)
+        return hashlib.sha256(content).hexdigest()
 
 
 def create_store(
-    path: str | os.PathLike[str],
+    location: Location,
     *,
     name: str,
     encoder: Encoder,
@@ -139,92 +372,46 @@ def create_store(
     decoder, windows: if the model has them. about: where the model came from; goes into model.json and the manifest as
     it is. Raises ModelError if the folder exists and holds anything.
     """
-    root = Path(path)
-    if root.exists() and any(root.iterdir()):
-        raise ModelError(f"{root} exists and is not empty")
-    version = "000001"
-    folder = root / "codebooks" / version
-    folder.mkdir(parents=True)
-    encoder_digest = _save(encoder.state_dict(), root / "encoder.safetensors")
-    tensors = dict(codebook._asdict()) | ({} if windows is None else {"windows": windows})
-    codebook_digest = _save(tensors, folder / "codebook.safetensors")
-    manifest = {
-        "version": version,
-        "parent": None,
-        "codebook_sha256": codebook_digest,
-        "encoder_sha256": encoder_digest,
-        "about": dict(about),
-    }
-    _write_json(folder / "manifest.json", manifest)
-    model: dict[str, object] = {
-        "format": FORMAT,
-        "name": name,
-        "sizes": asdict(encoder.config),
-        "encoder_sha256": encoder_digest,
-        "about": dict(about),
-    }
-    if decoder is not None:
-        decoder_digest = _save(decoder.state_dict(), root / "decoder.safetensors")
-        model["decoder"] = {"sizes": asdict(decoder.config), "sha256": decoder_digest}
-    (root / "ACTIVE").write_text(version + "\n", encoding="utf-8")
-    # Last: without it, the folder is no store.
-    _write_json(root / "model.json", model)
-    return load_model(root)
+    return Store(location).begin(
+        name=name, encoder=encoder, codebook=codebook, decoder=decoder, windows=windows, about=about
+    )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
+def checked_codebook(tensors: Mapping[str, Tensor], config: ModelConfig, where: str) -> tuple[Codebook, Tensor | None]:
+    """Codebook and windows, if there are any, of a file's tensors. Raises ModelError if they do not fit the model."""
+    shapes = {"embeddings": (config.codes, config.out), "N": (config.codes,), "z_avg": (config.codes, config.out)}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise ModelError(f"{where} lacks the tensor {name!r}")
+        _check(tensors[name], name, shape, where)
+    if (tensors["N"] < 0).any():
+        raise ModelError(f"{where}: N holds counts below zero")
+    windows = tensors.get("windows")
+    if windows is not None and tuple(windows.shape) != (config.codes, *_WINDOW_SHAPE):
+        raise ModelError(f"{where}: windows has shape {tuple(windows.shape)}")
+    return Codebook(*(tensors[name].float() for name in Codebook._fields)), windows
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_text(path))
-    except ValueError as error:
-        raise ModelError(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object")
-    return value
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isalnum()
 
 
-def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def _written(value: Mapping[str, object]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> str:
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != digest:
-        raise ModelError(f"{path} is damaged: its SHA-256 is {found}, and should be {digest}")
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise ModelError(f"{path} is no safetensors file: {error}") from error
-
-
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     expected = module.state_dict()
     if expected.keys() != tensors.keys():
         different = sorted(expected.keys() ^ tensors.keys())
-        raise ModelError(f"{path} does not hold the model's tensors; missing or not known: {', '.join(different)}")
+        raise ModelError(f"{where} does not hold the model's tensors; missing or not known: {', '.join(different)}")
     for name, value in expected.items():
-        _check(tensors[name], name, tuple(value.shape), path)
+        _check(tensors[name], name, tuple(value.shape), where)
     module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
 
 
-def _check(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> None:
+def _check(tensor: Tensor, name: str, shape: tuple[int, ...], where: str) -> None:
     if tuple(tensor.shape) != shape:
-        raise ModelError(f"{path}: {name} has shape {tuple(tensor.shape)}, and should have {shape}")
+        raise ModelError(f"{where}: {name} has shape {tuple(tensor.shape)}, and should have {shape}")
     if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-        raise ModelError(f"{path}: {name} holds values that are no finite floating-point numbers")
+        raise ModelError(f"{where}: {name} holds values that are no finite floating-point numbers")

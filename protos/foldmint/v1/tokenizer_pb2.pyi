@@ -47,14 +47,16 @@ class Backbones(_message.Message):
     def __init__(self, chains: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
-    __slots__ = ("file", "backbones", "options")
+    __slots__ = ("file", "backbones", "options", "codebook_version")
     FILE_FIELD_NUMBER: _ClassVar[int]
     BACKBONES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
     file: StructureFile
     backbones: Backbones
     options: TokenizeOptions
-    def __init__(self, file: _Optional[_Union[StructureFile, _Mapping]] = ..., backbones: _Optional[_Union[Backbones, _Mapping]] = ..., options: _Optional[_Union[TokenizeOptions, _Mapping]] = ...) -> None: ...
+    codebook_version: str
+    def __init__(self, file: _Optional[_Union[StructureFile, _Mapping]] = ..., backbones: _Optional[_Union[Backbones, _Mapping]] = ..., options: _Optional[_Union[TokenizeOptions, _Mapping]] = ..., codebook_version: _Optional[str] = ...) -> None: ...
 
 class TokenizeOptions(_message.Message):
     __slots__ = ("complex", "special_tokens", "distances")

@@ -47,7 +47,8 @@ class TokenizerServiceStub:
     """
     Detokenize: _grpc.UnaryUnaryMultiCallable[_tokenizer_pb2.DetokenizeRequest, _tokenizer_pb2.DetokenizeResponse]
     """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
-    if the model has no decoder, or if the tokens are said to be of another model or codebook version than is served.
+    if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that the
+    server does not keep.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_tokenizer_pb2.GetModelRequest, _tokenizer_pb2.GetModelResponse]
     """What this server serves: model, codebook, vocabulary and limits."""
@@ -71,7 +72,8 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     """
     Detokenize: _aio.UnaryUnaryMultiCallable[_tokenizer_pb2.DetokenizeRequest, _tokenizer_pb2.DetokenizeResponse]  # type: ignore[assignment]
     """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
-    if the model has no decoder, or if the tokens are said to be of another model or codebook version than is served.
+    if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that the
+    server does not keep.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_tokenizer_pb2.GetModelRequest, _tokenizer_pb2.GetModelResponse]  # type: ignore[assignment]
     """What this server serves: model, codebook, vocabulary and limits."""
@@ -110,7 +112,8 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizer_pb2.DetokenizeResponse, _abc.Awaitable[_tokenizer_pb2.DetokenizeResponse]]:
         """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
-        if the model has no decoder, or if the tokens are said to be of another model or codebook version than is served.
+        if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that the
+        server does not keep.
         """
 
     @_abc_1.abstractmethod
