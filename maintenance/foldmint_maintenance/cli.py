@@ -4,12 +4,12 @@ foldmint-maintenance --help
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from foldmint_maintenance.cli_common import Threads, faults, usage_errors, use_threads
 
 app = typer.Typer(
     name="foldmint-maintenance",
@@ -18,42 +18,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-_STOPPED = 130  # what shells report of a program ended by SIGINT
-
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless told.")]
-
-
-@contextmanager
-def _faults() -> Iterator[None]:
-    """Turn expected errors into one message on stderr and an exit code."""
-    from foldmint_maintenance.errors import MaintenanceError, TrainingStopped
-    from foldmint_tokenizer.errors import TokenizerError
-
-    try:
-        yield
-    except TrainingStopped as stopped:
-        typer.echo(str(stopped), err=True)
-        raise typer.Exit(_STOPPED) from stopped
-    except (MaintenanceError, TokenizerError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-@contextmanager
-def _usage() -> Iterator[None]:
-    """Turn a ValueError of a config, whose message names the setting, into a usage error."""
-    try:
-        yield
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _use_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 @app.command()
@@ -66,9 +30,9 @@ def ingest(
     """Turn structure files into a set of backbones in one Parquet file, and tell what was left out and why."""
     from foldmint_maintenance import sources
 
-    with _usage():
+    with usage_errors():
         config = sources.IngestConfig(min_residues, max_residues)
-    with _faults():
+    with faults():
         done = sources.ingest(
             source, out, config, skip=lambda path, why: typer.echo(f"passed over {path}: {why}", err=True)
         )
@@ -91,7 +55,7 @@ def corpus(
     """Rebuild the sets that the default model was trained and measured on, from a package of Debian."""
     from foldmint_maintenance import debian
 
-    with _faults():
+    with faults():
         sets = debian.rebuild(out, package, verify, tell=lambda step: typer.echo(step, err=True))
     for done in sets:
         typer.echo(f"{done.path}: {done.chains} chains, {done.residues} residues, SHA-256 {done.sha256}")
@@ -132,11 +96,11 @@ def train(
     from foldmint_maintenance.running import train as run_training
 
     changes = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name is not None else ())]
-    _use_threads(threads)
-    with _usage():
+    use_threads(threads)
+    with usage_errors():
         own = own_device(device)
-    with _faults(), training_group(own) as group:
-        with _usage():
+    with faults(), training_group(own) as group:
+        with usage_errors():
             steps = read_recipe(recipe or DEFAULT, changes, stages or ())
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
@@ -156,7 +120,7 @@ def curves(
     """Draw the figures of a training by step."""
     from foldmint_maintenance import curves as module
 
-    with _faults():
+    with faults():
         module.draw(module.read_log(log), out)
 
 
@@ -182,15 +146,15 @@ def evaluate(
     from foldmint_maintenance.sources import read_set
     from foldmint_tokenizer.store import load_model
 
-    with _usage():
+    with usage_errors():
         config = evaluation.EvaluationConfig(seed=seed, chains=chains, max_decode_residues=max_decode_residues)
-    _use_threads(threads)
+    use_threads(threads)
     unread: list[str] = []
 
     def skip(path: Path, why: str) -> None:
         unread.append(f"passed over {path}: {why}")
 
-    with _faults():
+    with faults():
         # A folder that cannot be made is better told before the work than after it.
         for file in (json_file, page):
             if file is not None:
@@ -238,7 +202,7 @@ def import_esm3(
 
     if decoder is None and decoder_heads is not None:
         raise typer.BadParameter("--decoder-heads needs --decoder")
-    with _faults():
+    with faults():
         model = esm3.import_esm3(encoder, out, name, decoder_pth=decoder, decoder_heads=decoder_heads)
     sizes = model.config
     typer.echo(
