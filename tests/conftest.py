@@ -1,6 +1,7 @@
 """Fixtures of all tests: real structures and a real server."""
 
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,29 @@ def decoding_server(decoding_store: Path) -> Iterator[RunningServer]:
 def decoding_stub(decoding_server: RunningServer) -> Iterator[rpc.TokenizerServiceStub]:
     with stub_of(decoding_server) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of moto's server, a real one over HTTP."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        changed.setenv("AWS_ACCESS_KEY_ID", "test")
+        changed.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        changed.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        import s3fs
+
+        # What moto keeps outlives its servers.
+        name = f"foldmint-{uuid.uuid4().hex}"
+        s3fs.S3FileSystem().mkdir(name)
+        yield f"s3://{name}"
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """The lock of a store: one run at a time changes it; the lock names its owner and expires, wherever the store lies.
 
-LOCK/000007.json   {"owner": {"host", "pid", "started", "boot", "pid_namespace"}, "expires", "released"}
+LOCK/000007.json   {"owner": {"host", "pid", "started", "boot", "pid_namespace"}, "expires", "released", "run"}
 
 The file of the highest number counts. Who takes the lock creates the next one, which one of several can; a run that
 was taken for dead and is not finds a higher number than its own.
@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -72,12 +73,13 @@ class Owner:
 
 @dataclass(frozen=True)
 class Held:
-    """What a lock's file says. number: the file's. expires: seconds since 1970."""
+    """What a lock's file says. number: the file's. expires: seconds since 1970. run: differs with each holding."""
 
     number: int
     owner: Owner
     expires: float
     released: bool
+    run: str = ""
 
     def is_free(self, now: float) -> bool:
         """Whether another process may take the lock."""
@@ -131,6 +133,7 @@ class StoreLock:
         if not ttl > 0:
             raise ValueError(f"a lock must live longer than {ttl} s")
         self._files, self._ttl, self._clock = files, ttl, clock
+        self._run = ""
         self._number = 0
         self._expires = 0.0
         self._change = threading.Lock()
@@ -139,6 +142,7 @@ class StoreLock:
 
     def __enter__(self) -> Self:
         self._done.clear()
+        self._run = uuid.uuid4().hex
         self._number = self._take()
         try:
             for number in _numbers(self._files):
@@ -198,13 +202,23 @@ class StoreLock:
             self._expires = self._clock() + self._ttl
             try:
                 self._files.create(_name(number), self._written(self._expires, released=False))
-            except FileExistsError:
-                continue
+            except OSError:
+                # Of two at once, S3 may tell one of a conflict; and one whose first try got through, of its own file.
+                if max(_numbers(self._files), default=0) < number:
+                    raise
+                if not self._is_ours(number):
+                    continue
             # Since the look, others may have held and left this number, and a still later owner removed it.
             if max(_numbers(self._files), default=0) == number:
                 return number
             self._files.remove(_name(number))
         raise StoreLocked(f"{self._files}: its lock changes hands all the time")
+
+    def _is_ours(self, number: int) -> bool:
+        try:
+            return _read(self._files, number).run == self._run
+        except FileNotFoundError:
+            return False
 
     def _keep(self) -> None:
         """Renew until released or lost; `check` tells when that failed for too long."""
@@ -227,7 +241,7 @@ class StoreLock:
                 self._files.write(_name(self._number), self._written(self._expires, released=True))
 
     def _written(self, expires: float, *, released: bool) -> bytes:
-        value = {"owner": asdict(this_process()), "expires": expires, "released": released}
+        value = {"owner": asdict(this_process()), "expires": expires, "released": released, "run": self._run}
         return (json.dumps(value, indent=2) + "\n").encode()
 
 
@@ -249,7 +263,7 @@ def _read(files: Files, number: int) -> Held:
         texts = {key: None if owner.get(key) is None else str(owner[key]) for key in ("boot", "pid_namespace")}
         started = None if owner.get("started") is None else int(owner["started"])
         held = Owner(str(owner["host"]), int(owner["pid"]), started, texts["boot"], texts["pid_namespace"])
-        return Held(number, held, float(value["expires"]), bool(value["released"]))
+        return Held(number, held, float(value["expires"]), bool(value["released"]), str(value.get("run")))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreLocked(f"{files.path(name)} is no lock; remove it if no run is at the store: {error!r}") from error
 

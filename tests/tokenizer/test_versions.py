@@ -4,12 +4,10 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 from safetensors.torch import load, save
 
 from foldmint_tokenizer import StructureDetokenizer
@@ -27,29 +25,6 @@ def _codebook(seed: int) -> Codebook:
     vectors = torch.randn(32, 8, generator=generator)
     counts = torch.rand(32, generator=generator)
     return Codebook(vectors, counts, vectors * counts[:, None])
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """A bucket of moto's server, a real one over HTTP."""
-    before = dict(os.environ)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    import s3fs
-
-    s3fs.S3FileSystem().mkdir("foldmint")
-    yield "s3://foldmint"
-    s3fs.S3FileSystem.clear_instance_cache()
-    os.environ.clear()
-    os.environ |= before
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])
