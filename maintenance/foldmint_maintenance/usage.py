@@ -1,0 +1,272 @@
+"""How the codes of a codebook are used: figures of their counts, and how far two countings are apart."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import chi2
+
+STEP_RESIDUES = 2**18
+"""Residues of a step of ESM's training: what N, hits a step, is counted by."""
+DEAD_THRESHOLD = 1e-5
+"""N below which a code is dead, ESM's own."""
+EXPOSURE = 10
+"""Residues a code, below which a code that was not hit is not called dead."""
+
+_THRESHOLDS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+# Added to each code's hits before their ratio is taken: the estimator of Krichevsky and Trofimov (1981), which is
+# Jeffreys' prior.
+_SMOOTHING = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class CodeCounts:
+    """How often each code was used, as a source tells it.
+
+    counts: (codes,) float64. residues: how many were counted, so that counts are hits; None: counts are N, a moving
+    average of hits a step of `STEP_RESIDUES`. version: of the codebook, None if not known. source: in words. notes:
+    what is to be known of the counts. Raises ValueError where counts are no counts.
+    """
+
+    counts: NDArray[np.float64]
+    residues: int | None
+    version: str | None
+    source: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", _checked(self.counts))
+
+
+@dataclass(frozen=True)
+class Below:
+    """How many codes have an N below a threshold; None if too few residues were counted to tell."""
+
+    threshold: float
+    share_of_mean: float | None
+    codes: int | None
+
+
+@dataclass(frozen=True)
+class UsageFigures:
+    """Figures of the use of codes; None where it cannot be told, with the reason in the notes.
+
+    mean, std (of the population: divided by the number of codes), quartiles (first, median, third; linear between
+    codes), min, max, dead and below are of N: hits a step of `step_residues`. total: the sum of the counts as the
+    source gave them: residues, or N. residues: how many were counted, None if counts are N; residues_a_code: the
+    exposure. never_hit: codes whose count is 0. dead: codes with N below `dead_threshold`. perplexity: e to the entropy
+    of the codes. utilization: share of codes whose count is not 0. gini: 0 if all codes are used alike, near 1 if one
+    is used for all.
+    """
+
+    source: str
+    version: str | None
+    codes: int
+    total: float
+    residues: int | None
+    residues_a_code: float | None
+    step_residues: int
+    mean: float
+    std: float
+    quartiles: tuple[float, float, float]
+    min: float
+    max: float
+    never_hit: int
+    dead: int | None
+    dead_threshold: float
+    below: tuple[Below, ...]
+    perplexity: float | None
+    utilization: float
+    gini: float | None
+    notes: tuple[str, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        """For json.dumps."""
+        told = asdict(self)
+        return told | {name: list(told[name]) for name in ("quartiles", "below", "notes")}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the use of codes in one counting is from another, the reference: source and version are the reference's.
+
+    psi_by_chance: what `psi` is on average if nothing has changed, and psi_by_chance_95: what it then stays below 95
+    times in 100, if residues were drawn one by one; those of one chain resemble each other, so that chance does more.
+    None where residues were not counted.
+    """
+
+    source: str
+    version: str | None
+    psi: float
+    psi_by_chance: float | None
+    psi_by_chance_95: float | None
+    jensen_shannon_bits: float
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For json.dumps."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+
+def figures(
+    counted: CodeCounts, *, dead_threshold: float = DEAD_THRESHOLD, step_residues: int = STEP_RESIDUES
+) -> UsageFigures:
+    """The figures of a counting.
+
+    Hits are scaled to a step: N = hits * step_residues / residues; N itself is taken as it is. Raises ValueError for
+    a threshold or step that is not positive.
+    """
+    if not 0 < dead_threshold < np.inf:
+        raise ValueError(f"dead_threshold must be a positive number, not {dead_threshold}")
+    N = per_step(counted, step_residues)
+    total, codes = float(counted.counts.sum()), len(N)
+    notes = list(counted.notes)
+    exposure = None if counted.residues is None else counted.residues / codes
+    known = exposure is None or exposure >= EXPOSURE
+    if not known:
+        notes.append(f"dead codes are not told: {exposure:.3g} residues a code were counted, {EXPOSURE} are needed")
+    elif counted.residues is not None:
+        hit = step_residues / counted.residues
+        # Of three expected hits, at least one comes 95 times in 100.
+        notes.append(f"one hit is an N of {hit:.3g}; N of a code never hit is below {3 * hit:.3g} (95 % confidence)")
+    if total == 0:
+        notes.append("no perplexity and no Gini coefficient: all counts are 0")
+    mean = float(N.mean())
+    quartiles = tuple(float(value) for value in np.percentile(N, (25, 50, 75)))
+    return UsageFigures(
+        source=counted.source,
+        version=counted.version,
+        codes=codes,
+        total=total,
+        residues=counted.residues,
+        residues_a_code=exposure,
+        step_residues=step_residues,
+        mean=mean,
+        std=float(N.std()),
+        quartiles=(quartiles[0], quartiles[1], quartiles[2]),
+        min=float(N.min()),
+        max=float(N.max()),
+        never_hit=np.count_nonzero(N == 0),
+        dead=np.count_nonzero(N < dead_threshold) if known else None,
+        dead_threshold=dead_threshold,
+        below=tuple(
+            Below(limit, limit / mean if mean else None, np.count_nonzero(N < limit) if known else None)
+            for limit in _THRESHOLDS
+        ),
+        perplexity=perplexity(N) if total else None,
+        utilization=float((N > 0).mean()),
+        gini=gini(N) if total else None,
+        notes=tuple(notes),
+    )
+
+
+def per_step(counted: CodeCounts, step_residues: int = STEP_RESIDUES) -> NDArray[np.float64]:
+    """N of each code, (codes,): hits a step of so many residues. Raises ValueError if the step is not positive."""
+    if step_residues < 1:
+        raise ValueError(f"step_residues must be positive, not {step_residues}")
+    if not counted.residues:
+        return counted.counts
+    return counted.counts * (step_residues / counted.residues)
+
+
+def perplexity(counts: ArrayLike) -> float:
+    """e to the entropy of the codes. counts: (codes,). Raises ValueError if all are 0."""
+    share = _shares(_checked(counts))
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def gini(counts: ArrayLike) -> float:
+    """The Gini coefficient: half the mean difference of two codes' counts, by the mean. counts: (codes,).
+
+    Raises ValueError if all are 0.
+    """
+    share = np.sort(_shares(_checked(counts)))
+    ranks = np.arange(1, len(share) + 1)
+    return float(((2 * ranks - len(share) - 1) * share).sum() / len(share))
+
+
+def psi(counts: ArrayLike, reference: ArrayLike) -> float:
+    """The population stability index: the sum over codes of (p - q) ln(p / q), with p and q the codes' shares.
+
+    counts, reference: (codes,), hits or N, no shares. Half a hit is added to each code in both, so that codes without
+    a hit have a ratio. By the custom of credit scoring (Siddiqi 2006), where bins are few, below 0.1 is no change, and
+    above 0.25 is a great one; over 4096 codes chance alone does much: see `psi_by_chance`. Raises ValueError if the
+    shapes differ, or all counts are 0.
+    """
+    p, q = _pair(counts, reference, _SMOOTHING)
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def psi_by_chance(codes: int, residues: int, reference_residues: int, probability: float | None = None) -> float:
+    """What the index comes to if both countings are drawn from the same shares: its mean, or a quantile.
+
+    Its distribution is chi-square of codes - 1 times 1 / residues + 1 / reference_residues (Yurdakul and Naranjo 2020),
+    for so many residues that all codes are hit. probability: of the quantile.
+    """
+    expected = codes - 1 if probability is None else float(chi2.ppf(probability, codes - 1))
+    return expected * (1 / residues + 1 / reference_residues)
+
+
+def jensen_shannon(counts: ArrayLike, reference: ArrayLike) -> float:
+    """The Jensen-Shannon divergence of the codes' shares (Lin 1991), bits: 0 if they are alike, 1 if no code is common.
+
+    counts, reference: (codes,), hits or N. Raises ValueError if the shapes differ, or all counts are 0.
+    """
+    p, q = _pair(counts, reference, 0.0)
+    middle = (p + q) / 2
+    divergence = 0.0
+    for share in (p, q):
+        used = share > 0
+        divergence += float((share[used] * np.log2(share[used] / middle[used])).sum()) / 2
+    return min(max(divergence, 0.0), 1.0)
+
+
+def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
+    """How far a counting is from a reference. Raises ValueError if the shapes differ, or all counts are 0."""
+    notes = list(reference.notes)
+    if counted.version != reference.version and None not in (counted.version, reference.version):
+        notes.append(
+            f"codebook {counted.version} is compared with {reference.version}: replaced codes mean something else"
+        )
+    chance = chance_95 = None
+    if counted.residues and reference.residues:
+        chance = psi_by_chance(len(counted.counts), counted.residues, reference.residues)
+        chance_95 = psi_by_chance(len(counted.counts), counted.residues, reference.residues, 0.95)
+    else:
+        notes.append("what chance does to the stability index is not known: moving averages tell no number of residues")
+    return Drift(
+        source=reference.source,
+        version=reference.version,
+        psi=psi(counted.counts, reference.counts),
+        psi_by_chance=chance,
+        psi_by_chance_95=chance_95,
+        jensen_shannon_bits=jensen_shannon(counted.counts, reference.counts),
+        notes=tuple(notes),
+    )
+
+
+def _checked(counts: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(counts, np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"counts have the shape {array.shape}; (codes,) is wanted")
+    if not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError("counts hold values that are below zero or not finite")
+    return array
+
+
+def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = counts.sum()
+    if total == 0:
+        raise ValueError("all counts are 0")
+    shares: NDArray[np.float64] = counts / total
+    return shares
+
+
+def _pair(counts: ArrayLike, reference: ArrayLike, added: float) -> Sequence[NDArray[np.float64]]:
+    pair = [_checked(counts), _checked(reference)]
+    if len(pair[0]) != len(pair[1]):
+        raise ValueError(f"{len(pair[0])} codes cannot be compared with {len(pair[1])}")
+    return [_shares(_shares(one) * one.sum() + added) for one in pair]
