@@ -70,6 +70,16 @@ class Files:
         found = {basename(str(path).rstrip("/")) for path in listed}
         return sorted(found - {"", basename(self._at(folder).rstrip("/"))})
 
+    def modified(self, name: str) -> float | None:
+        """When a file was last written, seconds since 1970; None where there is no file, or none can tell."""
+        try:
+            self._forget()
+            return float(self._system.modified(self._at(name)).timestamp())
+        except (FileNotFoundError, IsADirectoryError, NotImplementedError):
+            return None
+        except Exception as error:
+            raise OSError(f"{self.path(name)}: {error}") from error
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, in the place of one that may be there: readers see the old one or the new one, whole."""
         if self._local:

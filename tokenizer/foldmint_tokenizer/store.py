@@ -90,6 +90,17 @@ class Model:
     decoder_digest: str | None = None
 
 
+class Weights(NamedTuple):
+    """A model without a codebook, as `Model` names its parts."""
+
+    name: str
+    config: ModelConfig
+    encoder: Encoder
+    encoder_digest: str
+    decoder: Decoder | None
+    decoder_digest: str | None
+
+
 def load_model(location: Location | None = None, version: str | None = None) -> Model:
     """The model of a store, with a version of its codebook; of the embedded default if no location is given.
 
@@ -119,6 +130,19 @@ class Store:
 
     def load(self, version: str | None = None) -> Model:
         """The model with a version of its codebook, the active one unless told."""
+        weights = self.weights()
+        return Model(
+            weights.name,
+            weights.config,
+            weights.encoder,
+            weights.encoder_digest,
+            self.codebook(version),
+            weights.decoder,
+            weights.decoder_digest,
+        )
+
+    def weights(self) -> Weights:
+        """What of the model does not change with its codebook: encoder, and decoder if there is one."""
         about, where = self.about(), self.files.path("model.json")
         try:
             name, sizes, digest = str(about["name"]), dict(about["sizes"]), str(about["encoder_sha256"])
@@ -128,12 +152,11 @@ class Store:
         with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
             encoder = Encoder(config)
         _fill(encoder, self._tensors("encoder.safetensors", digest), self.files.path("encoder.safetensors"))
-        codebook = self.codebook(version)
         if "decoder" in about and config.codes > vocabulary.CODES:
             raise ModelError(
                 f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
             )
-        return Model(name, config, encoder.eval(), digest, codebook, *self._decoder(about))
+        return Weights(name, config, encoder.eval(), digest, *self._decoder(about))
 
     def versions(self) -> list[str]:
         """The versions of the codebook that are complete, in order."""
