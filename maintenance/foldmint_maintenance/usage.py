@@ -111,13 +111,14 @@ class Drift:
 
 
 def figures(
-    counted: CodeCounts, *, dead_threshold: float = DEAD_THRESHOLD, step_residues: int = STEP_RESIDUES
+    counts: CodeCounts | ArrayLike, *, dead_threshold: float = DEAD_THRESHOLD, step_residues: int = STEP_RESIDUES
 ) -> UsageFigures:
-    """The figures of a counting.
+    """The figures of a counting; of an array (codes,), taken for N, too.
 
     Hits are scaled to a step: N = hits * step_residues / residues; N itself is taken as it is. Raises ValueError for
     a threshold or step that is not positive.
     """
+    counted = counts if isinstance(counts, CodeCounts) else CodeCounts(_checked(counts), None, None, "an array")
     if not 0 < dead_threshold < np.inf:
         raise ValueError(f"dead_threshold must be a positive number, not {dead_threshold}")
     N = per_step(counted, step_residues)
@@ -148,11 +149,11 @@ def figures(
         quartiles=(quartiles[0], quartiles[1], quartiles[2]),
         min=float(N.min()),
         max=float(N.max()),
-        never_hit=np.count_nonzero(N == 0),
-        dead=np.count_nonzero(N < dead_threshold) if known else None,
+        never_hit=int((N == 0).sum()),
+        dead=int((dead_threshold > N).sum()) if known else None,
         dead_threshold=dead_threshold,
         below=tuple(
-            Below(limit, limit / mean if mean else None, np.count_nonzero(N < limit) if known else None)
+            Below(limit, limit / mean if mean else None, int((limit > N).sum()) if known else None)
             for limit in _THRESHOLDS
         ),
         perplexity=perplexity(N) if total else None,
