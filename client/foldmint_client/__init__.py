@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from foldmint_client.admin import Activation, CodebookAdmin, CodebookInfo, CodebookUsage, EmbeddingSample
     from foldmint_client.aio import AsyncClient
     from foldmint_client.decoded import Decoded, DecodedChain
     from foldmint_client.detokenize_requests import ChainLabels
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         InvalidOptions,
         InvalidStructure,
         MissingExtra,
+        NotFound,
         Overloaded,
         PermissionDenied,
         ServerError,
@@ -46,16 +48,21 @@ if TYPE_CHECKING:
     from foldmint_client.sync import Client
 
 __all__ = [
+    "Activation",
     "AsyncClient",
     "Backbone",
     "Cancelled",
     "ChainLabels",
     "ChainTokens",
     "Client",
+    "CodebookAdmin",
+    "CodebookInfo",
+    "CodebookUsage",
     "DeadlineExceeded",
     "Decoded",
     "DecodedChain",
     "DecoderInfo",
+    "EmbeddingSample",
     "FailedPrecondition",
     "FieldViolation",
     "FoldmintError",
@@ -65,6 +72,7 @@ __all__ = [
     "MissingExtra",
     "ModelInfo",
     "ModelSizes",
+    "NotFound",
     "Overloaded",
     "PermissionDenied",
     "RequestLimits",
@@ -80,6 +88,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Activation": "admin",
+    "CodebookAdmin": "admin",
+    "CodebookInfo": "admin",
+    "CodebookUsage": "admin",
+    "EmbeddingSample": "admin",
     "AsyncClient": "aio",
     "Client": "sync",
     "Decoded": "decoded",

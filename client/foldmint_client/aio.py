@@ -77,7 +77,7 @@ class AsyncClient:
         request = await self._request(structure, TokenizeOptions(**options))
         with translated():
             response = await self._tokenizer.Tokenize(request, timeout=deadline, metadata=self._metadata)
-        return to_tokens(response)
+        return to_tokens(response, request.codebook_version)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure

@@ -22,6 +22,14 @@ Sleep = Callable[[float], None]
 AsyncSleep = Callable[[float], Awaitable[None]]
 
 
+def open_channel(connection: Connection) -> grpc.Channel:
+    """A channel for calls that are waited for; it connects when it is first used. Raises UnreadableInput."""
+    arguments = connection.channel_arguments()
+    if connection.tls is None:
+        return grpc.insecure_channel(connection.target, arguments)
+    return grpc.secure_channel(connection.target, connection.tls.credentials(), arguments)
+
+
 def message_limit(connection: Connection, limits: RequestLimits) -> int:
     """Bytes that a request may have, for client and server both."""
     return min(connection.max_message_bytes, limits.message_bytes or connection.max_message_bytes)

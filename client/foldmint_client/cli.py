@@ -89,6 +89,14 @@ def tokenize(
     insertion_codes: Annotated[bool, typer.Option("--insertion-codes", help="Add insertion codes to JSON.")] = False,
     chain: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this chain; may be repeated.")] = None,
     model_number: Annotated[int, typer.Option(min=0, help="Model of the file to read; 0 is the first.")] = 0,
+    codebook_version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="V",
+            help="Of the codebook to use, for all structures; ACTIVE follows the server from one to the next. Unless "
+            "told, the one that is active at the start.",
+        ),
+    ] = None,
     timeout: Timeout = 60.0,
     in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 64,
     attempts: Attempts = 5,
@@ -124,6 +132,7 @@ def tokenize(
         "complex": whole,
         "special_tokens": special_tokens,
         "distances": distances,
+        "codebook_version": codebook_version,
     }
     with (
         output_errors(output),

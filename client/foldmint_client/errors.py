@@ -5,6 +5,7 @@ FoldmintError
 ├── MissingExtra        a library is not installed that an output format needs
 ├── UnreadableInput     a local file cannot be read; nothing was sent
 ├── InvalidStructure    the structure or tokens, or the wish, cannot be taken     INVALID_ARGUMENT, or found locally
+├── NotFound            a codebook version that neither server nor store has      NOT_FOUND
 ├── Overloaded          the server's queue is full: try again later               RESOURCE_EXHAUSTED
 ├── DeadlineExceeded    the time allowed passed first                             DEADLINE_EXCEEDED
 ├── Unavailable         no server answers, or it starts or stops: try again       UNAVAILABLE
@@ -61,6 +62,10 @@ class InvalidStructure(FoldmintError, ValueError):
         super().__init__(f"{message} ({'; '.join(untold)})" if untold and message else message or "; ".join(untold))
 
 
+class NotFound(FoldmintError):
+    """A version of the codebook that neither the server nor its store has."""
+
+
 class Overloaded(FoldmintError):
     """The server's queue is full; the same request may be taken later."""
 
@@ -86,7 +91,7 @@ class PermissionDenied(FoldmintError):
 
 
 class FailedPrecondition(FoldmintError):
-    """The server has not what the call needs: the model or codebook version of the tokens, or a decoder."""
+    """The server lacks what the call needs: model, codebook version, decoder, reservoir; or refuses a codebook."""
 
 
 class ServerError(FoldmintError):
@@ -100,6 +105,7 @@ class ServerError(FoldmintError):
 _BY_CODE: dict[int, type[FoldmintError]] = {
     1: Cancelled,
     4: DeadlineExceeded,
+    5: NotFound,
     7: PermissionDenied,
     8: Overloaded,
     9: FailedPrecondition,

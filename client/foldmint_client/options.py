@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     import grpc
 
 SERVICE = "foldmint.v1.TokenizerService"
-_RETRIED_BY_GRPC = ("Tokenize", "Detokenize", "GetModel")
+ADMIN_SERVICE = "foldmint.v1.CodebookService"
+# What only asks. Not what exchanges a codebook: a second answer would not tell what the first call did.
+_RETRIED_BY_GRPC = (
+    *((SERVICE, name) for name in ("Tokenize", "Detokenize", "GetModel")),
+    *((ADMIN_SERVICE, name) for name in ("ListCodebooks", "GetCodebook", "GetUsage", "SampleEmbeddings")),
+)
 _GRPC_MAX_ATTEMPTS = 5
 
 File = str | os.PathLike[str]
@@ -172,7 +177,9 @@ class Connection:
         return [*(arguments | dict(self.channel_options)).items()]
 
     def _service_config(self) -> dict[str, object]:
-        method: dict[str, object] = {"name": [{"service": SERVICE, "method": name} for name in _RETRIED_BY_GRPC]}
+        method: dict[str, object] = {
+            "name": [{"service": service, "method": name} for service, name in _RETRIED_BY_GRPC]
+        }
         if self.retry.attempts > 1:
             method["retryPolicy"] = {
                 "maxAttempts": self.retry.attempts,

@@ -73,6 +73,7 @@ class TokenizeKeywords(TypedDict, total=False):
     complex: bool
     special_tokens: bool
     distances: bool
+    codebook_version: str | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ class TokenizeOptions:
     its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains.
 
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
-    between the chains of a complex. distances: return each residue's distance from its code.
+    between the chains of a complex. distances: return each residue's distance from its code. codebook_version: of the
+    codebook to quantize with, so that all tokens of a job are of one; FailedPrecondition where the server does not, or
+    no longer, keep it. Unless told, the one that is active when the structure arrives or, of a stream, was active when
+    the stream began; one that broke begins anew. `ACTIVE`: the one that is active, on a stream too.
     """
 
     format: Format | None = None
@@ -92,6 +96,7 @@ class TokenizeOptions:
     complex: bool = False
     special_tokens: bool = False
     distances: bool = False
+    codebook_version: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -100,6 +105,8 @@ class TokenizeOptions:
             raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}")
         if isinstance(self.chains, str):
             raise InvalidOptions(f"chains is a sequence of names, not the text {self.chains!r}")
+        if self.codebook_version == "":
+            raise InvalidOptions("codebook_version is empty; leave it out for the active one")
 
 
 def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -> tokenizer_pb2.TokenizeRequest:
@@ -110,7 +117,8 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
     request = tokenizer_pb2.TokenizeRequest(
         options=tokenizer_pb2.TokenizeOptions(
             complex=options.complex, special_tokens=options.special_tokens, distances=options.distances
-        )
+        ),
+        codebook_version=options.codebook_version or "",
     )
     if isinstance(structure, Backbone):
         structure = [structure]

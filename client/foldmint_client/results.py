@@ -11,6 +11,9 @@ import numpy.typing as npt
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import ServerError
 
+ACTIVE = "ACTIVE"
+"""What to ask for as a codebook's version, on a stream, to follow the server from one to the next."""
+
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
@@ -122,8 +125,15 @@ class Health(StrEnum):
     SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
 
 
-def to_tokens(response: tokenizer_pb2.TokenizeResponse) -> Tokens:
-    """The message as a result. Raises ServerError if its fields do not fit together."""
+def to_tokens(response: tokenizer_pb2.TokenizeResponse, codebook_version: str = "") -> Tokens:
+    """The message as a result. codebook_version: that was asked for.
+
+    Raises ServerError if its fields do not fit together, or it is of another version: old servers do not hear the wish.
+    """
+    if codebook_version not in ("", ACTIVE, response.codebook_version):
+        raise ServerError(
+            f"the answer is of codebook version {response.codebook_version}, and {codebook_version} was asked for"
+        )
     return Tokens(response.model, response.codebook_version, tuple(map(_to_chain, response.chains)))
 
 

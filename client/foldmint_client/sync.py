@@ -19,6 +19,7 @@ from foldmint_client.base import (
     is_unknown_service,
     keyed,
     message_limit,
+    open_channel,
     to_health,
 )
 from foldmint_client.decoded import Decoded, to_decoded
@@ -52,11 +53,7 @@ class Client:
         self._connection = connection = Connection(target, **options)
         self._sleep = sleep
         self._metadata = connection.metadata()
-        arguments = connection.channel_arguments()
-        if connection.tls is None:
-            self._channel = grpc.insecure_channel(target, arguments)
-        else:
-            self._channel = grpc.secure_channel(target, connection.tls.credentials(), arguments)
+        self._channel = open_channel(connection)
         self._tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
         self._served: ModelInfo | None = None
 
@@ -79,13 +76,13 @@ class Client:
 
         structure: a path, the bytes of a PDB or mmCIF file (plain or gzip), a Backbone, or a sequence of those.
         timeout: seconds, retries included. Keywords: format=None, model_number=0, chains=(), complex=False,
-        special_tokens=False, distances=False; see `foldmint_client.requests.TokenizeOptions`.
+        special_tokens=False, distances=False, codebook_version=None; see `foldmint_client.requests.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))
         with translated():
             response = self._tokenizer.Tokenize(request, timeout=deadline, metadata=self._metadata)
-        return to_tokens(response)
+        return to_tokens(response, request.codebook_version)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure

@@ -1,0 +1,210 @@
+"""The client for operators: which codebook a server serves, how its codes are used, and how it is exchanged.
+
+from foldmint_client import CodebookAdmin
+with CodebookAdmin("localhost:50052") as admin:
+    print(admin.codebook().version, admin.usage().hits)
+    admin.activate("000002")
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from foldmint.v1 import codebook_pb2, codebook_pb2_grpc
+from foldmint_client.base import open_channel
+from foldmint_client.errors import InvalidOptions, ServerError
+from foldmint_client.options import Connection, ConnectionOptions
+from foldmint_client.statuses import translated
+
+
+@dataclass(frozen=True)
+class CodebookInfo:
+    """A version of the codebook, as a server knows it.
+
+    digest: SHA-256 of its tensors, in hexadecimal; empty if the server has not loaded it. active: what requests get
+    that ask for no version. kept: whether requests may ask for it. activated: when this server activated it last, UTC;
+    None if it never did. parent: the version that it was made from; empty if none. manifest: what was written of it;
+    None where it was not asked for.
+    """
+
+    version: str
+    digest: str
+    active: bool
+    kept: bool
+    activated: datetime | None
+    parent: str
+    manifest: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What is served now, and the version that was active before."""
+
+    codebook: CodebookInfo
+    previous_version: str
+
+
+@dataclass(frozen=True, eq=False)
+class CodebookUsage:
+    """The usage of a version on one server.
+
+    hits: (codes,), uint64, residues with a frame that got each code while the server had the version. since: when the
+    server first activated it, UTC; None if it does not tell.
+    """
+
+    version: str
+    hits: npt.NDArray[np.uint64]
+    since: datetime | None
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingSample:
+    """A uniform sample of the vectors of recent residues, before quantization.
+
+    embeddings: (count, dimensions), float32. seen: residues with a frame that it was drawn from. encoder_digest:
+    SHA-256 of the encoder's weights that computed them, in hexadecimal.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    seen: int
+    encoder_digest: str
+
+
+class CodebookAdmin:
+    """A connection to the admin listener of a Foldmint server; threads may share it.
+
+    address: HOST:PORT. Keywords are those of `foldmint_client.Client`. Nothing is sent before the first call. Every
+    method raises FoldmintError, and no error of gRPC's: NotFound for a version that neither server nor store has,
+    FailedPrecondition where the server refuses, with its reason. timeout: seconds, retries included. While the server
+    is UNAVAILABLE, all that only asks is tried again; `activate` and `rollback` are not, since a second answer would
+    not tell what the first did.
+    """
+
+    def __init__(self, address: str, **options: Unpack[ConnectionOptions]) -> None:
+        self._connection = Connection(address, **options)
+        self._metadata = self._connection.metadata()
+        self._channel = open_channel(self._connection)
+        self._stub = codebook_pb2_grpc.CodebookServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls that are under way are cancelled."""
+        self._channel.close()
+
+    def codebooks(self, *, timeout: float | None = None) -> tuple[CodebookInfo, ...]:
+        """All complete versions of the server's store, and what else it keeps, in order; without manifests."""
+        request, deadline = codebook_pb2.ListCodebooksRequest(), self._connection.deadline(timeout)
+        with translated():
+            response = self._stub.ListCodebooks(request, timeout=deadline, metadata=self._metadata)
+        return tuple(_to_info(info) for info in response.codebooks)
+
+    def codebook(self, version: str | None = None, *, timeout: float | None = None) -> CodebookInfo:
+        """One version with its manifest; the active one unless told."""
+        request = codebook_pb2.GetCodebookRequest(version=_version(version))
+        deadline = self._connection.deadline(timeout)
+        with translated():
+            response = self._stub.GetCodebook(request, timeout=deadline, metadata=self._metadata)
+        return _to_info(response.codebook, response.manifest)
+
+    def activate(self, version: str, *, timeout: float | None = None) -> Activation:
+        """Serve another version of the server's store from now on; the store is not changed."""
+        if not version:
+            raise InvalidOptions("the version to be activated is empty")
+        request, deadline = codebook_pb2.ActivateCodebookRequest(version=version), self._connection.deadline(timeout)
+        with translated():
+            response = self._stub.ActivateCodebook(request, timeout=deadline, metadata=self._metadata)
+        return Activation(_to_info(response.codebook), response.previous_version)
+
+    def rollback(self, from_version: str | None = None, *, timeout: float | None = None) -> Activation:
+        """Serve the version again that was active before the present one.
+
+        from_version: the one that must be active for this to be done, so that two who roll back go back once; any
+        unless told. FailedPrecondition if another is active, or there was none before.
+        """
+        request = codebook_pb2.RollbackCodebookRequest(from_version=_version(from_version))
+        deadline = self._connection.deadline(timeout)
+        with translated():
+            response = self._stub.RollbackCodebook(request, timeout=deadline, metadata=self._metadata)
+        return Activation(_to_info(response.codebook), response.previous_version)
+
+    def usage(self, version: str | None = None, *, timeout: float | None = None) -> CodebookUsage:
+        """How often each code of a version was hit on this server; of the active one unless told."""
+        request = codebook_pb2.GetUsageRequest(version=_version(version))
+        deadline = self._connection.deadline(timeout)
+        with translated():
+            response = self._stub.GetUsage(request, timeout=deadline, metadata=self._metadata)
+        if not response.hits:
+            raise ServerError("the answer holds no hits of codes")
+        since = _to_datetime(response.since) if response.HasField("since") else None
+        return CodebookUsage(response.version, np.fromiter(response.hits, np.uint64, len(response.hits)), since)
+
+    def sample(self, count: int = 0, *, timeout: float | None = None) -> EmbeddingSample:
+        """Vectors of recent residues, at most so many; all that the server's reservoir holds for 0.
+
+        FailedPrecondition unless the server keeps a reservoir.
+        """
+        if not 0 <= count < 2**64:
+            raise InvalidOptions(f"count is 0 or more, in 64 bits, not {count}")
+        request, deadline = codebook_pb2.SampleEmbeddingsRequest(count=count), self._connection.deadline(timeout)
+        with translated():
+            response = self._stub.SampleEmbeddings(request, timeout=deadline, metadata=self._metadata)
+        return _to_sample(response)
+
+
+def _version(version: str | None) -> str:
+    if version == "":
+        raise InvalidOptions("the version is empty; leave it out for any, or the active one")
+    return version or ""
+
+
+def _to_info(info: codebook_pb2.CodebookInfo, manifest: str | None = None) -> CodebookInfo:
+    return CodebookInfo(
+        version=info.version,
+        digest=info.digest,
+        active=info.active,
+        kept=info.kept,
+        activated=_to_datetime(info.activated) if info.HasField("activated") else None,
+        parent=info.parent,
+        manifest=None if manifest is None else _to_manifest(manifest),
+    )
+
+
+def _to_manifest(text: str) -> Mapping[str, Any]:
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise ServerError(f"the answer's manifest is no JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ServerError("the answer's manifest is no JSON object")
+    return manifest
+
+
+def _to_datetime(stamp: Timestamp) -> datetime:
+    try:
+        return stamp.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ServerError(f"the answer holds a time that cannot be: {error}") from error
+
+
+def _to_sample(response: codebook_pb2.SampleEmbeddingsResponse) -> EmbeddingSample:
+    size, row = len(response.embeddings), 4 * response.dimensions
+    if size % row if row else size:
+        raise ServerError(f"the answer's {size} bytes are no vectors of {response.dimensions} dimensions")
+    vectors = np.frombuffer(response.embeddings, "<f4").astype(np.float32)  # writable, and of this machine's order
+    return EmbeddingSample(
+        vectors.reshape(size // row if row else 0, response.dimensions), response.seen, response.encoder_digest
+    )
