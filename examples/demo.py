@@ -17,7 +17,7 @@ SHOWN = ("foldmint_requests_total", "foldmint_residues_total", "foldmint_code_ut
 def main() -> None:
     """Start a server on free ports, tokenize, print, stop."""
     command = [sys.executable, "-m", "foldmint_server.cli", "--listen", "127.0.0.1:0"]
-    command += ["--metrics-listen", "127.0.0.1:0", "--log-format", "console"]
+    command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "console"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         lines = [server.stdout.readline().strip() for _ in range(2)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from foldmint.v1 import codebook_pb2_grpc
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,18 +35,20 @@ def missing(part: str, remedy: str) -> None:
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A foldmint-server process. address, metrics: HOST:PORT."""
+    """A foldmint-server process. address, metrics, admin: HOST:PORT."""
 
     process: "subprocess.Popen[str]"
     address: str
     metrics: str
+    admin: str
 
 
 @contextmanager
 def running_server(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
     """A real server on free ports, stopped by SIGTERM; fails if it does not stop well."""
     command = [sys.executable, "-m", "foldmint_server.cli", "--listen", "127.0.0.1:0"]
-    command += ["--metrics-listen", "127.0.0.1:0", "--log-level", "warning", *arguments]
+    command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    command += ["--log-level", "warning", *arguments]
     roots = [str(ROOT / name) for name in ("protos", "tokenizer", "server")]
     process = subprocess.Popen(
         command,
@@ -55,10 +58,11 @@ def running_server(*arguments: str, environment: dict[str, str] | None = None) -
     )
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline().strip() for _ in range(2)]
+        lines = [process.stdout.readline().strip() for _ in range(3)]
         assert lines[0].startswith("listening on "), f"the server said {lines}, exit code {process.poll()}"
         assert lines[1].startswith("metrics on ")
-        yield RunningServer(process, lines[0].split()[-1], lines[1].split()[-1])
+        assert lines[2].startswith("admin on ")
+        yield RunningServer(process, *(line.split()[-1] for line in lines))
         process.terminate()
         assert process.wait(60) == 0
     finally:
@@ -75,3 +79,9 @@ def stub_of(server: RunningServer) -> Iterator[rpc.TokenizerServiceStub]:
         server.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     ) as channel:
         yield rpc.TokenizerServiceStub(channel)
+
+
+@contextmanager
+def admin_of(server: RunningServer) -> Iterator[codebook_pb2_grpc.CodebookServiceStub]:
+    with grpc.insecure_channel(server.admin, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        yield codebook_pb2_grpc.CodebookServiceStub(channel)

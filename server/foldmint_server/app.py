@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 
 import grpc
+import numpy as np
 import structlog
 import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,32 +20,37 @@ from prometheus_client import (
     start_http_server,
 )
 
-from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
+from foldmint_server.about import about, decode_limits_of, limits_of
+from foldmint_server.admin import CodebookServicer
+from foldmint_server.codebooks import Codebooks, Warmer
 from foldmint_server.decoding import Decoding
 from foldmint_server.metrics import create_metrics
-from foldmint_server.pipeline import Pipeline, Serving
+from foldmint_server.pipeline import Pipeline
+from foldmint_server.polling import Follower
+from foldmint_server.reservoir import Reservoir
 from foldmint_server.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
 from foldmint_server.usage import CodeUsage
-from foldmint_tokenizer import Limits, StructureDetokenizer, vocabulary
+from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.store import Store
 
 log = structlog.get_logger(__name__)
-SERVICE = pb.DESCRIPTOR.services_by_name["TokenizerService"].full_name
+SERVICE = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name
+ADMIN_SERVICE = codebook_pb2.DESCRIPTOR.services_by_name["CodebookService"].full_name
 
 
 class Server:
     """A server from settings: `await start()`, then `await stop()`.
 
-    address, metrics_address: HOST:PORT once started, with the ports that were taken.
+    address, metrics_address, admin_address: HOST:PORT once started, with the ports that were taken.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.address = self.metrics_address = ""
+        self.address = self.metrics_address = self.admin_address = ""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series, and Prometheus knows when a counter began
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -59,84 +64,101 @@ class Server:
         settings = self.settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        model = load_model(settings.model)
+        store = Store(settings.model)
+        model = store.load()
         engine = Engine(model.encoder, _device(settings.device))
-        serving = _serving(model, engine)
         usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic)
         metrics = create_metrics(self._registry, usage)
-        metrics.codebook_info.labels(model.name, serving.codebook_version, serving.codebook_digest).set(1)
-        metrics.codebook_activated.set_to_current_time()
 
         self._pool = ThreadPoolExecutor(settings.parse_threads, "parse")
-        self._scheduler = Scheduler(engine, _scheduling(settings, engine), metrics)
-        self._decoding = None
+        reservoir = None
+        if settings.reservoir:
+            reservoir = Reservoir(settings.reservoir, model.config.out, np.random.default_rng())
+        observe = None if reservoir is None else reservoir.record
+        self._scheduler = Scheduler(engine, _scheduling(settings, engine), metrics, observe=observe)
+        self._decoding = detokenizer = None
         if model.decoder is not None:
             detokenizer = StructureDetokenizer(model, engine.device)
             self._decoding = Decoding(detokenizer, settings.max_queued_detokenize_residues, metrics)
-        limits, decode_limits = _limits(settings), _decode_limits(settings)
-        pipeline = Pipeline(serving, self._scheduler, self._decoding, self._pool, limits, decode_limits, metrics)
-        self._servicer = TokenizerServicer(
-            pipeline, _about(model, serving, settings), metrics, settings.max_stream_in_flight
+        self._codebooks = Codebooks(
+            store, model.codebook, Warmer(model, engine, detokenizer), settings.keep_versions, metrics
         )
-        await self._listen()
+        pipeline = Pipeline(
+            self._codebooks,
+            self._scheduler,
+            self._decoding,
+            self._pool,
+            limits_of(settings),
+            decode_limits_of(settings),
+            metrics,
+        )
+        self._servicer = TokenizerServicer(pipeline, about(model, settings), metrics, settings.max_stream_in_flight)
+        await self._listen(CodebookServicer(self._codebooks, usage, reservoir))
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
-        await asyncio.to_thread(engine.warm_up, serving.embeddings)
+        await asyncio.to_thread(engine.warm_up, self._codebooks.active.embeddings)
         if self._decoding is not None:
             await self._decoding.warm_up()
         await self._report(serving=True)
-        self._watch = asyncio.create_task(self._watch_device())
+        self._tasks = [asyncio.create_task(self._watch_device())]
+        if settings.poll_seconds:
+            self._tasks.append(asyncio.create_task(Follower(self._codebooks).run(settings.poll_seconds)))
         log.info(
             "serving",
             address=self.address,
             metrics=self.metrics_address,
+            admin=self.admin_address,
             model=model.name,
-            codebook=serving.codebook_version,
+            codebook=self._codebooks.active.codebook_version,
             device=str(engine.device),
         )
 
     async def stop(self) -> None:
         """Report NOT_SERVING, finish what was admitted (within `drain_seconds`), and close everything."""
         log.info("stopping")
-        self._watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watch
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await self._health.enter_graceful_shutdown()
         self._servicer.drain()
-        await self._grpc.stop(self.settings.drain_seconds)
+        seconds = self.settings.drain_seconds
+        await asyncio.gather(self._grpc.stop(seconds), self._admin.stop(seconds))
         await asyncio.to_thread(self._scheduler.close)
         if self._decoding is not None:
             await asyncio.to_thread(self._decoding.close)
+        await asyncio.to_thread(self._codebooks.close)
         self._pool.shutdown(cancel_futures=True)
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
         log.info("stopped")
 
-    async def _listen(self) -> None:
+    async def _listen(self, admin: CodebookServicer) -> None:
         settings = self.settings
-        self._grpc = grpc.aio.server(
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                # Two servers on one port would share it silently.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        rpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
+        options = [
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            # Two servers on one port would share it silently.
+            ("grpc.so_reuseport", 0),
+        ]
+        self._grpc = grpc.aio.server(maximum_concurrent_rpcs=settings.max_concurrent_calls, options=options)
+        tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
+        self._admin = grpc.aio.server(options=options)
+        codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin, self._admin)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         await self._report(serving=False)
         if settings.reflection:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
-        host, _, wanted = settings.listen.rpartition(":")
-        port = self._grpc.add_insecure_port(f"{host}:{wanted}")
+            reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), self._admin)
+        self.address = _bound(self._grpc, settings.listen)
+        self.admin_address = _bound(self._admin, settings.admin_listen)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")
         self._metrics_server, _ = start_http_server(
             int(metrics_port), metrics_host.strip("[]"), registry=self._registry
         )
         await self._grpc.start()
-        self.address = f"{host}:{port}"
+        await self._admin.start()
         self.metrics_address = f"{metrics_host}:{self._metrics_server.server_port}"
 
     async def _report(self, *, serving: bool) -> None:
@@ -158,12 +180,10 @@ class Server:
                 await self._report(serving=well)
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.max_unpacked_bytes, settings.max_chains, settings.max_residues)
-
-
-def _decode_limits(settings: Settings) -> Limits:
-    return Limits(settings.max_unpacked_bytes, settings.max_chains, settings.max_detokenize_residues)
+def _bound(server: grpc.aio.Server, address: str) -> str:
+    """Bind a server to HOST:PORT; the address with the port that was taken."""
+    host = address.rpartition(":")[0]
+    return f"{host}:{server.add_insecure_port(address)}"
 
 
 def _scheduling(settings: Settings, engine: Engine) -> SchedulerConfig:
@@ -180,60 +200,3 @@ def _device(name: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _serving(model: Model, engine: Engine) -> Serving:
-    embeddings = model.codebook.codebook.embeddings.to(engine.device)
-    return Serving(
-        model.name,
-        model.encoder_digest,
-        model.codebook.version,
-        model.codebook.digest,
-        embeddings,
-        engine.frameless_code(embeddings),
-        model.config.codes,
-    )
-
-
-def _about(model: Model, serving: Serving, settings: Settings) -> pb.GetModelResponse:
-    sizes = model.config
-    limits = _limits(settings)
-    return pb.GetModelResponse(
-        model=serving.model,
-        encoder_digest=serving.encoder_digest,
-        codebook_version=serving.codebook_version,
-        codebook_digest=serving.codebook_digest,
-        sizes=pb.ModelSizes(
-            width=sizes.width, heads=sizes.heads, layers=sizes.layers, out=sizes.out, codes=sizes.codes
-        ),
-        vocabulary=pb.Vocabulary(
-            codes=sizes.codes,
-            mask=vocabulary.MASK,
-            eos=vocabulary.EOS,
-            bos=vocabulary.BOS,
-            pad=vocabulary.PAD,
-            chainbreak=vocabulary.CHAINBREAK,
-        ),
-        limits=pb.RequestLimits(
-            residues=limits.residues,
-            chains=limits.chains,
-            unpacked_bytes=limits.unpacked_bytes,
-            message_bytes=settings.max_message_bytes,
-            detokenize_residues=0 if model.decoder is None else settings.max_detokenize_residues,
-        ),
-        server_version=version("foldmint"),
-        decoder=_about_decoder(model),
-    )
-
-
-def _about_decoder(model: Model) -> pb.DecoderInfo | None:
-    if model.decoder is None:
-        return None
-    sizes = model.decoder.config
-    return pb.DecoderInfo(
-        digest=model.decoder_digest or "",
-        width=sizes.width,
-        heads=sizes.heads,
-        layers=sizes.layers,
-        chained=sizes.chained,
-    )

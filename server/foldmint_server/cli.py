@@ -41,7 +41,7 @@ def _plain(annotation: Any) -> Any:  # noqa: ANN401 (a type, of any kind)
     """The type that the command line reads; pydantic checks what it means."""
     if annotation in (int, float, bool):
         return annotation
-    return Path if annotation == Path | None else str
+    return str
 
 
 def run(**given: Any) -> None:  # noqa: ANN401

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
 from foldmint_server.metrics import Metrics
@@ -26,8 +27,10 @@ _WARM_UP = 64
 class Decoder(Protocol):
     """What is asked of a detokenizer."""
 
-    def detokenize(self, tokens: NDArray[np.int64], *, pae: bool = False) -> DecodedStructure:
-        """The structure that tokens (length,) stand for."""
+    def detokenize(
+        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+    ) -> DecodedStructure:
+        """The structure that tokens (length,) stand for; embedding (vocabulary, width): None for the model's own."""
         ...
 
 
@@ -49,13 +52,17 @@ class Decoding:
         self._under_way: _UnderWay | None = None
         self._thread = ThreadPoolExecutor(1, "decode")
 
-    async def decode(self, tokens: NDArray[np.int64], residues: int, *, pae: bool = False) -> DecodedStructure:
+    async def decode(
+        self, tokens: NDArray[np.int64], residues: int, *, pae: bool = False, embedding: Tensor | None = None
+    ) -> DecodedStructure:
         """The structure that tokens (length,) with so many residues stand for; pae: with its aligned errors.
+
+        embedding: (vocabulary, width), what the decoder reads of each token of the version that they are codes of.
 
         Raises Overloaded if the budget has no room, Stopping if the thread is being closed, and what the decoder
         raised. Cancelling it drops a structure whose decoding has not begun.
         """
-        return await asyncio.wrap_future(self._admitted(tokens, residues, pae))
+        return await asyncio.wrap_future(self._admitted(tokens, residues, pae, embedding))
 
     async def warm_up(self) -> None:
         """Decode tokens that tell nothing, so that the first request does not wait for libraries."""
@@ -73,7 +80,9 @@ class Decoding:
             self._closed = True
         self._thread.shutdown()
 
-    def _admitted(self, tokens: NDArray[np.int64], residues: int, pae: bool) -> "Future[DecodedStructure]":
+    def _admitted(
+        self, tokens: NDArray[np.int64], residues: int, pae: bool, embedding: Tensor | None
+    ) -> "Future[DecodedStructure]":
         with self._lock:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
@@ -81,7 +90,7 @@ class Decoding:
             if self._queued and self._queued + residues > self._budget:
                 self._metrics.rejects.labels("queue_full").inc()
                 raise Overloaded(f"{self._queued} residues are to be decoded, and there is no room for {residues} more")
-            job = self._thread.submit(self._decoded, tokens, residues, pae, self._clock())
+            job = self._thread.submit(self._decoded, tokens, residues, pae, embedding, self._clock())
         self._queue(residues)
         job.add_done_callback(lambda _: self._queue(-residues))
         return job
@@ -92,14 +101,16 @@ class Decoding:
             self._queued += residues
             self._metrics.queued_detokenize_residues.set(self._queued)
 
-    def _decoded(self, tokens: NDArray[np.int64], residues: int, pae: bool, admitted: float) -> DecodedStructure:
+    def _decoded(
+        self, tokens: NDArray[np.int64], residues: int, pae: bool, embedding: Tensor | None, admitted: float
+    ) -> DecodedStructure:
         if self._closed:
             raise Stopping("the server is stopping")
         began = self._clock()
         self._metrics.stage_seconds.labels("queue").observe(began - admitted)
         self._under_way = _UnderWay(residues, began)
         try:
-            structure = self._decoder.detokenize(tokens, pae=pae)
+            structure = self._decoder.detokenize(tokens, pae=pae, embedding=embedding)
         finally:
             self._under_way = None
         self._metrics.stage_seconds.labels("decode").observe(self._clock() - began)

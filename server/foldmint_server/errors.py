@@ -1,12 +1,14 @@
 """What can go wrong in the server, and the one place that turns it into gRPC statuses.
 
 ServerError
-├── Overloaded    the queue is full                        RESOURCE_EXHAUSTED
-├── NotServed     another model or codebook, no decoder    FAILED_PRECONDITION
-└── Stopping      the server is going down                 UNAVAILABLE
+├── Overloaded        the queue is full                            RESOURCE_EXHAUSTED
+├── NotServed         another model or codebook, no decoder        FAILED_PRECONDITION
+├── UnknownVersion    neither server nor store has the codebook    NOT_FOUND
+├── Refused           a codebook, or a way back, cannot be had     FAILED_PRECONDITION
+└── Stopping          the server is going down                     UNAVAILABLE
 
-InvalidStructure, InvalidTokens, of the tokenizer          INVALID_ARGUMENT, with google.rpc.BadRequest
-everything else                                            INTERNAL, with no more than a reference to the log
+InvalidStructure, InvalidTokens, of the tokenizer    INVALID_ARGUMENT, with google.rpc.BadRequest
+everything else                                      INTERNAL, with no more than a reference to the log
 """
 
 import grpc
@@ -29,6 +31,21 @@ class NotServed(ServerError):
     """The request needs a model, a codebook version or a decoder that this server has not."""
 
 
+class UnknownVersion(ServerError):
+    """Neither the server nor its store has this version of the codebook."""
+
+
+class Refused(ServerError):
+    """What an operator asked for cannot be done, and the message says why; what was served is served on.
+
+    unreachable: the store could not be read, which may pass; otherwise what it holds is at fault.
+    """
+
+    def __init__(self, reason: str, *, unreachable: bool = False) -> None:
+        self.unreachable = unreachable
+        super().__init__(reason)
+
+
 class Stopping(ServerError):
     """The server is stopping, and takes no more work."""
 
@@ -36,6 +53,8 @@ class Stopping(ServerError):
 _CODES = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotServed: grpc.StatusCode.FAILED_PRECONDITION,
+    UnknownVersion: grpc.StatusCode.NOT_FOUND,
+    Refused: grpc.StatusCode.FAILED_PRECONDITION,
     Stopping: grpc.StatusCode.UNAVAILABLE,
 }
 

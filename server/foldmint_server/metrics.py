@@ -28,12 +28,21 @@ class Metrics:
     rejects: Counter
     codebook_info: Gauge
     codebook_activated: Gauge
+    codebook_swaps: Counter
     usage: CodeUsage
 
 
 def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
     """Register all instruments, and the collector of the codes, with a registry."""
     registry.register(usage)
+    swaps = Counter(
+        "foldmint_codebook_swaps",
+        "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
+        ["outcome"],
+        registry=registry,
+    )
+    for outcome in ("activated", "rolled_back", "refused"):
+        swaps.labels(outcome)  # at 0 from the start: an increase from nothing is none to Prometheus
     return Metrics(
         requests=Counter(
             "foldmint_requests",
@@ -99,5 +108,6 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             "When the active codebook was activated, in seconds since 1970.",
             registry=registry,
         ),
+        codebook_swaps=swaps,
         usage=usage,
     )

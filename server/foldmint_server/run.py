@@ -30,6 +30,7 @@ async def _serve(settings: Settings) -> None:
     await server.start()
     # The lines that scripts wait for.
     sys.stdout.write(f"listening on {server.address}\nmetrics on {server.metrics_address}\n")
+    sys.stdout.write(f"admin on {server.admin_address}\n")
     sys.stdout.flush()
     await told.wait()
     await server.stop()

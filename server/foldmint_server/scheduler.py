@@ -76,11 +76,20 @@ class Job:
 
 
 class Scheduler:
-    """Runs the device thread; `compute` is called from one event loop."""
+    """Runs the device thread; `compute` is called from one event loop.
+
+    observe: is shown the vectors (rows, out) of each step, on the device and in its thread, once all are answered.
+    """
 
     def __init__(
-        self, device: Device, config: SchedulerConfig, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        device: Device,
+        config: SchedulerConfig,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[Tensor], None] | None = None,
     ) -> None:
+        self._observe = observe
         self._device, self._config, self._metrics, self._clock = device, config, metrics, clock
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
@@ -237,6 +246,11 @@ class Scheduler:
             if part.stop == job.rows:
                 self._metrics.stage_seconds.labels("compute").observe(self._clock() - job.started)
                 _call(job.loop, _resolve, job.future, Quantized(job.codes, job.distances))
+        if self._observe is not None:
+            try:
+                self._observe(z)
+            except Exception:
+                log.exception("vectors were not recorded", residues=total)
 
     @staticmethod
     def _fail(jobs: list[Job], error: Exception) -> None:

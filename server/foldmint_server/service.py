@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_server.codebooks import Serving
 from foldmint_server.errors import ServerError, Stopping, failure_of, status_of
 from foldmint_server.metrics import Metrics
 from foldmint_server.pipeline import Pipeline
@@ -21,7 +22,7 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class TokenizerServicer(rpc.TokenizerServiceServicer):
-    """Answers structures, alone or over a stream."""
+    """Answers structures, alone or over a stream. about: what is served, but for the codebook."""
 
     def __init__(
         self,
@@ -57,13 +58,17 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         request_iterator: AsyncIterator[pb.TokenizeStreamRequest],
         context: "grpc.aio.ServicerContext[pb.TokenizeStreamRequest, pb.TokenizeStreamResponse]",
     ) -> AsyncIterator[pb.TokenizeStreamResponse]:
-        """Answer structures as they are ready; at most so many are worked on, the rest waits with the caller."""
+        """Answer structures as they are ready; at most so many are worked on, the rest waits with the caller.
+
+        What asks for no version of the codebook gets the one that is active now, for as long as the stream is open.
+        """
+        serving = self._pipeline.codebooks.active
         requests = _Requests(request_iterator, self._draining)
         answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(self._stream_in_flight)
 
         async def answer(item: pb.TokenizeStreamRequest) -> None:
-            await answers.put(await self._answered(item))
+            await answers.put(await self._answered(item, serving))
 
         async def read() -> None:
             try:
@@ -107,12 +112,15 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.GetModelResponse:
         """Tell what is served."""
         with self._observed("GetModel"):
-            return self._about
+            serving, about = self._pipeline.codebooks.active, pb.GetModelResponse()
+            about.CopyFrom(self._about)
+            about.codebook_version, about.codebook_digest = serving.codebook_version, serving.codebook_digest
+            return about
 
-    async def _answered(self, item: pb.TokenizeStreamRequest) -> pb.TokenizeStreamResponse:
+    async def _answered(self, item: pb.TokenizeStreamRequest, serving: Serving) -> pb.TokenizeStreamResponse:
         try:
             with self._observed("TokenizeStream"):
-                response = await self._pipeline.tokenize(item.request, wait_for_room=True)
+                response = await self._pipeline.tokenize(item.request, serving, wait_for_room=True)
                 return pb.TokenizeStreamResponse(id=item.id, response=response)
         except Exception as error:  # noqa: BLE001
             return pb.TokenizeStreamResponse(id=item.id, failure=failure_of(error))

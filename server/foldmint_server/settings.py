@@ -12,9 +12,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FOLDMINT_", extra="forbid", frozen=True, protected_namespaces=())
 
-    model: Path | None = Field(None, description="Folder of a model's store; the embedded default if not given.")
+    model: str | None = Field(
+        None,
+        description="A model's store: a folder, or a URL such as s3://bucket/store; the embedded default if not given.",
+    )
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC service; port 0 takes a free one.")
     metrics_listen: str = Field("127.0.0.1:9464", description="HOST:PORT of /metrics; port 0 takes a free one.")
+    admin_listen: str = Field(
+        "127.0.0.1:50052", description="HOST:PORT of the operators' gRPC service; port 0 takes a free one."
+    )
     device: str = Field("auto", description="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")
     threads: int = Field(0, ge=0, description="Threads of one computation on the CPU; 0: as torch sees fit.")
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
@@ -42,16 +48,24 @@ class Settings(BaseSettings):
     max_concurrent_calls: int = Field(1024, ge=1, description="Calls under way at once; more get RESOURCE_EXHAUSTED.")
     max_stream_in_flight: int = Field(64, ge=1, description="Structures of one stream that are worked on at a time.")
 
+    keep_versions: int = Field(
+        5, ge=3, description="Versions of the codebook kept in memory, for requests that ask for one."
+    )
+    poll_seconds: float = Field(5, ge=0, description="How often the store is asked which version is in use; 0: never.")
+    reservoir: int = Field(
+        0, ge=0, le=1_000_000, description="Residues whose vectors are sampled for repairs; 0: none are kept."
+    )
+
     usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")
     drain_seconds: float = Field(30, ge=0, description="How long requests in flight may take when the server stops.")
     stuck_seconds: float = Field(
         60, gt=0, description="A step of the device, or 1000 residues' decoding, that takes longer makes health fail."
     )
-    reflection: bool = Field(True, description="Whether the gRPC service describes itself.")
+    reflection: bool = Field(True, description="Whether the gRPC services describe themselves.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="How the log is written.")
 
-    @field_validator("listen", "metrics_listen")
+    @field_validator("listen", "metrics_listen", "admin_listen")
     @classmethod
     def _address(cls, value: str) -> str:
         host, separator, port = value.rpartition(":")

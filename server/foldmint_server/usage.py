@@ -1,4 +1,4 @@
-"""How often each code is used: hits since the start, and over a sliding window."""
+"""How often each code is used: hits since the start, of each version of the codebook, and over a sliding window."""
 
 import math
 import threading
@@ -21,6 +21,8 @@ from prometheus_client.samples import Sample
 _PARTS = 60
 # A code that no residue hit is called dead only after this many residues a code.
 _EXPOSURE = 10
+# Versions whose hits are remembered, at 32 KiB for 4096 codes.
+_VERSIONS = 128
 # Upper bounds of the distances' histogram, in units of the code vectors: two decades, finest where the default model's
 # distances lie.
 _BOUNDS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0, 20.0, 30.0)
@@ -35,8 +37,19 @@ class WindowUsage(NamedTuple):
     dead: float
 
 
+class VersionUsage(NamedTuple):
+    """Usage of a version: hits (codes,) int64, since so many seconds since 1970."""
+
+    hits: NDArray[np.int64]
+    since: float
+
+
 class CodeUsage(Collector):
-    """Counts of hits, recorded by the device thread and read by scrapes.
+    """Counts of hits, recorded by the event loop and read by scrapes.
+
+    Total, window and distances are those of the version that is active when residues are answered: its codes are what
+    the numbers stand for. Residues answered under another version, which a request asked for or was admitted under,
+    count for that version alone. The total is never set back; the window begins anew with each version.
 
     A collector of its own, since as many children of a Counter would make a scrape several times slower.
     """
@@ -50,23 +63,46 @@ class CodeUsage(Collector):
         self._distance_counts = np.zeros(len(_BOUNDS) + 1, np.int64)
         self._distance_sum = 0.0
         self._labels = [str(code) for code in range(codes)]
+        self._active = ""
+        self._versions: dict[str, VersionUsage] = {}
 
-    def record(self, codes: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
-        """Count the codes (residues,) of residues with a frame, and their distances (residues,)."""
+    def activate(self, version: str, now: float) -> None:
+        """From now on, in seconds since 1970, a version of the codebook is the active one; the window is emptied."""
+        with self._lock:
+            self._active = version
+            self._window.clear()
+            # The last to be activated comes last, and the one before all others is forgotten first.
+            known = self._versions.pop(version, None)
+            self._versions[version] = known or VersionUsage(np.zeros_like(self._hits), now)
+            while len(self._versions) > _VERSIONS:
+                del self._versions[next(iter(self._versions))]
+
+    def record(self, version: str, codes: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+        """Count the codes (residues,) of residues with a frame under a version, and their distances (residues,)."""
         hits = np.bincount(codes, minlength=len(self._hits))
         places = np.searchsorted(_BOUNDS, distances, side="left")
         counts = np.bincount(places, minlength=len(self._distance_counts))
         total = float(distances.sum(dtype=np.float64))
         with self._lock:
+            if version in self._versions:
+                self._versions[version].hits[:] += hits
+            if version != self._active:
+                return
             self._hits += hits
             self._part()[:] += hits
             self._distance_counts += counts
             self._distance_sum += total
 
     def hits(self) -> NDArray[np.int64]:
-        """Hits of each code since the start, (codes,)."""
+        """Hits of each code since the start, (codes,), each under the version that was active when it happened."""
         with self._lock:
             return self._hits.copy()
+
+    def of_version(self, version: str) -> VersionUsage | None:
+        """Usage of a version since it was first activated; None if it never was, or too many were since."""
+        with self._lock:
+            known = self._versions.get(version)
+            return None if known is None else VersionUsage(known.hits.copy(), known.since)
 
     def window(self) -> WindowUsage:
         """Usage over the sliding window."""

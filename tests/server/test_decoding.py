@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
+from torch import Tensor
 
 from foldmint_server.decoding import Decoding
 from foldmint_server.errors import Overloaded, Stopping
@@ -27,15 +29,19 @@ class Decoder:
 
     def __init__(self) -> None:
         self.decoded: list[int] = []
+        self.embeddings: list[Tensor | None] = []
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Event()
         self.failing = False
 
-    def detokenize(self, tokens: NDArray[np.int64], *, pae: bool = False) -> DecodedStructure:
+    def detokenize(
+        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+    ) -> DecodedStructure:
         self.entered.set()
         assert self.go.wait(10)
         self.decoded.append(len(tokens))
+        self.embeddings.append(embedding)
         if self.failing:
             raise RuntimeError("out of memory")
         length = len(tokens)
@@ -76,6 +82,12 @@ async def test_each_gets_its_own(decoding: Decoding, decoder: Decoder, metrics: 
     assert metrics.detokenized_residues._value.get() == sum(decoder.decoded)
     assert metrics.queued_detokenize_residues._value.get() == 0
     assert (await decoding.decode(tokens(3), 3, pae=True)).pae is not None
+
+
+async def test_each_is_read_by_the_embedding_of_its_version(decoding: Decoding, decoder: Decoder) -> None:
+    first, second = torch.zeros(1), torch.ones(1)
+    await asyncio.gather(*(decoding.decode(tokens(3), 3, embedding=one) for one in (first, second, first)))
+    assert decoder.embeddings == [first, second, first]
 
 
 async def test_a_full_queue_refuses_and_then_takes_again(

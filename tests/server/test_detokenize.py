@@ -199,7 +199,7 @@ def test_tokens_of_something_else_are_refused(decoding_stub: Stub) -> None:
     for request, message in (
         (
             pb.DetokenizeRequest(tokens=CODE, codebook_version="000002"),
-            "the tokens are of codebook version '000002', and '000001' is served",
+            "codebook version '000002' is not kept; there are 000001",
         ),
         (pb.DetokenizeRequest(tokens=CODE, model="esm3"), "the tokens are of model 'esm3', and 'decoding' is served"),
     ):
