@@ -48,7 +48,7 @@ class ChainBatches:
     """Draws batches.
 
     tokens: (residues,) of the data, or None for neighborhoods instead. batch: residues of all processes together. Every
-    process draws the same, and takes its share.
+    process draws the same, and takes its share. among: numbers of the chains that are drawn; None for all.
     """
 
     def __init__(
@@ -59,11 +59,14 @@ class ChainBatches:
         pair_rows: int,
         seed: int,
         group: Group,
+        among: NDArray[np.integer] | None = None,
     ) -> None:
         self._data, self._tokens, self._group = data, tokens, group
         self._batch, self._pair_rows, self._seed = batch, pair_rows, seed
         starts = np.flatnonzero(np.diff(data.chain, prepend=-1))
         self._starts, self._lengths = starts, np.diff([*starts, len(data.chain)])
+        if among is not None:
+            self._starts, self._lengths = starts[among], self._lengths[among]
         exists = data.shape.frames.exists
         gap = np.linalg.norm(data.backbone[1:, 0] - data.backbone[:-1, 2], axis=-1)
         # A comparison with NaN is false.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from math import cos, pi
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -71,7 +71,9 @@ class ChainTrainer:
     """A step at a time. Batch and noise of a step depend on seed and step number alone, as in `Trainer`.
 
     tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch. fresh: whether the
-    decoder's weights are to be set by `decoder_start`, rather than taken as they are.
+    decoder's weights are to be set by `decoder_start`, rather than taken as they are. rows: (vocabulary,) bool, which
+    rows of the decoder's embedding are trained, and nothing else; None for all weights. among: numbers of the data's
+    chains that batches are drawn from; None for all.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class ChainTrainer:
         device: torch.device | str = "cpu",
         *,
         fresh: bool = True,
+        rows: Tensor | None = None,
+        among: NDArray[np.integer] | None = None,
     ) -> None:
         if (tokens is None) != (config.stage == "joint"):
             raise ValueError("the decoder stage needs the data's tokens, and the joint stage computes them")
@@ -96,7 +100,7 @@ class ChainTrainer:
         self._begun_with = hashlib.sha256(codebook.embeddings.cpu().numpy().tobytes()).hexdigest()
         self.lift = nn.Linear(codebook.embeddings.shape[1], decoder.config.width)
         self.inverse = nn.Linear(decoder.config.width, len(AMINO_ACIDS))
-        self._batches = ChainBatches(data, tokens, config.batch, config.pair_rows, config.seed, group)
+        self._batches = ChainBatches(data, tokens, config.batch, config.pair_rows, config.seed, group, among)
         self._quantizer = codes_training.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
         if fresh:
             start = torch.Generator().manual_seed(config.seed)
@@ -107,6 +111,7 @@ class ChainTrainer:
         self.encoder, self.decoder = encoder.to(self.device), decoder.to(self.device).train()
         self.lift.to(self.device)
         self.inverse.to(self.device)
+        self._rows = None if rows is None else rows.to(self.device)
         self._head_fitted = not (fresh and config.stage == "decoder" and decoder.config.chained)
         self.optimizer = torch.optim.AdamW(
             [
@@ -135,6 +140,9 @@ class ChainTrainer:
         }
 
     def _parameters(self) -> Iterator[nn.Parameter]:
+        if self._rows is not None:
+            yield cast(nn.Parameter, self.decoder.embed.weight)
+            return
         for module in self.modules.values():
             yield from module.parameters()
 
@@ -221,6 +229,8 @@ class ChainTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         everything = list(self._parameters())
+        if self._rows is not None and self.decoder.embed.weight.grad is not None:
+            self.decoder.embed.weight.grad[~self._rows] = 0
         self.group.average_gradients(everything)
         nn.utils.clip_grad_norm_(everything, self.config.clip)
         self.optimizer.step()
