@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from foldmint_maintenance import cli_codebooks
 from foldmint_maintenance.cli_common import Threads, faults, usage_errors, use_threads
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_codebooks.app)
 
 
 @app.command()
