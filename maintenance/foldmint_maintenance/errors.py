@@ -8,7 +8,10 @@ MaintenanceError
 ├── StoreLocked         another run holds the lock of a store
 ├── LockLost            the lock of a store expired, or another run took it over
 ├── InvalidCodebook     a file that cannot become a version of a store's codebook
-└── StoreDamaged        a store, or a version of its codebook, that did not pass its verification
+├── StoreDamaged        a store, or a version of its codebook, that did not pass its verification
+├── OtherVersion        counts of codes that are of another version of the codebook than is active
+├── ActivationFailed    a server that did not serve a new version as it should; all were brought back
+└── UsageUnknown        counts of codes that a source cannot tell, or that cannot be compared
 """
 
 
@@ -50,3 +53,19 @@ class InvalidCodebook(MaintenanceError, ValueError):
 
 class StoreDamaged(MaintenanceError):
     """A store with files that are missing or do not fit."""
+
+
+class OtherVersion(MaintenanceError, ValueError):
+    """Counts of codes that are of another version of the codebook than is active."""
+
+
+class ActivationFailed(MaintenanceError):
+    """A server that did not serve a new version as it should."""
+
+
+class UsageUnknown(MaintenanceError):
+    """Counts of codes that a source cannot tell, or that cannot be compared."""
+
+
+class GroupBroken(MaintenanceError):
+    """A process of the group has ended before the others."""

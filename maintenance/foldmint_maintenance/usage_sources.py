@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
+from foldmint_client.admin import CodebookAdmin, CodebookUsage
+from foldmint_client.errors import FoldmintError
+from foldmint_client.options import ConnectionOptions
+from foldmint_maintenance import usage_prometheus
 from foldmint_maintenance.corpus import Record, gathered
-from foldmint_maintenance.errors import InvalidSet
+from foldmint_maintenance.errors import InvalidSet, UsageUnknown
 from foldmint_maintenance.evaluation import Watch, encoded
+from foldmint_maintenance.prometheus import Prometheus
 from foldmint_maintenance.sources import Skip, read_set
 from foldmint_maintenance.usage import CodeCounts
 from foldmint_tokenizer.store import Location, Store, load_model
@@ -56,19 +62,51 @@ def from_data(
 
 
 def from_prometheus(
-    url: str, window: float, *, selector: str = "", end: float | None = None, timeout: float = 60.0
+    url: str,
+    window: float,
+    *,
+    selector: str = "",
+    end: float | None = None,
+    version: str | None = None,
+    timeout: float = 60.0,
 ) -> CodeCounts:
-    """Hits that Prometheus has seen over a window, of all replicas together, since the codebook became active.
+    """Hits that a Prometheus has seen over a window, of all servers together, while the codebook was active.
 
-    window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since 1970, now unless told.
-    timeout: seconds, of a query. Raises UsageUnknown.
+    url: `http://HOST:PORT`. window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since
+    1970, now unless told. version: the one that is active at the end unless told. timeout: seconds, of a question.
+    Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one codebook.
     """
-    raise NotImplementedError
+    return usage_prometheus.counted(Prometheus(url, timeout), window, selector, end, version).counts
 
 
-def from_servers(addresses: Sequence[str], version: str | None = None) -> CodeCounts:
-    """Hits of one version on servers, by their admin listeners, of all together; raises UsageUnknown."""
-    raise NotImplementedError
+def from_servers(
+    addresses: Sequence[str], version: str | None = None, **options: Unpack[ConnectionOptions]
+) -> CodeCounts:
+    """Hits of one version on servers, all together, each since it first activated the version.
+
+    addresses: HOST:PORT of their admin listeners. version: the active one unless told. options: of the connections, as
+    of `foldmint_client.Client`. Raises UsageUnknown if a server does not tell, or they do not serve one codebook;
+    ValueError if there is no address, or one comes twice.
+    """
+    if not addresses or len(set(addresses)) < len(addresses):
+        raise ValueError(f"servers are addresses, one or more, none twice, not {', '.join(addresses) or 'none'}")
+    told: dict[str, tuple[CodebookUsage, str]] = {}
+    for address in addresses:
+        try:
+            with CodebookAdmin(address, **options) as admin:
+                usage = admin.usage(version)
+                told[address] = usage, admin.codebook(usage.version).digest
+        except FoldmintError as error:
+            raise UsageUnknown(f"{address}: {error}") from error
+    codebooks = {(usage.version, len(usage.hits)) for usage, _ in told.values()}
+    if len(codebooks) > 1 or len({digest for _, digest in told.values() if digest}) > 1:
+        served = ", ".join(f"{address}: {usage.version} ({digest[:12]})" for address, (usage, digest) in told.items())
+        raise UsageUnknown(f"the servers do not serve one codebook: {served}; a version chooses")
+    hits = np.sum([usage.hits for usage, _ in told.values()], axis=0)
+    since = [f"{address} since {usage.since:%Y-%m-%dT%H:%M:%SZ}" for address, (usage, _) in told.items() if usage.since]
+    notes = (f"counted by {', '.join(since)}",) if since else ()
+    ((found, _),) = codebooks
+    return CodeCounts(hits.astype(np.float64), int(hits.sum()), found, f"hits on {', '.join(addresses)}", notes)
 
 
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
