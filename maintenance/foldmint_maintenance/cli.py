@@ -11,6 +11,7 @@ import typer
 
 from foldmint_maintenance import cli_codebooks
 from foldmint_maintenance.cli_common import Threads, faults, usage_errors, use_threads
+from foldmint_maintenance.cli_usage import usage
 
 app = typer.Typer(
     name="foldmint-maintenance",
@@ -214,6 +215,9 @@ def import_esm3(
     if model.decoder is not None:
         own = model.decoder.config
         typer.echo(f"its decoder: width {own.width}, {own.heads} heads, {own.layers} layers")
+
+
+app.command()(usage)
 
 
 if __name__ == "__main__":

@@ -226,7 +226,11 @@ def jensen_shannon(counts: ArrayLike, reference: ArrayLike) -> float:
 
 
 def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
-    """How far a counting is from a reference. Raises ValueError if the shapes differ, or all counts are 0."""
+    """How far a counting is from a reference.
+
+    Moving averages are scaled to a step of `STEP_RESIDUES`, so that what is added to each code does as little in all.
+    Raises ValueError if the shapes differ, or all counts are 0.
+    """
     notes = list(reference.notes)
     if counted.version != reference.version and None not in (counted.version, reference.version):
         notes.append(
@@ -241,12 +245,17 @@ def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
     return Drift(
         source=reference.source,
         version=reference.version,
-        psi=psi(counted.counts, reference.counts),
+        psi=psi(_scaled(counted), _scaled(reference)),
         psi_by_chance=chance,
         psi_by_chance_95=chance_95,
         jensen_shannon_bits=jensen_shannon(counted.counts, reference.counts),
         notes=tuple(notes),
     )
+
+
+def _scaled(counted: CodeCounts) -> NDArray[np.float64]:
+    """Hits as they are; N as hits of one step of ESM's."""
+    return counted.counts if counted.residues is not None else _shares(counted.counts) * STEP_RESIDUES
 
 
 def _checked(counts: ArrayLike) -> NDArray[np.float64]:
@@ -270,4 +279,6 @@ def _pair(counts: ArrayLike, reference: ArrayLike, added: float) -> Sequence[NDA
     pair = [_checked(counts), _checked(reference)]
     if len(pair[0]) != len(pair[1]):
         raise ValueError(f"{len(pair[0])} codes cannot be compared with {len(pair[1])}")
-    return [_shares(_shares(one) * one.sum() + added) for one in pair]
+    if not all(one.any() for one in pair):
+        raise ValueError("all counts are 0")
+    return [_shares(one + added) for one in pair]

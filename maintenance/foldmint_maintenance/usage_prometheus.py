@@ -1,10 +1,10 @@
 """Hits of codes that a Prometheus has seen, from the readings of the servers' counters themselves.
 
 Prometheus' own `increase` is not asked: it extrapolates to the window's ends, differently for a code that was 0 before;
-it drops what a counter stands at when it is first read; and it misses a restart after which a counter is soon higher
-than before. Here every stretch of readings of one server's process under one codebook counts what its counters grew by,
-or all that they stand at if the process began within the window. What a process counted after its last reading is not
-seen by anyone.
+it drops what a counter stands at when it is first read; it misses a restart after which a counter is soon higher than
+before; and it does not stop at an exchange of the codebook. Here every stretch of readings of one server's process
+under one codebook counts what its counters grew by, or all that they stand at if the process began within the window.
+What a process counted after its last reading is not seen by anyone.
 """
 
 from collections.abc import Iterable
@@ -73,7 +73,7 @@ def counted(
     own = [stretch for stretch in stretches if stretch.codebook == codebook]
     hits: NDArray[np.int64] | None = None
     for stretch in own:
-        grown = _grown(prometheus, stretch, end - window, stretches)
+        grown = _grown(prometheus, stretch, end - window)
         if hits is not None and len(hits) != len(grown):
             raise UsageUnknown(f"the servers count {len(hits)} codes and {len(grown)}")
         hits = grown if hits is None else hits + grown
@@ -81,9 +81,7 @@ def counted(
         raise UsageUnknown(f"{prometheus.url} holds no readings of codebook {codebook.version} in this window")
     first, last = min(stretch.first for stretch in own), max(stretch.last for stretch in own)
     targets = {matching(stretch.target) for stretch in own}
-    notes = [
-        f"counted from {_told(first)} to {_told(last)}, {len(targets)} servers, {len(own)} processes or activations"
-    ]
+    notes = [f"counted from {_told(first)} to {_told(last)} on {len(targets)} servers, in {len(own)} stretches"]
     if len(own) < len(stretches):
         notes.append("the window holds readings of other codebooks, or of none that is told; they do not count")
     where = f"{prometheus.url}, {{{selector}}}" if selector else prometheus.url
@@ -129,17 +127,18 @@ def _chosen(stretches: Iterable[Stretch], version: str | None) -> Codebook:
     return choice.pop()
 
 
-def _grown(prometheus: Prometheus, stretch: Stretch, start: float, all_of_them: Iterable[Stretch]) -> NDArray[np.int64]:
+def _grown(prometheus: Prometheus, stretch: Stretch, start: float) -> NDArray[np.int64]:
     """What the counters of a stretch grew by, (codes,)."""
-    hits = _read(prometheus, stretch, stretch.last)
-    own = [other.last for other in all_of_them if other.target == stretch.target and other.last < stretch.first]
-    began = prometheus.at(f"process_start_time_seconds{{{matching(stretch.target)}}}", stretch.first)
-    # Whatever a process counts that began within the window, and after the readings before, was counted here.
-    if len(began) == 1 and began[0][1] >= max([start, *own]):
+    hits, where = _read(prometheus, stretch, stretch.last), matching(stretch.target)
+    began = prometheus.at(f"process_start_time_seconds{{{where}}}", stretch.first)
+    swaps = prometheus.at(f'sum(foldmint_codebook_swaps_total{{{where},outcome!="refused"}})', stretch.first)
+    # All that stood there at the first reading is of this window and codebook, if the process began within the window
+    # and had no other codebook before.
+    if began and began[0][1] >= start and all(count == 0 for _, count in swaps):
         return hits
     before = _read(prometheus, stretch, stretch.first)
     if len(before) != len(hits) or (before > hits).any():
-        raise UsageUnknown(f"the counters of {matching(stretch.target)} fell, and no process began")
+        raise UsageUnknown(f"the counters of {{{where}}} fell, and no process began")
     return hits - before
 
 
