@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import grpc
 import pytest
 
 from foldmint.v1 import codebook_pb2_grpc
+from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_maintenance.corpus import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
@@ -44,18 +47,22 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
-    """A real server on free ports, stopped by SIGTERM; fails if it does not stop well."""
+def running_server(
+    *arguments: str, environment: dict[str, str] | None = None, log: Path | None = None
+) -> Iterator[RunningServer]:
+    """A real server on free ports, stopped by SIGTERM; fails if it does not stop well. log: where its log goes."""
     command = [sys.executable, "-m", "foldmint_server.cli", "--listen", "127.0.0.1:0"]
     command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     command += ["--log-level", "warning", *arguments]
     roots = [str(ROOT / name) for name in ("protos", "tokenizer", "server")]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), **(environment or {})},
-    )
+    with ExitStack() as files:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=None if log is None else files.enter_context(log.open("a")),
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), **(environment or {})},
+        )
     try:
         assert process.stdout is not None
         lines = [process.stdout.readline().strip() for _ in range(3)]
@@ -85,3 +92,20 @@ def stub_of(server: RunningServer) -> Iterator[rpc.TokenizerServiceStub]:
 def admin_of(server: RunningServer) -> Iterator[codebook_pb2_grpc.CodebookServiceStub]:
     with grpc.insecure_channel(server.admin, options=[("grpc.max_receive_message_length", -1)]) as channel:
         yield codebook_pb2_grpc.CodebookServiceStub(channel)
+
+
+def metrics_of(server: RunningServer) -> dict[str, float]:
+    """The server's metrics, by name and labels."""
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+def request_of(chain: Record, version: str = "") -> pb.TokenizeRequest:
+    """The request for a chain's tokens, under a version of the codebook."""
+    backbone = pb.Backbone(
+        chain=chain.id,
+        coordinates=chain.coordinates.astype("<f4").tobytes(),
+        residue_index=chain.residue_index.tolist(),
+    )
+    return pb.TokenizeRequest(backbones=pb.Backbones(chains=[backbone]), codebook_version=version)
