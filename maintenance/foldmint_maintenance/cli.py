@@ -11,6 +11,7 @@ import typer
 
 from foldmint_maintenance import cli_codebooks
 from foldmint_maintenance.cli_common import Threads, faults, usage_errors, use_threads
+from foldmint_maintenance.cli_repair import repair
 from foldmint_maintenance.cli_usage import usage
 
 app = typer.Typer(
@@ -217,6 +218,7 @@ def import_esm3(
         typer.echo(f"its decoder: width {own.width}, {own.heads} heads, {own.layers} layers")
 
 
+app.command()(repair)
 app.command()(usage)
 
 

@@ -1,11 +1,14 @@
 """What the commands of `foldmint-maintenance` share."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
+LOCKED = 4
+NOT_ACTIVATED = 5
 STOPPED = 130  # what shells report of a program ended by SIGINT
 
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless told.")]
@@ -14,7 +17,8 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores
 @contextmanager
 def faults() -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code."""
-    from foldmint_maintenance.errors import MaintenanceError, TrainingStopped
+    from foldmint_client import FoldmintError
+    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, StoreLocked, TrainingStopped
     from foldmint_tokenizer.errors import TokenizerError
 
     try:
@@ -22,7 +26,13 @@ def faults() -> Iterator[None]:
     except TrainingStopped as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(STOPPED) from stopped
-    except (MaintenanceError, TokenizerError, OSError) as error:
+    except StoreLocked as locked:
+        typer.echo(f"error: {locked}", err=True)
+        raise typer.Exit(LOCKED) from locked
+    except ActivationFailed as failed:
+        typer.echo(f"error: {failed}", err=True)
+        raise typer.Exit(NOT_ACTIVATED) from failed
+    except (MaintenanceError, TokenizerError, FoldmintError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
 
@@ -42,3 +52,15 @@ def use_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def parsed_duration(text: str) -> float:
+    """Seconds of a duration as Prometheus writes it, such as 90s, 12h or 1d12h. Raises ValueError for another."""
+    parts = re.findall(r"(\d+)([smhdw])", text)
+    seconds = float(sum(int(number) * _UNITS[unit] for number, unit in parts))
+    if "".join(number + unit for number, unit in parts) != text or not seconds:
+        raise ValueError(f"{text!r} is no duration such as 12h or 7d")
+    return seconds

@@ -42,6 +42,18 @@ def code_usage(counts: NDArray[np.int64]) -> str:
     return drawn.svg
 
 
+def usage_change(before: NDArray[np.int64], after: NDArray[np.int64]) -> str:
+    """Hits of each code by its rank, on a log scale, of two codebooks; (codes,) each."""
+    with _drawing("change", 7, 3) as drawn:
+        axes = drawn.figure.subplots()
+        for counts, color, label in ((before, _TRUTH, "before"), (after, _GUESS, "after")):
+            hits = np.sort(counts[counts > 0])[::-1]
+            axes.plot(np.arange(1, len(hits) + 1), hits, color=color, drawstyle="steps-mid", label=label)
+        axes.set(xlabel="rank of the code", ylabel="residues", yscale="log", xlim=(0, len(before)))
+        axes.legend(frameon=False)
+    return drawn.svg
+
+
 def by_length(chains: Sequence[ChainFigures], buckets: Sequence[LengthFigures]) -> str:
     """RMSD, TM-score and lDDT of chains by their length, with medians and quartiles of the buckets."""
     with _drawing("lengths", 11, 3.2) as drawn:

@@ -7,11 +7,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from types import FrameType
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,67 +19,22 @@ from torch import Tensor
 
 from foldmint_maintenance import activation, gates, replacement, row_training
 from foldmint_maintenance.canary import Canary, canary_of
-from foldmint_maintenance.errors import OtherVersion, TrainingStopped
+from foldmint_maintenance.errors import GroupBroken, TrainingStopped
 from foldmint_maintenance.fidelity import WindowMeans
 from foldmint_maintenance.gates import Gate
 from foldmint_maintenance.lock import StoreLock
 from foldmint_maintenance.repair_config import RepairConfig, RepairJob
+from foldmint_maintenance.repair_counts import Measured, Usage, measured
 from foldmint_maintenance.repair_material import Material, Part, material
-from foldmint_maintenance.usage import CodeCounts, figures
+from foldmint_maintenance.repair_result import RepairResult
+from foldmint_maintenance.usage import figures
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.store import CodebookVersion, DecoderRows, Model, Store
 
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True, eq=False)
-class RepairResult:
-    """What a repair did, or would do.
-
-    dead: how many codes were; replaced: which were moved. version: published or, if none was, served before; parent:
-    what it was made from. churn: share of the gates' tokens that changed; None where nothing was changed.
-    statistics: of how the codes were used before, and are by the gates' vectors before and after. codebook: what was
-    made, even if a gate refused it.
-    """
-
-    dead: int
-    replaced: tuple[int, ...]
-    published: bool
-    version: str
-    parent: str | None
-    gates: dict[str, Gate] = field(default_factory=dict)
-    churn: float | None = None
-    activated: bool = False
-    exposure: float = 0.0
-    statistics: dict[str, Any] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    codebook: Codebook | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether all gates did."""
-        return all(gate.passed for gate in self.gates.values())
-
-    def as_json(self) -> dict[str, Any]:
-        """For json.dumps: all but the codebook."""
-        return {
-            "dead": self.dead,
-            "replaced": list(self.replaced),
-            "published": self.published,
-            "activated": self.activated,
-            "version": self.version,
-            "parent": self.parent,
-            "gates": {name: gate.as_json() for name, gate in self.gates.items()},
-            "churn": self.churn,
-            "exposure": self.exposure,
-            "statistics": self.statistics,
-            "about": self.about,
-            "notes": list(self.notes),
-        }
-
-
-def repair(job: RepairJob, usage: Callable[[Store, str], CodeCounts] | None, tell: Tell) -> RepairResult:
+def repair(job: RepairJob, usage: Usage | None, tell: Tell) -> RepairResult:
     """Repair a store's active codebook.
 
     usage: asked by rank 0 for the counts of a store's version; None for the codebook's own moving averages. tell: told
@@ -88,18 +42,19 @@ def repair(job: RepairJob, usage: Callable[[Store, str], CodeCounts] | None, tel
     nothing changes. SIGTERM and SIGINT end it with TrainingStopped. Whenever it ends, even by SIGKILL, the store is
     whole.
 
-    Raises StoreLocked, ModelError, InvalidSet, OtherVersion if the counts are another version's, ActivationFailed.
+    Raises StoreLocked, ModelError, InvalidSet, OtherVersion if the counts are another version's, ActivationFailed, and
+    GroupBroken if another process has ended. In processes other than rank 0 the result says nothing of publishing.
     """
     store = Store(job.store)
     held: AbstractContextManager[StoreLock | None] = nullcontext()
     if job.group.rank == 0 and not job.dry_run:
         held = StoreLock(store.files, ttl=job.lock_seconds)
-    with _stopped_by_signals(), held as lock:
+    with _stopped_by_signals(), held as lock, _told_if_broken(job):
         job.group.wait()
         model = store.load()
         tell(f"{model.name}, codebook {model.codebook.version}")
-        measured = _measured(store, model.codebook, job, usage, tell)
-        done = _repaired(model, measured, job, tell)
+        dead = measured(store, model.codebook, job, usage, tell)
+        done = _repaired(model, dead, job, tell)
         if isinstance(done, RepairResult):
             return done
         return _published(store, model, done, job, lock, tell)
@@ -115,46 +70,7 @@ class _Made:
     result: RepairResult
 
 
-class _Measured(NamedTuple):
-    """counted: the counts that deadness was told from."""
-
-    found: replacement.Deadness
-    counted: CodeCounts
-
-
-def _measured(
-    store: Store,
-    held: CodebookVersion,
-    job: RepairJob,
-    usage: Callable[[Store, str], CodeCounts] | None,
-    tell: Tell,
-) -> _Measured:
-    config, own = job.config, held.codebook.N.double()
-    if usage is None:
-        counted = CodeCounts(own.numpy(), None, held.version, "moving averages of the codebook")
-        # They remember about 1 / (1 - decay) steps.
-        step, exposure = float(own.sum()), float(own.sum()) / (1 - config.decay) / len(own)
-    else:
-        counts = torch.zeros_like(own)
-        source = ""
-        if job.group.rank == 0:
-            told = usage(store, held.version)
-            if told.version is not None and told.version != held.version:
-                raise OtherVersion(f"the counts are of codebook {told.version}, and {held.version} is active")
-            counts, source = torch.from_numpy(np.asarray(told.counts, np.float64).copy()), told.source
-        if counts.shape != own.shape:
-            raise OtherVersion(f"there are counts of {len(counts)} codes, and the codebook has {len(own)}")
-        counts = job.group.from_first(counts.to(job.device)).cpu()
-        counted = CodeCounts(counts.numpy(), int(counts.sum()), held.version, source)
-        step, exposure = float(replacement.PUBLISHED_STEP), float(counts.sum()) / len(own)
-    found = replacement.deadness(
-        torch.from_numpy(counted.counts), step, exposure, config.dead_threshold, config.measure
-    )
-    tell(f"{int(found.dead.sum())} of {len(own)} codes are dead, {exposure:.1f} residues seen a code: {counted.source}")
-    return _Measured(found, counted)
-
-
-def _repaired(model: Model, measured: _Measured, job: RepairJob, tell: Tell) -> "RepairResult | _Made":
+def _repaired(model: Model, measured: Measured, job: RepairJob, tell: Tell) -> "RepairResult | _Made":
     """A repaired codebook, or the result of a repair that has nothing to do or was not to do it."""
     config, version = job.config, model.codebook.version
     (_, dead, exposure), notes = measured.found, list[str]()
@@ -206,9 +122,9 @@ def _moved(model: Model, dead: Tensor, given: Material, begun: RepairResult, job
             model, given.train.data, dead, was, now, config.rows, job.group, job.device, trained=trained
         )
         tell("decoding the gates' chains")
-        measured = _reconstructions(model, made, rows, given.gate, (before[1].tokens, after[1].tokens), config)
-        passed |= gates.reconstruction_gates(measured["before"], measured["after"], config.limits)
-        begun.statistics["reconstruction"] = {name: each._asdict() for name, each in measured.items()}
+        decoded = _reconstructions(model, made, rows, given.gate, (before[1].tokens, after[1].tokens), config)
+        passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
+        begun.statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
     elif model.decoder is not None:
         notes.append("there are no chains to retrain the decoder's rows on: it reads replaced codes as before")
     canary = canary_of(model, made)
@@ -232,7 +148,8 @@ def _moved(model: Model, dead: Tensor, given: Material, begun: RepairResult, job
     result = replace(
         begun, gates=passed, churn=passed["churn"].after, statistics=statistics, about=about, notes=tuple(notes)
     )
-    return _Made(made, rows, canary, replace(result, codebook=codebook))
+    hits = tuple(np.bincount(use.tokens, minlength=len(dead)) for use in (before[1], after[1]))
+    return _Made(made, rows, canary, replace(result, codebook=codebook, hits=(hits[0], hits[1])))
 
 
 def _published(
@@ -245,26 +162,25 @@ def _published(
     if not result.passed:
         failed = [name for name, gate in result.gates.items() if not gate.passed]
         return replace(result, notes=(*result.notes, f"nothing is published: {', '.join(failed)} did not pass"))
-    version = ""
-    if lock is not None:
-        lock.check()
-        told = result.as_json()
-        about = result.about | {name: told[name] for name in ("dead", "replaced", "gates", "churn", "statistics")}
-        new = store.publish(
-            made.version.codebook,
-            parent=model.codebook.version,
-            windows=made.version.windows,
-            decoder_rows=made.rows,
-            about=about | {"canary": made.canary.as_json()},
-        )
-        version = new.version
-        tell(f"published codebook {version}")
-        activation.activate(job.activate, version, made.canary, tell)
-        lock.check()
-        store.activate(version)
-        tell(f"codebook {version} is active in the store")
-    number = torch.tensor(int(version or 0), device=job.device)
-    version = f"{int(job.group.from_first(number)):06d}"
+    # From here on rank 0 is on its own: no other can take away what it has begun.
+    job.group.wait()
+    if lock is None:
+        return result
+    lock.check()
+    told = result.as_json()
+    about = result.about | {name: told[name] for name in ("dead", "replaced", "gates", "churn", "statistics")}
+    version = store.publish(
+        made.version.codebook,
+        parent=model.codebook.version,
+        windows=made.version.windows,
+        decoder_rows=made.rows,
+        about=about | {"canary": made.canary.as_json()},
+    ).version
+    tell(f"published codebook {version}")
+    activation.activate(job.activate, version, made.canary, tell)
+    lock.check()
+    store.activate(version)
+    tell(f"codebook {version} is active in the store")
     return replace(result, published=True, activated=True, version=version)
 
 
@@ -321,6 +237,17 @@ def _told(use: gates.Use) -> dict[str, float]:
 
 def _word(gate: Gate) -> str:
     return "passed" if gate.passed else "NOT passed"
+
+
+@contextmanager
+def _told_if_broken(job: RepairJob) -> Iterator[None]:
+    """Raise GroupBroken for what torch.distributed raises when another process is gone: a plain RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if job.group.size == 1:
+            raise
+        raise GroupBroken(f"another process of the group has ended; nothing was published ({error})") from error
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The page of an evaluation: figures, plots and notes in one HTML file that needs no other."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
 
 import numpy as np
@@ -8,19 +8,7 @@ import numpy as np
 from foldmint_maintenance.decoding import Quartiles, Trace
 from foldmint_maintenance.display import RECONSTRUCTION_COLUMNS, evaluation_rows, reconstruction_rows, trust
 from foldmint_maintenance.evaluation import Details, Evaluation
-
-_STYLE = """
-:root { color-scheme: light dark; --truth: #8a8f98; --guess: #0b6fb8; --line: #d5d8dc; }
-@media (prefers-color-scheme: dark) { :root { --truth: #8a8f98; --guess: #5cb8ff; --line: #3a3f46; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { border-bottom: 1px solid var(--line); padding: 0.2rem 0.9rem 0.2rem 0; text-align: left; }
-figure { margin: 1rem 0; }
-figcaption { max-width: 46rem; }
-svg { max-width: 100%; height: auto; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; }
-.row figure { flex: 1 1 15rem; }
-"""
+from foldmint_maintenance.html import document, figure, table
 
 # Dead codes told by their numbers; the rest by how many they are.
 _DEAD_TOLD = 100
@@ -35,7 +23,7 @@ def page(result: Evaluation) -> str:
         f"<h1>{escape(title)}</h1>",
         f"<p>{result.chains:,} chains, {result.residues:,} residues with a frame.</p>",
         "<h2>Figures</h2>",
-        _table((), evaluation_rows(result)),
+        table((), evaluation_rows(result)),
         "<h2>Use of the codes</h2>",
         *_usage(result.details),
         *_reconstruction(result, result.details),
@@ -44,12 +32,7 @@ def page(result: Evaluation) -> str:
         *(f"<li>{escape(note)}</li>" for note in result.notes),
         "</ul>",
     ]
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return document(title, parts)
 
 
 def _usage(details: Details) -> Iterator[str]:
@@ -58,7 +41,7 @@ def _usage(details: Details) -> Iterator[str]:
 
     dead = np.flatnonzero(details.counts == 0)
     told = f"{len(dead):,} of {len(details.counts):,} codes are dead on this set: no residue got them."
-    yield _figure(
+    yield figure(
         plots.code_usage(details.counts),
         f"Residues that got each code, the most used code first; dotted: the mean over all codes. {told}",
     )
@@ -75,15 +58,15 @@ def _reconstruction(result: Evaluation, details: Details) -> Iterator[str]:
 
     yield "<h2>Reconstruction</h2>"
     yield "<p>Each chain encoded and decoded. Medians, with the quartiles in brackets.</p>"
-    yield _table(RECONSTRUCTION_COLUMNS, reconstruction_rows(result.reconstruction, _spread))
+    yield table(RECONSTRUCTION_COLUMNS, reconstruction_rows(result.reconstruction, _spread))
     yield f"<p>The decoder's confidence: {escape(trust(result.reconstruction.confidence))}.</p>"
     shown = len(plots.thinned(details.chains))
     few = "" if shown == len(details.chains) else f" {shown:,} of {len(details.chains):,} chains are shown."
-    yield _figure(
+    yield figure(
         plots.by_length(details.chains, result.reconstruction.buckets),
         f"Chains by length, with the median and the quartiles of each range of lengths.{few}",
     )
-    yield _figure(plots.rmsd_histogram(details.chains), "Chains by RMSD.")
+    yield figure(plots.rmsd_histogram(details.chains), "Chains by RMSD.")
     yield f"<h3>Of {len(details.traces)} chains drawn at random</h3>"
     yield (
         "<p>CA traces after superposition of the backbones, seen along the axis in which the true chain extends least; "
@@ -93,7 +76,7 @@ def _reconstruction(result: Evaluation, details: Details) -> Iterator[str]:
     yield '<div class="row">'
     for name, trace in chosen(details.traces):
         figures = trace.figures
-        yield _figure(
+        yield figure(
             plots.superposition(name, trace),
             f"{name}: {figures.id}, {figures.length} residues, RMSD {figures.backbone_rmsd:.2f} Å, "
             f"TM-score {figures.tm_score:.3f}, lDDT-CA {figures.lddt_ca:.3f}",
@@ -110,13 +93,3 @@ def chosen(traces: list[Trace]) -> list[tuple[str, Trace]]:
 
 def _spread(of: Quartiles) -> str:
     return "–" if of.median is None else f"{of.median:.3g} [{of.lower_quartile:.3g}, {of.upper_quartile:.3g}]"
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _table(header: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>\n{f'<tr>{head}</tr>' if head else ''}\n{body}\n</table>"

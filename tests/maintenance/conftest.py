@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from distributed_repair import killed
 from foldmint_maintenance import training
 from foldmint_maintenance.corpus import PreparedSet, Record, prepared, write_parquet
 from foldmint_maintenance.training import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.store import Model, create_store
+from foldmint_tokenizer.store import Model, Store, create_store
 
 HELIX = (-57.0, -47.0)
 STRAND = (-130.0, 130.0)
@@ -230,3 +232,30 @@ def pdb_text() -> Callable[[dict[str, NDArray[np.float32]]], str]:
         return "\n".join([*lines, "END", ""])
 
     return text
+
+
+@pytest.fixture
+def harmed(decoding_model: Model, tmp_path: Path) -> Path:
+    """A store whose active version, the second, has dead codes."""
+    path = tmp_path / "a-decoding-model"
+    store = Store(path)
+    store.publish(killed(decoding_model.codebook.codebook), parent="000001", about={})
+    store.activate("000002")
+    return path
+
+
+@pytest.fixture
+def gate_data(records: list[Record], tmp_path: Path) -> Path:
+    """Chains apart from those that are repaired on: the same folds, a little off."""
+    random = np.random.default_rng(7)
+    shaken = [
+        replace(
+            record,
+            id=f"g{record.id}",
+            coordinates=record.coordinates + random.normal(0, 0.05, (3, 3)).astype(np.float32),
+        )
+        for record in records
+    ]
+    path = tmp_path / "gate.parquet"
+    write_parquet(shaken, path)
+    return path

@@ -3,8 +3,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,36 +17,9 @@ from foldmint_maintenance.group import ALONE, Group
 from foldmint_maintenance.recipe import read_recipe
 from foldmint_maintenance.running import TrainJob, train
 from foldmint_tokenizer.store import Model, load_model
+from torchrun import rank_of, torchrun, waited
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def _torchrun(*command: str | Path) -> "subprocess.Popen[str]":
-    """Two processes by torchrun."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, command)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _waited(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    """Exit code, stdout and stderr; torchrun takes its processes along."""
-    try:
-        out, err = process.communicate(timeout=200)
-    finally:
-        process.terminate()
-    return process.returncode, out, err
-
-
-def _rank(process: "subprocess.Popen[str]", rank: int) -> int | None:
-    """The process id of a rank."""
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            return int(child)
-    return None
 
 
 def _rows(log: Path) -> list[int]:
@@ -64,9 +35,9 @@ def test_two_processes_end_where_one_does(model: Model, records: list[Record], t
         record.coordinates[3::5] = np.nan
     parquet = tmp_path / "holes.parquet"
     write_parquet(records, parquet)
-    process = _torchrun(distributed_steps.__file__, parquet, tmp_path / "a-model", tmp_path)
+    process = torchrun(distributed_steps.__file__, parquet, tmp_path / "a-model", tmp_path)
     expected = distributed_steps.states(parquet, tmp_path / "a-model", ALONE)
-    status, _, err = _waited(process)
+    status, _, err = waited(process)
     assert status == 0, err
     assert expected.keys() == {"set", "codes", "joint", "decoder"}
     for training, alone in expected.items():
@@ -114,14 +85,14 @@ def test_a_signal_to_one_process_stops_both_and_the_same_command_goes_on(
     command += [part for setting in settings for part in ("--set", setting)]
     command += ["--device", "cpu", "--threads", "1", "--checkpoint-every", "1000"]
 
-    process = _torchrun(*command)
+    process = torchrun(*command)
     log = out / "codes" / "training" / "log.csv"
     while process.poll() is None and len(_rows(log)) < 10:
         time.sleep(0.02)
-    second = _rank(process, 1)
+    second = rank_of(process, 1)
     assert second is not None
     os.kill(second, signal.SIGTERM)
-    status, text, err = _waited(process)
+    status, text, err = waited(process)
     assert status != 0
     done = _rows(log)[-1]
     assert 10 <= done < 60
@@ -129,7 +100,7 @@ def test_a_signal_to_one_process_stops_both_and_the_same_command_goes_on(
     assert "the model is in" not in text
     assert (out / "codes" / "training" / "checkpoint.safetensors").exists()
 
-    status, text, err = _waited(_torchrun(*command))
+    status, text, err = waited(torchrun(*command))
     assert status == 0, err
     assert text.count(f"going on after step {done}") == 1
     assert text.count("the model is in") == 1
