@@ -11,7 +11,8 @@ MaintenanceError
 ├── StoreDamaged        a store, or a version of its codebook, that did not pass its verification
 ├── OtherVersion        counts of codes that are of another version of the codebook than is active
 ├── ActivationFailed    a server that did not serve a new version as it should; all were brought back
-└── UsageUnknown        counts of codes that a source cannot tell, or that cannot be compared
+├── UsageUnknown        counts of codes that a source cannot tell, or that cannot be compared
+└── MetricsNotTold      metrics of the job that cannot be written or pushed
 """
 
 
@@ -69,3 +70,7 @@ class UsageUnknown(MaintenanceError):
 
 class GroupBroken(MaintenanceError):
     """A process of the group has ended before the others."""
+
+
+class MetricsNotTold(MaintenanceError):
+    """Metrics of the job that cannot be written or pushed."""
