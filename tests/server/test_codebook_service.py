@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -196,6 +197,13 @@ def test_usage_of_each_version_adds_up(versions: Path, short: list[Record], in_p
         assert total == sum(len(short[place].sequence) for place in (0, 1, 2, 3, 4, 1))
         code, details = refusal(lambda: usage("000008"))
         assert (code, details) == (FAILED, "codebook 000008 was never active on this server, or too long ago")
+
+
+def test_a_server_that_does_not_poll_changes_nothing_by_itself(operated: Operated) -> None:
+    activate(operated.admin, "000001")
+    Store(operated.store).activate("000002")
+    time.sleep(0.5)
+    assert active(operated.admin) == "000001"
 
 
 def test_no_vectors_without_a_reservoir(operated: Operated) -> None:
