@@ -22,7 +22,7 @@ COPY tokenizer tokenizer
 COPY server server
 COPY client client
 COPY maintenance maintenance
-RUN pip install --constraint constraints.txt '.[server,maintenance]'
+RUN pip install --constraint constraints.txt '.[server,maintenance,s3]'
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin foldmint

@@ -15,8 +15,6 @@ import typer
 
 from foldmint_maintenance.cli_common import faults, usage_errors
 
-LOCKED = 4  # another run holds the store's lock
-
 app = typer.Typer(
     name="codebooks",
     help="The versions of a store's codebook: list, show, verify, prune, import.",
@@ -164,8 +162,8 @@ def _write_json(file: Path | None, value: object) -> None:
 
 @contextmanager
 def _changes() -> Iterator[None]:
-    """What changes a store: faults, a lock that another run holds, and SIGTERM, after which a lock is given back."""
-    from foldmint_maintenance.errors import StoreLocked, TrainingStopped
+    """Around what changes a store: SIGTERM ends it too, and the lock is given back."""
+    from foldmint_maintenance.errors import TrainingStopped
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as signal.signal calls it)
         raise TrainingStopped(f"stopped by {signal.Signals(number).name}; the store is whole")
@@ -173,10 +171,6 @@ def _changes() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         with faults():
-            try:
-                yield
-            except StoreLocked as error:
-                typer.echo(f"error: {error}", err=True)
-                raise typer.Exit(LOCKED) from error
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
