@@ -118,7 +118,9 @@ def usage(
         if json_file is not None:
             _write(json_file, figures, drift, max_psi, counted if counts else None)
         if plot is not None:
-            tails = [(one.source, module.per_step(one, step_residues)) for one in (counted, reference) if one]
+            both = [one for one in (counted, reference) if one is not None]
+            # Steps of two trainings may differ: beside another curve, each is of the same number of residues.
+            tails = [(one.source, module.per_step(one, step_residues, moving_averages=len(both) > 1)) for one in both]
             usage_plot.draw(tails, dead_threshold, plot)
     _print(figures, drift)
     if drift is not None and max_psi is not None and drift.psi > max_psi:

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from typing import Any, NamedTuple
 
 from foldmint_maintenance.errors import UsageUnknown
@@ -24,12 +25,15 @@ class Series(NamedTuple):
 
 
 class Prometheus:
-    """A Prometheus. All methods raise UsageUnknown where it does not answer, or refuses."""
+    """A Prometheus. All methods but the constructor raise UsageUnknown where it does not answer, or refuses."""
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
-        """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one question."""
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-            raise UsageUnknown(f"{url!r} is no address of a Prometheus: it begins with neither http:// nor https://")
+        """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one question.
+
+        Raises ValueError where they are no address and no time.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is no address of a Prometheus: it begins with neither http:// nor https://")
         if not 0 < timeout < float("inf"):
             raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
         self.url, self._timeout = url.rstrip("/"), timeout
@@ -65,16 +69,14 @@ class Prometheus:
         form = {"query": query, "timeout": f"{max(1, round(self._timeout * 1000))}ms"}
         if time is not None:
             form["time"] = f"{time:.3f}"
-        request = urllib.request.Request(  # noqa: S310 (the scheme is http or https)
-            f"{self.url}/api/v1/query", urllib.parse.urlencode(form).encode()
-        )
+        where, content = f"{self.url}/api/v1/query", urllib.parse.urlencode(form).encode()
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as reply:  # noqa: S310
+            with urllib.request.urlopen(where, content, self._timeout) as reply:  # noqa: S310 (http or https)
                 content = reply.read()
         except urllib.error.HTTPError as error:
             with error:
                 raise UsageUnknown(f"{self.url} refuses {query}: {_reason(error.read()) or error}") from error
-        except (OSError, ValueError) as error:  # not reached, late, or no address
+        except (OSError, HTTPException, ValueError) as error:  # not reached, late, or no address
             raise UsageUnknown(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
         try:
             data: dict[str, Any] = json.loads(content)["data"]

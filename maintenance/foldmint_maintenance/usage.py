@@ -132,6 +132,8 @@ def figures(
         hit = step_residues / counted.residues
         # Of three expected hits, at least one comes 95 times in 100.
         notes.append(f"one hit is an N of {hit:.3g}; N of a code never hit is below {3 * hit:.3g} (95 % confidence)")
+    if exposure is None and abs(total - step_residues) > 0.01 * step_residues:
+        notes.append(f"N is of steps of about {total:.6g} residues; thresholds are as for {step_residues}")
     if total == 0:
         notes.append("no perplexity and no Gini coefficient: all counts are 0")
     mean = float(N.mean())
@@ -163,13 +165,20 @@ def figures(
     )
 
 
-def per_step(counted: CodeCounts, step_residues: int = STEP_RESIDUES) -> NDArray[np.float64]:
-    """N of each code, (codes,): hits a step of so many residues. Raises ValueError if the step is not positive."""
+def per_step(
+    counted: CodeCounts, step_residues: int = STEP_RESIDUES, *, moving_averages: bool = False
+) -> NDArray[np.float64]:
+    """N of each code, (codes,): hits a step of so many residues.
+
+    moving_averages: whether those are scaled too, whose step is that of their training. Raises ValueError if the step
+    is not positive.
+    """
     if step_residues < 1:
         raise ValueError(f"step_residues must be positive, not {step_residues}")
-    if not counted.residues:
-        return counted.counts
-    return counted.counts * (step_residues / counted.residues)
+    total = counted.residues
+    if total is None and moving_averages:
+        total = counted.counts.sum()
+    return counted.counts * (step_residues / total) if total else counted.counts
 
 
 def perplexity(counts: ArrayLike) -> float:
@@ -231,7 +240,7 @@ def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
     Moving averages are scaled to a step of `STEP_RESIDUES`, so that what is added to each code does as little in all.
     Raises ValueError if the shapes differ, or all counts are 0.
     """
-    notes = list(reference.notes)
+    notes, pair = list(reference.notes), (counted, reference)
     if counted.version != reference.version and None not in (counted.version, reference.version):
         notes.append(
             f"codebook {counted.version} is compared with {reference.version}: replaced codes mean something else"
@@ -242,20 +251,17 @@ def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
         chance_95 = psi_by_chance(len(counted.counts), counted.residues, reference.residues, 0.95)
     else:
         notes.append("what chance does to the stability index is not known: moving averages tell no number of residues")
+    if any(one.residues is not None and one.residues < EXPOSURE * len(one.counts) for one in (counted, reference)):
+        notes.append(f"fewer than {EXPOSURE} residues a code were counted: chance alone moves these much")
     return Drift(
         source=reference.source,
         version=reference.version,
-        psi=psi(_scaled(counted), _scaled(reference)),
+        psi=psi(*(per_step(one, moving_averages=True) if one.residues is None else one.counts for one in pair)),
         psi_by_chance=chance,
         psi_by_chance_95=chance_95,
         jensen_shannon_bits=jensen_shannon(counted.counts, reference.counts),
         notes=tuple(notes),
     )
-
-
-def _scaled(counted: CodeCounts) -> NDArray[np.float64]:
-    """Hits as they are; N as hits of one step of ESM's."""
-    return counted.counts if counted.residues is not None else _shares(counted.counts) * STEP_RESIDUES
 
 
 def _checked(counts: ArrayLike) -> NDArray[np.float64]:

@@ -30,13 +30,13 @@ def draw(tails: Sequence[tuple[str, NDArray[np.float64]]], dead_threshold: float
     with mpl.rc_context(_STYLE):
         figure = Figure((7, 3.5), layout="constrained")
         axes = figure.subplots()
-        lowest = dead_threshold
+        lowest = np.inf
         for name, N in tails:
             hit = np.sort(N[N > 0])[::-1]
             label = f"{name}: {len(N) - len(hit)} of {len(N)} never hit"
             axes.plot(np.arange(1, len(hit) + 1), hit, drawstyle="steps-mid", linewidth=1.3, label=label)
             if len(hit):
-                lowest = float(hit[-1])
+                lowest = min(lowest, hit[-1])
         if lowest <= 10 * dead_threshold:
             axes.axhline(dead_threshold, color="#b00020", linewidth=0.8, linestyle="--", label="dead below")
         axes.set(

@@ -74,7 +74,8 @@ def from_prometheus(
 
     url: `http://HOST:PORT`. window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since
     1970, now unless told. version: the one that is active at the end unless told. timeout: seconds, of a question.
-    Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one codebook.
+    Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one codebook; ValueError
+    for an address or a window that is none.
     """
     return usage_prometheus.counted(Prometheus(url, timeout), window, selector, end, version).counts
 

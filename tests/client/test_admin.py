@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -183,7 +183,8 @@ def test_a_codebook_is_exchanged_and_taken_back(running: Running) -> None:
 def test_usage(running: Running) -> None:
     with running.admin() as admin:
         usage = admin.usage()
-        assert (usage.version, usage.since, usage.hits.dtype) == ("000001", THEN, np.uint64)
+        assert (usage.version, usage.since) == ("000001", THEN)
+        assert usage.hits.dtype == np.uint64
         assert usage.hits.tolist() == [0, 2**53 + 1, 7]
         assert admin.usage("000002").version == "000002"
         running.servicer.hits = []
@@ -195,7 +196,8 @@ def test_a_sample(running: Running) -> None:
     with running.admin() as admin:
         sample = admin.sample(2)
         assert running.servicer.requests[-1].count == 2
-        assert (sample.embeddings.dtype, sample.embeddings.tolist()) == (np.float32, [[0, 1, 2], [3, 4, 5]])
+        assert sample.embeddings.dtype == np.float32
+        assert sample.embeddings.tolist() == [[0, 1, 2], [3, 4, 5]]
         assert (sample.seen, sample.encoder_digest) == (2**40, "ab" * 32)
         sample.embeddings[0] = 1  # the caller's own
         running.servicer.sample.dimensions = 4
@@ -212,12 +214,14 @@ def test_a_sample(running: Running) -> None:
 def test_what_only_asks_is_tried_again(running: Running) -> None:
     servicer = running.servicer
     with running.admin() as admin:
-        for ask in (admin.codebooks, admin.codebook, admin.usage, admin.sample):
+        asks: list[Callable[[], object]] = [admin.codebooks, admin.codebook, admin.usage, admin.sample]
+        for ask in asks:
             servicer.faults.extend([Code.UNAVAILABLE] * 2)
             servicer.calls.clear()
             assert ask() is not None
             assert len(servicer.calls) == 3
-        for change in (lambda: admin.activate("000002"), admin.rollback):
+        changes: list[Callable[[], object]] = [lambda: admin.activate("000002"), admin.rollback]
+        for change in changes:
             servicer.faults.append(Code.UNAVAILABLE)
             servicer.calls.clear()
             with pytest.raises(Unavailable):
