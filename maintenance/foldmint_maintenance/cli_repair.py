@@ -1,6 +1,7 @@
 """The command `foldmint-maintenance repair`."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -76,7 +77,9 @@ def repair(
     from foldmint_maintenance import repair as module
     from foldmint_maintenance.gates import GateLimits
     from foldmint_maintenance.group import own_device, training_group
+    from foldmint_maintenance.job_metrics import recorded
     from foldmint_maintenance.repair_config import RepairConfig, RepairJob
+    from foldmint_maintenance.retraining import retrained
     from foldmint_maintenance.row_training import RowConfig
 
     use_threads(threads)
@@ -99,7 +102,15 @@ def repair(
             limits=GateLimits(churn=max_churn),
             seed=seed,
         )
-    with faults(), training_group(own) as group:
+    # Of several processes, the first tells what they did.
+    leads = int(os.environ.get("RANK", "0")) == 0
+    tell: Callable[[str], None] = lambda text: typer.echo(text, err=True) if leads else None  # noqa: E731
+    with (
+        faults(),
+        recorded(store, metrics_file if leads else None, pushgateway if leads else None, tell) as record,
+        faults(),
+        training_group(own) as group,
+    ):
         with usage_errors():
             job = RepairJob(
                 store,
@@ -113,24 +124,16 @@ def repair(
                 str(own),
                 group,
             )
-        for file in (json_file, report, metrics_file):
+        for file in (json_file, report):
+            # A folder that cannot be made is better told before the work than after it.
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-        tell: Callable[[str], None] = lambda text: typer.echo(text, err=True) if group.rank == 0 else None  # noqa: E731
-        if out is None:
-            done = module.repair(job, counts, tell)
-        else:
-            from foldmint_maintenance.retraining import retrained
-
-            done = retrained(job, out, full_steps, counts, tell)
-        if group.rank == 0:
-            _tell(done, json_file)
-            if report is not None:
-                from foldmint_maintenance import repair_report
-
-                report.write_text(repair_report.page(done, store), encoding="utf-8")
-    if not done.passed:
-        raise typer.Exit(GATE_FAILED)
+        done = module.repair(job, counts, tell) if out is None else retrained(job, out, full_steps, counts, tell)
+        record.result = done.as_json()
+        if leads:
+            _tell(done, store, json_file, report)
+        if not done.passed:
+            raise typer.Exit(GATE_FAILED)
 
 
 def _counts(
@@ -153,11 +156,14 @@ def _addresses(given: str | None) -> tuple[str, ...]:
     return tuple(each.strip() for each in (given or "").split(",") if each.strip())
 
 
-def _tell(done: "RepairResult", json_file: Path | None) -> None:
+def _tell(done: "RepairResult", store: str, json_file: Path | None, report: Path | None) -> None:
     if json_file is not None:
         json_file.write_text(json.dumps(done.as_json(), indent=2) + "\n", encoding="utf-8")
-    typer.echo(
-        f"dead: {done.dead}; replaced: {len(done.replaced)}; published: {done.published}; version {done.version}"
-    )
+    if report is not None:
+        from foldmint_maintenance import repair_report
+
+        report.write_text(repair_report.page(done, store), encoding="utf-8")
+    what = f"published codebook {done.version}" if done.published else "nothing was published"
+    typer.echo(f"{done.dead} codes dead, {len(done.replaced)} replaced; {what}")
     for note in done.notes:
         typer.echo(f"- {note}")

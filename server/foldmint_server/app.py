@@ -144,13 +144,15 @@ class Server:
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
         self._admin = grpc.aio.server(options=options)
         codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin, self._admin)
+        # So that who swaps can look, at the same address, at what is served.
+        tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._admin)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         await self._report(serving=False)
         if settings.reflection:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
-            reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), self._admin)
+            reflection.enable_server_reflection((ADMIN_SERVICE, SERVICE, reflection.SERVICE_NAME), self._admin)
         self.address = _bound(self._grpc, settings.listen)
         self.admin_address = _bound(self._admin, settings.admin_listen)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")

@@ -1,0 +1,84 @@
+"""A repair that is killed at any moment: the store is whole, servers serve, and the next run succeeds."""
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from distributed_repair import killed, repaired
+from foldmint.v1 import tokenizer_pb2 as pb
+from foldmint_maintenance.codebooks import verified
+from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.group import ALONE
+from foldmint_tokenizer import StructureTokenizer, backbone
+from foldmint_tokenizer.store import Store
+from support import running_server, stub_of
+
+MOMENTS = 50
+
+
+def _repair(store: Path, data: Path, gate_data: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    repaired(store, data, gate_data, ALONE)
+
+
+@pytest.mark.timeout(280)
+def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, records: list[Record]) -> None:
+    context = multiprocessing.get_context("forkserver")
+    # Imported once, so that a process is at work at once, and is killed there rather than in its imports.
+    context.set_forkserver_preload(["distributed_repair", "foldmint_maintenance.repair"])
+    store = Store(harmed)
+    first_codebook = store.codebook("000001").codebook
+    chance = random.Random(0)
+    request = pb.TokenizeRequest(backbones=pb.Backbones(chains=[pb.Backbone(coordinates=_packed(records[0]))]))
+
+    def job() -> "multiprocessing.process.BaseProcess":
+        process = context.Process(target=_repair, args=(harmed, parquet, gate_data))
+        process.start()
+        return process
+
+    def harm() -> None:
+        version = store.publish(killed(first_codebook), parent=store.active(), about={}).version
+        store.activate(version)
+
+    # The first brings up the server that the others are forked from.
+    for _ in range(2):
+        began = time.monotonic()
+        first = job()
+        first.join()
+        assert first.exitcode == 0
+        harm()
+    whole = time.monotonic() - began
+
+    cut_short = 0
+    seen: set[str] = set()
+    with running_server("--model", str(harmed), "--poll-seconds", "0.1") as server, stub_of(server) as stub:
+        for _ in range(MOMENTS):
+            harm()
+            process = job()
+            process.join(chance.uniform(0, 1.1 * whole))
+            cut_short += process.is_alive()
+            process.kill()
+            process.join()
+
+            assert verified(store).problems == ()
+            answer = stub.Tokenize(request)
+            seen.add(answer.codebook_version)
+            expected = StructureTokenizer(store.load(answer.codebook_version)).tokenize(
+                backbone(records[0].coordinates)
+            )
+            assert list(answer.chains[0].tokens) == expected[0].tokens.tolist()
+    assert cut_short > MOMENTS / 4, "most were done before they were killed"
+    assert len(seen) > 3
+    harm()
+    done = repaired(harmed, parquet, gate_data, ALONE)
+    assert done.published
+    assert store.active() == done.version
+
+
+def _packed(record: Record) -> bytes:
+    return record.coordinates.astype("<f4").tobytes()
