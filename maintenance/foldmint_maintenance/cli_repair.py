@@ -124,6 +124,10 @@ def repair(
                 str(own),
                 group,
             )
+        for path in (data, gate_data):
+            # Even if there is nothing to repair: better told now than on the day when there is.
+            if path is not None and not path.exists():
+                raise FileNotFoundError(f"there is no {path}")
         for file in (json_file, report):
             # A folder that cannot be made is better told before the work than after it.
             if file is not None:
@@ -141,11 +145,13 @@ def _counts(
 ) -> "Callable[[Store, str], CodeCounts] | None":
     """What to ask for the counts of a version; None: the codebook's own. Raises ValueError if both are given."""
     from foldmint_maintenance import usage_sources
+    from foldmint_maintenance.prometheus import Prometheus
 
     if prometheus is not None and servers:
         raise ValueError("hits are counted by Prometheus or by servers, not by both")
     if prometheus is not None:
         address, seconds = prometheus, parsed_duration(window)
+        Prometheus(address)  # refuses what is no address
         return lambda store, version: usage_sources.from_prometheus(address, seconds, selector=selector)  # noqa: ARG005
     if servers:
         return lambda store, version: usage_sources.from_servers(servers, version)  # noqa: ARG005

@@ -4,15 +4,12 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance import codes_training
 from foldmint_maintenance.corpus import Record, prepared, write_parquet
 from foldmint_maintenance.group import ALONE
@@ -22,6 +19,7 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.store import Store, create_store, load_model
 from real_prometheus import asked, awaited, prometheus
 from support import running_server, stub_of
+from traffic import streamed
 
 CODES = 64
 KILLED = (3, 17, 31, 32, 50, 63)
@@ -49,20 +47,6 @@ def store(chains: list[Record], tmp_path: Path) -> Path:
     return path
 
 
-def _traffic(stub: rpc.TokenizerServiceStub, chains: Iterable[Record]) -> int:
-    """Stream chains through a server; returns how many residues had a frame."""
-    items = (
-        pb.TokenizeStreamRequest(
-            id=number,
-            request=pb.TokenizeRequest(
-                backbones=pb.Backbones(chains=[pb.Backbone(coordinates=chain.coordinates.astype("<f4").tobytes())])
-            ),
-        )
-        for number, chain in enumerate(chains)
-    )
-    return sum(sum(answer.response.chains[0].has_frame) for answer in stub.TokenizeStream(items))
-
-
 def _hit(address: str, code: int) -> float:
     return asked(address, f'foldmint_code_hits_total{{code="{code}"}}') or 0.0
 
@@ -80,7 +64,7 @@ def test_killed_codes_are_found_repaired_and_hit_again(store: Path, chains: list
         stub_of(server) as stub,
         prometheus(server.metrics, folder) as address,
     ):
-        residues = _traffic(stub, half)
+        residues = streamed(stub, half)
         assert awaited(address, "sum(foldmint_code_hits_total)", residues) == residues
         assert awaited(address, "foldmint_dead_codes", len(KILLED)) == len(KILLED)
         assert all(_hit(address, code) == 0 for code in KILLED)
@@ -109,7 +93,7 @@ def test_killed_codes_are_found_repaired_and_hit_again(store: Path, chains: list
 
         assert awaited(address, 'foldmint_codebook_info{version="000003"}', 1) == 1
         # The canary, of 70 residues, went through the server too.
-        again = 70 + _traffic(stub, half)
+        again = 70 + streamed(stub, half)
         assert awaited(address, "sum(foldmint_code_hits_total)", residues + again) == residues + again
         assert all(_hit(address, code) > 0 for code in KILLED)
         assert awaited(address, "foldmint_dead_codes", 0) == 0

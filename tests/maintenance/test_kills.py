@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from distributed_repair import killed, repaired
-from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_maintenance.codebooks import verified
 from foldmint_maintenance.corpus import Record
 from foldmint_maintenance.group import ALONE
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.store import Store
 from support import running_server, stub_of
+from traffic import request_of
 
 MOMENTS = 50
 
@@ -34,7 +34,7 @@ def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, r
     store = Store(harmed)
     first_codebook = store.codebook("000001").codebook
     chance = random.Random(0)
-    request = pb.TokenizeRequest(backbones=pb.Backbones(chains=[pb.Backbone(coordinates=_packed(records[0]))]))
+    request = request_of(records[0])
 
     def job() -> "multiprocessing.process.BaseProcess":
         process = context.Process(target=_repair, args=(harmed, parquet, gate_data))
@@ -78,7 +78,3 @@ def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, r
     done = repaired(harmed, parquet, gate_data, ALONE)
     assert done.published
     assert store.active() == done.version
-
-
-def _packed(record: Record) -> bytes:
-    return record.coordinates.astype("<f4").tobytes()
