@@ -142,7 +142,7 @@ class Codebooks:
         """Let a version be the active one; nothing changes where it is already.
 
         Raises UnknownVersion if neither server nor store has it, Refused with the reason if it cannot be used; the
-        active one stays. quiet: a refusal is neither logged nor counted, since it was before.
+        active one stays. quiet: a store that cannot be reached is neither logged nor counted, since it was before.
         """
         async with self._turn:
             before = self.active.codebook_version
@@ -179,7 +179,7 @@ class Codebooks:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._loaded, version)
         except (UnknownVersion, Refused) as error:
-            if not quiet:
+            if not (quiet and isinstance(error, Refused) and error.unreachable):
                 self._refused(version, str(error))
             raise
 

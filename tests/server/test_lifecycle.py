@@ -23,8 +23,9 @@ from support import running_server, stub_of
 
 def refused(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
     """Exit code and error output of a server that does not start."""
+    command = [sys.executable, "-m", "foldmint_server.cli", "--metrics-listen", "127.0.0.1:0"]
     finished = subprocess.run(
-        [sys.executable, "-m", "foldmint_server.cli", "--metrics-listen", "127.0.0.1:0", *arguments],
+        [*command, "--admin-listen", "127.0.0.1:0", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
@@ -51,11 +52,12 @@ def test_a_damaged_model_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
-def test_a_port_in_use_is_refused() -> None:
+@pytest.mark.parametrize(("option", "others"), [("--listen", ()), ("--admin-listen", ("--listen", "127.0.0.1:0"))])
+def test_a_port_in_use_is_refused(option: str, others: tuple[str, ...]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, text = refused("--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+        code, text = refused(option, f"127.0.0.1:{taken.getsockname()[1]}", *others)
     assert code == 1
     assert "address" in text.lower()
     assert "Traceback" not in text
@@ -65,6 +67,9 @@ def test_a_port_in_use_is_refused() -> None:
     ("arguments", "word"),
     [
         (["--listen", "nowhere"], "HOST:PORT"),
+        (["--admin-listen", "nowhere"], "HOST:PORT"),
+        (["--keep-versions", "2"], "keep_versions"),
+        (["--reservoir", "2000000"], "reservoir"),
         (["--max-batch-residues", "-1"], "max_batch_residues"),
         (["--max-queued-residues", "10"], "max_residues"),
         (["--max-queued-detokenize-residues", "10"], "max_detokenize_residues"),
