@@ -61,7 +61,8 @@ class Evaluation:
     residues: those with a frame; the others have no code of their own. codes_used_ratio and perplexity are over these.
     The windows' RMSD, Å, after superposition, and the mutual information of code and DSSP letter, bits, are over the
     residues that have four neighbors on each side. backbone_rmsd_median, Å, lddt_ca_median and tm_score_median are over
-    the decoded chains. quantization_distance_mean: in the space of the code's vectors.
+    the decoded chains. quantization_distance_mean, quantization_squared_distance_mean: in the space of the codes'
+    vectors.
     """
 
     chains: int
@@ -76,6 +77,7 @@ class Evaluation:
     tm_score_median: float | None
     reconstruction: Reconstruction | None
     quantization_distance_mean: float
+    quantization_squared_distance_mean: float
     model: str
     codebook_version: str
     notes: tuple[str, ...]
@@ -212,6 +214,7 @@ def evaluate(
         mutual_information_bits=_mutual_information(use.joint, notes),
         **_reconstruction_figures(decoding, notes),
         quantization_distance_mean=use.distance / residues,
+        quantization_squared_distance_mean=use.squared_distance / residues,
         model=model.name,
         codebook_version=model.codebook.version,
         notes=tuple(notes),
@@ -226,13 +229,14 @@ class _Use:
         self.chains = 0
         self.counts = np.zeros(codes, np.int64)
         self.joint = np.zeros((codes, _LETTERS), np.int64)
-        self.distance = 0.0
+        self.distance = self.squared_distance = 0.0
         self.rmsd: list[NDArray[np.float64]] = []
         self._table = table
 
     def add(self, rows: Encoded) -> None:
         self.counts += np.bincount(rows.codes, minlength=len(self.counts))
         self.distance += float(rows.distances.sum(dtype=np.float64))
+        self.squared_distance += float(np.square(rows.distances, dtype=np.float64).sum())
         lettered = rows.whole & (rows.letters > 0)
         np.add.at(self.joint, (rows.codes[lettered], rows.letters[lettered]), 1)
         if self._table is not None:

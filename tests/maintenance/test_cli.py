@@ -78,7 +78,7 @@ def test_train_then_evaluate(parquet: Path, tmp_path: Path, recipe_file: Path) -
     assert list(figures) == [
         *("chains", "residues", "codes_used_ratio", "perplexity", "window_rmsd_mean", "window_rmsd_median"),
         *("mutual_information_bits", "backbone_rmsd_median", "lddt_ca_median", "tm_score_median", "reconstruction"),
-        *("quantization_distance_mean", "model", "codebook_version", "notes"),
+        *("quantization_distance_mean", "quantization_squared_distance_mean", "model", "codebook_version", "notes"),
     ]
     assert figures["model"] == 'my "model"'
     assert figures["window_rmsd_mean"] > 0

@@ -64,6 +64,8 @@ def test_figures_are_those_of_one_pass(
     assert result.window_rmsd_median == pytest.approx(np.median(rmsd), abs=1e-4)
     assert result.mutual_information_bits == pytest.approx(fidelity.mutual_information(joint))
     assert result.quantization_distance_mean > 0
+    # The mean of squares is no less than the square of the mean.
+    assert result.quantization_squared_distance_mean > result.quantization_distance_mean**2
     assert (result.model, result.codebook_version) == ("tiny", "000001")
     assert sum(seen) == 2 * len(data)
 
