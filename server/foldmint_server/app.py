@@ -142,7 +142,7 @@ class Server:
         ]
         self._grpc = grpc.aio.server(maximum_concurrent_rpcs=settings.max_concurrent_calls, options=options)
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
-        self._admin = grpc.aio.server(options=options)
+        self._admin = grpc.aio.server(maximum_concurrent_rpcs=settings.max_concurrent_calls, options=options)
         codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin, self._admin)
         # So that who swaps can look, at the same address, at what is served.
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._admin)
