@@ -8,6 +8,7 @@ codebooks/000001/decoder.safetensors    codes, rows: what the decoder reads of c
                                         the model's own decoder; if there are such
 codebooks/000001/manifest.json          digests of the files and of the encoder, and what the version came from
 ACTIVE                                  the version in use
+LAST                                    the highest version that was ever begun, once there are several
 
 A version is never changed, and there is none without its manifest, which is written last.
 """
@@ -238,8 +239,12 @@ class Store:
         parent: the version that it was made from. about: goes into the manifest as it is. What a run that was killed
         left of a version is passed over. Raises ModelError if another process publishes at the same time.
         """
-        numbers = [int(name) for name in self._listed("codebooks") if name.isascii() and name.isdecimal()]
+        numbers = [
+            int(name) for name in (*self._listed("codebooks"), self._last()) if name.isascii() and name.isdecimal()
+        ]
         version = f"{max(numbers, default=0) + 1:06d}"
+        # Before anything else of it: no number is ever given twice, even if its version is removed.
+        self._write("LAST", f"{version}\n".encode())
         self._write_version(version, parent, codebook, windows, decoder_rows, self.about(), about)
         return self.codebook(version)
 
@@ -324,6 +329,15 @@ class Store:
             raise ModelError(f"{where}: codes holds no codes")
         _check(rows, "rows", (len(codes), int(decoder["sizes"]["width"])), where)
         return DecoderRows(codes, rows.float())
+
+    def _last(self) -> str:
+        """The highest version that was ever begun; empty if that is not written down."""
+        try:
+            return self.files.read("LAST").decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise ModelError(f"{self.files.path('LAST')} cannot be read: {error}") from error
 
     def _text(self, name: str) -> str:
         try:
