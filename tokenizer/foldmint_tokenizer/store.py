@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from foldmint_tokenizer import vocabulary
+from foldmint_tokenizer.checks import check, checked_codebook, fill
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -37,7 +38,6 @@ FORMAT = 1
 DEFAULT = Path(__file__).parent / "default"
 """The embedded default model."""
 
-_WINDOW_SHAPE = (9, 3, 3)
 _MANIFEST, _CODEBOOK, _ROWS = "manifest.json", "codebook.safetensors", "decoder.safetensors"
 
 Location = str | os.PathLike[str]
@@ -152,7 +152,7 @@ class Store:
             raise ModelError(f"{where} is incomplete or wrong: {error!r}") from error
         with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
             encoder = Encoder(config)
-        _fill(encoder, self._tensors("encoder.safetensors", digest), self.files.path("encoder.safetensors"))
+        fill(encoder, self._tensors("encoder.safetensors", digest), self.files.path("encoder.safetensors"))
         if "decoder" in about and config.codes > vocabulary.CODES:
             raise ModelError(
                 f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
@@ -305,7 +305,7 @@ class Store:
             ) from error
         with torch.device("meta"):
             decoder = Decoder(config)
-        _fill(decoder, self._tensors("decoder.safetensors", digest), self.files.path("decoder.safetensors"))
+        fill(decoder, self._tensors("decoder.safetensors", digest), self.files.path("decoder.safetensors"))
         return decoder.eval(), digest
 
     def _decoder_rows(self, version: str, manifest: Mapping[str, Any], about: Mapping[str, Any]) -> DecoderRows | None:
@@ -327,7 +327,7 @@ class Store:
         fit = codes.ndim == 1 and codes.dtype == torch.int64 and len(set(codes.tolist())) == len(codes)
         if not fit or ((codes < 0) | (codes >= highest)).any():
             raise ModelError(f"{where}: codes holds no codes")
-        _check(rows, "rows", (len(codes), int(decoder["sizes"]["width"])), where)
+        check(rows, "rows", (len(codes), int(decoder["sizes"]["width"])), where)
         return DecoderRows(codes, rows.float())
 
     def _last(self) -> str:
@@ -414,41 +414,9 @@ def create_store(
     )
 
 
-def checked_codebook(tensors: Mapping[str, Tensor], config: ModelConfig, where: str) -> tuple[Codebook, Tensor | None]:
-    """Codebook and windows, if there are any, of a file's tensors. Raises ModelError if they do not fit the model."""
-    shapes = {"embeddings": (config.codes, config.out), "N": (config.codes,), "z_avg": (config.codes, config.out)}
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise ModelError(f"{where} lacks the tensor {name!r}")
-        _check(tensors[name], name, shape, where)
-    if (tensors["N"] < 0).any():
-        raise ModelError(f"{where}: N holds counts below zero")
-    windows = tensors.get("windows")
-    if windows is not None and tuple(windows.shape) != (config.codes, *_WINDOW_SHAPE):
-        raise ModelError(f"{where}: windows has shape {tuple(windows.shape)}")
-    return Codebook(*(tensors[name].float() for name in Codebook._fields)), windows
-
-
 def _is_version(name: str) -> bool:
     return name.isascii() and name.isalnum()
 
 
 def _written(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
-
-
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    expected = module.state_dict()
-    if expected.keys() != tensors.keys():
-        different = sorted(expected.keys() ^ tensors.keys())
-        raise ModelError(f"{where} does not hold the model's tensors; missing or not known: {', '.join(different)}")
-    for name, value in expected.items():
-        _check(tensors[name], name, tuple(value.shape), where)
-    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-
-
-def _check(tensor: Tensor, name: str, shape: tuple[int, ...], where: str) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ModelError(f"{where}: {name} has shape {tuple(tensor.shape)}, and should have {shape}")
-    if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-        raise ModelError(f"{where}: {name} holds values that are no finite floating-point numbers")

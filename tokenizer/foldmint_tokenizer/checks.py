@@ -1,0 +1,46 @@
+"""What is checked of tensors from files before anything is computed with them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.encoder import ModelConfig
+from foldmint_tokenizer.errors import ModelError
+
+_WINDOW_SHAPE = (9, 3, 3)
+
+
+def checked_codebook(tensors: Mapping[str, Tensor], config: ModelConfig, where: str) -> tuple[Codebook, Tensor | None]:
+    """Codebook and windows, if there are any, of a file's tensors. Raises ModelError if they do not fit the model."""
+    shapes = {"embeddings": (config.codes, config.out), "N": (config.codes,), "z_avg": (config.codes, config.out)}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise ModelError(f"{where} lacks the tensor {name!r}")
+        check(tensors[name], name, shape, where)
+    if (tensors["N"] < 0).any():
+        raise ModelError(f"{where}: N holds counts below zero")
+    windows = tensors.get("windows")
+    if windows is not None and tuple(windows.shape) != (config.codes, *_WINDOW_SHAPE):
+        raise ModelError(f"{where}: windows has shape {tuple(windows.shape)}")
+    return Codebook(*(tensors[name].float() for name in Codebook._fields)), windows
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Take a file's tensors for a module's weights. Raises ModelError if they are not all of them, or do not fit."""
+    expected = module.state_dict()
+    if expected.keys() != tensors.keys():
+        different = sorted(expected.keys() ^ tensors.keys())
+        raise ModelError(f"{where} does not hold the model's tensors; missing or not known: {', '.join(different)}")
+    for name, value in expected.items():
+        check(tensors[name], name, tuple(value.shape), where)
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+
+
+def check(tensor: Tensor, name: str, shape: tuple[int, ...], where: str) -> None:
+    """Raise ModelError if a tensor has another shape, or holds what is no finite floating-point number."""
+    if tuple(tensor.shape) != shape:
+        raise ModelError(f"{where}: {name} has shape {tuple(tensor.shape)}, and should have {shape}")
+    if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+        raise ModelError(f"{where}: {name} holds values that are no finite floating-point numbers")
