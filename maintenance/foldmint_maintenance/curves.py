@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from foldmint_maintenance.errors import InvalidSet
 
 # Steps that a point of a smoothed curve is the mean of, at most.
+_POINTS = 1000
 _SMOOTHED = 50
 _COLUMNS = 3
 
@@ -55,7 +56,10 @@ def draw(columns: dict[str, NDArray[np.float64]], out: Path) -> None:
         for place, name in enumerate(names):
             axes = figure.add_subplot(rows, _COLUMNS, place + 1)
             begun = columns[name] != 0  # losses that count only from some step on
-            axes.plot(columns["step"][begun], smoothed(columns[name][begun]), linewidth=1)
+            steps, values = columns["step"][begun], smoothed(columns[name][begun])
+            # More points than the eye can tell apart make the file large, and nothing else.
+            every = max(1, len(steps) // _POINTS)
+            axes.plot(steps[::every], values[::every], linewidth=1)
             axes.set_title(name.replace("_", " "), fontsize=9)
             axes.set_xlabel("step", fontsize=8)
             axes.tick_params(labelsize=7)
