@@ -21,12 +21,12 @@ from foldmint_tokenizer.store import CodebookVersion, Model
 class GateLimits:
     """How much worse each figure may be.
 
-    quantization_error, perplexity, reconstruction: a share of what it was. utilization: a share of the codes. churn:
-    the share of tokens that may change.
+    quantization_error, perplexity, reconstruction: a share of what it was. utilization: a share of the codes; on few
+    residues, a moved code may take the only hits of two others. churn: the share of tokens that may change.
     """
 
     quantization_error: float = 0.01
-    utilization: float = 0.0
+    utilization: float = 0.002
     perplexity: float = 0.02
     reconstruction: float = 0.03
     churn: float = 0.5
