@@ -12,18 +12,22 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 
 from benchmarks.repair_strategies import killed
+from foldmint_maintenance.corpus import Record
 from foldmint_maintenance.evaluation import EvaluationConfig, drawn_chains, evaluate
 from foldmint_maintenance.repair import repair
 from foldmint_maintenance.repair_config import RepairConfig, RepairJob
+from foldmint_maintenance.replacement import Strategy
 from foldmint_maintenance.sources import read_set
-from foldmint_tokenizer.store import DEFAULT, Model, Store
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import DEFAULT, Store
 
 
 def main(
@@ -31,7 +35,7 @@ def main(
     val: Annotated[Path, typer.Option(help="Set to measure on.")],
     model: Annotated[Path | None, typer.Option(help="The embedded default unless told.")] = None,
     share: Annotated[float, typer.Option(help="Of the codes that are killed.")] = 0.1,
-    strategy: Annotated[str, typer.Option(help="Of the repair.")] = "kmeans++",
+    strategy: Annotated[Strategy, typer.Option(help="Of the repair.")] = "kmeans++",
     val_residues: Annotated[int, typer.Option(help="Measured on; about so many, in whole chains.")] = 260_000,
     longest: Annotated[int, typer.Option(help="Chains that are decoded, residues.")] = 256,
     seed: Annotated[int, typer.Option(help="Of which codes are killed.")] = 0,
@@ -48,7 +52,7 @@ def main(
         dead[torch.randperm(len(dead), generator=generator)[: round(share * len(dead))]] = True
         harmed = store.publish(killed(whole, dead), parent=unharmed, about={}).version
         store.activate(harmed)
-        config = RepairConfig(strategy=strategy, gate_decoded=longest)  # type: ignore[arg-type]
+        config = RepairConfig(strategy=strategy, gate_decoded=longest)
         done = repair(RepairJob(str(store.files), config, data, gate_data=val), None, lambda text: print(f"- {text}"))
         repaired = store.load(done.version)
         codes = torch.nonzero(dead).flatten().numpy()
@@ -77,9 +81,9 @@ def main(
     print(f"\n{done.dead} dead, {len(done.replaced)} replaced, churn {done.churn}, live rows {done.gates['live_rows']}")
 
 
-def _measured(model: Model, chains: list[Any], longest: int, codes: Any) -> dict[str, float]:  # noqa: ANN401 (an array)
+def _measured(model: Model, chains: list[Record], longest: int, codes: NDArray[np.int64]) -> dict[str, float]:
     result = evaluate(model, chains, config=EvaluationConfig(max_decode_residues=longest))
-    assert result.details is not None  # noqa: S101 (for types)
+    assert result.details is not None
     return {
         "squared_distance": result.quantization_squared_distance_mean,
         "killed_hit": float((result.details.counts[codes] > 0).mean()) if len(codes) else np.nan,

@@ -60,7 +60,7 @@ def main(
     print("|---|---|---|---|---|---|---|")
     for kind in ("loaded", "kept"):
         row = figures[kind]
-        assert isinstance(row, dict)  # noqa: S101 (for mypy)
+        assert isinstance(row, dict)
         print(
             f"| {kind} | {swaps} | {row['without_ms']:.2f} | {row['with_ms']:.2f} | {row['ratio']:.2f} | "
             f"{row['added_median_ms']:.2f} | {row['added_longest_ms']:.2f} |"
@@ -100,7 +100,7 @@ def running(model: Path, threads: int) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-m", "foldmint_server.cli", "--model", str(model), "--listen", "127.0.0.1:0"]
     command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-level", "warning"]
     command += ["--keep-versions", str(KEPT), "--poll-seconds", "0", "--threads", str(threads)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         if server.stdout is None:
             raise SystemExit("the server has no output")
         lines = [server.stdout.readline().strip() for _ in range(3)]

@@ -20,7 +20,8 @@ from foldmint_tokenizer.checks import checked_codebook
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.store import CodebookVersion, DecoderRows, Store
+from foldmint_tokenizer.model import CodebookVersion, DecoderRows
+from foldmint_tokenizer.store import Store
 
 _DAY = 86_400.0
 # What a write leaves that was killed before its file had its name.

@@ -20,8 +20,9 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import ESM3_DECODER, Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import OFFSETS
-from foldmint_tokenizer.store import Model, create_store
+from foldmint_tokenizer.store import create_store
 
 NAME = "esm3-structure-encoder-v0"
 

@@ -17,7 +17,7 @@ from foldmint_maintenance.errors import InvalidSet
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.store import Model
+from foldmint_tokenizer.model import Model
 
 # Residues prepared together: enough to fill batches, little enough that a set of any size fits.
 _PART = 16_384
@@ -184,7 +184,7 @@ def evaluate(
         else Decoding(StructureDetokenizer(model), config.max_decode_residues, config.seed, watch_decoded)
     )
     use = _Use(len(embeddings), table)
-    for group in _groups(data):
+    for group in grouped(data):
         part = gathered(group)
         tokens = np.full(len(part.chain), frameless, np.int64)
         done = 0
@@ -253,7 +253,8 @@ def _sampled(data: Iterable[Record], chains: int, seed: int, notes: list[str]) -
     return [everything[index] for index in np.sort(drawn)]
 
 
-def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+def grouped(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Records some at a time: enough to fill batches, few enough that a set of any size fits."""
     group: list[Record] = []
     residues = 0
     for record in records:

@@ -14,7 +14,7 @@ from foldmint_maintenance.corpus import PreparedSet, Record
 from foldmint_maintenance.decoding import Decoding
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
-from foldmint_tokenizer.store import CodebookVersion, Model
+from foldmint_tokenizer.model import CodebookVersion, Model
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from foldmint_maintenance.repair_material import Material, Part, material
 from foldmint_maintenance.repair_result import RepairResult
 from foldmint_maintenance.usage import figures
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.store import CodebookVersion, DecoderRows, Model, Store
+from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model
+from foldmint_tokenizer.store import Store
 
 Tell = Callable[[str], None]
 

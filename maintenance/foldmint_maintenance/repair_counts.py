@@ -10,7 +10,8 @@ from foldmint_maintenance import replacement
 from foldmint_maintenance.errors import OtherVersion
 from foldmint_maintenance.repair_config import RepairJob
 from foldmint_maintenance.usage import CodeCounts
-from foldmint_tokenizer.store import CodebookVersion, Store
+from foldmint_tokenizer.model import CodebookVersion
+from foldmint_tokenizer.store import Store
 
 Tell = Callable[[str], None]
 Usage = Callable[[Store, str], CodeCounts]

@@ -17,7 +17,7 @@ from foldmint_maintenance.evaluation import drawn_chains
 from foldmint_maintenance.repair_config import RepairJob
 from foldmint_maintenance.sources import Digest, read_set
 from foldmint_maintenance.vectors import vectors_of
-from foldmint_tokenizer.store import Model
+from foldmint_tokenizer.model import Model
 
 Tell = Callable[[str], None]
 

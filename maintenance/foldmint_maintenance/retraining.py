@@ -22,7 +22,8 @@ from foldmint_maintenance.repair_counts import Tell, Usage, measured
 from foldmint_maintenance.repair_result import RepairResult
 from foldmint_maintenance.running import TrainJob, train
 from foldmint_maintenance.sources import read_set
-from foldmint_tokenizer.store import Model, Store
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import Store
 
 
 def retrained(

@@ -16,7 +16,7 @@ from foldmint_maintenance.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.chain_training import ChainProgress, ChainTrainer
 from foldmint_maintenance.corpus import PreparedSet
 from foldmint_maintenance.group import Group
-from foldmint_tokenizer.store import DecoderRows, Model
+from foldmint_tokenizer.model import DecoderRows, Model
 from foldmint_tokenizer.vocabulary import SIZE
 
 

@@ -35,7 +35,8 @@ from foldmint_maintenance.vectors import kept_tokens, vectors_of
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
-from foldmint_tokenizer.store import Model, create_store, load_model
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import create_store, load_model
 
 Tell = Callable[[str], None]
 

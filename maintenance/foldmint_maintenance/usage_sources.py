@@ -1,6 +1,6 @@
 """Where counts of the codes' use come from: a store, Prometheus, servers, or a set of backbones that is encoded."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -10,16 +10,15 @@ from foldmint_client.admin import CodebookAdmin, CodebookUsage
 from foldmint_client.errors import FoldmintError
 from foldmint_client.options import ConnectionOptions
 from foldmint_maintenance import usage_prometheus
-from foldmint_maintenance.corpus import Record, gathered
+from foldmint_maintenance.corpus import gathered
 from foldmint_maintenance.errors import InvalidSet, UsageUnknown
-from foldmint_maintenance.evaluation import Watch, encoded
+from foldmint_maintenance.evaluation import Watch, encoded, grouped
 from foldmint_maintenance.prometheus import Prometheus
 from foldmint_maintenance.sources import Skip, read_set
 from foldmint_maintenance.usage import CodeCounts
 from foldmint_tokenizer.store import Location, Store, load_model
 
 # Residues prepared together, as for an evaluation.
-_PART = 16_384
 
 
 def from_store(location: Location | None = None, version: str | None = None) -> CodeCounts:
@@ -50,7 +49,7 @@ def from_data(
     loaded = load_model(model, version)
     embeddings = loaded.codebook.codebook.embeddings
     hits = np.zeros(len(embeddings), np.int64)
-    for group in _groups(read_set(path, skip)):
+    for group in grouped(read_set(path, skip)):
         part = gathered(group)
         for rows in encoded(loaded.encoder, embeddings, part, np.arange(len(part)), batch):
             hits += np.bincount(rows.codes, minlength=len(hits))
@@ -108,16 +107,3 @@ def from_servers(
     notes = (f"counted by {', '.join(since)}",) if since else ()
     ((found, _),) = codebooks
     return CodeCounts(hits.astype(np.float64), int(hits.sum()), found, f"hits on {', '.join(addresses)}", notes)
-
-
-def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
-    group: list[Record] = []
-    residues = 0
-    for record in records:
-        group.append(record)
-        residues += len(record.sequence)
-        if residues >= _PART:
-            yield group
-            group, residues = [], 0
-    if group:
-        yield group

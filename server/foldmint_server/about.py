@@ -5,7 +5,7 @@ from importlib.metadata import version
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import Limits, vocabulary
-from foldmint_tokenizer.store import Model
+from foldmint_tokenizer.model import Model
 
 
 def limits_of(settings: Settings) -> Limits:

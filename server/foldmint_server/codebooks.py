@@ -19,7 +19,8 @@ from foldmint_server.errors import NotServed, Refused, UnknownVersion
 from foldmint_server.metrics import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
 from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.store import CodebookVersion, Model, Store
+from foldmint_tokenizer.model import CodebookVersion, Model
+from foldmint_tokenizer.store import Store
 
 log = structlog.get_logger(__name__)
 ACTIVE = "ACTIVE"

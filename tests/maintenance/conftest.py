@@ -18,7 +18,8 @@ from foldmint_maintenance.training import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.store import Model, Store, create_store
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import Store, create_store
 
 HELIX = (-57.0, -47.0)
 STRAND = (-130.0, 130.0)

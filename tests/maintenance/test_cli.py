@@ -18,7 +18,8 @@ from foldmint_maintenance.running import TrainJob
 from foldmint_maintenance.sources import IngestConfig
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
-from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import load_model
 
 
 def _run(*arguments: str | Path) -> tuple[int, str, str]:

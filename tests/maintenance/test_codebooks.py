@@ -18,7 +18,8 @@ from foldmint_maintenance.errors import LockLost
 from foldmint_maintenance.lock import StoreLock
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.files import Files
-from foldmint_tokenizer.store import DecoderRows, Model, Store
+from foldmint_tokenizer.model import DecoderRows, Model
+from foldmint_tokenizer.store import Store
 
 DAY = 86_400
 

@@ -12,7 +12,7 @@ from foldmint_maintenance.corpus import Record
 from foldmint_maintenance.decoding import ChainFigures, Decoding, bias, correlation, length_figures, quartiles
 from foldmint_maintenance.reconstruction import lddt_ca
 from foldmint_tokenizer.detokenizer import DecodedChain, DecodedStructure, StructureDetokenizer
-from foldmint_tokenizer.store import Model
+from foldmint_tokenizer.model import Model
 
 TURN = Rotation.from_euler("xyz", [20, 40, 60], degrees=True).as_matrix()
 

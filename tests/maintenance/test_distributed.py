@@ -16,7 +16,8 @@ from foldmint_maintenance.corpus import Record, write_parquet
 from foldmint_maintenance.group import ALONE, Group
 from foldmint_maintenance.recipe import read_recipe
 from foldmint_maintenance.running import TrainJob, train
-from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import load_model
 from torchrun import rank_of, torchrun, waited
 
 pytestmark = pytest.mark.timeout(240)

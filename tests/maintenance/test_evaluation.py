@@ -15,7 +15,8 @@ from foldmint_maintenance.evaluation import EvaluationConfig, evaluate, windows_
 from foldmint_tokenizer.backbone import Backbone
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
-from foldmint_tokenizer.store import Model, create_store
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import create_store
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 
 

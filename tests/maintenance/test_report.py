@@ -15,7 +15,7 @@ from foldmint_maintenance import plots, report
 from foldmint_maintenance.corpus import Record
 from foldmint_maintenance.decoding import ChainFigures, Trace
 from foldmint_maintenance.evaluation import Details, Evaluation, evaluate
-from foldmint_tokenizer.store import Model
+from foldmint_tokenizer.model import Model
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 

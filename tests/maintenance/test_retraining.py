@@ -9,7 +9,8 @@ from distributed_repair import CONFIG, LIMITS
 from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
 from foldmint_maintenance.repair_config import RepairJob
 from foldmint_maintenance.retraining import retrained
-from foldmint_tokenizer.store import Model, Store, load_model
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import Store, load_model
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from foldmint_maintenance.running import TrainJob, train
 from foldmint_maintenance.sources import Digest
 from foldmint_maintenance.training import Progress, TrainConfig
 from foldmint_tokenizer.encoder import ModelConfig
-from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import load_model
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from foldmint_maintenance.usage_sources import from_data, from_servers, from_sto
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.store import Model, Store, create_store
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import Store, create_store
 from real_prometheus import awaited, free_port, prometheus
 
 

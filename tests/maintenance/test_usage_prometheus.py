@@ -23,7 +23,8 @@ from foldmint_maintenance.usage import psi
 from foldmint_maintenance.usage_prometheus import counted
 from foldmint_maintenance.usage_sources import from_prometheus, from_servers
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.store import Model, Store
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import Store
 from real_prometheus import awaited, free_port, prometheus
 from support import missing, running_server
 

@@ -23,7 +23,7 @@ from foldmint_tokenizer.decoder import (
     composed,
 )
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.store import CodebookVersion, Model
+from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, CODES, EOS, MASK
 from support import REFERENCE_WARNINGS
 

@@ -14,8 +14,8 @@ from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ESM3, Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.neighborhoods import geometry
-from foldmint_tokenizer.store import CodebookVersion, Model
 from support import REFERENCE_WARNINGS
 
 pytestmark = REFERENCE_WARNINGS

@@ -15,7 +15,8 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.store import DecoderRows, Store, create_store, load_model
+from foldmint_tokenizer.model import DecoderRows
+from foldmint_tokenizer.store import Store, create_store, load_model
 
 CONFIG = ModelConfig(width=16, heads=4, layers=2, out=8, codes=32)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.model import DecoderRows
 
 _WINDOW_SHAPE = (9, 3, 3)
 
@@ -25,6 +26,19 @@ def checked_codebook(tensors: Mapping[str, Tensor], config: ModelConfig, where: 
     if windows is not None and tuple(windows.shape) != (config.codes, *_WINDOW_SHAPE):
         raise ModelError(f"{where}: windows has shape {tuple(windows.shape)}")
     return Codebook(*(tensors[name].float() for name in Codebook._fields)), windows
+
+
+def checked_rows(tensors: Mapping[str, Tensor], codes: int, width: int, where: str) -> DecoderRows:
+    """A decoder's rows of a file's tensors. Raises ModelError if they do not fit so many codes and such a decoder."""
+    for key in DecoderRows._fields:
+        if key not in tensors:
+            raise ModelError(f"{where} lacks the tensor {key!r}")
+    own, rows = tensors["codes"], tensors["rows"]
+    fit = own.ndim == 1 and own.dtype == torch.int64 and len(set(own.tolist())) == len(own)
+    if not fit or ((own < 0) | (own >= codes)).any():
+        raise ModelError(f"{where}: codes holds no codes")
+    check(rows, "rows", (len(own), width), where)
+    return DecoderRows(own, rows.float())
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

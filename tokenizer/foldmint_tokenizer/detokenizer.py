@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from foldmint_tokenizer.decoder import aligned_error, backbone_atoms
 from foldmint_tokenizer.errors import InvalidTokens, ModelError
-from foldmint_tokenizer.store import CodebookVersion, Model, load_model
+from foldmint_tokenizer.model import CodebookVersion, Model
+from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 
 _NAMES = {MASK: "MASK", EOS: "EOS", BOS: "BOS", PAD: "PAD", CHAINBREAK: "CHAINBREAK"}

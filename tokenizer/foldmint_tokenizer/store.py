@@ -17,9 +17,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -27,12 +27,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from foldmint_tokenizer import vocabulary
-from foldmint_tokenizer.checks import check, checked_codebook, fill
+from foldmint_tokenizer.checks import checked_codebook, checked_rows, fill
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.files import Files
+from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "default"
@@ -41,65 +42,6 @@ DEFAULT = Path(__file__).parent / "default"
 _MANIFEST, _CODEBOOK, _ROWS = "manifest.json", "codebook.safetensors", "decoder.safetensors"
 
 Location = str | os.PathLike[str]
-
-
-class DecoderRows(NamedTuple):
-    """What a decoder reads of some codes: codes (k,) int64, and the rows (k, width) of its embedding for them."""
-
-    codes: Tensor
-    rows: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class CodebookVersion:
-    """One version of a codebook. digest: SHA-256 of its file.
-
-    windows: (codes, 9, 3, 3), Å, mean backbone (N, CA, C) of the nine residues around those that got a code, in the
-    middle one's frame; NaN for codes that were never met; None if it was not measured. decoder_rows: of codes that mean
-    something else than in the model's own decoder. manifest: as it was written.
-    """
-
-    version: str
-    digest: str
-    codebook: Codebook
-    windows: Tensor | None = None
-    decoder_rows: DecoderRows | None = None
-    manifest: Mapping[str, Any] = field(default_factory=dict)
-
-    def embedding(self, decoder: Decoder) -> Tensor:
-        """The model's decoder's embedding (vocabulary, width) for this version's codes."""
-        own = decoder.embed.weight.detach()
-        if self.decoder_rows is None:
-            return own
-        codes, rows = (part.to(own.device) for part in self.decoder_rows)
-        return own.index_copy(0, codes, rows)
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """An encoder, one version of its codebook, and a decoder if there is one.
-
-    encoder_digest, decoder_digest: SHA-256 of their files.
-    """
-
-    name: str
-    config: ModelConfig
-    encoder: Encoder
-    encoder_digest: str
-    codebook: CodebookVersion
-    decoder: Decoder | None = None
-    decoder_digest: str | None = None
-
-
-class Weights(NamedTuple):
-    """A model without a codebook, as `Model` names its parts."""
-
-    name: str
-    config: ModelConfig
-    encoder: Encoder
-    encoder_digest: str
-    decoder: Decoder | None
-    decoder_digest: str | None
 
 
 def load_model(location: Location | None = None, version: str | None = None) -> Model:
@@ -318,17 +260,8 @@ class Store:
             )
         name = f"codebooks/{version}/{_ROWS}"
         tensors = self._tensors(name, str(manifest["decoder_rows_sha256"]))
-        where = self.files.path(name)
-        for key in DecoderRows._fields:
-            if key not in tensors:
-                raise ModelError(f"{where} lacks the tensor {key!r}")
-        codes, rows = tensors["codes"], tensors["rows"]
-        highest = int(about["sizes"]["codes"])
-        fit = codes.ndim == 1 and codes.dtype == torch.int64 and len(set(codes.tolist())) == len(codes)
-        if not fit or ((codes < 0) | (codes >= highest)).any():
-            raise ModelError(f"{where}: codes holds no codes")
-        check(rows, "rows", (len(codes), int(decoder["sizes"]["width"])), where)
-        return DecoderRows(codes, rows.float())
+        width = int(decoder["sizes"]["width"])
+        return checked_rows(tensors, int(about["sizes"]["codes"]), width, self.files.path(name))
 
     def _last(self) -> str:
         """The highest version that was ever begun; empty if that is not written down."""

@@ -11,8 +11,9 @@ import torch
 
 from foldmint_tokenizer.backbone import Backbone
 from foldmint_tokenizer.engine import Engine, Quantized
+from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import Geometry
-from foldmint_tokenizer.store import Model, load_model
+from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.structure import Format, Limits, read_backbones
 from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, structure_geometry
 

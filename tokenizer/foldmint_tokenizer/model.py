@@ -1,0 +1,70 @@
+"""What a store holds, in memory: a model, and one version of its codebook."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
+
+
+class DecoderRows(NamedTuple):
+    """What a decoder reads of some codes: codes (k,) int64, and the rows (k, width) of its embedding for them."""
+
+    codes: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CodebookVersion:
+    """One version of a codebook. digest: SHA-256 of its file.
+
+    windows: (codes, 9, 3, 3), Å, mean backbone (N, CA, C) of the nine residues around those that got a code, in the
+    middle one's frame; NaN for codes that were never met; None if it was not measured. decoder_rows: of codes that mean
+    something else than in the model's own decoder. manifest: as it was written.
+    """
+
+    version: str
+    digest: str
+    codebook: Codebook
+    windows: Tensor | None = None
+    decoder_rows: DecoderRows | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def embedding(self, decoder: Decoder) -> Tensor:
+        """The model's decoder's embedding (vocabulary, width) for this version's codes."""
+        own = decoder.embed.weight.detach()
+        if self.decoder_rows is None:
+            return own
+        codes, rows = (part.to(own.device) for part in self.decoder_rows)
+        return own.index_copy(0, codes, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An encoder, one version of its codebook, and a decoder if there is one.
+
+    encoder_digest, decoder_digest: SHA-256 of their files.
+    """
+
+    name: str
+    config: ModelConfig
+    encoder: Encoder
+    encoder_digest: str
+    codebook: CodebookVersion
+    decoder: Decoder | None = None
+    decoder_digest: str | None = None
+
+
+class Weights(NamedTuple):
+    """A model without a codebook, as `Model` names its parts."""
+
+    name: str
+    config: ModelConfig
+    encoder: Encoder
+    encoder_digest: str
+    decoder: Decoder | None
+    decoder_digest: str | None
