@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _FAREWELL = 1.0  # seconds that the server has to end a stream that is over; then it is cancelled
 _SENDING_FAILED = "Internal error from Core"  # grpc.aio's words
+_ENDED = "the server ended the stream before it had answered everything"
 
 
 class Stream:
@@ -46,7 +47,7 @@ class Stream:
         except grpc.aio.AioRpcError as error:
             raise self._fate or from_rpc_error(error) from error
         if not isinstance(response, tokenizer_pb2.TokenizeStreamResponse):
-            raise Unavailable("the server ended the stream before it had answered everything")
+            raise Unavailable(_ENDED)
         return response
 
     def _note(self, call: Any) -> None:  # noqa: ANN401 (the call's own class is private)
@@ -55,7 +56,9 @@ class Stream:
         code, details = _settled(call.code()), _settled(call.details())
         if details == _SENDING_FAILED:
             self._fate = Unavailable("the stream ended while a structure was being sent")
-        elif code is not grpc.StatusCode.OK:
+        elif code is grpc.StatusCode.OK:
+            self._fate = Unavailable(_ENDED)
+        else:
             self._fate = from_parts(code, details, _settled(call.trailing_metadata()))
 
     async def finish(self) -> None:

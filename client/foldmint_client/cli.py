@@ -157,15 +157,18 @@ def _write_all(
     writer: "Writer",
     reporter: "Reporter",
 ) -> None:
+    from contextlib import closing
+
     from foldmint_client.results import Tokens
 
     structures = ((found.source, found.structure()) for found in inputs)
-    for source, result in client.tokenize_many(structures, in_flight=in_flight, **options):
-        if isinstance(result, Tokens):
-            writer.write(source, result)
-        else:
-            reporter.failure(source, str(result).removeprefix(f"{source}: "))
-        reporter.done()
+    with closing(client.tokenize_many(structures, in_flight=in_flight, **options)) as results:
+        for source, result in results:
+            if isinstance(result, Tokens):
+                writer.write(source, result)
+            else:
+                reporter.failure(source, str(result).removeprefix(f"{source}: "))
+            reporter.done()
 
 
 app.command()(detokenize)

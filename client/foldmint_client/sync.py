@@ -248,8 +248,8 @@ class _Stream:
         self._outbox: SimpleQueue[Message | None] = SimpleQueue()
         self._inbox: SimpleQueue[tokenizer_pb2.TokenizeStreamResponse | FoldmintError] = SimpleQueue()
         with translated():
-            self._call = call(iter(self._outbox.get, None))
-        self._reader = Thread(target=self._read, name="foldmint-stream", daemon=True)
+            self._call: Any = call(iter(self._outbox.get, None))
+        self._reader = Thread(target=self._read, args=(self._call,), name="foldmint-stream", daemon=True)
         self._reader.start()
 
     def send(self, message: Message) -> None:
@@ -272,15 +272,23 @@ class _Stream:
         self._reader.join(_FAREWELL)
 
     def cancel(self) -> None:
-        """End the call, whatever its state."""
-        self._call.cancel()
-        self._outbox.put(None)  # wakes gRPC's own thread, which waits for messages
+        """End the call, whatever its state, and let go of it.
 
-    def _read(self) -> None:
+        gRPC's call takes a lock when it is deleted. If that is left to the end of the program, a thread that died with
+        the lock in its hands makes the program wait for ever; so it is deleted here, while all threads live.
+        """
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+            self._outbox.put(None)  # wakes gRPC's own thread, which waits for messages
+            self._reader.join(_FAREWELL)
+
+    def _read(self, call: Any) -> None:  # noqa: ANN401 (the call's own class is private)
         try:
-            for response in self._call:
+            for response in call:
                 self._inbox.put(response)
         except grpc.RpcError as error:
             self._inbox.put(from_rpc_error(error))
+            error.__traceback__ = None  # the error is the call, which its own traceback would keep alive
         else:
             self._inbox.put(Unavailable("the server ended the stream before it had answered everything"))
