@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from foldmint_maintenance.corpus import Record
 from foldmint_tokenizer import Backbone, InvalidStructure, ModelError, StructureTokenizer, backbone, read_backbones
+from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.tokens import structure_geometry
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
 
@@ -157,8 +158,9 @@ def test_backbones_that_are_refused(
 
 
 def test_a_vector_that_is_not_finite_never_becomes_a_token(data: Path) -> None:
-    tokenizer = StructureTokenizer.load()
+    model = load_model()
     with torch.no_grad():
-        tokenizer.model.encoder.pre_vq_proj.weight[0, 0] = float("nan")
+        model.encoder.pre_vq_proj.weight[0, 0] = float("nan")
+    tokenizer = StructureTokenizer(model)
     with pytest.raises(ModelError, match="not finite"):
         tokenizer.tokenize(data / "1a8o.cif")

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Rows at a time: bounds the distance matrix to 64 MiB at 4096 codes.
-_CHUNK = 4096
+# Rows at a time, which bound the distance matrix: at 4096 codes to 4 MiB, that stay in a CPU's cache, and to 64 MiB
+# elsewhere.
+_CHUNK = {"cpu": 256}
+_CHUNK_ELSEWHERE = 4096
 
 
 class Codebook(NamedTuple):
@@ -29,9 +31,10 @@ def nearest_code(z: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """
     z, embeddings = z.float(), embeddings.float()
     square = embeddings.square().sum(1)
+    rows = _CHUNK.get(z.device.type, _CHUNK_ELSEWHERE)
     with torch.autocast(z.device.type, enabled=False):
         # |z|² is the same for all codes of a row, and left out.
-        chunks = [torch.addmm(square, chunk, embeddings.t(), alpha=-2).argmin(1) for chunk in torch.split(z, _CHUNK)]
+        chunks = [torch.addmm(square, chunk, embeddings.t(), alpha=-2).argmin(1) for chunk in torch.split(z, rows)]
     code = torch.cat(chunks)
     # From the difference, not from |z|² - 2ze + |e|², which cancels.
     return code, (z - embeddings[code]).norm(dim=1)

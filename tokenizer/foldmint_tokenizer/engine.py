@@ -1,5 +1,8 @@
 """The computation: rows in, codes and distances out, on one device."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +13,14 @@ from torch import Tensor
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Neighborhoods
 
-# Elements of the largest intermediate of a step, (rows, 16, 16, heads) or (rows, 16, 2 * hidden): enough to keep a
-# device busy, little enough that a step is short and its memory small. 64 MiB of float32 on a CPU, 1 GiB elsewhere.
-_STEP_ELEMENTS = {"cpu": 2**24}
-_STEP_ELEMENTS_ELSEWHERE = 2**28
+# Elements of the largest intermediate of a step on another device than a CPU, (rows, 16, 16, heads) or (rows, 16, 2 *
+# hidden): enough to keep it busy, little enough that a step is short and its memory small, 1 GiB of float32.
+_STEP_ELEMENTS = 2**28
+# Rows below which a thread more would cost more than it saves.
+_FEWEST_ROWS = 32
 
 
 class Quantized(NamedTuple):
@@ -26,29 +31,31 @@ class Quantized(NamedTuple):
 
 
 class Engine:
-    """An encoder on a device. Not safe for use by several threads at a time.
+    """An encoder on a device, its weights as they are now. Not safe for use by several threads at a time.
 
-    step_rows: how many rows are computed at once.
+    threads: of a CPU, that compute side by side; unless told, as many as torch would use. step_rows: how many rows are
+    computed at once.
     """
 
-    def __init__(self, encoder: Encoder, device: torch.device | str = "cpu") -> None:
+    def __init__(self, encoder: Encoder, device: torch.device | str = "cpu", *, threads: int | None = None) -> None:
         self.device = torch.device(device)
         self.encoder = encoder.to(self.device).eval()
-        config = encoder.config
-        widest = NEIGHBORS * max(NEIGHBORS * config.heads, 2 * config.hidden, 15 * config.heads)
-        elements = _STEP_ELEMENTS.get(self.device.type, _STEP_ELEMENTS_ELSEWHERE)
-        self.step_rows = max(16, elements // widest)
+        self._threads = _Threads(encoder, threads or torch.get_num_threads()) if self.device.type == "cpu" else None
+        self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder)
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""
+        if len(rows.offset) == 0:
+            return torch.empty(0, self.encoder.config.out, device=self.device)
+        if self._threads is not None:
+            return self._threads.vectors(rows)
         with torch.inference_mode():
-            parts = [
-                self.encoder(*(self._tensor(column[start : start + self.step_rows]) for column in rows)).float()
-                for start in range(0, len(rows.offset), self.step_rows)
-            ]
-            if not parts:
-                return torch.empty(0, self.encoder.config.out, device=self.device)
-            return torch.cat(parts)
+            return torch.cat(
+                [
+                    self.encoder(*(self._tensor(column[start : start + self.step_rows]) for column in rows)).float()
+                    for start in range(0, len(rows.offset), self.step_rows)
+                ]
+            )
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """Nearest codes of z (rows, out) among embeddings (codes, out), both on the device.
@@ -81,3 +88,53 @@ class Engine:
 
     def _tensor(self, column: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(column).to(self.device, non_blocking=True)
+
+
+class _Threads:
+    """A CPU's threads, each with its share of the rows and memory of its own.
+
+    Sharing rows is faster than sharing each operation, as torch does by itself: operations are many and small.
+    """
+
+    def __init__(self, encoder: Encoder, count: int) -> None:
+        self._encoder = FastEncoder(encoder)
+        self._count = count
+        self._pool: ThreadPoolExecutor | None = None
+        self._own = threading.local()
+        self.step_rows = count * self._encoder.block_rows
+
+    def vectors(self, rows: Neighborhoods) -> Tensor:
+        """z (rows, out)."""
+        total = len(rows.offset)
+        parts = -(-total // self._encoder.block_rows)
+        if total >= self._count * _FEWEST_ROWS:
+            parts = -(-parts // self._count) * self._count
+        bounds = np.linspace(0, total, parts + 1).astype(int).tolist()
+        blocks = [rows.part(start, stop) for start, stop in pairwise(bounds)]
+        if self._count == 1 or parts == 1:
+            return torch.cat([self._block(block) for block in blocks])
+        if self._pool is None:
+            self._pool = _single_threaded(self._count)
+        return torch.cat(list(self._pool.map(self._block, blocks)))
+
+    def _block(self, rows: Neighborhoods) -> Tensor:
+        if not hasattr(self._own, "work"):
+            self._own.work = Workspace()
+        return self._encoder(rows, self._own.work)
+
+
+def _single_threaded(count: int) -> ThreadPoolExecutor:
+    """Threads in which torch uses no others."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "encoder", initializer=torch.set_num_threads, initargs=(1,))
+    started = threading.Barrier(count)
+    list(pool.map(lambda _: started.wait(), range(count)))
+    # What a thread sets is also what threads to come begin with, which others than these may be.
+    torch.set_num_threads(before)
+    return pool
+
+
+def _step_rows(encoder: Encoder) -> int:
+    config = encoder.config
+    widest = NEIGHBORS * max(NEIGHBORS * config.heads, 2 * config.hidden, 15 * config.heads)
+    return max(16, _STEP_ELEMENTS // widest)

@@ -28,6 +28,11 @@ class Neighborhoods(NamedTuple):
     offset: NDArray[np.int64]
     exists: NDArray[np.bool_]
 
+    def part(self, start: int, stop: int) -> "Neighborhoods":
+        """Rows from start to stop, not copied."""
+        some = slice(start, stop)
+        return Neighborhoods(self.rotation[some], self.origin[some], self.offset[some], self.exists[some])
+
 
 class Geometry(NamedTuple):
     """What the rows of a chain are made from, slice by slice.

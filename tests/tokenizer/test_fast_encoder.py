@@ -1,0 +1,141 @@
+"""The encoder laid out for a CPU's caches against the plain one, and the threads that share its rows."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foldmint_maintenance.corpus import Record
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
+from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
+
+CONFIGS = {
+    "small": ModelConfig(width=64, heads=4, layers=2, out=16),
+    "one block": ModelConfig(width=64, heads=4, layers=1, out=16),
+    "three blocks": ModelConfig(width=48, heads=3, layers=3, out=8),
+    "more heads than fit": ModelConfig(width=32, heads=70, layers=2, out=8),
+    "wide": ModelConfig(width=520, heads=5, layers=2, out=8),
+}
+
+
+def encoder(config: ModelConfig) -> Encoder:
+    """Random weights that leave nothing at zero or one, where a mistake would not show."""
+    torch.manual_seed(0)
+    made = Encoder(config).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "scale_per_head" in name or "embedding" in name:
+                parameter.normal_()
+            elif "norm" in name or parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) / 4)
+    return made
+
+
+def plain(of: Encoder, rows: Neighborhoods) -> Tensor:
+    with torch.no_grad():
+        return of(*(torch.from_numpy(column) for column in rows))
+
+
+@pytest.fixture(scope="module")
+def rows(chains: list[Record]) -> Neighborhoods:
+    shapes = [geometry(chain.coordinates, chain.residue_index) for chain in chains[:4]]
+    short = geometry(chains[0].coordinates[:9], chains[0].residue_index[:9])  # has empty slots
+    return concatenate([shape.rows(slice(0, 100)) for shape in [*shapes, short]])
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max()) < 2e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_equals_the_plain_encoder(config: ModelConfig, rows: Neighborhoods) -> None:
+    assert not rows.exists.all()
+    model = encoder(config)
+    assert_close(FastEncoder(model)(rows, Workspace()), plain(model, rows))
+
+
+def test_no_memory_of_what_was_computed_before(rows: Neighborhoods) -> None:
+    model = encoder(CONFIGS["small"])
+    fast, work = FastEncoder(model), Workspace()
+    expected = plain(model, rows)
+    for start, stop in ((0, 300), (17, 18), (100, 400), (350, 409), (0, 300)):
+        assert_close(fast(rows.part(start, stop), work), expected[start:stop])
+
+
+def test_memory_does_not_grow_with_the_rows_of_many_calls(rows: Neighborhoods) -> None:
+    fast, work = FastEncoder(encoder(CONFIGS["small"])), Workspace()
+    fast(rows, work)
+    before = {id(array) for array in work._held.values()}
+    fast(rows.part(0, 200), work)
+    fast(rows, work)
+    assert {id(array) for array in work._held.values()} == before
+
+
+def test_layers_without_biases(rows: Neighborhoods) -> None:
+    model = encoder(CONFIGS["small"])
+    for block in model.transformer:
+        for linear in (block.geom_attn.proj, block.geom_attn.out_proj, block.ffn[1], block.ffn[3]):
+            assert isinstance(linear, nn.Linear)
+            linear.bias = None
+    assert_close(FastEncoder(model)(rows, Workspace()), plain(model, rows))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 31, 64, 409])
+def test_threads_share_rows(rows: Neighborhoods, threads: int, count: int) -> None:
+    model = encoder(CONFIGS["small"])
+    some = rows.part(0, count)
+    expected = plain(model, some) if count else torch.empty(0, 16)
+    found = Engine(model, threads=threads).vectors(some)
+    assert found.shape == expected.shape
+    if count:
+        assert_close(found, expected)
+
+
+def test_threads_of_others_are_left_alone(rows: Neighborhoods) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Engine(encoder(CONFIGS["small"]), threads=2).vectors(rows)
+        with ThreadPoolExecutor(1) as newer:
+            assert newer.submit(torch.get_num_threads).result() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_is_raised(rows: Neighborhoods) -> None:
+    engine = Engine(encoder(CONFIGS["small"]), threads=2)
+    bad = rows._replace(offset=np.full_like(rows.offset, 66))
+    with pytest.raises(RuntimeError, match="out of DATA bounds"):
+        engine.vectors(bad)
+    assert len(engine.vectors(rows)) == len(rows.offset)
+
+
+def test_weights_are_those_of_its_creation(rows: Neighborhoods) -> None:
+    model = encoder(CONFIGS["small"])
+    engine = Engine(model, threads=1)
+    before = engine.vectors(rows)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(engine.vectors(rows), before)
+
+
+def test_threads_end_with_their_engine(rows: Neighborhoods) -> None:
+    engine = Engine(encoder(CONFIGS["small"]), threads=2)
+    engine.vectors(rows)
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith("encoder")]
+    assert len(ours) >= 2
+    mine = ours[-2:]
+    del engine
+    for thread in mine:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in mine)
