@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foldmint_maintenance.corpus import Record
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
 
@@ -38,7 +38,8 @@ def encoder(config: ModelConfig) -> Encoder:
 
 def plain(of: Encoder, rows: Neighborhoods) -> Tensor:
     with torch.no_grad():
-        return of(*(torch.from_numpy(column) for column in rows))
+        z: Tensor = of(*(torch.from_numpy(column) for column in rows))
+        return z
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_layers_without_biases(rows: Neighborhoods) -> None:
     for block in model.transformer:
         for linear in (block.geom_attn.proj, block.geom_attn.out_proj, block.ffn[1], block.ffn[3]):
             assert isinstance(linear, nn.Linear)
-            linear.bias = None
+            linear.register_parameter("bias", None)
     assert_close(FastEncoder(model)(rows, Workspace()), plain(model, rows))
 
 
@@ -139,3 +140,17 @@ def test_threads_end_with_their_engine(rows: Neighborhoods) -> None:
     for thread in mine:
         thread.join(5)
     assert not any(thread.is_alive() for thread in mine)
+
+
+def test_bfloat16_is_close_and_not_the_same(rows: Neighborhoods) -> None:
+    model = encoder(CONFIGS["small"])
+    expected = plain(model, rows)
+    found = Engine(model, precision=Precision.BF16).vectors(rows)
+    assert found.dtype == torch.float32
+    apart = float((found - expected).norm() / expected.norm())
+    assert 1e-4 < apart < 0.05
+
+
+def test_a_precision_that_the_device_does_not_have() -> None:
+    with pytest.raises(ValueError, match="tf32 needs a CUDA device"):
+        Engine(encoder(CONFIGS["small"]), precision=Precision.TF32)

@@ -1,7 +1,10 @@
 """The computation: rows in, codes and distances out, on one device."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,9 +19,11 @@ from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Neighborhoods
 
-# Elements of the largest intermediate of a step on another device than a CPU, (rows, 16, 16, heads) or (rows, 16, 2 *
-# hidden): enough to keep it busy, little enough that a step is short and its memory small, 1 GiB of float32.
-_STEP_ELEMENTS = 2**28
+# Elements of the largest intermediate of a step of the plain encoder, (rows, 16, 16, heads) or (rows, 16, 2 * hidden):
+# enough to keep a device busy, little enough that a step is short and its memory small. 64 MiB of float32 on a CPU, 1
+# GiB elsewhere.
+_STEP_ELEMENTS = {"cpu": 2**24}
+_STEP_ELEMENTS_ELSEWHERE = 2**28
 # Rows below which a thread more would cost more than it saves.
 _FEWEST_ROWS = 32
 
@@ -30,32 +35,53 @@ class Quantized(NamedTuple):
     distances: NDArray[np.float32]
 
 
+class Precision(StrEnum):
+    """Of the encoder's products; quantization is float32 always. Both others change a few tokens.
+
+    TF32: products of a CUDA device with ten bits of mantissa, from float32 and into it. BF16: weights and activations
+    of products in bfloat16, all geometry in float32.
+    """
+
+    FLOAT32 = "float32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+
+
 class Engine:
     """An encoder on a device, its weights as they are now. Not safe for use by several threads at a time.
 
     threads: of a CPU, that compute side by side; unless told, as many as torch would use. step_rows: how many rows are
-    computed at once.
+    computed at once. Raises ValueError for a precision that the device does not have.
     """
 
-    def __init__(self, encoder: Encoder, device: torch.device | str = "cpu", *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        device: torch.device | str = "cpu",
+        *,
+        threads: int | None = None,
+        precision: Precision = Precision.FLOAT32,
+    ) -> None:
         self.device = torch.device(device)
         self.encoder = encoder.to(self.device).eval()
-        self._threads = _Threads(encoder, threads or torch.get_num_threads()) if self.device.type == "cpu" else None
-        self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder)
+        self.precision = precision
+        if precision is Precision.TF32 and self.device.type != "cuda":
+            raise ValueError(f"precision tf32 needs a CUDA device, not {self.device}")
+        self._threads: _Threads | None = None
+        if self.device.type == "cpu" and precision is Precision.FLOAT32:
+            self._threads = _Threads(encoder, threads or torch.get_num_threads())
+        self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""
-        if len(rows.offset) == 0:
+        total = len(rows.offset)
+        if total == 0:
             return torch.empty(0, self.encoder.config.out, device=self.device)
         if self._threads is not None:
             return self._threads.vectors(rows)
-        with torch.inference_mode():
-            return torch.cat(
-                [
-                    self.encoder(*(self._tensor(column[start : start + self.step_rows]) for column in rows)).float()
-                    for start in range(0, len(rows.offset), self.step_rows)
-                ]
-            )
+        bounds = [*range(0, total, self.step_rows), total]
+        with torch.inference_mode(), self._precisely():
+            return torch.cat([self._step(rows.part(start, stop)) for start, stop in pairwise(bounds)])
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """Nearest codes of z (rows, out) among embeddings (codes, out), both on the device.
@@ -86,8 +112,28 @@ class Engine:
         )
         self.quantize(self.vectors(rows), embeddings)
 
-    def _tensor(self, column: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(column).to(self.device, non_blocking=True)
+    def _step(self, rows: Neighborhoods) -> Tensor:
+        """z (rows, out) by the plain encoder."""
+        columns = [torch.from_numpy(column) for column in rows]
+        if self.device.type == "cuda":  # from pinned memory a copy does not hold up the thread
+            columns = [column.pin_memory() for column in columns]
+        z: Tensor = self.encoder(*(column.to(self.device, non_blocking=True) for column in columns))
+        return z.float()
+
+    @contextmanager
+    def _precisely(self) -> Iterator[None]:
+        if self.precision is Precision.BF16:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                yield
+        elif self.precision is Precision.TF32:
+            before = torch.backends.cuda.matmul.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = True
+            try:
+                yield
+            finally:
+                torch.backends.cuda.matmul.allow_tf32 = before
+        else:
+            yield
 
 
 class _Threads:
@@ -134,7 +180,7 @@ def _single_threaded(count: int) -> ThreadPoolExecutor:
     return pool
 
 
-def _step_rows(encoder: Encoder) -> int:
+def _step_rows(encoder: Encoder, device: torch.device) -> int:
     config = encoder.config
     widest = NEIGHBORS * max(NEIGHBORS * config.heads, 2 * config.hidden, 15 * config.heads)
-    return max(16, _STEP_ELEMENTS // widest)
+    return max(16, _STEP_ELEMENTS.get(device.type, _STEP_ELEMENTS_ELSEWHERE) // widest)
