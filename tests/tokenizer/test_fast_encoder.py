@@ -1,5 +1,6 @@
 """The encoder laid out for a CPU's caches against the plain one, and the threads that share its rows."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -154,3 +155,18 @@ def test_bfloat16_is_close_and_not_the_same(rows: Neighborhoods) -> None:
 def test_a_precision_that_the_device_does_not_have() -> None:
     with pytest.raises(ValueError, match="tf32 needs a CUDA device"):
         Engine(encoder(CONFIGS["small"]), precision=Precision.TF32)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler, g++")
+@pytest.mark.filterwarnings("ignore")  # of torch's own, while it compiles
+def test_compiled_for_a_few_numbers_of_rows(rows: Neighborhoods) -> None:
+    model = encoder(ModelConfig(width=8, heads=2, layers=1, out=4))
+    engine = Engine(model, precision=Precision.BF16, compiled=True)
+    eager = Engine(model, precision=Precision.BF16)
+    torch._dynamo.utils.counters.clear()
+    for count in (1, 63, 64):
+        some = rows.part(0, count)
+        found, expected = engine.vectors(some), eager.vectors(some)
+        assert found.shape == expected.shape
+        assert float((found - expected).norm() / expected.norm()) < 0.02
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

@@ -1,7 +1,7 @@
 """The computation: rows in, codes and distances out, on one device."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,7 +17,7 @@ from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
-from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Neighborhoods
+from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Neighborhoods, concatenate
 
 # Elements of the largest intermediate of a step of the plain encoder, (rows, 16, 16, heads) or (rows, 16, 2 * hidden):
 # enough to keep a device busy, little enough that a step is short and its memory small. 64 MiB of float32 on a CPU, 1
@@ -50,8 +50,11 @@ class Precision(StrEnum):
 class Engine:
     """An encoder on a device, its weights as they are now. Not safe for use by several threads at a time.
 
-    threads: of a CPU, that compute side by side; unless told, as many as torch would use. step_rows: how many rows are
-    computed at once. Raises ValueError for a precision that the device does not have.
+    threads: of a CPU, that compute side by side; unless told, as many as torch would use. compiled: let torch.compile
+    fuse the encoder, for a few numbers of rows; it takes a minute at the start, and a compiler. step_rows: how many
+    rows are computed at once. Raises ValueError for a precision that the device does not have.
+
+    In float32 a CPU runs `FastEncoder`, which is neither compiled nor needs to be; all else runs `Encoder`.
     """
 
     def __init__(
@@ -61,16 +64,24 @@ class Engine:
         *,
         threads: int | None = None,
         precision: Precision = Precision.FLOAT32,
+        compiled: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.encoder = encoder.to(self.device).eval()
         self.precision = precision
+        self._plain: Callable[..., Tensor] = self.encoder
         if precision is Precision.TF32 and self.device.type != "cuda":
             raise ValueError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
         if self.device.type == "cpu" and precision is Precision.FLOAT32:
             self._threads = _Threads(encoder, threads or torch.get_num_threads())
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
+        # Numbers of rows that a step is filled up to, as each is compiled, and on a CUDA device recorded, by itself.
+        self._sizes: list[int] = []
+        if compiled and self._threads is None:
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            self._plain = torch.compile(self.encoder, dynamic=False, mode=mode)
+            self._sizes = sorted({min(size, self.step_rows) for size in (64, 512, self.step_rows)})
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""
@@ -102,23 +113,20 @@ class Engine:
         return int(self.quantize(z, embeddings).codes[0])
 
     def warm_up(self, embeddings: Tensor) -> None:
-        """Compute a full step of rows that tell nothing, so that the first request does not wait for libraries."""
-        shape = (self.step_rows, NEIGHBORS)
-        rows = Neighborhoods(
-            np.broadcast_to(np.eye(3, dtype=np.float32), (*shape, 3, 3)).copy(),
-            np.zeros((*shape, 3), np.float32),
-            np.full(shape, OFFSET_LIMIT + 1, np.int64),
-            np.ones(shape, np.bool_),
-        )
-        self.quantize(self.vectors(rows), embeddings)
+        """Compute steps of rows that tell nothing, so that the first request does not wait for libraries."""
+        for size in self._sizes or [self.step_rows]:
+            self.quantize(self.vectors(_empty(size)), embeddings)
 
     def _step(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out) by the plain encoder."""
+        count = len(rows.offset)
+        if self._sizes:
+            rows = _filled(rows, next(size for size in self._sizes if size >= count))
         columns = [torch.from_numpy(column) for column in rows]
         if self.device.type == "cuda":  # from pinned memory a copy does not hold up the thread
             columns = [column.pin_memory() for column in columns]
-        z: Tensor = self.encoder(*(column.to(self.device, non_blocking=True) for column in columns))
-        return z.float()
+        z = self._plain(*(column.to(self.device, non_blocking=True) for column in columns))[:count].float()
+        return z.clone() if self._sizes else z  # the memory of a recorded graph is used by the next step
 
     @contextmanager
     def _precisely(self) -> Iterator[None]:
@@ -134,6 +142,23 @@ class Engine:
                 torch.backends.cuda.matmul.allow_tf32 = before
         else:
             yield
+
+
+def _empty(count: int) -> Neighborhoods:
+    """Rows that tell nothing."""
+    shape = (count, NEIGHBORS)
+    return Neighborhoods(
+        np.broadcast_to(np.eye(3, dtype=np.float32), (*shape, 3, 3)).copy(),
+        np.zeros((*shape, 3), np.float32),
+        np.full(shape, OFFSET_LIMIT + 1, np.int64),
+        np.ones(shape, np.bool_),
+    )
+
+
+def _filled(rows: Neighborhoods, count: int) -> Neighborhoods:
+    """The rows, and so many that tell nothing that there are `count`."""
+    missing = count - len(rows.offset)
+    return concatenate([rows, _empty(missing)]) if missing else rows
 
 
 class _Threads:

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from foldmint_tokenizer.encoder import Block, Encoder
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods
 
-# Found by measurement on two cores of Zen 3, with 512 KiB of cache each: rows computed at once, of small encoders and of large; columns that go
-# through the feed-forward at once; elements of a pair array, slots * heads * rows, 256 KiB.
+# Found by measurement on cores of Zen 3, with 512 KiB of cache each: rows computed at once, of small encoders and of
+# large; columns that go through the feed-forward at once; elements of a pair array, slots * heads * rows, 256 KiB.
 _ROWS, _ROWS_IF_WIDE, _WIDE = 256, 96, 512
 _FEED_FORWARD_COLUMNS = 512
 _PAIR_ELEMENTS = 2**16
