@@ -13,7 +13,9 @@ FOLDER = Path(__file__).resolve().parent
 
 def commands() -> dict[str, str]:
     """First line of each benchmark's docstring by its command; nothing is imported for it."""
-    names = sorted(found.name for found in pkgutil.iter_modules([str(FOLDER)]) if not found.name.startswith("_"))
+    names = sorted(
+        found.name for found in pkgutil.iter_modules([str(FOLDER)]) if not found.ispkg and found.name[0] != "_"
+    )
     documents = {name: ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or "" for name in names}
     return {name.replace("_", "-"): text.partition("\n")[0] for name, text in documents.items()}
 
