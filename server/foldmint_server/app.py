@@ -34,7 +34,7 @@ from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
 from foldmint_server.usage import CodeUsage
 from foldmint_tokenizer import StructureDetokenizer
-from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.store import Store
 
 log = structlog.get_logger(__name__)
@@ -66,7 +66,12 @@ class Server:
             torch.set_num_threads(settings.threads)
         store = Store(settings.model)
         model = store.load()
-        engine = Engine(model.encoder, _device(settings.device))
+        engine = Engine(
+            model.encoder,
+            _device(settings.device),
+            precision=Precision(settings.precision),
+            compiled=settings.compile,
+        )
         usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic)
         metrics = create_metrics(self._registry, usage)
 

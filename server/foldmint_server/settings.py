@@ -23,6 +23,13 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", description="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")
     threads: int = Field(0, ge=0, description="Threads of one computation on the CPU; 0: as torch sees fit.")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="Of the encoder's products: float32; tf32, of CUDA devices; bf16. The latter change a few tokens.",
+    )
+    compile: bool = Field(
+        False, description="Whether torch.compile fuses the encoder, at its start; not the one for float32 on a CPU."
+    )
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
 
     max_batch_residues: int = Field(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foldmint_maintenance.corpus import Record
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
+from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
 
@@ -153,7 +154,7 @@ def test_bfloat16_is_close_and_not_the_same(rows: Neighborhoods) -> None:
 
 
 def test_a_precision_that_the_device_does_not_have() -> None:
-    with pytest.raises(ValueError, match="tf32 needs a CUDA device"):
+    with pytest.raises(ModelError, match="tf32 needs a CUDA device"):
         Engine(encoder(CONFIGS["small"]), precision=Precision.TF32)
 
 

@@ -52,7 +52,7 @@ class Engine:
 
     threads: of a CPU, that compute side by side; unless told, as many as torch would use. compiled: let torch.compile
     fuse the encoder, for a few numbers of rows; it takes a minute at the start, and a compiler. step_rows: how many
-    rows are computed at once. Raises ValueError for a precision that the device does not have.
+    rows are computed at once. Raises ModelError for a precision that the device does not have.
 
     In float32 a CPU runs `FastEncoder`, which is neither compiled nor needs to be; all else runs `Encoder`.
     """
@@ -71,7 +71,7 @@ class Engine:
         self.precision = precision
         self._plain: Callable[..., Tensor] = self.encoder
         if precision is Precision.TF32 and self.device.type != "cuda":
-            raise ValueError(f"precision tf32 needs a CUDA device, not {self.device}")
+            raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
         if self.device.type == "cpu" and precision is Precision.FLOAT32:
             self._threads = _Threads(encoder, threads or torch.get_num_threads())
