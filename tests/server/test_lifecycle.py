@@ -52,6 +52,11 @@ def test_a_damaged_model_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
+def test_a_precision_that_the_device_does_not_have_is_refused() -> None:
+    code, text = refused("--listen", "127.0.0.1:0", "--device", "cpu", "--precision", "tf32")
+    assert (code, text) == (1, "foldmint-server: precision tf32 needs a CUDA device, not cpu\n")
+
+
 @pytest.mark.parametrize(("option", "others"), [("--listen", ()), ("--admin-listen", ("--listen", "127.0.0.1:0"))])
 def test_a_port_in_use_is_refused(option: str, others: tuple[str, ...]) -> None:
     with socket.socket() as taken:
