@@ -97,7 +97,9 @@ class Server:
             decode_limits_of(settings),
             metrics,
         )
-        self._servicer = TokenizerServicer(pipeline, about(model, settings), metrics, settings.max_stream_in_flight)
+        self._servicer = TokenizerServicer(
+            pipeline, about(model, settings), metrics, settings.max_stream_in_flight, settings.tenant_key
+        )
         await self._listen(CodebookServicer(self._codebooks, usage, reservoir))
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
         await asyncio.to_thread(engine.warm_up, self._codebooks.active.embeddings)

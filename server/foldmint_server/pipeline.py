@@ -40,16 +40,23 @@ class Pipeline:
         self._metrics, self._clock = metrics, clock
 
     async def tokenize(
-        self, request: pb.TokenizeRequest, default: Serving | None = None, *, wait_for_room: bool = False
+        self,
+        request: pb.TokenizeRequest,
+        default: Serving | None = None,
+        *,
+        caller: str = "",
+        wait_for_room: bool = False,
     ) -> pb.TokenizeResponse:
         """The tokens of a structure, under the version that it asks for; default: if it asks for none, else the active.
+
+        caller: with whose requests it takes turns.
 
         Raises InvalidStructure, NotServed, and what the scheduler raises.
         """
         serving = self.codebooks.asked(request.codebook_version, default)
         loop = asyncio.get_running_loop()
         backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request)
-        quantized = await self._scheduler.compute(shape, serving.embeddings, wait_for_room=wait_for_room)
+        quantized = await self._scheduler.compute(shape, serving.embeddings, caller=caller, wait_for_room=wait_for_room)
         chains = assembled(backbones, shape, *quantized, serving.frameless, options_of(request))
         self._metrics.usage.record(serving.codebook_version, *quantized)
         self._metrics.residues.labels("yes").inc(len(shape.queries))

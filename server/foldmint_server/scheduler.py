@@ -1,13 +1,17 @@
 """The scheduler: residues of many requests share the device's steps, and large proteins take turns with small ones.
 
-Requests are admitted within a budget of queued residues. A device thread takes a slice of each request in turn until a
-step is full, computes it, and quantizes each request's rows with the codebook that the request was admitted under.
+Requests are admitted within a budget of queued residues. A device thread fills a step from those that wait, computes
+it, and quantizes each request's rows with the codebook that the request was admitted under.
+
+A request is short if its rows are no more than half a step's, and long otherwise. Each kind has half of every step, and
+what the other does not need. Short ones are computed whole, long ones slice by slice in turn; turns go round the
+callers, and of each caller round its requests. So however many long ones there are, a short one that has no others
+before it is answered by the step after the one under way; and long ones go on, however many short ones come.
 """
 
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
 from foldmint_server.metrics import Metrics
+from foldmint_server.turns import Turns
 from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, concatenate
 
@@ -39,8 +44,8 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """step_residues: of a step. slice_residues: of one request in a step while others wait. max_delay: seconds that a
-    step may wait to be filled. queued_residues: the budget of residues admitted and not yet computed.
+    """step_residues: of a step. slice_residues: of a long request's turn while others wait. max_delay: seconds that a
+    step may wait for what is about to fill it. queued_residues: the budget of residues admitted and not yet computed.
     """
 
     step_residues: int
@@ -56,8 +61,9 @@ class SchedulerConfig:
 
 @dataclass(eq=False)
 class Job:
-    """A structure's rows on their way. taken: rows handed to the device. admitted, started: when, by the clock."""
+    """A structure's rows on their way. caller: who asked. taken: rows handed to the device. admitted, started: when."""
 
+    caller: str
     shape: Geometry
     embeddings: Tensor
     loop: asyncio.AbstractEventLoop
@@ -67,12 +73,16 @@ class Job:
     taken: int = 0
     admitted: float = 0.0
     started: float = 0.0
-    dropped: bool = False
 
     @property
     def rows(self) -> int:
         """Rows in all."""
         return len(self.shape.queries)
+
+    @property
+    def left(self) -> int:
+        """Rows that the device was not handed yet."""
+        return self.rows - self.taken
 
 
 class Scheduler:
@@ -92,8 +102,11 @@ class Scheduler:
         self._observe = observe
         self._device, self._config, self._metrics, self._clock = device, config, metrics, clock
         self._changed = threading.Condition()
-        self._jobs: deque[Job] = deque()
+        self._short: Turns[Job] = Turns()
+        self._long: Turns[Job] = Turns()
         self._queued = 0
+        # Rows admitted since the last look, and when that was: how fast they come.
+        self._arrived, self._looked = 0, clock()
         self._closed = False
         self._room: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # Those that wait for room stand in line: a large structure is not passed over by small ones behind it.
@@ -102,8 +115,12 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
-    async def compute(self, shape: Geometry, embeddings: Tensor, *, wait_for_room: bool = False) -> Quantized:
+    async def compute(
+        self, shape: Geometry, embeddings: Tensor, *, caller: str = "", wait_for_room: bool = False
+    ) -> Quantized:
         """Codes and distances (rows,) of a structure's rows, quantized with these embeddings (codes, out).
+
+        caller: with whose requests it takes turns.
 
         Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), Stopping if the
         scheduler closes, and what the device raised. Cancelling it drops the rows that were not yet computed.
@@ -113,6 +130,7 @@ class Scheduler:
             return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
         loop = asyncio.get_running_loop()
         job = Job(
+            caller,
             shape,
             embeddings,
             loop,
@@ -130,7 +148,8 @@ class Scheduler:
         try:
             return await job.future
         finally:
-            job.dropped = True  # of no effect on a job that is done
+            with self._changed:
+                self._forget(job)  # of no effect on a job that is done
 
     def stuck(self, seconds: float) -> bool:
         """Whether the device thread has died, or has worked on one step for longer than this."""
@@ -157,10 +176,19 @@ class Scheduler:
                 self._room.append((job.loop, freed))
                 return freed
             self._queue(job.rows)
+            self._arrived += job.rows
             job.admitted = self._clock()
-            self._jobs.append(job)
+            self._turns(job).add(job.caller, job)
             self._changed.notify()
             return None
+
+    def _turns(self, job: Job) -> Turns[Job]:
+        return self._short if job.rows <= self._config.step_residues // 2 else self._long
+
+    def _forget(self, job: Job) -> None:
+        """Let go of the rows of a job that the device was not handed yet; the lock is held."""
+        if self._turns(job).remove(job.caller, job):
+            self._queue(-job.left)
 
     def _queue(self, rows: int) -> None:
         """Change the number of queued residues; the lock is held."""
@@ -178,10 +206,10 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs and not self._closed:
+                while not self._queued and not self._closed:
                     self._changed.wait()
                 if self._closed:
-                    self._fail(list(self._jobs), Stopping("the server is stopping"))
+                    self._fail(self._short.clear() + self._long.clear(), Stopping("the server is stopping"))
                     return
                 self._wait_to_fill()
                 step = self._next_step()
@@ -191,30 +219,47 @@ class Scheduler:
                 self._step_began = None
 
     def _wait_to_fill(self) -> None:
-        """Wait until a step is full, or its oldest request has waited long enough; the lock is held."""
-        while not self._closed and self._jobs and self._queued < self._config.step_residues:
-            left = self._jobs[0].admitted + self._config.max_delay - self._clock()
+        """Wait for what is missing from a step, if it will come in time, at the rate of late; the lock is held.
+
+        A device that was idle has seen nothing come for a while, and begins at once with what wakes it.
+        """
+        now = self._clock()
+        arrived, elapsed = self._arrived, now - self._looked
+        self._arrived, self._looked = 0, now
+        missing = self._config.step_residues - self._queued
+        if missing <= 0 or arrived * self._config.max_delay < missing * elapsed:
+            return
+        until = now + self._config.max_delay
+        while not self._closed and 0 < self._queued < self._config.step_residues:
+            left = until - self._clock()
             if left <= 0 or not self._changed.wait(left):
                 return
 
     def _next_step(self) -> list[tuple[Job, slice]]:
-        """Slices of the jobs in turn, up to a step's size; the lock is held. Dropped jobs are let go of."""
-        room = self._config.step_residues
+        """Slices of the jobs whose turns it is, up to a step's size; the lock is held."""
+        step = self._config.step_residues
         parts: dict[Job, slice] = {}
-        while self._jobs and room:
-            job = self._jobs.popleft()
-            if job.dropped:
-                self._queue(job.taken - job.rows)
-                continue
-            # Whoever is alone takes the whole step.
-            most = min(room, self._config.slice_residues if self._jobs else room)
-            stop = min(job.rows, job.taken + most)
+        room = step
+
+        def take(turns: Turns[Job], most: int) -> int:
+            job = turns.take()
+            stop = job.taken + min(most, job.left)
+            taken = stop - job.taken
             parts[job] = slice(parts[job].start if job in parts else job.taken, stop)
-            room -= stop - job.taken
             job.taken = stop
-            if stop < job.rows:
-                self._jobs.append(job)
-        self._queue(-sum(part.stop - part.start for part in parts.values()))
+            if job.left:
+                (turns.add if turns is self._long else turns.put_back)(job.caller, job)
+            return taken
+
+        shared = room - step // 2 if self._long else 0
+        while self._short and room > shared:
+            room -= take(self._short, room - shared)
+        while self._long and room:
+            alone = len(self._long) == 1 and not self._short
+            room -= take(self._long, room if alone else min(room, self._config.slice_residues))
+        while self._short and room:
+            room -= take(self._short, room)
+        self._queue(room - step)
         return list(parts.items())
 
     def _compute(self, step: list[tuple[Job, slice]]) -> None:
@@ -237,9 +282,7 @@ class Scheduler:
             log.exception("a step of the device failed", residues=total)
             with self._changed:
                 for job, _ in step:
-                    if job in self._jobs:
-                        self._jobs.remove(job)
-                        self._queue(job.taken - job.rows)
+                    self._forget(job)
             self._fail([job for job, _ in step], error)
             return
         for job, part in step:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import structlog
@@ -19,10 +20,14 @@ from foldmint_tokenizer import InvalidStructure, InvalidTokens
 
 log = structlog.get_logger(__name__)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_LONGEST_NAME = 128  # of a caller
 
 
 class TokenizerServicer(rpc.TokenizerServiceServicer):
-    """Answers structures, alone or over a stream. about: what is served, but for the codebook."""
+    """Answers structures, alone or over a stream.
+
+    about: what is served, but for the codebook. tenant_key: of the metadata that names who calls; empty: all are one.
+    """
 
     def __init__(
         self,
@@ -30,10 +35,11 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         about: pb.GetModelResponse,
         metrics: Metrics,
         stream_in_flight: int,
+        tenant_key: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline, self._about, self._metrics = pipeline, about, metrics
-        self._stream_in_flight, self._clock = stream_in_flight, clock
+        self._stream_in_flight, self._tenant_key, self._clock = stream_in_flight, tenant_key, clock
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -48,7 +54,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         """Answer one structure."""
         try:
             with self._observed("Tokenize"):
-                return await self._pipeline.tokenize(request)
+                return await self._pipeline.tokenize(request, caller=self._caller(context))
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
@@ -62,13 +68,13 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
 
         What asks for no version of the codebook gets the one that is active now, for as long as the stream is open.
         """
-        serving = self._pipeline.codebooks.active
+        serving, caller = self._pipeline.codebooks.active, self._caller(context)
         requests = _Requests(request_iterator, self._draining)
         answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(self._stream_in_flight)
 
         async def answer(item: pb.TokenizeStreamRequest) -> None:
-            await answers.put(await self._answered(item, serving))
+            await answers.put(await self._answered(item, serving, caller))
 
         async def read() -> None:
             try:
@@ -117,10 +123,18 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             about.codebook_version, about.codebook_digest = serving.codebook_version, serving.codebook_digest
             return about
 
-    async def _answered(self, item: pb.TokenizeStreamRequest, serving: Serving) -> pb.TokenizeStreamResponse:
+    def _caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+        """Who calls, as the metadata says; a name is cut off, since a stranger chose it."""
+        metadata = context.invocation_metadata() if self._tenant_key else None
+        named = next((value for key, value in metadata or () if key == self._tenant_key), "")
+        return named[:_LONGEST_NAME] if isinstance(named, str) else ""
+
+    async def _answered(
+        self, item: pb.TokenizeStreamRequest, serving: Serving, caller: str
+    ) -> pb.TokenizeStreamResponse:
         try:
             with self._observed("TokenizeStream"):
-                response = await self._pipeline.tokenize(item.request, serving, wait_for_room=True)
+                response = await self._pipeline.tokenize(item.request, serving, caller=caller, wait_for_room=True)
                 return pb.TokenizeStreamResponse(id=item.id, response=response)
         except Exception as error:  # noqa: BLE001
             return pb.TokenizeStreamResponse(id=item.id, failure=failure_of(error))

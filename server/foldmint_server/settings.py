@@ -36,9 +36,19 @@ class Settings(BaseSettings):
         0, ge=0, description="Residues of one step of the device; 0: as suits the model and the device."
     )
     slice_residues: int = Field(
-        0, ge=0, description="Residues of one request in a step, while others wait; 0: an eighth of a step."
+        0, ge=0, description="Residues of one long request's turn, while others wait; 0: an eighth of a step."
     )
-    max_delay: float = Field(0.002, ge=0, le=1, description="How long a step may wait to be filled.")
+    max_delay: float = Field(
+        0.002,
+        ge=0,
+        le=1,
+        description="How long a step may wait for what is about to fill it; an idle server never waits.",
+    )
+    tenant_key: str = Field(
+        "",
+        pattern=r"^([a-z0-9_.-]{1,64}(?<!-bin))?$",
+        description="Key of a call's metadata that names who calls, for turns between callers; empty: all are one.",
+    )
     max_queued_residues: int = Field(500_000, ge=1, description="Residues admitted and not yet computed.")
 
     max_detokenize_residues: int = Field(

@@ -39,7 +39,7 @@ class Device:
 
     def __init__(self) -> None:
         self.steps: list[int] = []
-        self.seen: list[float] = []  # codebooks, in the order of their first use
+        self.seen: dict[float, int] = {}  # codebooks, and how many steps there were before their first use
         self.beginnings: list[int] = []  # steps in which a structure's first row was
         self.go = threading.Event()
         self.go.set()
@@ -56,8 +56,7 @@ class Device:
         return torch.from_numpy(-rows.origin[:, 1, :1])
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
-        if float(embeddings[0]) not in self.seen:
-            self.seen.append(float(embeddings[0]))
+        self.seen.setdefault(float(embeddings[0]), len(self.steps) - 1)
         values = z[:, 0].numpy() + float(embeddings[0])
         return Quantized(values.astype(np.int64), values.astype(np.float32))
 
@@ -152,7 +151,7 @@ async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, devi
     await asyncio.sleep(0.01)
     device.go.set()
     await asyncio.gather(running, queued, *tasks)
-    assert device.seen == [0.0, 1.0, 2.0, 3.0]
+    assert device.seen[1.0] <= device.seen[2.0] <= device.seen[3.0]
 
 
 async def test_waiting_for_room_misses_no_end_of_a_step(scheduler: Scheduler) -> None:
@@ -218,13 +217,128 @@ async def test_closing_fails_what_is_left(device: Device, metrics: Metrics) -> N
     assert scheduler.stuck(60)
 
 
-async def test_steps_wait_to_be_filled_but_not_for_long(device: Device, metrics: Metrics) -> None:
-    patient = Scheduler(device, SchedulerConfig(100, 10, 0.2, 1000), metrics)
-    await asyncio.gather(*(patient.compute(structure(10, i), EMBEDDINGS) for i in range(10)))
-    assert device.steps == [100]
-    await patient.compute(structure(3, 0), EMBEDDINGS)
-    assert device.steps == [100, 3]
+async def test_a_device_that_was_idle_waits_for_nothing(device: Device, metrics: Metrics) -> None:
+    now = 0.0
+    patient = Scheduler(device, SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
+    for number in range(3):
+        now += 1000.0
+        await asyncio.wait_for(patient.compute(structure(10, number), EMBEDDINGS), 10)
+    assert device.steps == [10, 10, 10]
     patient.close()
+
+
+async def test_a_step_waits_for_what_is_about_to_fill_it(device: Device, metrics: Metrics) -> None:
+    now = 0.0
+    patient = Scheduler(device, SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
+    now += 1000.0
+    device.go.clear()
+    first = asyncio.create_task(patient.compute(structure(60, 0), EMBEDDINGS))
+    await started(device)
+    second = asyncio.create_task(patient.compute(structure(60, 1), EMBEDDINGS))
+    await asyncio.sleep(0.01)
+    now += 1.0  # 60 residues came in a second; the 40 that are missing will in less than 60 seconds
+    device.go.set()
+    await first
+    await asyncio.sleep(0.05)
+    assert device.steps == [60]
+    third = asyncio.create_task(patient.compute(structure(40, 2), EMBEDDINGS))
+    await asyncio.wait_for(asyncio.gather(second, third), 10)
+    assert device.steps == [60, 100]
+    patient.close()
+
+
+async def test_a_step_waits_no_longer_than_its_delay(device: Device, metrics: Metrics) -> None:
+    patient = Scheduler(device, SchedulerConfig(100, 10, 0.2, 1000), metrics)
+    device.go.clear()
+    tasks = [asyncio.create_task(patient.compute(structure(90, 0), EMBEDDINGS))]
+    await started(device)
+    tasks.append(asyncio.create_task(patient.compute(structure(90, 1), EMBEDDINGS)))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), 10)
+    assert device.steps == [90, 90]
+    patient.close()
+
+
+async def held_up(device: Device, scheduler: Scheduler) -> "asyncio.Task[Quantized]":
+    """A step of one row that is under way until the device may go on."""
+    device.go.clear()
+    running = asyncio.create_task(scheduler.compute(structure(1, 99), EMBEDDINGS))
+    await started(device)
+    return running
+
+
+async def test_a_large_one_adds_two_steps_at_most(device: Device, metrics: Metrics) -> None:
+    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
+    device.go.clear()
+    large = asyncio.create_task(scheduler.compute(structure(9_999, 0), torch.tensor([1e5])))
+    await started(device)
+    small = asyncio.create_task(scheduler.compute(structure(100, 1), EMBEDDINGS))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await small
+    assert len(device.steps) <= 3  # the one under way, its own, and one that may have begun since
+    assert device.seen[0.0] == 1
+    assert (await large).codes.tolist() == [row + 100_000 for row in range(9_999)]
+    scheduler.close()
+
+
+async def test_many_large_ones_do_not_hold_up_a_small_one(device: Device, metrics: Metrics) -> None:
+    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
+    running = await held_up(device, scheduler)
+    large = [asyncio.create_task(scheduler.compute(structure(1000, i), torch.tensor([1.0 + i]))) for i in range(50)]
+    await asyncio.sleep(0.01)
+    small = asyncio.create_task(scheduler.compute(structure(100, 60), torch.tensor([77.0])))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await asyncio.gather(running, small, *large)
+    assert device.seen[77.0] == 1
+    # All go on in turn: each has begun before any has had two turns more than another.
+    assert max(device.seen.values()) <= 2 + 50 * 25 // 100
+    assert max(device.steps) == 200
+    scheduler.close()
+
+
+async def test_many_small_ones_do_not_starve_a_large_one(device: Device, metrics: Metrics) -> None:
+    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
+    running = await held_up(device, scheduler)
+    small = [asyncio.create_task(scheduler.compute(structure(50, i), EMBEDDINGS)) for i in range(100)]
+    large = asyncio.create_task(scheduler.compute(structure(500, 101), torch.tensor([77.0])))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await large
+    assert len(device.steps) <= 1 + 5 + 1  # half of each step is its own
+    await asyncio.gather(running, *small)
+    scheduler.close()
+
+
+@pytest.mark.parametrize("rows", [50, 500])
+async def test_a_caller_with_many_requests_does_not_delay_another(device: Device, metrics: Metrics, rows: int) -> None:
+    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
+    running = await held_up(device, scheduler)
+    many = [asyncio.create_task(scheduler.compute(structure(rows, i), EMBEDDINGS, caller="many")) for i in range(50)]
+    await asyncio.sleep(0.01)
+    one = asyncio.create_task(scheduler.compute(structure(50, 51), torch.tensor([77.0]), caller="one"))
+    await asyncio.sleep(0.01)
+    device.go.set()
+    await asyncio.gather(running, one, *many)
+    assert device.seen[77.0] == 1
+    scheduler.close()
+
+
+async def test_what_is_dropped_leaves_room_at_once(scheduler: Scheduler, device: Device, metrics: Metrics) -> None:
+    running = await held_up(device, scheduler)
+    dropped = asyncio.create_task(scheduler.compute(structure(900, 1), EMBEDDINGS))
+    await asyncio.sleep(0.01)
+    patient = asyncio.create_task(scheduler.compute(structure(950, 2), EMBEDDINGS, wait_for_room=True))
+    await asyncio.sleep(0.01)
+    assert metrics.queued_residues._value.get() == 900
+    dropped.cancel()
+    await asyncio.sleep(0.05)
+    assert metrics.queued_residues._value.get() == 950  # no step has ended since
+    device.go.set()
+    await asyncio.gather(running, patient)
+    assert sum(device.steps) == 951
 
 
 async def test_a_step_that_never_ends_is_seen(scheduler: Scheduler, device: Device) -> None:
