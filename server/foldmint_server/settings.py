@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
     tenant_key: str = Field(
         "",
-        pattern=r"^([a-z0-9_.-]{1,64}(?<!-bin))?$",
+        pattern=r"^[a-z0-9_.-]{0,64}$",
         description="Key of a call's metadata that names who calls, for turns between callers; empty: all are one.",
     )
     max_queued_residues: int = Field(500_000, ge=1, description="Residues admitted and not yet computed.")
