@@ -5,7 +5,6 @@
 The same real chains in float32 and in each other precision that the device has, the default model, in one run.
 """
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks._common import write
 from foldmint_maintenance.corpus import read_parquet
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.engine import Engine, Precision, Quantized
@@ -67,8 +67,15 @@ def main(
     print("|---|---|---|---|")
     for name, row in figures["precisions"].items():  # type: ignore[attr-defined]
         print(f"| {name} | {row['same_tokens_ratio']:.2%} | {row['distance_ratio']:.4f} | {row['time_ratio']:.2f} |")
-    if file is not None:
-        file.write_text(json.dumps(figures, indent=2) + "\n")
+    table = {
+        "title": f"{model or 'The default model'} on {figures['device']}, {len(rows.offset):,} residues",
+        "columns": ["precision", "same tokens as float32, %", "mean distance, ratio", "time, ratio"],
+        "rows": [
+            [name, 100 * row["same_tokens_ratio"], row["distance_ratio"], row["time_ratio"]]
+            for name, row in figures["precisions"].items()  # type: ignore[attr-defined]
+        ],
+    }
+    write(file, {"tables": [table], "bars": [], **figures})
 
 
 def taken(most: int) -> Neighborhoods:
