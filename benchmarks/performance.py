@@ -20,6 +20,7 @@ from benchmarks._common import ROOT
 NAMES = ("reference", "limit", "served", "general-servers", "growth", "precision")
 FOLDER = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"
+NONE = "–"
 NOT_MEASURED = "Not measured yet."
 
 
@@ -88,7 +89,9 @@ def _table(table: Mapping[str, Any]) -> str:
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"a row of {len(row)} cells under {len(columns)} columns: {row}")
-    right = [all(not isinstance(row[place], str) for row in rows) for place in range(len(columns))]
+    right = [
+        all(not isinstance(row[place], str) or row[place] == NONE for row in rows) for place in range(len(columns))
+    ]
     lines = [[_cell(one) for one in columns], ["---:" if one else "---" for one in right]]
     lines += [[_cell(one) for one in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -108,7 +111,7 @@ def _cell(value: object) -> str:
         case str():
             return re.sub(r"\s+", " ", value).replace("|", "\\|")
         case None:
-            return "–"
+            return NONE
         case _:
             raise TypeError(f"a cell is a text or a number, not {value!r}")
 

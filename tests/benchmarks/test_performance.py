@@ -21,7 +21,9 @@ MACHINE = {
 }
 FIGURES: dict[str, Any] = {
     "machine": MACHINE,
-    "tables": [{"title": "Rates", "columns": ["what | why", "rate"], "rows": [["a\nb", 12345.6], ["c", 0.5]]}],
+    "tables": [
+        {"title": "Rates", "columns": ["what | why", "rate"], "rows": [["a\nb", 12345.6], ["c", 0.5], ["d", "–"]]}
+    ],
     "bars": [
         {"measure": "share", "bar": "at least 0.6", "found": 0.71234, "reached": True},
         {"measure": "memory, MB", "bar": "under 400", "found": 4096, "reached": False},
@@ -46,6 +48,7 @@ def test_figures_become_tables_and_bars(tmp_path: Path) -> None:
         "| --- | ---: |",
         "| a b | 12,346 |",
         "| c | 0.5 |",
+        "| d | – |",
         "",
         "| measure | bar | found | reached |",
         "| --- | --- | ---: | ---: |",
