@@ -3,10 +3,10 @@
 Requests are admitted within a budget of queued residues. A device thread fills a step from those that wait, computes
 it, and quantizes each request's rows with the codebook that the request was admitted under.
 
-A request is short if its rows are no more than half a step's, and long otherwise. Each kind has half of every step, and
+A request is short if its rows are no more than two steps', and long otherwise. Each kind has half of every step, and
 what the other does not need. Short ones are computed whole, long ones slice by slice in turn; turns go round the
-callers, and of each caller round its requests. So however many long ones there are, a short one that has no others
-before it is answered by the step after the one under way; and long ones go on, however many short ones come.
+callers, and of each caller round its requests. So however many long ones there are, they add two steps at most to a
+short one that has no others before it; and long ones go on, however many short ones come.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, concatenate
 
 log = structlog.get_logger(__name__)
+_MOST_VAIN = 256
 
 
 class Device(Protocol):
@@ -107,6 +108,10 @@ class Scheduler:
         self._queued = 0
         # Rows admitted since the last look, and when that was: how fast they come.
         self._arrived, self._looked = 0, clock()
+        self._vain, self._without_wait = (
+            1,
+            0,
+        )  # steps without a wait after the last wait in vain, and those left of them
         self._closed = False
         self._room: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # Those that wait for room stand in line: a large structure is not passed over by small ones behind it.
@@ -183,7 +188,7 @@ class Scheduler:
             return None
 
     def _turns(self, job: Job) -> Turns[Job]:
-        return self._short if job.rows <= self._config.step_residues // 2 else self._long
+        return self._short if job.rows <= 2 * self._config.step_residues else self._long
 
     def _forget(self, job: Job) -> None:
         """Let go of the rows of a job that the device was not handed yet; the lock is held."""
@@ -206,34 +211,42 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
+                idle = not self._queued
                 while not self._queued and not self._closed:
                     self._changed.wait()
                 if self._closed:
                     self._fail(self._short.clear() + self._long.clear(), Stopping("the server is stopping"))
                     return
-                self._wait_to_fill()
+                self._wait_to_fill(idle)
                 step = self._next_step()
             if step:
                 self._step_began = self._clock()
                 self._compute(step)
                 self._step_began = None
 
-    def _wait_to_fill(self) -> None:
+    def _wait_to_fill(self, idle: bool) -> None:
         """Wait for what is missing from a step, if it will come in time, at the rate of late; the lock is held.
 
-        A device that was idle has seen nothing come for a while, and begins at once with what wakes it.
+        A device that was idle begins at once. Each wait in vain doubles the number of steps before the next one, since
+        callers that wait for this step's answers before they send more look as if they would send at once.
         """
         now = self._clock()
         arrived, elapsed = self._arrived, now - self._looked
         self._arrived, self._looked = 0, now
         missing = self._config.step_residues - self._queued
-        if missing <= 0 or arrived * self._config.max_delay < missing * elapsed:
+        if idle or missing <= 0 or arrived * self._config.max_delay < missing * elapsed:
+            return
+        if self._without_wait:
+            self._without_wait -= 1
             return
         until = now + self._config.max_delay
         while not self._closed and 0 < self._queued < self._config.step_residues:
             left = until - self._clock()
             if left <= 0 or not self._changed.wait(left):
+                self._vain = min(2 * self._vain, _MOST_VAIN)
+                self._without_wait = self._vain
                 return
+        self._vain = 1
 
     def _next_step(self) -> list[tuple[Job, slice]]:
         """Slices of the jobs whose turns it is, up to a step's size; the lock is held."""

@@ -40,6 +40,7 @@ class Device:
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.seen: dict[float, int] = {}  # codebooks, and how many steps there were before their first use
+        self.last: dict[float, int] = {}  # the same of their last use
         self.beginnings: list[int] = []  # steps in which a structure's first row was
         self.go = threading.Event()
         self.go.set()
@@ -57,6 +58,7 @@ class Device:
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
         self.seen.setdefault(float(embeddings[0]), len(self.steps) - 1)
+        self.last[float(embeddings[0])] = len(self.steps) - 1
         values = z[:, 0].numpy() + float(embeddings[0])
         return Quantized(values.astype(np.int64), values.astype(np.float32))
 
@@ -227,6 +229,22 @@ async def test_a_device_that_was_idle_waits_for_nothing(device: Device, metrics:
     patient.close()
 
 
+async def test_waits_in_vain_become_few(device: Device, metrics: Metrics) -> None:
+    patient = Scheduler(device, SchedulerConfig(100, 10, 0.05, 1000), metrics)
+    wait, waits = patient._changed.wait, []
+
+    def counted(timeout: float | None = None) -> bool:
+        waits.extend([] if timeout is None else [timeout])
+        return wait(timeout)
+
+    patient._changed.wait = counted  # type: ignore[method-assign]
+    for number in range(60):  # one after another, as fast as the answers come, each nearly a step
+        await patient.compute(structure(99, number), EMBEDDINGS)
+    assert device.steps == [99] * 60
+    assert len(waits) <= 6  # after 2, 4, 8, 16 and 32 steps without
+    patient.close()
+
+
 async def test_a_step_waits_for_what_is_about_to_fill_it(device: Device, metrics: Metrics) -> None:
     now = 0.0
     patient = Scheduler(device, SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
@@ -268,34 +286,22 @@ async def held_up(device: Device, scheduler: Scheduler) -> "asyncio.Task[Quantiz
     return running
 
 
-async def test_a_large_one_adds_two_steps_at_most(device: Device, metrics: Metrics) -> None:
-    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
-    device.go.clear()
-    large = asyncio.create_task(scheduler.compute(structure(9_999, 0), torch.tensor([1e5])))
-    await started(device)
-    small = asyncio.create_task(scheduler.compute(structure(100, 1), EMBEDDINGS))
-    await asyncio.sleep(0.01)
-    device.go.set()
-    await small
-    assert len(device.steps) <= 3  # the one under way, its own, and one that may have begun since
-    assert device.seen[0.0] == 1
-    assert (await large).codes.tolist() == [row + 100_000 for row in range(9_999)]
-    scheduler.close()
-
-
-async def test_many_large_ones_do_not_hold_up_a_small_one(device: Device, metrics: Metrics) -> None:
-    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
+@pytest.mark.parametrize("large", [1, 10, 50])
+@pytest.mark.parametrize("rows", [10, 50, 100, 150, 200])
+async def test_large_ones_add_two_steps_at_most(device: Device, metrics: Metrics, rows: int, large: int) -> None:
+    scheduler = Scheduler(device, SchedulerConfig(100, 12, 0.0, 1_000_000), metrics)
     running = await held_up(device, scheduler)
-    large = [asyncio.create_task(scheduler.compute(structure(1000, i), torch.tensor([1.0 + i]))) for i in range(50)]
+    others = [asyncio.create_task(scheduler.compute(structure(1000, i), torch.tensor([1.0 + i]))) for i in range(large)]
     await asyncio.sleep(0.01)
-    small = asyncio.create_task(scheduler.compute(structure(100, 60), torch.tensor([77.0])))
+    small = asyncio.create_task(scheduler.compute(structure(rows, 60), torch.tensor([77_000.0])))
     await asyncio.sleep(0.01)
     device.go.set()
-    await asyncio.gather(running, small, *large)
-    assert device.seen[77.0] == 1
-    # All go on in turn: each has begun before any has had two turns more than another.
-    assert max(device.seen.values()) <= 2 + 50 * 25 // 100
-    assert max(device.steps) == 200
+    await asyncio.gather(running, small, *others)
+    alone = -(-rows // 100)
+    assert device.last[77_000.0] <= 0 + alone + 2  # after the step 0, that was under way
+    assert max(device.steps) == 100
+    # They go on in turn: the last begins before the first has had many turns.
+    assert max(device.seen[1.0 + i] for i in range(large)) <= 4 + large * 12 // 50
     scheduler.close()
 
 
@@ -307,7 +313,7 @@ async def test_many_small_ones_do_not_starve_a_large_one(device: Device, metrics
     await asyncio.sleep(0.01)
     device.go.set()
     await large
-    assert len(device.steps) <= 1 + 5 + 1  # half of each step is its own
+    assert device.last[77.0] <= 5  # after the step 0, that was under way: half of each is its own
     await asyncio.gather(running, *small)
     scheduler.close()
 
