@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from foldmint_client.progress import Reporter
     from foldmint_client.sync import Client
 
 INCOMPLETE = 1  # some input has no result
@@ -32,6 +33,14 @@ Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait fo
 Attempts = Annotated[int, typer.Option(min=1, max=5, help="Tries in all while no server answers.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")]
 
+Failures = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write what failed there, a JSON object a line: source, kind, message, violations."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 LOCALHOST = "localhost:50051"
 
 
@@ -39,6 +48,21 @@ def fail(message: str, code: int) -> NoReturn:
     """Say on one line what went wrong, and exit."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
+
+
+def finish(reporter: "Reporter", failed: str, summary: Mapping[str, object] | None, *, quiet: bool) -> None:
+    """End a command on many inputs: the summary as JSON if there is one, causes of failures, and the exit code.
+
+    failed: what to say of failures.
+    """
+    if summary is not None:
+        import json
+
+        typer.echo(json.dumps(summary))
+    if reporter.failed:
+        if not quiet:
+            typer.echo("\n".join([failed, *reporter.summary()]), err=True)
+        raise typer.Exit(INCOMPLETE)
 
 
 @contextmanager

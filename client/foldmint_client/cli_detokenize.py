@@ -4,6 +4,7 @@ foldmint tokenize PATH... | foldmint detokenize --format pdb --out FOLDER -
 """
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import partial
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from foldmint_client.cli_common import (
-    INCOMPLETE,
     LOCALHOST,
     NO_SERVER,
+    AsJson,
     Attempts,
+    Failures,
     Quiet,
     Server,
     Timeout,
@@ -29,6 +31,7 @@ from foldmint_client.cli_common import (
     check_output_file,
     connected,
     fail,
+    finish,
     output_errors,
 )
 
@@ -83,6 +86,8 @@ def detokenize(
         bool, typer.Option("--pae", help="Add predicted aligned errors; of pdb and mmcif, in a .pae.npy beside it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are in the folder.")] = False,
+    failures: Failures = None,
+    as_json: AsJson = False,
     timeout: Timeout = 300.0,
     in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 2,
     attempts: Attempts = 5,
@@ -114,8 +119,12 @@ def detokenize(
         raise typer.BadParameter("npz is binary and needs a file: --out FILE", param_hint="--format")
     if pae and kind in FILE_SUFFIX and out is None:
         raise typer.BadParameter("it has no place on standard output: --out FILE or FOLDER", param_hint="--pae")
+    if as_json and out is None:
+        raise typer.BadParameter("structures go to standard output: --out FILE or FOLDER", param_hint="--json")
+    check_output_file(failures, "--failures")
     if paths.count("-") > 1:
         raise typer.BadParameter("standard input can be read once only", param_hint="PATH...")
+    started = time.monotonic()
     alone = kind in FILE_SUFFIX and folder is None  # one structure has a file of its own
     jobs = _jobs(paths, each_chain, folder, out if alone else None)
     bar = not quiet and not (out is None and sys.stdout.isatty())
@@ -123,7 +132,7 @@ def detokenize(
         output_errors(out),
         connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
         opened(kind, None if kind in FILE_SUFFIX else out) as writer,
-        Reporter(None, shown=bar, verb="detokenizing", unit="structures") as reporter,
+        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures) as reporter,
     ):
         if alone:
             jobs = _one(jobs)
@@ -134,16 +143,29 @@ def detokenize(
         for job, result in in_order(calls, in_flight):
             total += 1
             if isinstance(result, FoldmintError):
-                reporter.failure(job.found.name, str(result).removeprefix(f"{job.found.name}: "))
-            elif job.path is not None:
+                reporter.failure(job.found.name, str(result).removeprefix(f"{job.found.name}: "), result)
+                continue
+            if job.path is not None:
                 write_file(job.path, result)
             else:
                 writer.write(job.found, result)
-            reporter.done()
-    if reporter.failed:
-        if not quiet:
-            typer.echo(f"{reporter.failed} of {total} inputs have no structure", err=True)
-        raise typer.Exit(INCOMPLETE)
+            reporter.done(sum(len(chain.plddt) for chain in result.chains))
+    finish(
+        reporter,
+        f"{reporter.failed} of {total} inputs have no structure",
+        {
+            "inputs": total,
+            "detokenized": reporter.succeeded,
+            "failed": reporter.failed,
+            "residues": reporter.residues,
+            "seconds": round(time.monotonic() - started, 3),
+            "failures": reporter.counts(),
+            "output": str(out),
+        }
+        if as_json
+        else None,
+        quiet=quiet,
+    )
 
 
 def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Folder | None":

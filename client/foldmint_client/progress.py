@@ -1,24 +1,44 @@
 """The progress of the command `foldmint`, on standard error, and its reports of what failed."""
 
+import json
 import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import typer
+
+_NAMED = 5  # inputs that a summary names of each cause
+_RATE_PERIOD = 30.0  # seconds that rates and the time to come are judged by
 
 
 class Reporter:
     """A progress bar while it is entered, where standard error is a terminal, and messages above it.
 
     total: how many there are, None if that is not known. verb, unit: what is done, and to what. shown: whether a bar is
-    wanted. There is none if standard output goes to the same terminal, for both would mix.
+    wanted. There is none if standard output goes to the same terminal, for both would mix. failures: a file that gets
+    a JSON object a line for each failure, at once.
     """
 
-    def __init__(self, total: int | None, *, shown: bool, verb: str = "tokenizing", unit: str = "files") -> None:
+    def __init__(
+        self,
+        total: int | None,
+        *,
+        shown: bool,
+        verb: str = "tokenizing",
+        unit: str = "files",
+        failures: Path | None = None,
+    ) -> None:
         self._unit = unit
-        self.failed = 0
+        self.failed = self.succeeded = self.residues = 0
+        self.causes: dict[str, list[str]] = defaultdict(list)  # kind of error: the inputs
+        self._path = failures
+        self._log: IO[str] | None = None
+        self._open = ExitStack()
         self._bar = None
-        self._task = None
         if not shown or not sys.stderr.isatty():
             return
         from rich.console import Console
@@ -30,12 +50,17 @@ class Reporter:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
+            TextColumn("[red]{task.fields[failed]}"),
             console=Console(stderr=True),
             redirect_stdout=False,
+            speed_estimate_period=_RATE_PERIOD,
         )
-        self._task = self._bar.add_task("", total=total, rate="")
+        self._task = self._bar.add_task("", total=total, rate="", failed="")
+        self._residues_task = self._bar.add_task("", total=None, rate="", failed="", visible=False)
 
     def __enter__(self) -> Self:
+        if self._path is not None:
+            self._log = self._open.enter_context(self._path.open("w", encoding="utf-8"))
         if self._bar is not None:
             self._bar.start()
         return self
@@ -45,19 +70,55 @@ class Reporter:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        self._open.close()
 
-    def done(self) -> None:
-        """One more is done, or failed."""
-        if self._bar is None or self._task is None:
-            return
-        speed = self._bar.tasks[0].speed
-        self._bar.update(self._task, advance=1, rate=f"{speed:.1f} {self._unit}/s" if speed else "")
+    def done(self, residues: int = 0) -> None:
+        """One more is done. residues: of it."""
+        self.succeeded += 1
+        self.residues += residues
+        self._advance(residues)
 
-    def failure(self, source: str, reason: str) -> None:
-        """Say why there is no result."""
+    def failure(self, source: str, reason: str, error: Exception | None = None, *, counted: bool = True) -> None:
+        """Say why there is no result. error: that it failed with. counted: whether it is one of the total."""
         self.failed += 1
+        kind = type(error).__name__ if error is not None else "UnreadableInput"
+        self.causes[kind].append(source)
         message = " ".join(f"{source}: {reason}".split())
+        if self._log is not None:
+            _log(self._log, source, kind, reason, error)
         if self._bar is None:
             typer.echo(message, err=True)
         else:
             self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        if counted:
+            self._advance(0)
+
+    def summary(self) -> list[str]:
+        """A line for each cause of failures, the most frequent first: how often, its kind, and some of the inputs."""
+        lines = []
+        for kind, sources in sorted(self.causes.items(), key=lambda item: -len(item[1])):
+            more = f" and {len(sources) - _NAMED} more" if len(sources) > _NAMED else ""
+            lines.append(f"  {len(sources)} {kind}: {', '.join(sources[:_NAMED])}{more}")
+        return lines
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each kind of error came."""
+        return {kind: len(sources) for kind, sources in self.causes.items()}
+
+    def _advance(self, residues: int) -> None:
+        if self._bar is None:
+            return
+        self._bar.advance(self._residues_task, residues)
+        speeds = [(self._bar.tasks[0].speed, self._unit), (self._bar.tasks[1].speed, "residues")]
+        rate = ", ".join(f"{speed:,.{1 if speed < 100 else 0}f} {unit}/s" for speed, unit in speeds if speed)
+        failed = f"{self.failed} failed" if self.failed else ""
+        self._bar.update(self._task, advance=1, rate=rate, failed=failed)
+
+
+def _log(stream: IO[str], source: str, kind: str, reason: str, error: Exception | None) -> None:
+    violations = getattr(error, "violations", ())
+    entry: dict[str, object] = {"source": source, "kind": kind, "message": " ".join(reason.split())}
+    if violations:
+        entry["violations"] = [vars(violation) for violation in violations]
+    stream.write(json.dumps(entry) + "\n")
+    stream.flush()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -95,12 +95,54 @@ def test_a_bad_file_does_not_stop_the_rest(server: "ScriptedServer", files: list
     assert result.exit_code == 1
     assert [row["source"] for row in rows(result)] == ["3.pdb", "1.pdb"]
     lines = result.stderr.splitlines()
-    assert sorted(lines[:-1]) == [
+    assert sorted(lines[:3]) == [
         "*.xyz: no file matches this pattern",
         "bad.pdb: no protein (file.content: there is no protein in the file)",
         "none.pdb: No such file or directory",
     ]
-    assert lines[-1] == "3 of 5 inputs have no tokens"
+    assert lines[3:] == [
+        "3 of 5 inputs have no tokens",
+        "  2 UnreadableInput: *.xyz, none.pdb",
+        "  1 InvalidStructure: bad.pdb",
+    ]
+
+
+def test_what_failed_is_written_and_counted(server: "ScriptedServer", files: list[str]) -> None:
+    Path("bad.pdb").write_text("bad")
+    options = ["--failures", "failed.jsonl", "--json", "-o", "out.jsonl"]
+    result = tokenize(server, *options, "3.pdb", "bad.pdb", "none.pdb", "*.xyz")
+    assert result.exit_code == 1
+    failed = [json.loads(line) for line in Path("failed.jsonl").read_text().splitlines()]
+    assert failed == [
+        {"source": "*.xyz", "kind": "UnreadableInput", "message": "no file matches this pattern"},
+        {
+            "source": "bad.pdb",
+            "kind": "InvalidStructure",
+            "message": "no protein (file.content: there is no protein in the file)",
+            "violations": [{"field": "file.content", "description": "there is no protein in the file"}],
+        },
+        {"source": "none.pdb", "kind": "UnreadableInput", "message": "No such file or directory"},
+    ]
+    summary = json.loads(result.stdout)
+    assert summary.pop("seconds") >= 0
+    assert summary == {
+        "inputs": 4,
+        "tokenized": 1,
+        "earlier": 0,
+        "failed": 3,
+        "residues": 3,
+        "failures": {"UnreadableInput": 2, "InvalidStructure": 1},
+        "output": "out.jsonl",
+    }
+
+
+def test_answers_as_they_come(server: "ScriptedServer", files: list[str]) -> None:
+    def last_first(requests: Any, context: Any) -> Any:
+        yield from map(server.answer, reversed([next(requests) for _ in files]))
+
+    server.servicer.stream = last_first
+    assert [row["source"] for row in rows(tokenize(server, "--unordered", *files))] == files[::-1]
+    assert [row["source"] for row in rows(tokenize(server, *files))] == files
 
 
 def test_no_server(files: list[str]) -> None:
@@ -125,6 +167,13 @@ def test_wrong_usage(server: "ScriptedServer", files: list[str]) -> None:
         ([], "PATH"),
         (["--format", "npz", "3.pdb"], "needs a file"),
         (["--format", "xml", "3.pdb"], "xml"),
+        (["--json", "3.pdb"], "standard output"),
+        (["--resume", "3.pdb"], "can be resumed"),
+        (["--resume", "--format", "npz", "-o", "out", "3.pdb"], "can be resumed"),
+        (["--rows-per-shard", "2", "-o", "out", "3.pdb"], "--format parquet"),
+        (["--rows-per-shard", "2", "--format", "parquet", "3.pdb"], "need a folder"),
+        (["--rows-per-shard", "2", "--format", "parquet", "-o", "3.pdb", "3.pdb"], "need a folder"),
+        (["--failures", "none/out", "3.pdb"], "not a file in a folder that exists"),
         (["-o", "none/out", "3.pdb"], "not a file in a folder that exists"),
         (["-o", ".", "3.pdb"], "not a file in a folder that exists"),
         (["-", "-"], "once only"),
@@ -278,4 +327,5 @@ def test_progress_on_a_terminal(server: "ScriptedServer", files: list[str]) -> N
         assert len(done.stdout.splitlines()) == 3
         text = shown.getvalue().decode()
         assert "bad.pdb: no protein" in text
+        assert ("1 failed" in text) is bool(wanted)
         assert (wanted in text) if wanted else "tokenizing" not in text

@@ -99,6 +99,7 @@ def test_files_that_are_there_are_kept(server: "ScriptedServer") -> None:
     assert result.stderr.splitlines() == [
         "in/1abc.cif.gz: 1abc.pdb exists; --overwrite writes over it",
         "1 of 2 inputs have no structure",
+        "  1 InvalidOptions: in/1abc.cif.gz",
     ]
     assert files(".") == {"1abc.pdb": "measured", "2xyz.pdb": "format 1: [1, 2]\n"}
     assert len(server.servicer.detokenize_requests) == 1
@@ -157,7 +158,7 @@ def test_pae_beside_the_files(server: "ScriptedServer") -> None:
 def test_a_bad_one_does_not_stop_the_rest(server: "ScriptedServer") -> None:
     rows = lines(ROW, {**ROW, "source": "masked.pdb", "tokens": [1, 4096]}) + b"{junk\n" + lines({**ROW, "source": "c"})
     Path("tokens").write_bytes(rows)
-    result = run(server, "--out", "out", "tokens", "none")
+    result = run(server, "--json", "--failures", "failed", "--out", "out", "tokens", "none")
     assert result.exit_code == 1
     assert [*files()] == ["1abc.pdb", "c.pdb"]
     told = result.stderr.splitlines()
@@ -165,6 +166,12 @@ def test_a_bad_one_does_not_stop_the_rest(server: "ScriptedServer") -> None:
     assert told[1].startswith("tokens:3: neither a row of tokens nor whole numbers")
     assert told[2] == "none: No such file or directory"
     assert told[3] == "3 of 5 inputs have no structure"
+    summary = json.loads(result.stdout)
+    assert (summary["inputs"], summary["detokenized"], summary["residues"]) == (5, 2, 4)
+    assert summary["failures"] == {"InvalidStructure": 1, "UnreadableInput": 2}
+    failed = [json.loads(line) for line in Path("failed").read_text().splitlines()]
+    assert failed[0]["violations"] == [{"field": "tokens[1]", "description": "a mask"}]
+    assert [entry["source"] for entry in failed] == ["masked.pdb", "tokens:3", "none"]
     quiet = run(server, "--quiet", "--overwrite", "--out", "out", "tokens", "none")
     assert len(quiet.stderr.splitlines()) == 3
 
@@ -173,7 +180,11 @@ def test_tokens_of_another_version_are_told(server: "ScriptedServer") -> None:
     rows = lines(ROW, {**ROW, "source": "old.pdb", "codebook_version": "000001"}, {**ROW, "source": "c"})
     result = run(server, "--out", "out", "-", stdin=rows)
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == ["old.pdb: tokens of another codebook", "1 of 3 inputs have no structure"]
+    assert result.stderr.splitlines() == [
+        "old.pdb: tokens of another codebook",
+        "1 of 3 inputs have no structure",
+        "  1 FailedPrecondition: old.pdb",
+    ]
     assert [*files()] == ["1abc.pdb", "c.pdb"]
 
 
