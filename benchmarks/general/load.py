@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHAINS = ROOT / "tests" / "data" / "chains.parquet"
 _ROOTS = {"PYTHONPATH": str(ROOT)}
-_PATIENCE = 20.0  # seconds that a server has to end
+_PATIENCE = 10.0  # seconds that a server has to end
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Serving:
 def serving(command: Sequence[str]) -> Iterator[Serving]:
     """A server as a child process, whose line `listening on HOST:PORT` says that it is ready; ended by SIGTERM.
 
-    In a session of its own: what is left of the session 20 s later is killed, for LitServe leaves processes behind.
+    In a session of its own: what is left of the session 10 s later is killed, for LitServe leaves processes behind.
     Raises SystemExit if it ends before it says so.
     """
     with subprocess.Popen(
