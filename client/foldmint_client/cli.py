@@ -2,6 +2,7 @@
 
 foldmint tokenize --server HOST:PORT --format jsonl PATH...
 foldmint detokenize --server HOST:PORT --format pdb --out FOLDER PATH...
+foldmint compare --server HOST:PORT A B
 foldmint info --server HOST:PORT
 foldmint health --server HOST:PORT
 """
@@ -22,6 +23,7 @@ from foldmint_client.cli_common import (
     UseTls,
     connected,
 )
+from foldmint_client.cli_compare import compare
 from foldmint_client.cli_detokenize import detokenize
 from foldmint_client.cli_tokenize import tokenize
 
@@ -56,6 +58,7 @@ def main(
 
 app.command()(tokenize)
 app.command()(detokenize)
+app.command()(compare)
 
 
 @app.command()

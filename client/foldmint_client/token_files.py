@@ -181,7 +181,8 @@ def _npz(stream: IO[bytes]) -> Iterator[_Row | Found]:
             key = _NPZ_KEY.fullmatch(name)
             source, chain = key.group(1, 2) if key else (name, "")
             index = arrays[f"{name}:residue_index"] if f"{name}:residue_index" in names else None
-            row = {"tokens": arrays[name], "residue_index": index, "chain": chain}
+            frames = arrays[f"{name}:has_frame"] if f"{name}:has_frame" in names else None
+            row = {"tokens": arrays[name], "residue_index": index, "has_frame": frames, "chain": chain}
             try:
                 found = _of_columns(name if index is None else source, row)
             except ValueError as error:
@@ -204,10 +205,20 @@ def _of_columns(source: str, row: Mapping[str, Any]) -> _Row | Found:
         residue_index=index,
         insertion_codes=_text(row, "insertion_codes"),
         tokens=_integers(row["tokens"], "tokens", np.uint16),
-        has_frame=np.ones(len(index), np.bool_),
+        has_frame=_frames(row.get("has_frame"), len(index)),
         distances=None,
     )
     return _Row(source, chain, model, version)
+
+
+def _frames(values: object, length: int) -> npt.NDArray[np.bool_]:
+    """Which residues have a frame; all, if the file does not tell."""
+    if values is None:
+        return np.ones(length, np.bool_)
+    array = np.asarray(values)
+    if array.shape != (length,) or (length and array.dtype != np.bool_):
+        raise ValueError(f"'has_frame' are no {length} times true or false")
+    return array.astype(np.bool_)
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -206,3 +206,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     bad, good = read(str(tmp_path / "floats.npz"))
     assert "'tokens' are no whole numbers" in problem(bad)
     assert ids(good) == [1]
+
+
+def test_frames_are_read(tmp_path: Path) -> None:
+    row = '{"tokens": [1, 2], "residue_index": [1, 2], "has_frame": %s}\n'
+    (tmp_path / "frames").write_text(row % "[true, false]" + row % "[true]" + row % "[1, 0]")
+    first, *others = [*read(str(tmp_path / "frames"))]
+    assert isinstance(first.tokens, Tokens)
+    assert first.tokens.chains[0].has_frame.tolist() == [True, False]
+    for found in others:
+        assert isinstance(found.tokens, UnreadableInput)
+        assert "'has_frame' are no 2 times true or false" in str(found.tokens)
