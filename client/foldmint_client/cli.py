@@ -3,6 +3,8 @@
 foldmint tokenize --server HOST:PORT --format jsonl PATH...
 foldmint detokenize --server HOST:PORT --format pdb --out FOLDER PATH...
 foldmint compare --server HOST:PORT A B
+foldmint usage --admin HOST:PORT
+foldmint watch --admin HOST:PORT
 foldmint info --server HOST:PORT
 foldmint health --server HOST:PORT
 """
@@ -26,6 +28,7 @@ from foldmint_client.cli_common import (
 from foldmint_client.cli_compare import compare
 from foldmint_client.cli_detokenize import detokenize
 from foldmint_client.cli_tokenize import tokenize
+from foldmint_client.cli_usage import usage, watch
 
 if TYPE_CHECKING:
     from foldmint_client.results import ModelInfo
@@ -59,6 +62,8 @@ def main(
 app.command()(tokenize)
 app.command()(detokenize)
 app.command()(compare)
+app.command()(usage)
+app.command()(watch)
 
 
 @app.command()

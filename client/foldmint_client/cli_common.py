@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from foldmint_client.admin import CodebookAdmin
+    from foldmint_client.options import ConnectionOptions
     from foldmint_client.progress import Reporter
     from foldmint_client.sync import Client
 
@@ -18,6 +20,12 @@ NO_SERVER = 3  # no server answers, or it refuses or fails the whole call
 _BROKEN_PIPE = 141  # what shells report of a program ended by SIGPIPE
 
 Server = Annotated[str, typer.Option(metavar="HOST:PORT", envvar="FOLDMINT_SERVER", help="The server.")]
+Admin = Annotated[
+    str,
+    typer.Option(
+        "--admin", metavar="HOST:PORT", envvar="FOLDMINT_ADMIN", help="The server's admin listener (--admin-listen)."
+    ),
+]
 UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS; implied by the other options of TLS.")]
 TlsCa = Annotated[
     Path | None, typer.Option(envvar="FOLDMINT_TLS_CA", help="Certificates to trust (PEM), instead of the public ones.")
@@ -42,6 +50,7 @@ Failures = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 LOCALHOST = "localhost:50051"
+LOCAL_ADMIN = "localhost:50052"
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -75,6 +84,41 @@ def connected(
     tls_files: tuple[Path | None, Path | None, Path | None],
 ) -> "Iterator[Client]":
     """A client, and messages and exit codes instead of its errors."""
+    from foldmint_client.sync import Client
+
+    with _told(server, timeout, attempts, token_file, tls, tls_files) as options, Client(server, **options) as client:
+        yield client
+
+
+@contextmanager
+def connected_admin(
+    admin: str,
+    timeout: float,
+    attempts: int,
+    token_file: Path | None,
+    tls: bool,
+    tls_files: tuple[Path | None, Path | None, Path | None],
+) -> "Iterator[CodebookAdmin]":
+    """A client of the admin listener, and messages and exit codes instead of its errors."""
+    from foldmint_client.admin import CodebookAdmin
+
+    with (
+        _told(admin, timeout, attempts, token_file, tls, tls_files) as options,
+        CodebookAdmin(admin, **options) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _told(
+    server: str,
+    timeout: float,
+    attempts: int,
+    token_file: Path | None,
+    tls: bool,
+    tls_files: tuple[Path | None, Path | None, Path | None],
+) -> "Iterator[ConnectionOptions]":
+    """The options of a connection, and messages and exit codes instead of what goes wrong with it."""
     from foldmint_client.errors import (
         DeadlineExceeded,
         FoldmintError,
@@ -83,31 +127,34 @@ def connected(
         Unavailable,
         UnreadableInput,
     )
-    from foldmint_client.options import Retry, Tls
-    from foldmint_client.sync import Client
+    from foldmint_client.options import Connection, ConnectionOptions, Retry, Tls
 
     try:
         security = Tls(*tls_files) if tls or any(tls_files) else None
         token = token_file.read_text().strip() if token_file else None
-        client = Client(server, timeout=timeout, tls=security, token=token, retry=Retry(attempts=attempts))
+        options = ConnectionOptions(timeout=timeout, tls=security, token=token, retry=Retry(attempts=attempts))
+        Connection(server, **options)
+        if security is not None:
+            security.credentials()  # wrong files are wrong usage
     except (InvalidOptions, UnreadableInput) as error:
         raise typer.BadParameter(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        with client:
-            yield client
+        yield options
     except (InvalidOptions, MissingExtra) as error:
         raise typer.BadParameter(str(error)) from error
     except Unavailable as error:
-        fail(
-            f"no server answers at {server}: {str(error).removeprefix('failed to connect to all addresses; ')}",
-            NO_SERVER,
-        )
+        fail(f"no server answers at {server}: {unavailable(error)}", NO_SERVER)
     except DeadlineExceeded as error:
         fail(f"{server} does not answer: {error}", NO_SERVER)
     except FoldmintError as error:
         fail(f"{server}: {error}", NO_SERVER)
+
+
+def unavailable(error: Exception) -> str:
+    """Why no server answers, without gRPC's preamble."""
+    return str(error).removeprefix("failed to connect to all addresses; ")
 
 
 @contextmanager
