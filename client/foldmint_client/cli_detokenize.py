@@ -64,7 +64,7 @@ def detokenize(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             help="Files that `foldmint tokenize` wrote, or of token ids, one structure a line; - for standard input.",
         ),
     ],
@@ -102,8 +102,7 @@ def detokenize(
 
     B-factors of the files are pLDDT, from 0 to 100. Residues whose letter is not known are called UNK.
 
-    Exit codes: 0 all done; 1 some input has no structure, or the output cannot be written; 2 wrong usage; 3 no server
-    answers, or it refused or broke off, or its model has no decoder.
+    --json prints a summary: inputs, detokenized, failed, residues, seconds, and failures by kind.
     """
     from foldmint_client.calls import in_order
     from foldmint_client.errors import FoldmintError

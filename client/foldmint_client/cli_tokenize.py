@@ -49,7 +49,7 @@ class _Format(StrEnum):
 def tokenize(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Structure files, folders of them, patterns, or - for standard input."),
+        typer.Argument(metavar="PATH", help="Structure files, folders of them, patterns, or - for standard input."),
     ],
     server: Server = LOCALHOST,
     form: Annotated[_Format, typer.Option("--format", help="How tokens are written.")] = _Format.JSONL,

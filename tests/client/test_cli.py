@@ -272,6 +272,8 @@ def test_health(server: "ScriptedServer", monkeypatch: pytest.MonkeyPatch) -> No
     assert (result.stdout, result.exit_code) == ("SERVICE_UNKNOWN\n", 1)
     server.health.enter_graceful_shutdown()
     assert (run("health").stdout, run("health").exit_code) == ("NOT_SERVING\n", 1)
+    result = run("health", "--json")
+    assert (json.loads(result.stdout), result.exit_code) == ({"service": "", "status": "NOT_SERVING"}, 1)
 
 
 def test_tls(tls_server: "ScriptedServer", certificates: "Certificates", files: list[str]) -> None:
@@ -283,10 +285,8 @@ def test_tls(tls_server: "ScriptedServer", certificates: "Certificates", files: 
     assert run("health", "--server", tls_server.target, *options).stdout == "SERVING\n"
 
 
-def test_version_and_help() -> None:
+def test_version() -> None:
     assert run("--version").stdout.startswith("foldmint ")
-    assert run("--help").exit_code == 0
-    assert "--in-flight" in run("tokenize", "--help").stdout
 
 
 def environment() -> dict[str, str]:
