@@ -140,8 +140,10 @@ def test_shards_are_resumed_after_a_kill(server: "ScriptedServer", until: int) -
     assert sorted(path.name for path in Path("out").iterdir()) == [f"part-{number:05}.parquet" for number in range(10)]
 
 
-def test_each_shard_is_whole(server: "ScriptedServer") -> None:
-    assert tokenize(server, *SHARDS, "-o", "out", *NAMES).exit_code == 0
+@pytest.mark.parametrize("rows", ["7", "8"])
+def test_each_shard_is_whole(server: "ScriptedServer", rows: str) -> None:
+    options = ["--format", "parquet", "--rows-per-shard", rows]
+    assert tokenize(server, *options, "-o", "out", *NAMES).exit_code == 0
     for number, path in enumerate(sorted(Path("out").iterdir())):
         assert path.name == f"part-{number:05}.parquet"
         assert parquet.read_metadata(path).num_rows == 8
