@@ -49,30 +49,31 @@ def main(
             found[name] = engine.quantize(engine.vectors(rows), embeddings)
             times[name].append(time.perf_counter() - began)
     expected = found["float32"]
+    precisions = {
+        name: {
+            "same_tokens_ratio": float(np.mean(result.codes == expected.codes)),
+            # Of the vectors to their codes, each in its own precision.
+            "distance_ratio": float(result.distances.sum() / expected.distances.sum()),
+            "time_ratio": statistics.median(times[name]) / statistics.median(times["float32"]),
+        }
+        for name, result in found.items()
+    }
     figures = {
         "device": str(engines["float32"].device),
         "threads": torch.get_num_threads(),
         "residues": len(rows.offset),
-        "precisions": {
-            name: {
-                "same_tokens_ratio": float(np.mean(result.codes == expected.codes)),
-                # Of the vectors to their codes, each in its own precision.
-                "distance_ratio": float(result.distances.sum() / expected.distances.sum()),
-                "time_ratio": statistics.median(times[name]) / statistics.median(times["float32"]),
-            }
-            for name, result in found.items()
-        },
+        "precisions": precisions,
     }
     print("| precision | same tokens as float32 | mean distance, ratio | time, ratio |")
     print("|---|---|---|---|")
-    for name, row in figures["precisions"].items():  # type: ignore[attr-defined]
+    for name, row in precisions.items():
         print(f"| {name} | {row['same_tokens_ratio']:.2%} | {row['distance_ratio']:.4f} | {row['time_ratio']:.2f} |")
     table = {
         "title": f"{model or 'The default model'} on {figures['device']}, {len(rows.offset):,} residues",
         "columns": ["precision", "same tokens as float32, %", "mean distance, ratio", "time, ratio"],
         "rows": [
             [name, 100 * row["same_tokens_ratio"], row["distance_ratio"], row["time_ratio"]]
-            for name, row in figures["precisions"].items()  # type: ignore[attr-defined]
+            for name, row in precisions.items()
         ],
     }
     write(file, {"tables": [table], "bars": [], **figures})

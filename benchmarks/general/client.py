@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -104,7 +105,7 @@ def _unary(task: Task, structures: Sequence[Structure], open_ones: ExitStack) ->
     clients = [open_ones.enter_context(Client(task.address, channel_options=_OWN)) for _ in range(task.clients)]
     for client in clients:
         client.model()  # connects
-    return [lambda number, client=client: send(client, number) for client in clients]  # type: ignore[misc]
+    return [partial(send, client) for client in clients]
 
 
 def _grpc(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> list[Send]:
@@ -120,7 +121,7 @@ def _grpc(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> 
     for channel in channels:
         grpc.channel_ready_future(channel).result(60)
     stubs = [rpc.TokenizerServiceStub(channel) for channel in channels]
-    return [lambda number, stub=stub: send(stub, number) for stub in stubs]  # type: ignore[misc]
+    return [partial(send, stub) for stub in stubs]
 
 
 def _http(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> list[Send]:
@@ -138,7 +139,7 @@ def _http(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> 
     for connection in connections:
         open_ones.callback(connection.close)
         connection.connect()
-    return [lambda number, connection=connection: send(connection, number) for connection in connections]  # type: ignore[misc]
+    return [partial(send, connection) for connection in connections]
 
 
 _KINDS: dict[str, Callable[[Task, Sequence[Structure], ExitStack], list[Send]]] = {
