@@ -28,7 +28,7 @@ from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, concatenate
 
 log = structlog.get_logger(__name__)
-_MOST_VAIN = 256
+_MOST_VAIN = 256  # steps without a wait: of a caller's time, waits in vain then take next to nothing
 
 
 class Device(Protocol):
@@ -108,10 +108,8 @@ class Scheduler:
         self._queued = 0
         # Rows admitted since the last look, and when that was: how fast they come.
         self._arrived, self._looked = 0, clock()
-        self._vain, self._without_wait = (
-            1,
-            0,
-        )  # steps without a wait after the last wait in vain, and those left of them
+        # Steps that follow without a wait on one in vain, and how many of them are left.
+        self._vain, self._without_wait = 1, 0
         self._closed = False
         self._room: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # Those that wait for room stand in line: a large structure is not passed over by small ones behind it.
@@ -264,9 +262,9 @@ class Scheduler:
                 (turns.add if turns is self._long else turns.put_back)(job.caller, job)
             return taken
 
-        shared = room - step // 2 if self._long else 0
-        while self._short and room > shared:
-            room -= take(self._short, room - shared)
+        reserved = step - step // 2 if self._long else 0  # for long ones
+        while self._short and room > reserved:
+            room -= take(self._short, room - reserved)
         while self._long and room:
             alone = len(self._long) == 1 and not self._short
             room -= take(self._long, room if alone else min(room, self._config.slice_residues))
