@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,7 @@ from foldmint_server.about import about, decode_limits_of, limits_of
 from foldmint_server.admin import CodebookServicer
 from foldmint_server.codebooks import Codebooks, Warmer
 from foldmint_server.decoding import Decoding
+from foldmint_server.gpu import GpuCollector
 from foldmint_server.metrics import create_metrics
 from foldmint_server.pipeline import Pipeline
 from foldmint_server.polling import Follower
@@ -32,6 +34,7 @@ from foldmint_server.reservoir import Reservoir
 from foldmint_server.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
+from foldmint_server.tracing import create_tracing
 from foldmint_server.usage import CodeUsage
 from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.engine import Engine, Precision
@@ -59,9 +62,11 @@ class Server:
     async def start(self) -> None:
         """Load, listen, warm up, and only then report SERVING.
 
-        Raises ModelError if the model cannot be used, OSError or RuntimeError if a port cannot be had.
+        Raises ModelError if the model cannot be used, TracingError if traces are asked for and cannot be had, OSError
+        or RuntimeError if a port cannot be had.
         """
         settings = self.settings
+        self._tracing = create_tracing(settings.otlp_endpoint, os.environ)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         store = Store(settings.model)
@@ -72,19 +77,30 @@ class Server:
             precision=Precision(settings.precision),
             compiled=settings.compile,
         )
-        usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic)
-        metrics = create_metrics(self._registry, usage)
+        usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic, settings.code_metrics)
+        self._metrics = metrics = create_metrics(self._registry, usage)
+        self._registry.register(GpuCollector(engine.device))
+        metrics.describe(
+            device=str(engine.device),
+            precision=settings.precision,
+            queued_residues=settings.max_queued_residues,
+            queued_detokenize_residues=settings.max_queued_detokenize_residues,
+        )
 
         self._pool = ThreadPoolExecutor(settings.parse_threads, "parse")
         reservoir = None
         if settings.reservoir:
             reservoir = Reservoir(settings.reservoir, model.config.out, np.random.default_rng())
         observe = None if reservoir is None else reservoir.record
-        self._scheduler = Scheduler(engine, _scheduling(settings, engine), metrics, observe=observe)
+        self._scheduler = Scheduler(
+            self._tracing.device(engine), _scheduling(settings, engine), metrics, observe=observe
+        )
         self._decoding = detokenizer = None
         if model.decoder is not None:
             detokenizer = StructureDetokenizer(model, engine.device)
-            self._decoding = Decoding(detokenizer, settings.max_queued_detokenize_residues, metrics)
+            self._decoding = Decoding(
+                self._tracing.decoder(detokenizer), settings.max_queued_detokenize_residues, metrics
+            )
         self._codebooks = Codebooks(
             store, model.codebook, Warmer(model, engine, detokenizer), settings.keep_versions, metrics
         )
@@ -98,7 +114,12 @@ class Server:
             metrics,
         )
         self._servicer = TokenizerServicer(
-            pipeline, about(model, settings), metrics, settings.max_stream_in_flight, settings.tenant_key
+            pipeline,
+            about(model, settings),
+            metrics,
+            settings.max_stream_in_flight,
+            settings.tenant_key,
+            self._tracing,
         )
         await self._listen(CodebookServicer(self._codebooks, usage, reservoir))
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
@@ -126,6 +147,7 @@ class Server:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        self._metrics.ready.set(0)
         await self._health.enter_graceful_shutdown()
         self._servicer.drain()
         seconds = self.settings.drain_seconds
@@ -137,6 +159,7 @@ class Server:
         self._pool.shutdown(cancel_futures=True)
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
+        await asyncio.to_thread(self._tracing.close)
         log.info("stopped")
 
     async def _listen(self, admin: CodebookServicer) -> None:
@@ -174,6 +197,7 @@ class Server:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)
+        self._metrics.ready.set(serving)
 
     async def _watch_device(self) -> None:
         """Report NOT_SERVING while the device thread is stuck or dead, or the decode thread is stuck."""

@@ -1,20 +1,33 @@
-"""The server's metrics, for Prometheus; names and labels are part of what users rely on."""
+"""The server's metrics, for Prometheus; names and labels are part of what users rely on: docs/metrics.md."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from foldmint_server.usage import CodeUsage
 
-# Seconds, from a short protein on a GPU to a large complex on a laptop.
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
+"""Of the label `method`."""
+STAGES = ("parse", "queue", "compute", "decode")
+"""Of the label `stage`."""
+REJECTS = ("queue_full", "stopping")
+"""Of the label `reason`."""
+OUTCOMES = ("activated", "rolled_back", "refused")
+"""Of the label `outcome`."""
 
 
 @dataclass(frozen=True)
 class Metrics:
     """All instruments; `create_metrics` registers them."""
 
+    server_info: Gauge
+    ready: Gauge
     requests: Counter
     request_seconds: Histogram
     stage_seconds: Histogram
@@ -23,7 +36,9 @@ class Metrics:
     batches: Counter
     batch_fill: Histogram
     queued_residues: Gauge
+    queued_residues_limit: Gauge
     queued_detokenize_residues: Gauge
+    queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
     rejects: Counter
     codebook_info: Gauge
@@ -31,83 +46,112 @@ class Metrics:
     codebook_swaps: Counter
     usage: CodeUsage
 
+    def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
+        """Tell what the server runs on, and the most residues that its two queues admit."""
+        self.server_info.labels(version("foldmint"), device, precision).set(1)
+        self.queued_residues_limit.set(queued_residues)
+        self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
+
 
 def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
-    """Register all instruments, and the collector of the codes, with a registry."""
+    """Register all instruments, and the collector of the codes, with a registry.
+
+    Series of labels whose values are known stand at 0 from the start: an increase from nothing is none to Prometheus.
+    """
     registry.register(usage)
-    swaps = Counter(
-        "foldmint_codebook_swaps",
-        "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
-        ["outcome"],
-        registry=registry,
+
+    def counter(name: str, text: str, labels: Iterable[str] = (), values: Iterable[str] = ()) -> Counter:
+        made = Counter(name, text, list(labels), registry=registry)
+        for value in values:
+            made.labels(value)
+        return made
+
+    def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+        return Gauge(name, text, list(labels), registry=registry)
+
+    def histogram(
+        name: str, text: str, buckets: Iterable[float], labels: Iterable[str] = (), values: Iterable[str] = ()
+    ) -> Histogram:
+        made = Histogram(name, text, list(labels), buckets=tuple(buckets), registry=registry)
+        for value in values:
+            made.labels(value)
+        return made
+
+    requests = counter(
+        "foldmint_requests",
+        "Structures asked for, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
+        ["method", "status"],
     )
-    for outcome in ("activated", "rolled_back", "refused"):
-        swaps.labels(outcome)  # at 0 from the start: an increase from nothing is none to Prometheus
+    for method in METHODS:
+        # What a client did wrong, or gave up, begins with the first; what alerts look at, here.
+        for status in ("OK",) if method == "GetModel" else ("OK", "RESOURCE_EXHAUSTED", "INTERNAL"):
+            requests.labels(method, status)
     return Metrics(
-        requests=Counter(
-            "foldmint_requests",
-            "Structures asked for, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
-            ["method", "status"],
-            registry=registry,
+        server_info=gauge(
+            "foldmint_server_info",
+            "Always 1; its labels tell the release, the device and the precision of the encoder's products.",
+            ["version", "device", "precision"],
         ),
-        request_seconds=Histogram(
+        ready=gauge("foldmint_ready", "1 while the server's health is SERVING, 0 while it is not."),
+        requests=requests,
+        request_seconds=histogram(
             "foldmint_request_duration_seconds",
             "Time from the arrival of a structure to its answer.",
+            _SECONDS,
             ["method"],
-            buckets=_SECONDS,
-            registry=registry,
+            METHODS,
         ),
-        stage_seconds=Histogram(
+        stage_seconds=histogram(
             "foldmint_stage_duration_seconds",
             "Time of a structure in each stage: parse, queue (admitted, nothing computed), compute or decode.",
+            _SECONDS,
             ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
+            STAGES,
         ),
-        residues=Counter(
+        residues=counter(
             "foldmint_residues",
             "Residues answered; those without a frame (frame=no) get a token, but count as no code's hit.",
             ["frame"],
-            registry=registry,
+            ("yes", "no"),
         ),
-        detokenized_residues=Counter(
-            "foldmint_detokenized_residues",
-            "Residues decoded from tokens; they count as no code's hit.",
-            registry=registry,
+        detokenized_residues=counter(
+            "foldmint_detokenized_residues", "Residues decoded from tokens; they count as no code's hit."
         ),
-        batches=Counter("foldmint_batches", "Steps of the device.", registry=registry),
-        batch_fill=Histogram(
+        batches=counter("foldmint_batches", "Steps of the device."),
+        batch_fill=histogram(
             "foldmint_batch_fill_ratio",
             "Residues of a step of the device, as a share of the most that it takes.",
-            buckets=_RATIOS,
-            registry=registry,
+            _RATIOS,
         ),
-        queued_residues=Gauge("foldmint_queued_residues", "Residues admitted and not yet computed.", registry=registry),
-        queued_detokenize_residues=Gauge(
-            "foldmint_queued_detokenize_residues",
-            "Residues admitted to be decoded, and not yet decoded.",
-            registry=registry,
+        queued_residues=gauge("foldmint_queued_residues", "Residues admitted and not yet computed."),
+        queued_residues_limit=gauge(
+            "foldmint_queued_residues_limit", "The most residues that are admitted and not yet computed."
         ),
-        requests_in_flight=Gauge(
-            "foldmint_requests_in_flight", "Structures arrived and not yet answered.", registry=registry
+        queued_detokenize_residues=gauge(
+            "foldmint_queued_detokenize_residues", "Residues admitted to be decoded, and not yet decoded."
         ),
-        rejects=Counter(
-            "foldmint_rejects",
-            "Structures turned away, by reason (queue_full, stopping).",
-            ["reason"],
-            registry=registry,
+        queued_detokenize_residues_limit=gauge(
+            "foldmint_queued_detokenize_residues_limit",
+            "The most residues that are admitted to be decoded and not yet decoded.",
         ),
-        codebook_info=Gauge(
+        requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        rejects=counter(
+            "foldmint_rejects", "Structures turned away, by reason (queue_full, stopping).", ["reason"], REJECTS
+        ),
+        codebook_info=gauge(
             "foldmint_codebook_info",
             "Always 1; its labels tell the model, and version and digest of the active codebook.",
             ["model", "version", "digest"],
-            registry=registry,
         ),
-        codebook_activated=Gauge(
+        codebook_activated=gauge(
             "foldmint_codebook_activated_timestamp_seconds",
             "When the active codebook was activated, in seconds since 1970.",
-            registry=registry,
         ),
-        codebook_swaps=swaps,
+        codebook_swaps=counter(
+            "foldmint_codebook_swaps",
+            "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
+            ["outcome"],
+            OUTCOMES,
+        ),
         usage=usage,
     )

@@ -74,6 +74,16 @@ class Settings(BaseSettings):
     )
 
     usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")
+    code_metrics: Literal["full", "summary", "off"] = Field(
+        "full",
+        description="What /metrics shows of the codes: all; their summary, without a series for each; off: nothing.",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/]+/?)?$",
+        description="http://HOST:PORT of an OpenTelemetry collector's OTLP/gRPC that traces go to; empty: as "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, else none are made. Needs the extra otel.",
+    )
     drain_seconds: float = Field(30, ge=0, description="How long requests in flight may take when the server stops.")
     stuck_seconds: float = Field(
         60, gt=0, description="A step of the device, or 1000 residues' decoding, that takes longer makes health fail."

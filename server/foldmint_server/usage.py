@@ -4,7 +4,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ _VERSIONS = 128
 # Upper bounds of the distances' histogram, in units of the code vectors: two decades, finest where the default model's
 # distances lie.
 _BOUNDS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0, 20.0, 30.0)
+
+CodeMetrics = Literal["full", "summary", "off"]
+"""What of the codes a scrape shows: all; all but the hits of each code; nothing. All is counted in any case."""
 
 
 class WindowUsage(NamedTuple):
@@ -54,8 +57,10 @@ class CodeUsage(Collector):
     A collector of its own, since as many children of a Counter would make a scrape several times slower.
     """
 
-    def __init__(self, codes: int, window: float, clock: Callable[[], float]) -> None:
+    def __init__(self, codes: int, window: float, clock: Callable[[], float], shown: CodeMetrics = "full") -> None:
+        """window: seconds. shown: what scrapes show."""
         self._lock = threading.Lock()
+        self._window_seconds, self._shown = window, shown
         self._clock = clock
         self._part_seconds = window / _PARTS
         self._hits = np.zeros(codes, np.int64)
@@ -133,16 +138,23 @@ class CodeUsage(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of the codes."""
-        hits = CounterMetricFamily("foldmint_code_hits", "Residues that got each code, since the start.")
-        name = "foldmint_code_hits_total"
-        hits.samples = [
-            Sample(name, {"code": label}, float(count))
-            for label, count in zip(self._labels, self.hits().tolist(), strict=True)
-        ]
-        yield hits
+        """What is to be shown of the codes; how many there are in any case."""
+        yield GaugeMetricFamily("foldmint_codebook_codes", "Codes of the codebook.", len(self._hits))
+        if self._shown == "full":
+            hits = CounterMetricFamily("foldmint_code_hits", "Residues that got each code, since the start.")
+            name = "foldmint_code_hits_total"
+            hits.samples = [
+                Sample(name, {"code": label}, float(count))
+                for label, count in zip(self._labels, self.hits().tolist(), strict=True)
+            ]
+            yield hits
+        if self._shown != "off":
+            yield from self._summary()
+
+    def _summary(self) -> Iterator[Metric]:
         usage = self.window()
         for metric, text, value in (
+            ("foldmint_usage_window_seconds", "Length of the sliding window.", self._window_seconds),
             ("foldmint_window_residues", "Residues with a frame in the sliding window.", float(usage.residues)),
             ("foldmint_code_utilization_ratio", "Share of the codes hit in the sliding window.", usage.utilization),
             ("foldmint_code_perplexity", "Perplexity of the codes in the sliding window.", usage.perplexity),
