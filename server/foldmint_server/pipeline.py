@@ -12,6 +12,7 @@ from foldmint_server.errors import NotServed
 from foldmint_server.messages import Decodable, decodable, decoded, decoded_response, encoded, options_of
 from foldmint_server.metrics import Metrics
 from foldmint_server.scheduler import Scheduler
+from foldmint_server.tracing import UNTRACED, Trace
 from foldmint_tokenizer import Backbone, Limits
 from foldmint_tokenizer.neighborhoods import Geometry
 from foldmint_tokenizer.tokens import assembled, structure_geometry
@@ -46,17 +47,23 @@ class Pipeline:
         *,
         caller: str = "",
         wait_for_room: bool = False,
+        trace: Trace = UNTRACED,
     ) -> pb.TokenizeResponse:
         """The tokens of a structure, under the version that it asks for; default: if it asks for none, else the active.
 
-        caller: with whose requests it takes turns.
+        caller: with whose requests it takes turns. trace: is told of it.
 
         Raises InvalidStructure, NotServed, and what the scheduler raises.
         """
         serving = self.codebooks.asked(request.codebook_version, default)
+        trace.describe(model=serving.model, codebook_version=serving.codebook_version)
         loop = asyncio.get_running_loop()
-        backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request)
-        quantized = await self._scheduler.compute(shape, serving.embeddings, caller=caller, wait_for_room=wait_for_room)
+        backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request, trace)
+        trace.describe(chains=len(backbones), residues=len(shape.residue_index))
+        with trace.computing(shape) as rows:
+            quantized = await self._scheduler.compute(
+                rows, serving.embeddings, caller=caller, wait_for_room=wait_for_room
+            )
         chains = assembled(backbones, shape, *quantized, serving.frameless, options_of(request))
         self._metrics.usage.record(serving.codebook_version, *quantized)
         self._metrics.residues.labels("yes").inc(len(shape.queries))
@@ -67,8 +74,11 @@ class Pipeline:
             chains=[encoded(chain) for chain in chains],
         )
 
-    async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
-        """What tokens stand for. Raises InvalidTokens, InvalidStructure, NotServed, and what the decoding raises."""
+    async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
+        """What tokens stand for. trace: is told of it.
+
+        Raises InvalidTokens, InvalidStructure, NotServed, and what the decoding raises.
+        """
         model, decoding = self.codebooks.active.model, self._decoding
         if decoding is None:
             raise NotServed(f"the model {model} has no decoder")
@@ -76,25 +86,30 @@ class Pipeline:
             # Named by a stranger, and part of messages and logs.
             raise NotServed(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
         serving = self.codebooks.asked(request.codebook_version)
+        trace.describe(model=model, codebook_version=serving.codebook_version)
         loop = asyncio.get_running_loop()
-        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, serving.codes)
-        structure = await decoding.decode(
-            wanted.tokens, wanted.residues, pae=request.options.pae, embedding=serving.decoder_embedding
-        )
+        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, serving.codes, trace)
+        trace.describe(residues=wanted.residues)
+        with trace.decoding(wanted.tokens):
+            structure = await decoding.decode(
+                wanted.tokens, wanted.residues, pae=request.options.pae, embedding=serving.decoder_embedding
+            )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
             self._pool, decoded_response, structure, wanted, request, model, serving.codebook_version
         )
 
-    def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int) -> Decodable:
+    def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int, trace: Trace) -> Decodable:
         began = self._clock()
-        wanted = decodable(request, codes, self._decode_limits)
+        with trace.stage("parse"):
+            wanted = decodable(request, codes, self._decode_limits)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return wanted
 
-    def _parsed(self, request: pb.TokenizeRequest) -> tuple[list[Backbone], Geometry]:
+    def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[list[Backbone], Geometry]:
         began = self._clock()
-        backbones = decoded(request, self._limits)
-        shape = structure_geometry(backbones, request.options.complex)
+        with trace.stage("parse"):
+            backbones = decoded(request, self._limits)
+            shape = structure_geometry(backbones, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return backbones, shape

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from foldmint_server.codebooks import Serving
 from foldmint_server.errors import ServerError, Stopping, failure_of, status_of
 from foldmint_server.metrics import Metrics
 from foldmint_server.pipeline import Pipeline
+from foldmint_server.tracing import Trace, Tracing
 from foldmint_tokenizer import InvalidStructure, InvalidTokens
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     """Answers structures, alone or over a stream.
 
     about: what is served, but for the codebook. tenant_key: of the metadata that names who calls; empty: all are one.
+    tracing: what calls are told to; None: to none.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         metrics: Metrics,
         stream_in_flight: int,
         tenant_key: str = "",
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline, self._about, self._metrics = pipeline, about, metrics
         self._stream_in_flight, self._tenant_key, self._clock = stream_in_flight, tenant_key, clock
+        self._tracing = tracing or Tracing()
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -53,8 +57,8 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.TokenizeResponse:
         """Answer one structure."""
         try:
-            with self._observed("Tokenize"):
-                return await self._pipeline.tokenize(request, caller=self._caller(context))
+            with self._tracing.call("Tokenize", context) as trace, self._observed("Tokenize"):
+                return await self._pipeline.tokenize(request, caller=self._caller(context), trace=trace)
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
@@ -68,13 +72,25 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
 
         What asks for no version of the codebook gets the one that is active now, for as long as the stream is open.
         """
-        serving, caller = self._pipeline.codebooks.active, self._caller(context)
+        try:
+            with self._tracing.call("TokenizeStream", context) as trace:
+                async with aclosing(self._stream(request_iterator, self._caller(context), trace)) as responses:
+                    async for response in responses:
+                        yield response
+        except Stopping as error:
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+
+    async def _stream(
+        self, request_iterator: AsyncIterator[pb.TokenizeStreamRequest], caller: str, trace: Trace
+    ) -> AsyncGenerator[pb.TokenizeStreamResponse, None]:
+        """The answers of a stream. Raises Stopping once the server's end has cut it short."""
+        serving = self._pipeline.codebooks.active
         requests = _Requests(request_iterator, self._draining)
         answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(self._stream_in_flight)
 
         async def answer(item: pb.TokenizeStreamRequest) -> None:
-            await answers.put(await self._answered(item, serving, caller))
+            await answers.put(await self._answered(item, serving, caller, trace))
 
         async def read() -> None:
             try:
@@ -95,8 +111,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         finally:
             reader.cancel()
         if requests.cut_short:
-            stopping = Stopping("the server is stopping; what was not answered was not taken")
-            await context.abort_with_status(rpc_status.to_status(status_of(stopping)))
+            raise Stopping("the server is stopping; what was not answered was not taken")
 
     async def Detokenize(  # noqa: N802
         self,
@@ -105,8 +120,8 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.DetokenizeResponse:
         """Answer the tokens of one structure."""
         try:
-            with self._observed("Detokenize"):
-                return await self._pipeline.detokenize(request)
+            with self._tracing.call("Detokenize", context) as trace, self._observed("Detokenize"):
+                return await self._pipeline.detokenize(request, trace=trace)
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
@@ -114,10 +129,10 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     async def GetModel(  # noqa: N802
         self,
         request: pb.GetModelRequest,  # noqa: ARG002
-        context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",  # noqa: ARG002
+        context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",
     ) -> pb.GetModelResponse:
         """Tell what is served."""
-        with self._observed("GetModel"):
+        with self._tracing.call("GetModel", context), self._observed("GetModel"):
             serving, about = self._pipeline.codebooks.active, pb.GetModelResponse()
             about.CopyFrom(self._about)
             about.codebook_version, about.codebook_digest = serving.codebook_version, serving.codebook_digest
@@ -130,11 +145,13 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         return named[:_LONGEST_NAME] if isinstance(named, str) else ""
 
     async def _answered(
-        self, item: pb.TokenizeStreamRequest, serving: Serving, caller: str
+        self, item: pb.TokenizeStreamRequest, serving: Serving, caller: str, call: Trace
     ) -> pb.TokenizeStreamResponse:
         try:
-            with self._observed("TokenizeStream"):
-                response = await self._pipeline.tokenize(item.request, serving, caller=caller, wait_for_room=True)
+            with call.structure(item.id) as trace, self._observed("TokenizeStream"):
+                response = await self._pipeline.tokenize(
+                    item.request, serving, caller=caller, wait_for_room=True, trace=trace
+                )
                 return pb.TokenizeStreamResponse(id=item.id, response=response)
         except Exception as error:  # noqa: BLE001
             return pb.TokenizeStreamResponse(id=item.id, failure=failure_of(error))

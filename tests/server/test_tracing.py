@@ -1,0 +1,383 @@
+"""Traces reach a real collector of OTLP over gRPC, tell what happened and when, and never stand in a request's way."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collected
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as collecting
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from foldmint.v1 import tokenizer_pb2 as pb
+from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_maintenance.corpus import Record
+from foldmint_server.tracing import Tracing, TracingError, create_tracing
+from foldmint_server.watching import Step, WatchedDevice
+from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.neighborhoods import concatenate, geometry
+from foldmint_tokenizer.store import load_model
+from support import ROOT, RunningServer, request_of, running_server, stub_of
+
+CALLER, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
+
+
+class Collector(collecting.TraceServiceServicer):
+    """Keeps the spans it is sent. open: cleared, it does not answer."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.resources: list[dict[str, str]] = []
+        self.address = ""
+        self.open = threading.Event()
+        self.open.set()
+
+    def Export(self, request: collected.ExportTraceServiceRequest, _: object) -> object:  # noqa: N802
+        self.open.wait(60)
+        for part in request.resource_spans:
+            self.resources.append({one.key: one.value.string_value for one in part.resource.attributes})
+            self.spans += [span for scope in part.scope_spans for span in scope.spans]
+        return collected.ExportTraceServiceResponse()
+
+    def awaited(self, enough: Callable[["Trace"], bool], trace: str = CALLER, seconds: float = 20) -> "Trace":
+        """The spans of a trace, once they are enough."""
+        until = time.monotonic() + seconds
+        while not enough(found := Trace([span for span in self.spans if span.trace_id.hex() == trace])):
+            assert time.monotonic() < until, f"only {[span.name for span in found.spans]} came"
+            time.sleep(0.05)
+        return found
+
+
+class Trace:
+    """Spans of one trace."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self.spans = spans
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+    def below(self, parent: Span) -> dict[str, Span]:
+        """The spans right below one, by name."""
+        return {span.name: span for span in self.spans if span.parent_span_id == parent.span_id}
+
+
+def facts(span: Span) -> dict[str, str | int]:
+    return {
+        one.key: one.value.string_value if one.value.HasField("string_value") else one.value.int_value
+        for one in span.attributes
+    }
+
+
+def ordered(*times: int) -> bool:
+    return list(times) == sorted(times)
+
+
+@contextmanager
+def collector_running() -> Iterator[Collector]:
+    collector = Collector()
+    with ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool)
+        collecting.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
+        collector.address = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        try:
+            yield collector
+        finally:
+            collector.open.set()
+            server.stop(None).wait()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collector_running() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Collector]:
+    with collector_running() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def traced(shared: Collector, decoding_store: Path) -> Iterator[RunningServer]:
+    """A traced server, of a model with a decoder, whose steps take 64 residues."""
+    arguments = ("--model", str(decoding_store), "--max-batch-residues", "64", "--otlp-endpoint", shared.address)
+    with running_server(*arguments, environment=QUICK) as server:
+        yield server
+
+
+@pytest.fixture
+def stub(traced: RunningServer) -> Iterator[rpc.TokenizerServiceStub]:
+    with stub_of(traced) as one:
+        yield one
+
+
+def context_of(trace: str, *, sampled: bool = True) -> tuple[tuple[str, str], ...]:
+    return (("traceparent", f"00-{trace}-{PARENT}-{'01' if sampled else '00'}"),)
+
+
+def test_a_call_tells_its_stages_under_the_callers_trace(
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+) -> None:
+    chain = min(chains, key=lambda one: abs(len(one.coordinates) - 150))
+    before = time.time_ns()
+    answer = stub.Tokenize(request_of(chain), metadata=context_of(CALLER))
+    after = time.time_ns()
+    residues = len(answer.chains[0].tokens)
+    steps = -(-sum(answer.chains[0].has_frame) // 64)
+    assert steps > 1
+    found = shared.awaited(lambda trace: len(trace) == 4 + steps)
+    (call,) = found.named("foldmint.v1.TokenizerService/Tokenize")
+    assert (call.kind, call.parent_span_id.hex()) == (Span.SPAN_KIND_SERVER, PARENT)
+    assert facts(call) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "foldmint.v1.TokenizerService/Tokenize",
+        "rpc.response.status_code": "OK",
+        "foldmint.status": "OK",
+        "foldmint.model": answer.model,
+        "foldmint.codebook_version": answer.codebook_version,
+        "foldmint.chains": 1,
+        "foldmint.residues": residues,
+    }
+    stages = found.below(call)
+    assert stages.keys() == {"parse", "queue", "compute"}
+    parse, queue, compute = stages["parse"], stages["queue"], stages["compute"]
+    assert ordered(before, call.start_time_unix_nano, parse.start_time_unix_nano, parse.end_time_unix_nano)
+    assert ordered(parse.end_time_unix_nano, queue.start_time_unix_nano, queue.end_time_unix_nano)
+    assert queue.end_time_unix_nano == compute.start_time_unix_nano
+    assert ordered(compute.start_time_unix_nano, compute.end_time_unix_nano, call.end_time_unix_nano, after)
+    assert facts(compute) == {"foldmint.steps": steps}
+    quantized = sorted(found.named("quantize"), key=lambda span: span.start_time_unix_nano)
+    assert {span.parent_span_id for span in quantized} == {compute.span_id}
+    times = [time for span in quantized for time in (span.start_time_unix_nano, span.end_time_unix_nano)]
+    assert ordered(compute.start_time_unix_nano, *times, compute.end_time_unix_nano)
+    assert times[0] > compute.start_time_unix_nano
+    (resource,) = {tuple(sorted(one.items())) for one in shared.resources}
+    assert {"service.name": "foldmint"}.items() <= dict(resource).items()
+
+
+def test_each_structure_of_a_stream_is_a_span(
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+) -> None:
+    trace = "1" * 32
+    requests = [request_of(chain) for chain in chains[:3]]
+    requests.append(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")))
+    items = (pb.TokenizeStreamRequest(id=10 + i, request=request) for i, request in enumerate(requests))
+    answers = {answer.id: answer for answer in stub.TokenizeStream(items, metadata=context_of(trace))}
+    found = shared.awaited(lambda trace: bool(trace.named("foldmint.v1.TokenizerService/TokenizeStream")), trace)
+    (call,) = found.named("foldmint.v1.TokenizerService/TokenizeStream")
+    assert facts(call)["rpc.response.status_code"] == "OK"
+    structures = {facts(span)["foldmint.id"]: span for span in found.named("structure")}
+    assert structures.keys() == {10, 11, 12, 13}
+    for number, span in structures.items():
+        assert span.parent_span_id == call.span_id
+        assert ordered(call.start_time_unix_nano, span.start_time_unix_nano, span.end_time_unix_nano)
+        assert span.end_time_unix_nano <= call.end_time_unix_nano
+        if number == 13:
+            assert facts(span)["foldmint.status"] == "INVALID_ARGUMENT"
+            assert found.below(span).keys() == {"parse"}
+        else:
+            assert facts(span)["foldmint.residues"] == len(answers[int(number)].response.chains[0].tokens)
+            assert found.below(span).keys() == {"parse", "queue", "compute"}
+
+
+def test_what_a_caller_did_wrong_is_recorded(stub: rpc.TokenizerServiceStub, shared: Collector) -> None:
+    trace = "2" * 32
+    with pytest.raises(grpc.RpcError, match="no atoms"):
+        stub.Tokenize(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")), metadata=context_of(trace))
+    with pytest.raises(grpc.RpcError, match="000077"):
+        stub.Tokenize(pb.TokenizeRequest(codebook_version="000077"), metadata=context_of(trace))
+    found = shared.awaited(lambda trace: len(trace.named("foldmint.v1.TokenizerService/Tokenize")) == 2, trace)
+    calls = {facts(span)["foldmint.status"]: span for span in found.named("foldmint.v1.TokenizerService/Tokenize")}
+    assert calls.keys() == {"INVALID_ARGUMENT", "FAILED_PRECONDITION"}
+    for span in calls.values():
+        assert [event.name for event in span.events] == ["exception"]
+        # By OpenTelemetry's conventions, an error of the server is another thing than one of its caller.
+        assert span.status.code == Status.STATUS_CODE_UNSET
+    (event,) = calls["INVALID_ARGUMENT"].events
+    told = {one.key: one.value.string_value for one in event.attributes}
+    assert "no atoms" in told["exception.message"]
+
+
+def test_a_decoding_and_a_question_are_traced(
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+) -> None:
+    trace = "3" * 32
+    tokens = stub.Tokenize(request_of(chains[0])).chains[0].tokens
+    stub.Detokenize(pb.DetokenizeRequest(tokens=tokens), metadata=context_of(trace))
+    stub.GetModel(pb.GetModelRequest(), metadata=context_of(trace))
+    found = shared.awaited(lambda trace: len(trace) == 5, trace)
+    (call,) = found.named("foldmint.v1.TokenizerService/Detokenize")
+    stages = found.below(call)
+    assert stages.keys() == {"parse", "queue", "decode"}
+    assert stages["queue"].end_time_unix_nano == stages["decode"].start_time_unix_nano
+    assert ordered(stages["decode"].start_time_unix_nano, stages["decode"].end_time_unix_nano, call.end_time_unix_nano)
+    assert facts(call)["foldmint.residues"] == len(tokens)
+    assert len(found.named("foldmint.v1.TokenizerService/GetModel")) == 1
+
+
+def test_a_call_that_its_caller_gave_up_is_cancelled(
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+) -> None:
+    trace = "4" * 32
+    longest = pb.TokenizeRequest(
+        backbones=pb.Backbones(chains=[request_of(chain).backbones.chains[0] for chain in chains[:60]])
+    )
+    for number, chain in enumerate(longest.backbones.chains):
+        chain.chain = f"C{number}"
+    call = stub.Tokenize.future(longest, metadata=context_of(trace))
+    time.sleep(0.3)
+    call.cancel()
+    found = shared.awaited(lambda trace: bool(trace.named("foldmint.v1.TokenizerService/Tokenize")), trace)
+    (span,) = found.named("foldmint.v1.TokenizerService/Tokenize")
+    assert facts(span)["foldmint.status"] == "CANCELLED"
+
+
+def test_what_the_caller_does_not_sample_is_not_sent(
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+) -> None:
+    unsampled, sampled = "5" * 32, "6" * 32
+    stub.Tokenize(request_of(chains[0]), metadata=context_of(unsampled, sampled=False))
+    stub.Tokenize(request_of(chains[0]), metadata=context_of(sampled))
+    shared.awaited(lambda trace: bool(trace.named("foldmint.v1.TokenizerService/Tokenize")), sampled)
+    assert not [span for span in shared.spans if span.trace_id.hex() == unsampled]
+
+
+def test_a_server_that_stops_sends_what_it_has_and_its_own_end(collector: Collector, chains: list[Record]) -> None:
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+        "OTEL_SERVICE_NAME": "folds",
+        "OTEL_BSP_SCHEDULE_DELAY": "60000",
+    }
+    gone = threading.Event()
+
+    def items() -> Iterator[pb.TokenizeStreamRequest]:
+        yield pb.TokenizeStreamRequest(id=1, request=request_of(chains[0]))
+        gone.wait(60)
+
+    with running_server(environment=environment) as server, stub_of(server) as stub:
+        answers = stub.TokenizeStream(items(), metadata=context_of(CALLER))
+        next(answers)
+        assert not collector.spans
+        server.process.terminate()
+        with pytest.raises(grpc.RpcError, match="stopping"):
+            next(answers)
+        gone.set()
+        assert server.process.wait(60) == 0
+    (call,) = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
+    assert (facts(call)["foldmint.status"], call.status.code) == ("UNAVAILABLE", Status.STATUS_CODE_ERROR)
+    assert "stopping" in call.status.message
+    assert {one["service.name"] for one in collector.resources} == {"folds"}
+
+
+def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector, chains: list[Record]) -> None:
+    collector.open.clear()
+    sizes = {"OTEL_BSP_MAX_QUEUE_SIZE": "20", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
+    with running_server("--otlp-endpoint", collector.address, environment={**QUICK, **sizes}) as server:
+        with stub_of(server) as stub:
+            for _ in range(40):
+                stub.Tokenize(request_of(chains[0]), metadata=context_of(CALLER), timeout=20)
+        assert not collector.spans
+        collector.open.set()
+        found = collector.awaited(lambda trace: len(trace) >= 20)
+        began = time.monotonic()
+    assert time.monotonic() - began < 20
+    # 200 were made: one batch was under way, and of the others the queue kept the last.
+    assert 20 <= len(found) <= 40
+
+
+def test_a_collector_that_is_not_there_fails_nothing(chains: list[Record], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running_server("--otlp-endpoint", "http://127.0.0.1:9", environment=QUICK, log=log) as server:
+        with stub_of(server) as stub:
+            answers = [stub.Tokenize(request_of(chain), timeout=20) for chain in chains[:10]]
+        assert all(answer.chains[0].tokens for answer in answers)
+        began = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        # OpenTelemetry by itself would try for thirty.
+        assert time.monotonic() - began < 15
+    assert "UNAVAILABLE" in log.read_text()
+    assert all(line.startswith("{") for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_nothing_is_sent_where_it_is_turned_off(off: dict[str, str]) -> None:
+    assert type(create_tracing("http://127.0.0.1:4317", off)) is Tracing
+    assert type(create_tracing("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", **off})) is Tracing
+
+
+def test_off_is_the_default_and_loads_nothing() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    assert type(create_tracing("", environment)) is Tracing
+    code = (
+        "import os, sys, foldmint_server.app, foldmint_server.tracing as tracing\n"
+        "tracing.create_tracing('', os.environ)\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "'http/protobuf'"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "'zipkin'"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(environment: dict[str, str], reason: str) -> None:
+    with pytest.raises(TracingError, match=reason):
+        create_tracing("http://127.0.0.1:4317", environment)
+
+
+def test_settings_that_opentelemetry_does_not_take_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+    with pytest.raises(TracingError, match="soon"):
+        create_tracing("http://127.0.0.1:4317", os.environ)
+
+
+def test_without_the_extra_the_server_says_so(tmp_path: Path) -> None:
+    # Found before the real one: as if it were not installed.
+    (tmp_path / "opentelemetry.py").write_text("raise ModuleNotFoundError('gone', name='opentelemetry')\n")
+    roots = [str(tmp_path), *(str(ROOT / name) for name in ("protos", "tokenizer", "server"))]
+    command = [sys.executable, "-m", "foldmint_server.cli", "--otlp-endpoint", "http://127.0.0.1:4317"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
+    done = subprocess.run(command, text=True, capture_output=True, check=False, env=environment, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "foldmint-server: traces need OpenTelemetry: pip install 'foldmint[otel]'"
+
+
+def test_an_endpoint_that_is_none_is_refused() -> None:
+    command = [sys.executable, "-m", "foldmint_server.cli", "--otlp-endpoint", "localhost:4317"]
+    done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "otlp_endpoint" in done.stderr
+
+
+def test_requests_that_share_a_step_share_its_times(chains: list[Record]) -> None:
+    ticks = iter(range(10, 1000, 10))
+    device = WatchedDevice(Engine(load_model().encoder), lambda: next(ticks))
+    shapes = [geometry(chain.coordinates, chain.residue_index) for chain in chains[:2]]
+    both, late, embeddings = device.watch(shapes[0]), device.watch(shapes[1]), load_model().codebook.codebook.embeddings
+    device.quantize(device.vectors(both.rows(slice(0, 8))), embeddings)
+    z = device.vectors(concatenate([both.rows(slice(8, 16)), late.rows(slice(0, 8))]))
+    device.quantize(z[:8], embeddings)
+    device.quantize(z[8:], embeddings)
+    assert both.steps == [Step(10, 20, 30), Step(40, 50, 70)]
+    assert late.steps == [Step(40, 50, 70)]
+    # The shape is what it was, but for that.
+    assert tuple(both) == tuple(shapes[0])
