@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from wsgiref.types import WSGIApplication
 
 import grpc
 import numpy as np
@@ -18,7 +19,6 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
@@ -28,6 +28,10 @@ from foldmint_server.codebooks import Codebooks, Warmer
 from foldmint_server.decoding import Decoding
 from foldmint_server.gpu import GpuCollector
 from foldmint_server.metrics import create_metrics
+from foldmint_server.page.app import page_app
+from foldmint_server.page.lineage import Lineage
+from foldmint_server.page.numbers import Numbers
+from foldmint_server.page.traffic import Traffic
 from foldmint_server.pipeline import Pipeline
 from foldmint_server.polling import Follower
 from foldmint_server.reservoir import Reservoir
@@ -36,6 +40,7 @@ from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
 from foldmint_server.tracing import create_tracing
 from foldmint_server.usage import CodeUsage
+from foldmint_server.web import WebServer
 from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.store import Store
@@ -121,13 +126,16 @@ class Server:
             settings.tenant_key,
             self._tracing,
         )
-        await self._listen(CodebookServicer(self._codebooks, usage, reservoir))
+        traffic = Traffic(metrics)
+        numbers = Numbers(usage, settings.usage_window, self._codebooks, traffic)
+        page = page_app(self._registry, numbers, Lineage(self._codebooks))
+        await self._listen(CodebookServicer(self._codebooks, usage, reservoir), page)
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
         await asyncio.to_thread(engine.warm_up, self._codebooks.active.embeddings)
         if self._decoding is not None:
             await self._decoding.warm_up()
         await self._report(serving=True)
-        self._tasks = [asyncio.create_task(self._watch_device())]
+        self._tasks = [asyncio.create_task(self._watch_device()), asyncio.create_task(traffic.run())]
         if settings.poll_seconds:
             self._tasks.append(asyncio.create_task(Follower(self._codebooks).run(settings.poll_seconds)))
         log.info(
@@ -157,12 +165,11 @@ class Server:
             await asyncio.to_thread(self._decoding.close)
         await asyncio.to_thread(self._codebooks.close)
         self._pool.shutdown(cancel_futures=True)
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        self._web.stop()
         await asyncio.to_thread(self._tracing.close)
         log.info("stopped")
 
-    async def _listen(self, admin: CodebookServicer) -> None:
+    async def _listen(self, admin: CodebookServicer, page: WSGIApplication) -> None:
         settings = self.settings
         options = [
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -186,12 +193,11 @@ class Server:
         self.address = _bound(self._grpc, settings.listen)
         self.admin_address = _bound(self._admin, settings.admin_listen)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")
-        self._metrics_server, _ = start_http_server(
-            int(metrics_port), metrics_host.strip("[]"), registry=self._registry
-        )
+        self._web = WebServer(metrics_host.strip("[]"), int(metrics_port), page)
+        self._web.start()
         await self._grpc.start()
         await self._admin.start()
-        self.metrics_address = f"{metrics_host}:{self._metrics_server.server_port}"
+        self.metrics_address = f"{metrics_host}:{self._web.server_port}"
 
     async def _report(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

@@ -17,7 +17,9 @@ class Settings(BaseSettings):
         description="A model's store: a folder, or a URL such as s3://bucket/store; the embedded default if not given.",
     )
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC service; port 0 takes a free one.")
-    metrics_listen: str = Field("127.0.0.1:9464", description="HOST:PORT of /metrics; port 0 takes a free one.")
+    metrics_listen: str = Field(
+        "127.0.0.1:9464", description="HOST:PORT of /metrics and of the server's own page, /; port 0 takes a free one."
+    )
     admin_listen: str = Field(
         "127.0.0.1:50052", description="HOST:PORT of the operators' gRPC service; port 0 takes a free one."
     )

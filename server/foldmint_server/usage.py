@@ -109,11 +109,16 @@ class CodeUsage(Collector):
             known = self._versions.get(version)
             return None if known is None else VersionUsage(known.hits.copy(), known.since)
 
-    def window(self) -> WindowUsage:
-        """Usage over the sliding window."""
+    def window_hits(self) -> NDArray[np.int64]:
+        """Hits of each code over the sliding window, (codes,)."""
         with self._lock:
             self._part()
-            hits = np.sum([part for _, part in self._window], axis=0)
+            hits: NDArray[np.int64] = np.sum([part for _, part in self._window], axis=0)
+            return hits
+
+    def window(self) -> WindowUsage:
+        """Usage over the sliding window."""
+        hits = self.window_hits()
         total = int(hits.sum())
         if total == 0:
             return WindowUsage(0, 0.0, math.nan, math.nan)

@@ -1,0 +1,129 @@
+// The page: asks the server, and shows what it answers.
+
+import { Connection } from "./data.js";
+import { byId, html, say } from "./dom.js";
+import { count, duration, figure, NONE, percent, runs } from "./format.js";
+import { HeatMap } from "./heatmap.js";
+import { Lineage } from "./lineage.js";
+import { Tail } from "./tail.js";
+import { Rates } from "./traffic.js";
+import { Looking, Usage } from "./usage.js";
+
+const TOP = 8;
+
+const looking = new Looking();
+const connection = new Connection();
+const map = new HeatMap(looking);
+const tail = new Tail(looking);
+const lineage = new Lineage();
+const rates = { residues: new Rates("residues"), structures: new Rates("structures") };
+let usage = null;
+let of = ""; // the scope and version of `usage`
+
+connection.addEventListener("data", ({ usage: told }) => {
+  const comparable = of === `${told.scope} ${told.codebook.version}`;
+  of = `${told.scope} ${told.codebook.version}`;
+  usage = new Usage(told.hits);
+  document.title = `${told.model} ${told.codebook.version} · Foldmint`;
+  say("model", told.model);
+  say("version", told.codebook.version);
+  say("residues", count(usage.total));
+  say("window-name", `Last ${duration(told.window.seconds)}`);
+  say("since", told.since === null ? `in the last ${duration(told.window.seconds)}` : `since ${new Date(1000 * told.since).toLocaleString()}`);
+  say("updated", `Updated ${new Date().toLocaleTimeString()}`);
+  byId("code").max = told.hits.length - 1;
+  figures(told);
+  if (looking.chosen === null && usage.total) looking.chosen = usage.order[0];
+  map.show(usage, comparable);
+  tail.show(usage);
+  top();
+  unhit();
+  readout();
+  rates.residues.show(told.traffic.residues_per_second, told.traffic.interval);
+  rates.structures.show(told.traffic.structures_per_second, told.traffic.interval);
+});
+
+function figures({ window, hits, traffic }) {
+  const over = `over ${duration(window.seconds)}`;
+  say("utilization", percent(window.utilization));
+  say("utilization-note", `of ${count(hits.length)} codes, ${over}`);
+  say("perplexity", window.perplexity === null ? NONE : count(Math.round(window.perplexity)));
+  say("perplexity-note", window.perplexity === null ? over : `as ${count(Math.round(window.perplexity))} codes used alike`);
+  say("dead", count(window.dead));
+  say("dead-note", window.dead === null ? `told from ${count(10 * hits.length)} residues on` : `not hit ${over}`);
+  const recent = (series) => (series.length ? series.slice(-2).reduce((sum, one) => sum + one, 0) / Math.min(2, series.length) : null);
+  say("rate", figure(recent(traffic.residues_per_second)));
+  say("rate-note", `${count(traffic.residues)} since start`);
+  say("structures", figure(recent(traffic.structures_per_second)));
+  say("structures-note", `${count(traffic.structures)} since start`);
+  const { p50, p99 } = traffic.latency;
+  say("latency", duration(p50));
+  say("latency-note", p99 === null ? "none in the last minute" : `99 % within ${duration(p99)}`);
+  say("load", `${count(traffic.in_flight)} in flight, ${count(traffic.queued_residues)} residues queued`);
+}
+
+function top() {
+  const list = byId("top");
+  const codes = usage.total ? usage.order.slice(0, TOP).filter((code) => usage.hits[code]) : [];
+  while (list.children.length > codes.length) list.lastChild.remove();
+  while (list.children.length < codes.length) {
+    const [name, bar, hits] = [html("span", "name"), html("span", "bar", html("i")), html("span", "hits")];
+    const button = html("button", "", name, bar, hits);
+    button.type = "button";
+    button.addEventListener("click", () => looking.choose(Number(button.dataset.code), "top"));
+    list.append(html("li", "", button));
+  }
+  codes.forEach((code, place) => {
+    const button = list.children[place].firstChild;
+    const [name, bar, hits] = button.children;
+    button.dataset.code = code;
+    button.setAttribute("aria-label", `Code ${code}, ${count(usage.hits[code])} hits`);
+    name.textContent = code;
+    bar.firstChild.style.width = `${(100 * usage.hits[code]) / usage.most}%`;
+    hits.textContent = count(usage.hits[code]);
+  });
+  if (!codes.length) list.replaceChildren();
+}
+
+function unhit() {
+  const [few, whole] = [usage.unhit.length, usage.hits.length];
+  say("unhit-title", few ? `${count(few)} ${few === 1 ? "code" : "codes"} never hit` : "Every code was hit");
+  say("unhit-list", few === whole ? "None of them was hit yet." : few ? runs(usage.unhit) : "There is none to list.");
+}
+
+function readout() {
+  const code = looking.code;
+  if (!usage || code === null) return;
+  const input = byId("code");
+  if (document.activeElement !== input) input.value = code;
+  say("r-hits", count(usage.hits[code]));
+  say("r-share", percent(usage.share(code)));
+  say("r-rank", usage.hits[code] ? count(usage.rank[code]) : NONE);
+  say("r-even", usage.total ? `${figure(usage.even(code))} ×` : NONE);
+}
+
+looking.addEventListener("look", readout);
+
+byId("code").addEventListener("input", (event) => {
+  const code = event.target.valueAsNumber;
+  if (usage && Number.isInteger(code) && code >= 0 && code < usage.hits.length) looking.choose(code, "input");
+});
+
+connection.addEventListener("lineage", ({ lineage: told }) => lineage.show(told));
+
+connection.addEventListener("state", ({ state }) => {
+  byId("status").dataset.state = state;
+  say("status-text", { live: "Live", lost: "No answer, trying again", paused: "Paused" }[state]);
+});
+
+byId("pause").addEventListener("click", (event) => {
+  const paused = event.target.getAttribute("aria-pressed") !== "true";
+  event.target.setAttribute("aria-pressed", paused);
+  connection.paused = paused;
+});
+
+for (const input of document.querySelectorAll("#scope input")) {
+  input.addEventListener("change", () => connection.look(input.value));
+}
+connection.scope = document.querySelector("#scope input:checked").value; // browsers keep a choice over a reload
+connection.start();
