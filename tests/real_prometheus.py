@@ -1,13 +1,14 @@
 """A real Prometheus for tests."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +23,27 @@ def free_port() -> int:
 
 
 @contextmanager
-def prometheus(target: str, folder: Path) -> Iterator[str]:
-    """A Prometheus that scrapes the target each half second; yields its address."""
+def prometheus(
+    target: str, folder: Path, rules: Sequence[Path] = (), others: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[str]:
+    """A Prometheus that scrapes the target each half second; yields its address.
+
+    rules: files that it evaluates, twice a second where they do not say how often. others: targets of other jobs, whose
+    own labels are kept; more targets of the job foldmint, too.
+    """
     if shutil.which("prometheus") is None:
         missing("Debian's package prometheus", "`apt-get install prometheus` installs it")
-    (folder / "prometheus.yml").write_text(
-        "global: {scrape_interval: 500ms}\n"
-        f"scrape_configs: [{{job_name: foldmint, static_configs: [{{targets: ['{target}']}}]}}]\n"
-    )
+    others = others or {}
+    jobs = {**others, "foldmint": [target, *others.get("foldmint", ())]}
+    configuration = {
+        "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+        "rule_files": [str(path) for path in rules],
+        "scrape_configs": [
+            {"job_name": job, "honor_labels": job != "foldmint", "static_configs": [{"targets": list(targets)}]}
+            for job, targets in jobs.items()
+        ],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(configuration))  # which is YAML, too
     address = f"127.0.0.1:{free_port()}"
     with subprocess.Popen(
         [
@@ -44,6 +58,50 @@ def prometheus(target: str, folder: Path) -> Iterator[str]:
             yield address
         finally:
             process.terminate()
+
+
+HASTE = {
+    "30s": "500ms",
+    "1m": "500ms",
+    "2m": "2s",
+    "5m": "4s",
+    "10m": "4s",
+    "15m": "8s",
+    "1h": "10s",
+    "1d": "30s",
+}
+"""What a time of the shipped rules becomes where a test cannot wait for it."""
+
+
+def hastened(rules: Iterable[Path], folder: Path) -> list[Path]:
+    """Copies of rules with times as HASTE has them: ranges, offsets, `for` and `interval`; nothing else is changed.
+
+    Raises KeyError for a time that HASTE has not.
+    """
+    copies = []
+    for path in rules:
+        text = re.sub(
+            r"(?P<before>\[|\boffset |\bfor: |\binterval: )(?P<time>\d+[smhd])\b",
+            lambda match: match["before"] + HASTE[match["time"]],
+            path.read_text(encoding="utf-8"),
+        )
+        copies.append(folder / path.name)
+        copies[-1].write_text(text, encoding="utf-8")
+    return copies
+
+
+def firing(address: str) -> set[tuple[str, str]]:
+    """Name and instance (empty, if it is of none) of each alert that fires; none if Prometheus is not up."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/api/v1/alerts", timeout=5) as answer:
+            alerts = json.load(answer)["data"]["alerts"]
+    except OSError:
+        return set()
+    return {
+        (alert["labels"]["alertname"], alert["labels"].get("instance", ""))
+        for alert in alerts
+        if alert["state"] == "firing"
+    }
 
 
 def asked(address: str, expression: str) -> float | None:
