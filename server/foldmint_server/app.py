@@ -26,6 +26,7 @@ from foldmint_server.about import about, decode_limits_of, limits_of
 from foldmint_server.admin import CodebookServicer
 from foldmint_server.codebooks import Codebooks, Warmer
 from foldmint_server.decoding import Decoding
+from foldmint_server.devices import engines_of, scheduling
 from foldmint_server.gpu import GpuCollector
 from foldmint_server.metrics import create_metrics
 from foldmint_server.page.app import page_app
@@ -35,14 +36,13 @@ from foldmint_server.page.traffic import Traffic
 from foldmint_server.pipeline import Pipeline
 from foldmint_server.polling import Follower
 from foldmint_server.reservoir import Reservoir
-from foldmint_server.scheduler import Scheduler, SchedulerConfig
+from foldmint_server.scheduler import Scheduler
 from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
 from foldmint_server.tracing import create_tracing
 from foldmint_server.usage import CodeUsage
 from foldmint_server.web import WebServer
 from foldmint_tokenizer import StructureDetokenizer
-from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.store import Store
 
 log = structlog.get_logger(__name__)
@@ -76,17 +76,13 @@ class Server:
             torch.set_num_threads(settings.threads)
         store = Store(settings.model)
         model = store.load()
-        engine = Engine(
-            model.encoder,
-            _device(settings.device),
-            precision=Precision(settings.precision),
-            compiled=settings.compile,
-        )
+        engines = engines_of(model, settings)
+        devices = ", ".join(str(engine.device) for engine in engines)
         usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic, settings.code_metrics)
         self._metrics = metrics = create_metrics(self._registry, usage)
-        self._registry.register(GpuCollector(engine.device))
+        self._registry.register(GpuCollector({engine.device for engine in engines}))
         metrics.describe(
-            device=str(engine.device),
+            device=devices,
             precision=settings.precision,
             queued_residues=settings.max_queued_residues,
             queued_detokenize_residues=settings.max_queued_detokenize_residues,
@@ -97,17 +93,15 @@ class Server:
         if settings.reservoir:
             reservoir = Reservoir(settings.reservoir, model.config.out, np.random.default_rng())
         observe = None if reservoir is None else reservoir.record
-        self._scheduler = Scheduler(
-            self._tracing.device(engine), _scheduling(settings, engine), metrics, observe=observe
-        )
+        self._scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
         self._decoding = detokenizer = None
         if model.decoder is not None:
-            detokenizer = StructureDetokenizer(model, engine.device)
+            detokenizer = StructureDetokenizer(model, engines[0].device)
             self._decoding = Decoding(
                 self._tracing.decoder(detokenizer), settings.max_queued_detokenize_residues, metrics
             )
         self._codebooks = Codebooks(
-            store, model.codebook, Warmer(model, engine, detokenizer), settings.keep_versions, metrics
+            store, model.codebook, Warmer(model, engines, detokenizer), settings.keep_versions, metrics
         )
         pipeline = Pipeline(
             self._codebooks,
@@ -131,7 +125,7 @@ class Server:
         page = page_app(self._registry, numbers, Lineage(self._codebooks))
         await self._listen(CodebookServicer(self._codebooks, usage, reservoir), page)
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
-        await asyncio.to_thread(engine.warm_up, self._codebooks.active.embeddings)
+        await self._scheduler.warm_up(self._codebooks.active.embeddings)
         if self._decoding is not None:
             await self._decoding.warm_up()
         await self._report(serving=True)
@@ -145,7 +139,7 @@ class Server:
             admin=self.admin_address,
             model=model.name,
             codebook=self._codebooks.active.codebook_version,
-            device=str(engine.device),
+            device=devices,
         )
 
     async def stop(self) -> None:
@@ -223,19 +217,3 @@ def _bound(server: grpc.aio.Server, address: str) -> str:
     """Bind a server to HOST:PORT; the address with the port that was taken."""
     host = address.rpartition(":")[0]
     return f"{host}:{server.add_insecure_port(address)}"
-
-
-def _scheduling(settings: Settings, engine: Engine) -> SchedulerConfig:
-    step = settings.max_batch_residues or engine.step_rows
-    return SchedulerConfig(
-        step_residues=step,
-        slice_residues=settings.slice_residues or max(1, step // 8),
-        max_delay=settings.max_delay,
-        queued_residues=settings.max_queued_residues,
-    )
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,7 +7,7 @@ has either the version before or the one after, and keeps it.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ _HISTORY = 100
 class Serving(NamedTuple):
     """One version of model and codebook; a structure keeps the one that it was admitted under.
 
-    embeddings: (codes, out), on the device. frameless: the code of residues without a frame. codes: how many.
+    embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
     decoder_embedding: (vocabulary, width), what the decoder reads of each token; None without a decoder. manifest: of
     the version.
     """
@@ -42,7 +42,7 @@ class Serving(NamedTuple):
     encoder_digest: str
     codebook_version: str
     codebook_digest: str
-    embeddings: Tensor
+    embeddings: Sequence[Tensor]
     frameless: int
     codes: int
     decoder_embedding: Tensor | None
@@ -57,13 +57,13 @@ class Swap(NamedTuple):
 
 
 class Warmer:
-    """Makes versions of a model's codebook ready on a device."""
+    """Makes versions of a model's codebook ready on the devices of some engines."""
 
-    def __init__(self, model: Model, engine: Engine, detokenizer: StructureDetokenizer | None) -> None:
-        self._model, self._engine, self._detokenizer = model, engine, detokenizer
+    def __init__(self, model: Model, engines: Sequence[Engine], detokenizer: StructureDetokenizer | None) -> None:
+        self._model, self._engines, self._detokenizer = model, engines, detokenizer
 
     def __call__(self, codebook: CodebookVersion) -> Serving:
-        """The version, with its vectors on the device, after a first quantization.
+        """The version, with its vectors on each device, after a first quantization.
 
         Raises ModelError if it belongs to another encoder or decoder than this server's, or its vectors are so large
         that distances to them are not finite. The store compares it with its own files, which may have been exchanged.
@@ -73,16 +73,17 @@ class Warmer:
             raise ModelError(f"codebook {version} belongs to another encoder than this server runs")
         if codebook.decoder_rows is not None and manifest.get("decoder_sha256") != model.decoder_digest:
             raise ModelError(f"codebook {version} belongs to another decoder than this server runs")
-        embeddings = codebook.codebook.embeddings.to(self._engine.device)
-        if not torch.isfinite(embeddings.square().sum(1)).all():
+        vectors = codebook.codebook.embeddings
+        if not torch.isfinite(vectors.square().sum(1)).all():
             raise ModelError(f"codebook {version}: its vectors are too large for distances to them to be finite")
+        embeddings = [vectors.to(engine.device) for engine in self._engines]
         return Serving(
             model.name,
             model.encoder_digest,
             version,
             codebook.digest,
             embeddings,
-            self._engine.frameless_code(embeddings),
+            self._engines[0].frameless_code(embeddings[0]),
             model.config.codes,
             None if self._detokenizer is None else self._detokenizer.embedding_of(codebook),
             manifest,

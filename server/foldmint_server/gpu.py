@@ -1,6 +1,6 @@
-"""Memory of the GPU that the server computes on, for Prometheus."""
+"""Memory of the GPUs that the server computes on, for Prometheus."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import structlog
@@ -34,28 +34,34 @@ def gpu_memory(device: torch.device) -> GpuMemory:
 
 
 class GpuCollector(Collector):
-    """The memory of a device, read at each scrape; nothing of one that is no CUDA device.
+    """The memory of devices, read at each scrape; nothing of those that are no CUDA devices.
 
     A GPU that does not answer leaves the gaps that it is seen by: the scrape's other metrics tell what else is wrong.
     """
 
-    def __init__(self, device: torch.device, read: Callable[[torch.device], GpuMemory] = gpu_memory) -> None:
-        self._device, self._read = device, read
-        self._well = True
+    def __init__(self, devices: Iterable[torch.device], read: Callable[[torch.device], GpuMemory] = gpu_memory) -> None:
+        self._devices = [device for device in devices if device.type == "cuda"]
+        self._read = read
+        self._silent: set[torch.device] = set()
 
     def collect(self) -> Iterator[Metric]:
         """A gauge for each kind of memory."""
-        if self._device.type != "cuda":
+        found = {str(device): memory for device in self._devices if (memory := self._memory(device)) is not None}
+        if not found:
             return
-        try:
-            memory = self._read(self._device)
-        except RuntimeError as error:
-            if self._well:
-                log.warning("the GPU's memory cannot be read", device=str(self._device), reason=str(error))
-            self._well = False
-            return
-        self._well = True
-        for name, value in memory._asdict().items():
+        for name in GpuMemory._fields:
             family = GaugeMetricFamily(f"foldmint_gpu_memory_{name}_bytes", _TEXTS[name], labels=["device"])
-            family.add_metric([str(self._device)], value)
+            for device, memory in found.items():
+                family.add_metric([device], getattr(memory, name))
             yield family
+
+    def _memory(self, device: torch.device) -> GpuMemory | None:
+        try:
+            memory = self._read(device)
+        except RuntimeError as error:
+            if device not in self._silent:
+                log.warning("the GPU's memory cannot be read", device=str(device), reason=str(error))
+            self._silent.add(device)
+            return None
+        self._silent.discard(device)
+        return memory

@@ -60,9 +60,9 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request, trace)
         trace.describe(chains=len(backbones), residues=len(shape.residue_index))
-        with trace.computing(shape) as rows:
+        with trace.computing() as steps:
             quantized = await self._scheduler.compute(
-                rows, serving.embeddings, caller=caller, wait_for_room=wait_for_room
+                shape, serving.embeddings, caller=caller, wait_for_room=wait_for_room, steps=steps
             )
         chains = assembled(backbones, shape, *quantized, serving.frameless, options_of(request))
         self._metrics.usage.record(serving.codebook_version, *quantized)

@@ -23,7 +23,10 @@ class Settings(BaseSettings):
     admin_listen: str = Field(
         "127.0.0.1:50052", description="HOST:PORT of the operators' gRPC service; port 0 takes a free one."
     )
-    device: str = Field("auto", description="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")
+    device: str = Field(
+        "auto",
+        description="cpu, cuda, cuda:1, …, several by commas; cuda:all: every GPU; auto takes a GPU if there is one.",
+    )
     threads: int = Field(0, ge=0, description="Threads of one computation on the CPU; 0: as torch sees fit.")
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",

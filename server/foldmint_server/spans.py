@@ -28,10 +28,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from foldmint.v1 import tokenizer_pb2
 from foldmint_server.decoding import Decoder
 from foldmint_server.errors import failure_of
-from foldmint_server.scheduler import Device
+from foldmint_server.scheduler import StepTimes
 from foldmint_server.tracing import UNTRACED, Trace, Tracing
-from foldmint_server.watching import WatchedDecoder, WatchedDevice
-from foldmint_tokenizer.neighborhoods import Geometry
+from foldmint_server.watching import WatchedDecoder
 
 log = structlog.get_logger(__name__)
 _SERVICE = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name
@@ -56,7 +55,6 @@ class Spans(Tracing):
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("foldmint_server", version("foldmint"))
-        self._device: WatchedDevice | None = None
         self._decoder: WatchedDecoder | None = None
         _logged_with_the_rest()
 
@@ -70,14 +68,7 @@ class Spans(Tracing):
             SpanKind.SERVER,
             {"rpc.system.name": "grpc", "rpc.method": full},
         )
-        return (
-            SpanTrace(self._tracer, span, self._device, self._decoder, call=True) if span.is_recording() else UNTRACED
-        )
-
-    def device(self, device: Device) -> Device:
-        """The device, watched."""
-        self._device = WatchedDevice(device)
-        return self._device
+        return SpanTrace(self._tracer, span, self._decoder, call=True) if span.is_recording() else UNTRACED
 
     def decoder(self, decoder: Decoder) -> Decoder:
         """The decoder, watched."""
@@ -99,12 +90,11 @@ class SpanTrace(Trace):
         self,
         tracer: trace.Tracer,
         span: Span,
-        device: WatchedDevice | None,
         decoder: WatchedDecoder | None,
         *,
         call: bool,
     ) -> None:
-        self._tracer, self._span, self._device, self._decoder, self._call = tracer, span, device, decoder, call
+        self._tracer, self._span, self._decoder, self._call = tracer, span, decoder, call
         self._context = trace.set_span_in_context(span)
 
     def __enter__(self) -> Self:
@@ -127,7 +117,7 @@ class SpanTrace(Trace):
     def structure(self, number: int) -> Trace:
         """A span of its own for a structure of a stream."""
         span = self._tracer.start_span("structure", self._context, attributes={"foldmint.id": number})
-        return SpanTrace(self._tracer, span, self._device, self._decoder, call=False)
+        return SpanTrace(self._tracer, span, self._decoder, call=False)
 
     def describe(self, **attributes: str | int) -> None:
         """Attributes of the span, each as foldmint.NAME."""
@@ -148,28 +138,26 @@ class SpanTrace(Trace):
             self._add(name, began, time.time_ns(), error=error)
 
     @contextmanager
-    def computing(self, shape: Geometry) -> Iterator[Geometry]:
+    def computing(self) -> Iterator[list[StepTimes]]:
         """Spans queue, from here to the first step, and compute, to the end of the last; quantize below that."""
-        if self._device is None:
-            yield shape
-            return
         arrived = time.time_ns()
         error: BaseException | None = None
-        watched = self._device.watch(shape)
+        noted: list[StepTimes] = []
         try:
-            yield watched
+            yield noted
         except BaseException as raised:
             error = raised
             raise
         finally:
-            steps, now = list(watched.steps), time.time_ns()
+            steps, now = list(noted), time.time_ns()
             if steps:
                 self._add("queue", arrived, steps[0].began)
-                ended = steps[-1].ended or now  # of one that failed, or was given up on its way
+                # Of one that failed, or was given up on its way, the end is not known.
+                ended = max(step.quantized for step in steps) or now
                 computing = self._add("compute", steps[0].began, ended, error=error, steps=len(steps))
                 for step in steps[:_MOST_STEPS]:
-                    if step.ended:
-                        self._add("quantize", step.computed, step.ended, below=computing)
+                    if step.quantized:
+                        self._add("quantize", step.computed, step.quantized, below=computing)
             elif error is not None:  # it never came to a step; and without rows there is none to wait for
                 self._add("queue", arrived, now, error=error)
 

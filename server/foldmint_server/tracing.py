@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_server.decoding import Decoder
-from foldmint_server.scheduler import Device
-from foldmint_tokenizer.neighborhoods import Geometry
+from foldmint_server.scheduler import StepTimes
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -44,9 +43,9 @@ class Trace:
         """Time a part of the work, which may be in another thread."""
         return nullcontext()
 
-    def computing(self, shape: Geometry) -> AbstractContextManager[Geometry]:
-        """Time the wait for the device and its steps; yields the shape to compute."""
-        return nullcontext(shape)
+    def computing(self) -> AbstractContextManager[list[StepTimes] | None]:
+        """Time the wait for a device and its steps; yields where they are to be noted, None for nowhere."""
+        return nullcontext()
 
     def decoding(self, tokens: NDArray[np.int64]) -> AbstractContextManager[None]:  # noqa: ARG002
         """Time the wait for the decode thread and its work on these tokens (length,)."""
@@ -62,10 +61,6 @@ class Tracing:
     def call(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> Trace:  # noqa: ARG002
         """The trace of a call of TokenizerService; its caller's context is in the call's metadata."""
         return UNTRACED
-
-    def device(self, device: Device) -> Device:
-        """A device whose steps can be timed."""
-        return device
 
     def decoder(self, decoder: Decoder) -> Decoder:
         """A decoder whose work can be timed."""

@@ -30,6 +30,12 @@ class Turns(Generic[T]):
         self._callers[caller].move_to_end(thing, last=False)
         self._callers.move_to_end(caller, last=False)
 
+    def first(self) -> T:
+        """The thing whose turn it is, which goes on to wait. KeyError if there is none."""
+        for things in self._callers.values():
+            return next(iter(things))
+        raise KeyError("nothing waits")
+
     def take(self) -> T:
         """The thing whose turn it is, which waits no more; its caller's turn is over. KeyError if there is none."""
         caller, things = next(iter(self._callers.items()), ("", None))

@@ -1,91 +1,36 @@
 """The scheduler: nothing lost, nothing mixed up, large requests in turn with small ones, dropped ones let go."""
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
-from prometheus_client import CollectorRegistry
-from torch import Tensor
+from counting_device import CONFIG, EMBEDDINGS, CountingDevice, held_up, new_metrics, started, structure
 
 from foldmint_server.errors import Overloaded, Stopping
-from foldmint_server.metrics import Metrics, create_metrics
+from foldmint_server.metrics import Metrics
 from foldmint_server.scheduler import Scheduler, SchedulerConfig
-from foldmint_server.usage import CodeUsage
-from foldmint_tokenizer.engine import Quantized
-from foldmint_tokenizer.frames import Frames
-from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods
-
-CONFIG = SchedulerConfig(step_residues=100, slice_residues=10, max_delay=0.0, queued_residues=1000)
-EMBEDDINGS = torch.zeros(1)
-
-
-def structure(rows: int, name: int) -> Geometry:
-    """A structure whose rows tell which structure and row they are: residue_index = 10,000 * name + row."""
-    index = np.arange(rows) + 10_000 * name
-    frames = Frames(np.tile(np.eye(3), (rows, 1, 1)), np.zeros((rows, 3)), np.ones(rows, bool))
-    frames.origin[:, 0] = index
-    nearest = np.full((rows, 16), -1, np.int32)
-    nearest[:, 0] = np.arange(rows)
-    # A second neighbor a residue, at the chain's start, carries the row's number into the neighborhood.
-    nearest[:, 1] = 0
-    return Geometry(frames, index.astype(np.int64), np.arange(rows), nearest)
-
-
-class Device:
-    """Computes each row's distance from its chain's start; can be held up, and can fail."""
-
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.seen: dict[float, int] = {}  # codebooks, and how many steps there were before their first use
-        self.last: dict[float, int] = {}  # the same of their last use
-        self.beginnings: list[int] = []  # steps in which a structure's first row was
-        self.go = threading.Event()
-        self.go.set()
-        self.entered = threading.Event()
-        self.failing: Callable[[int], bool] = lambda _: False
-
-    def vectors(self, rows: Neighborhoods) -> Tensor:
-        self.entered.set()
-        assert self.go.wait(10)
-        self.beginnings += [len(self.steps)] * int((rows.origin[:, 1, 0] == 0).sum())
-        self.steps.append(len(rows.offset))
-        if self.failing(len(rows.offset)):
-            raise RuntimeError("out of memory")
-        return torch.from_numpy(-rows.origin[:, 1, :1])
-
-    def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
-        self.seen.setdefault(float(embeddings[0]), len(self.steps) - 1)
-        self.last[float(embeddings[0])] = len(self.steps) - 1
-        values = z[:, 0].numpy() + float(embeddings[0])
-        return Quantized(values.astype(np.int64), values.astype(np.float32))
 
 
 @pytest.fixture
-def device() -> Device:
-    return Device()
+def device() -> CountingDevice:
+    return CountingDevice()
 
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return create_metrics(CollectorRegistry(), CodeUsage(4096, 60, lambda: 0.0))
+    return new_metrics()
 
 
 @pytest.fixture
-def scheduler(device: Device, metrics: Metrics) -> Iterator[Scheduler]:
-    running = Scheduler(device, CONFIG, metrics)
+def scheduler(device: CountingDevice, metrics: Metrics) -> Iterator[Scheduler]:
+    running = Scheduler([device], CONFIG, metrics)
     yield running
     device.go.set()
     running.close()
 
 
-async def started(device: Device) -> None:
-    await asyncio.to_thread(device.entered.wait, 10)
-
-
-async def test_every_row_comes_back_in_its_place(scheduler: Scheduler, device: Device) -> None:
+async def test_every_row_comes_back_in_its_place(scheduler: Scheduler, device: CountingDevice) -> None:
     sizes = [1, 250, 99, 100, 101, 7, 30]
     results = await asyncio.gather(*(scheduler.compute(structure(n, i), EMBEDDINGS) for i, n in enumerate(sizes)))
     for size, result in zip(sizes, results, strict=True):
@@ -94,11 +39,11 @@ async def test_every_row_comes_back_in_its_place(scheduler: Scheduler, device: D
     assert max(device.steps) <= CONFIG.step_residues
 
 
-async def test_each_request_keeps_its_codebook(scheduler: Scheduler, device: Device) -> None:
+async def test_each_request_keeps_its_codebook(scheduler: Scheduler, device: CountingDevice) -> None:
     device.go.clear()
     first = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
     await started(device)
-    mixed = [asyncio.create_task(scheduler.compute(structure(25, i), torch.tensor([100.0 * i]))) for i in range(4)]
+    mixed = [asyncio.create_task(scheduler.compute(structure(25, i), [torch.tensor([100.0 * i])])) for i in range(4)]
     await asyncio.sleep(0)
     device.go.set()
     await first
@@ -106,7 +51,7 @@ async def test_each_request_keeps_its_codebook(scheduler: Scheduler, device: Dev
         assert (await task).codes.tolist() == [row + 100 * i for row in range(25)]
 
 
-async def test_small_requests_do_not_wait_for_a_large_one(scheduler: Scheduler, device: Device) -> None:
+async def test_small_requests_do_not_wait_for_a_large_one(scheduler: Scheduler, device: CountingDevice) -> None:
     device.go.clear()
     large = asyncio.create_task(scheduler.compute(structure(900, 0), EMBEDDINGS))
     await started(device)
@@ -120,7 +65,7 @@ async def test_small_requests_do_not_wait_for_a_large_one(scheduler: Scheduler, 
 
 
 async def test_a_full_queue_refuses_and_then_takes_again(
-    scheduler: Scheduler, device: Device, metrics: Metrics
+    scheduler: Scheduler, device: CountingDevice, metrics: Metrics
 ) -> None:
     device.go.clear()
     running = asyncio.create_task(scheduler.compute(structure(100, 0), EMBEDDINGS))
@@ -139,7 +84,7 @@ async def test_a_full_queue_refuses_and_then_takes_again(
     assert metrics.queued_residues._value.get() == 0
 
 
-async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, device: Device) -> None:
+async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, device: CountingDevice) -> None:
     device.go.clear()
     running = asyncio.create_task(scheduler.compute(structure(100, 0), EMBEDDINGS))
     await started(device)
@@ -148,7 +93,7 @@ async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, devi
     # The small ones would fit as soon as a step is done, the large one long after.
     tasks = []
     for name, size in ((1.0, 950), (2.0, 20), (3.0, 30)):
-        waiting = scheduler.compute(structure(size, 2), torch.tensor([name]), wait_for_room=True)
+        waiting = scheduler.compute(structure(size, 2), [torch.tensor([name])], wait_for_room=True)
         tasks.append(asyncio.create_task(waiting))
     await asyncio.sleep(0.01)
     device.go.set()
@@ -168,7 +113,7 @@ async def test_one_larger_than_the_queue_goes_alone(scheduler: Scheduler) -> Non
     assert len(result.codes) == 1500
 
 
-async def test_cancelled_rows_are_not_computed(scheduler: Scheduler, device: Device, metrics: Metrics) -> None:
+async def test_cancelled_rows_are_not_computed(scheduler: Scheduler, device: CountingDevice, metrics: Metrics) -> None:
     device.go.clear()
     running = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
     await started(device)
@@ -185,7 +130,7 @@ async def test_cancelled_rows_are_not_computed(scheduler: Scheduler, device: Dev
 
 
 async def test_a_failed_step_fails_its_requests_and_no_others(
-    scheduler: Scheduler, device: Device, metrics: Metrics
+    scheduler: Scheduler, device: CountingDevice, metrics: Metrics
 ) -> None:
     device.failing = lambda rows: rows == 100
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -194,13 +139,13 @@ async def test_a_failed_step_fails_its_requests_and_no_others(
     assert metrics.queued_residues._value.get() == 0
 
 
-async def test_no_rows_need_no_device(scheduler: Scheduler, device: Device) -> None:
+async def test_no_rows_need_no_device(scheduler: Scheduler, device: CountingDevice) -> None:
     assert len((await scheduler.compute(structure(0, 0), EMBEDDINGS)).codes) == 0
     assert device.steps == []
 
 
-async def test_closing_fails_what_is_left(device: Device, metrics: Metrics) -> None:
-    scheduler = Scheduler(device, CONFIG, metrics)
+async def test_closing_fails_what_is_left(device: CountingDevice, metrics: Metrics) -> None:
+    scheduler = Scheduler([device], CONFIG, metrics)
     device.go.clear()
     running = asyncio.create_task(scheduler.compute(structure(300, 0), EMBEDDINGS))
     await started(device)
@@ -219,9 +164,9 @@ async def test_closing_fails_what_is_left(device: Device, metrics: Metrics) -> N
     assert scheduler.stuck(60)
 
 
-async def test_a_device_that_was_idle_waits_for_nothing(device: Device, metrics: Metrics) -> None:
+async def test_a_device_that_was_idle_waits_for_nothing(device: CountingDevice, metrics: Metrics) -> None:
     now = 0.0
-    patient = Scheduler(device, SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
+    patient = Scheduler([device], SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
     for number in range(3):
         now += 1000.0
         await asyncio.wait_for(patient.compute(structure(10, number), EMBEDDINGS), 10)
@@ -229,8 +174,8 @@ async def test_a_device_that_was_idle_waits_for_nothing(device: Device, metrics:
     patient.close()
 
 
-async def test_waits_in_vain_become_few(device: Device, metrics: Metrics) -> None:
-    patient = Scheduler(device, SchedulerConfig(100, 10, 0.05, 1000), metrics)
+async def test_waits_in_vain_become_few(device: CountingDevice, metrics: Metrics) -> None:
+    patient = Scheduler([device], SchedulerConfig(100, 10, 0.05, 1000), metrics)
     wait, waits = patient._changed.wait, []
 
     def counted(timeout: float | None = None) -> bool:
@@ -245,9 +190,9 @@ async def test_waits_in_vain_become_few(device: Device, metrics: Metrics) -> Non
     patient.close()
 
 
-async def test_a_step_waits_for_what_is_about_to_fill_it(device: Device, metrics: Metrics) -> None:
+async def test_a_step_waits_for_what_is_about_to_fill_it(device: CountingDevice, metrics: Metrics) -> None:
     now = 0.0
-    patient = Scheduler(device, SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
+    patient = Scheduler([device], SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
     now += 1000.0
     device.go.clear()
     first = asyncio.create_task(patient.compute(structure(60, 0), EMBEDDINGS))
@@ -265,8 +210,8 @@ async def test_a_step_waits_for_what_is_about_to_fill_it(device: Device, metrics
     patient.close()
 
 
-async def test_a_step_waits_no_longer_than_its_delay(device: Device, metrics: Metrics) -> None:
-    patient = Scheduler(device, SchedulerConfig(100, 10, 0.2, 1000), metrics)
+async def test_a_step_waits_no_longer_than_its_delay(device: CountingDevice, metrics: Metrics) -> None:
+    patient = Scheduler([device], SchedulerConfig(100, 10, 0.2, 1000), metrics)
     device.go.clear()
     tasks = [asyncio.create_task(patient.compute(structure(90, 0), EMBEDDINGS))]
     await started(device)
@@ -278,22 +223,18 @@ async def test_a_step_waits_no_longer_than_its_delay(device: Device, metrics: Me
     patient.close()
 
 
-async def held_up(device: Device, scheduler: Scheduler) -> "asyncio.Task[Quantized]":
-    """A step of one row that is under way until the device may go on."""
-    device.go.clear()
-    running = asyncio.create_task(scheduler.compute(structure(1, 99), EMBEDDINGS))
-    await started(device)
-    return running
-
-
 @pytest.mark.parametrize("large", [1, 10, 50])
 @pytest.mark.parametrize("rows", [10, 50, 100, 150, 200])
-async def test_large_ones_add_two_steps_at_most(device: Device, metrics: Metrics, rows: int, large: int) -> None:
-    scheduler = Scheduler(device, SchedulerConfig(100, 12, 0.0, 1_000_000), metrics)
+async def test_large_ones_add_two_steps_at_most(
+    device: CountingDevice, metrics: Metrics, rows: int, large: int
+) -> None:
+    scheduler = Scheduler([device], SchedulerConfig(100, 12, 0.0, 1_000_000), metrics)
     running = await held_up(device, scheduler)
-    others = [asyncio.create_task(scheduler.compute(structure(1000, i), torch.tensor([1.0 + i]))) for i in range(large)]
+    others = [
+        asyncio.create_task(scheduler.compute(structure(1000, i), [torch.tensor([1.0 + i])])) for i in range(large)
+    ]
     await asyncio.sleep(0.01)
-    small = asyncio.create_task(scheduler.compute(structure(rows, 60), torch.tensor([77_000.0])))
+    small = asyncio.create_task(scheduler.compute(structure(rows, 60), [torch.tensor([77_000.0])]))
     await asyncio.sleep(0.01)
     device.go.set()
     await asyncio.gather(running, small, *others)
@@ -305,11 +246,11 @@ async def test_large_ones_add_two_steps_at_most(device: Device, metrics: Metrics
     scheduler.close()
 
 
-async def test_many_small_ones_do_not_starve_a_large_one(device: Device, metrics: Metrics) -> None:
-    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
+async def test_many_small_ones_do_not_starve_a_large_one(device: CountingDevice, metrics: Metrics) -> None:
+    scheduler = Scheduler([device], SchedulerConfig(200, 25, 0.0, 100_000), metrics)
     running = await held_up(device, scheduler)
     small = [asyncio.create_task(scheduler.compute(structure(50, i), EMBEDDINGS)) for i in range(100)]
-    large = asyncio.create_task(scheduler.compute(structure(500, 101), torch.tensor([77.0])))
+    large = asyncio.create_task(scheduler.compute(structure(500, 101), [torch.tensor([77.0])]))
     await asyncio.sleep(0.01)
     device.go.set()
     await large
@@ -319,12 +260,14 @@ async def test_many_small_ones_do_not_starve_a_large_one(device: Device, metrics
 
 
 @pytest.mark.parametrize("rows", [50, 500])
-async def test_a_caller_with_many_requests_does_not_delay_another(device: Device, metrics: Metrics, rows: int) -> None:
-    scheduler = Scheduler(device, SchedulerConfig(200, 25, 0.0, 100_000), metrics)
+async def test_a_caller_with_many_requests_does_not_delay_another(
+    device: CountingDevice, metrics: Metrics, rows: int
+) -> None:
+    scheduler = Scheduler([device], SchedulerConfig(200, 25, 0.0, 100_000), metrics)
     running = await held_up(device, scheduler)
     many = [asyncio.create_task(scheduler.compute(structure(rows, i), EMBEDDINGS, caller="many")) for i in range(50)]
     await asyncio.sleep(0.01)
-    one = asyncio.create_task(scheduler.compute(structure(50, 51), torch.tensor([77.0]), caller="one"))
+    one = asyncio.create_task(scheduler.compute(structure(50, 51), [torch.tensor([77.0])], caller="one"))
     await asyncio.sleep(0.01)
     device.go.set()
     await asyncio.gather(running, one, *many)
@@ -332,7 +275,9 @@ async def test_a_caller_with_many_requests_does_not_delay_another(device: Device
     scheduler.close()
 
 
-async def test_what_is_dropped_leaves_room_at_once(scheduler: Scheduler, device: Device, metrics: Metrics) -> None:
+async def test_what_is_dropped_leaves_room_at_once(
+    scheduler: Scheduler, device: CountingDevice, metrics: Metrics
+) -> None:
     running = await held_up(device, scheduler)
     dropped = asyncio.create_task(scheduler.compute(structure(900, 1), EMBEDDINGS))
     await asyncio.sleep(0.01)
@@ -347,7 +292,7 @@ async def test_what_is_dropped_leaves_room_at_once(scheduler: Scheduler, device:
     assert sum(device.steps) == 951
 
 
-async def test_a_step_that_never_ends_is_seen(scheduler: Scheduler, device: Device) -> None:
+async def test_a_step_that_never_ends_is_seen(scheduler: Scheduler, device: CountingDevice) -> None:
     assert not scheduler.stuck(0)
     device.go.clear()
     task = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))

@@ -20,10 +20,6 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance.corpus import Record
 from foldmint_server.tracing import Tracing, TracingError, create_tracing
-from foldmint_server.watching import Step, WatchedDevice
-from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.neighborhoods import concatenate, geometry
-from foldmint_tokenizer.store import load_model
 from support import ROOT, RunningServer, request_of, running_server, stub_of
 
 CALLER, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -366,18 +362,3 @@ def test_an_endpoint_that_is_none_is_refused() -> None:
     done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "otlp_endpoint" in done.stderr
-
-
-def test_requests_that_share_a_step_share_its_times(chains: list[Record]) -> None:
-    ticks = iter(range(10, 1000, 10))
-    device = WatchedDevice(Engine(load_model().encoder), lambda: next(ticks))
-    shapes = [geometry(chain.coordinates, chain.residue_index) for chain in chains[:2]]
-    both, late, embeddings = device.watch(shapes[0]), device.watch(shapes[1]), load_model().codebook.codebook.embeddings
-    device.quantize(device.vectors(both.rows(slice(0, 8))), embeddings)
-    z = device.vectors(concatenate([both.rows(slice(8, 16)), late.rows(slice(0, 8))]))
-    device.quantize(z[:8], embeddings)
-    device.quantize(z[8:], embeddings)
-    assert both.steps == [Step(10, 20, 30), Step(40, 50, 70)]
-    assert late.steps == [Step(40, 50, 70)]
-    # The shape is what it was, but for that.
-    assert tuple(both) == tuple(shapes[0])
