@@ -1,0 +1,1 @@
+"""The dashboard of Foldmint, as code for Grafana's foundation SDK; `deploy/grafana/dashboard.py` writes its JSON."""
