@@ -33,6 +33,7 @@ from foldmint_client.options import Connection, ConnectionOptions
 from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
 from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
 from foldmint_client.statuses import from_rpc_error, translated
+from foldmint_client.tracing import Metadata, with_context
 
 K = TypeVar("K")
 
@@ -48,7 +49,6 @@ class AsyncClient:
         self._connection = Connection(target, **options)
         self._credentials = None if self._connection.tls is None else self._connection.tls.credentials()
         self._sleep = sleep
-        self._metadata = self._connection.metadata()
         self._opened: grpc.aio.Channel | None = None
         self._served: ModelInfo | None = None
 
@@ -168,6 +168,10 @@ class AsyncClient:
     @property
     def _tokenizer(self) -> "tokenizer_pb2_grpc.TokenizerServiceAsyncStub":
         return tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
+
+    @property
+    def _metadata(self) -> Metadata:
+        return with_context(self._connection.metadata())
 
     async def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         # In a thread, for it may read a file.

@@ -10,6 +10,7 @@ from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client.backlog import Message
 from foldmint_client.errors import FoldmintError, Unavailable
 from foldmint_client.statuses import from_parts, from_rpc_error, translated
+from foldmint_client.tracing import Metadata
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ class Stream:
     def __init__(
         self,
         tokenizer: "tokenizer_pb2_grpc.TokenizerServiceAsyncStub",
-        metadata: tuple[tuple[str, str | bytes], ...],
+        metadata: Metadata,
     ) -> None:
         self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
         with translated():

@@ -35,6 +35,7 @@ from foldmint_client.options import Connection, ConnectionOptions
 from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
 from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
 from foldmint_client.statuses import from_rpc_error, translated
+from foldmint_client.tracing import Metadata, with_context
 
 K = TypeVar("K")
 
@@ -50,10 +51,9 @@ class Client:
     """
 
     def __init__(self, target: str, *, sleep: Sleep = time.sleep, **options: Unpack[ConnectionOptions]) -> None:
-        self._connection = connection = Connection(target, **options)
+        self._connection = Connection(target, **options)
         self._sleep = sleep
-        self._metadata = connection.metadata()
-        self._channel = open_channel(connection)
+        self._channel = open_channel(self._connection)
         self._tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
         self._served: ModelInfo | None = None
 
@@ -168,6 +168,10 @@ class Client:
             if is_unknown_service(error):
                 return Health.SERVICE_UNKNOWN
             raise from_rpc_error(error) from error
+
+    @property
+    def _metadata(self) -> Metadata:
+        return with_context(self._connection.metadata())
 
     def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         request = to_request(structure, options, self._connection.max_message_bytes)

@@ -1,98 +1,29 @@
 """Traces reach a real collector of OTLP over gRPC, tell what happened and when, and never stand in a request's way."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collected
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as collecting
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.sdk.trace import TracerProvider
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_client import AsyncClient, Backbone, Client
 from foldmint_maintenance.corpus import Record
 from foldmint_server.tracing import Tracing, TracingError, create_tracing
+from otlp_collector import Collector, collector_running, facts, ordered
 from support import ROOT, RunningServer, request_of, running_server, stub_of
 
 CALLER, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
-
-
-class Collector(collecting.TraceServiceServicer):
-    """Keeps the spans it is sent. open: cleared, it does not answer."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.resources: list[dict[str, str]] = []
-        self.address = ""
-        self.open = threading.Event()
-        self.open.set()
-
-    def Export(self, request: collected.ExportTraceServiceRequest, _: object) -> object:  # noqa: N802
-        self.open.wait(60)
-        for part in request.resource_spans:
-            self.resources.append({one.key: one.value.string_value for one in part.resource.attributes})
-            self.spans += [span for scope in part.scope_spans for span in scope.spans]
-        return collected.ExportTraceServiceResponse()
-
-    def awaited(self, enough: Callable[["Trace"], bool], trace: str = CALLER, seconds: float = 20) -> "Trace":
-        """The spans of a trace, once they are enough."""
-        until = time.monotonic() + seconds
-        while not enough(found := Trace([span for span in self.spans if span.trace_id.hex() == trace])):
-            assert time.monotonic() < until, f"only {[span.name for span in found.spans]} came"
-            time.sleep(0.05)
-        return found
-
-
-class Trace:
-    """Spans of one trace."""
-
-    def __init__(self, spans: list[Span]) -> None:
-        self.spans = spans
-
-    def __len__(self) -> int:
-        return len(self.spans)
-
-    def named(self, name: str) -> list[Span]:
-        return [span for span in self.spans if span.name == name]
-
-    def below(self, parent: Span) -> dict[str, Span]:
-        """The spans right below one, by name."""
-        return {span.name: span for span in self.spans if span.parent_span_id == parent.span_id}
-
-
-def facts(span: Span) -> dict[str, str | int]:
-    return {
-        one.key: one.value.string_value if one.value.HasField("string_value") else one.value.int_value
-        for one in span.attributes
-    }
-
-
-def ordered(*times: int) -> bool:
-    return list(times) == sorted(times)
-
-
-@contextmanager
-def collector_running() -> Iterator[Collector]:
-    collector = Collector()
-    with ThreadPoolExecutor(4) as pool:
-        server = grpc.server(pool)
-        collecting.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-        collector.address = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        server.start()
-        try:
-            yield collector
-        finally:
-            collector.open.set()
-            server.stop(None).wait()
 
 
 @pytest.fixture
@@ -135,7 +66,7 @@ def test_a_call_tells_its_stages_under_the_callers_trace(
     residues = len(answer.chains[0].tokens)
     steps = -(-sum(answer.chains[0].has_frame) // 64)
     assert steps > 1
-    found = shared.awaited(lambda trace: len(trace) == 4 + steps)
+    found = shared.awaited(lambda trace: len(trace) == 4 + steps, CALLER)
     (call,) = found.named("foldmint.v1.TokenizerService/Tokenize")
     assert (call.kind, call.parent_span_id.hex()) == (Span.SPAN_KIND_SERVER, PARENT)
     assert facts(call) == {
@@ -242,6 +173,35 @@ def test_a_call_that_its_caller_gave_up_is_cancelled(
     assert facts(span)["foldmint.status"] == "CANCELLED"
 
 
+def test_the_clients_tell_their_callers_trace(
+    traced: RunningServer, shared: Collector, data: Path, chains: list[Record]
+) -> None:
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("caller")
+    one = Backbone(chains[0].coordinates, chains[0].residue_index)
+
+    async def awaited(name: str) -> None:
+        async with AsyncClient(traced.address) as client:
+            with tracer.start_as_current_span(name):
+                await client.tokenize(one)
+
+    with Client(traced.address) as client:
+        client.tokenize(one)  # in no span
+        with tracer.start_as_current_span("caller") as span:
+            client.tokenize(one)
+            list(client.tokenize_many([one]))
+            asyncio.run(awaited("inner"))
+    trace = f"{span.get_span_context().trace_id:032x}"
+    found = shared.awaited(lambda trace: len([s for s in trace.spans if s.kind == Span.SPAN_KIND_SERVER]) == 3, trace)
+    own = span.get_span_context().span_id.to_bytes(8, "big")
+    calls = sorted(
+        (span.name.rpartition("/")[2], span.parent_span_id == own)
+        for span in found.spans
+        if span.kind == Span.SPAN_KIND_SERVER
+    )
+    # The asyncio client's, in a span of its own.
+    assert calls == [("Tokenize", False), ("Tokenize", True), ("TokenizeStream", True)]
+
+
 def test_what_the_caller_does_not_sample_is_not_sent(
     stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
 ) -> None:
@@ -288,7 +248,7 @@ def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector,
                 stub.Tokenize(request_of(chains[0]), metadata=context_of(CALLER), timeout=20)
         assert not collector.spans
         collector.open.set()
-        found = collector.awaited(lambda trace: len(trace) >= 20)
+        found = collector.awaited(lambda trace: len(trace) >= 20, CALLER)
         began = time.monotonic()
     assert time.monotonic() - began < 20
     # 200 were made: one batch was under way, and of the others the queue kept the last.
@@ -314,6 +274,18 @@ def test_a_collector_that_is_not_there_fails_nothing(chains: list[Record], tmp_p
 def test_nothing_is_sent_where_it_is_turned_off(off: dict[str, str]) -> None:
     assert type(create_tracing("http://127.0.0.1:4317", off)) is Tracing
     assert type(create_tracing("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", **off})) is Tracing
+
+
+@pytest.mark.parametrize("what", ["foldmint_client", "foldmint_client.cli", "foldmint_client.tracing"])
+def test_the_client_loads_nothing_of_it(what: str) -> None:
+    code = (
+        f"import sys, {what}\n"
+        "from foldmint_client.tracing import with_context\n"
+        "assert with_context((('a', 'b'),)) == (('a', 'b'),)\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_off_is_the_default_and_loads_nothing() -> None:

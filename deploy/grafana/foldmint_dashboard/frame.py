@@ -87,7 +87,7 @@ def _values(name: str, label: str, query: str) -> builders.QueryVariable:
         builders.QueryVariable(name)
         .label(label)
         .datasource(SOURCE)
-        .query({"query": query, "refId": f"variable-{name}"})
+        .query({"query": query, "qryType": 1, "refId": f"variable-{name}"})  # 1: values of a label
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
     )
