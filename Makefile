@@ -1,9 +1,9 @@
-# make demo: see it work.  make test: prove it.  make serve: keep it up.
+# make demo: see it work.  make serve: keep it up.  make traffic: give it something to do.  make test: prove it.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo serve test test-long lint protos contract reference wheel clean
+.PHONY: demo serve traffic test test-long lint protos contract reference docs wheel clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -11,7 +11,7 @@ $(BIN)/python:
 
 # A stamp for each set of packages; the smaller one lets a newcomer see the demo sooner.
 .venv/server.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[server]'
+	$(INSTALL) --editable '.[server,parquet]'
 	touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
@@ -29,6 +29,10 @@ demo: .venv/server.stamp
 
 serve: .venv/server.stamp
 	$(BIN)/foldmint-server --log-format console
+
+# Real chains, three times, through the server that `make serve` keeps up.
+traffic: .venv/server.stamp
+	@$(BIN)/python examples/traffic.py
 
 test: .venv/dev.stamp .reference/stamp
 	$(BIN)/python -m pytest
@@ -56,6 +60,11 @@ contract: .venv/dev.stamp
 	$(BIN)/buf build protos --output protos/landed.binpb
 
 reference: .reference/stamp
+
+# The documentation as a site, in dist/docs; a broken link fails.
+docs: .venv/dev.stamp
+	for page in cli metrics proto settings; do $(BIN)/python docs/generate_$$page.py || exit 1; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: .venv/dev.stamp
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
