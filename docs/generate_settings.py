@@ -1,0 +1,83 @@
+"""Writes docs/settings.md, the reference of the server's settings, from the settings themselves.
+
+.venv/bin/python docs/generate_settings.py
+"""
+
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+
+from foldmint_server.settings import Settings
+
+PAGE = Path(__file__).with_name("settings.md")
+
+_HEAD = """\
+# Settings of the server
+
+<!-- Written by docs/generate_settings.py from foldmint_server.settings; change it there. -->
+
+Each setting is an option of `foldmint-server`, a variable of the environment, and a key of the TOML file that
+`--config FILE` names: `--max-delay`, `FOLDMINT_MAX_DELAY`, `max_delay`. The command line goes before the environment,
+and that before the file. Sizes are in residues or bytes, times in seconds. A value that does not fit, and a key that
+is not known, end the server with 2 and the reason before it listens.
+
+```toml
+# foldmint.toml, for foldmint-server --config foldmint.toml
+listen = "0.0.0.0:50051"
+max_queued_residues = 200_000
+```
+
+| option | variable | takes | default | meaning |
+|---|---|---|---|---|
+"""
+
+_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    return _HEAD + "".join(f"| {' | '.join(_row(name, field))} |\n" for name, field in Settings.model_fields.items())
+
+
+def _row(name: str, field: FieldInfo) -> Iterator[str]:
+    option = name.replace("_", "-")
+    yield f"`--{option}`" + (f", `--no-{option}`" if field.annotation is bool else "")
+    yield f"`{Settings.model_config['env_prefix']}{name.upper()}`"
+    yield _cell(_takes(field))
+    yield "" if field.default in (None, "") else f"`{_default(field.default)}`"
+    if not field.description:
+        raise ValueError(f"the setting {name} has no description")
+    yield _cell(field.description)
+
+
+def _takes(field: FieldInfo) -> str:
+    """The values that fit: `integer ≥ 1`, or each of a choice."""
+    if typing.get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(field.annotation))
+    kinds: dict[Any, str] = {int: "integer", float: "number", bool: "`true`, `false`"}
+    bounds = [
+        f"{sign} {_default(getattr(rule, key))}"
+        for rule in field.metadata
+        for key, sign in _BOUNDS.items()
+        if hasattr(rule, key)
+    ]
+    patterns = [f"`{rule.pattern}`" for rule in field.metadata if getattr(rule, "pattern", None)]
+    return " ".join([kinds.get(field.annotation, "text"), ", ".join(bounds + patterns)]).strip()
+
+
+def _default(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    # The groups of three make sizes legible; the command line, the environment and TOML take them.
+    return f"{value:_}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
