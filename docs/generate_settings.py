@@ -4,7 +4,6 @@
 """
 
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,30 +26,27 @@ is not known, end the server with 2 and the reason before it listens.
 ```toml
 # foldmint.toml, for foldmint-server --config foldmint.toml
 listen = "0.0.0.0:50051"
-max_queued_residues = 200_000
+max_queued_residues = 200000
 ```
 
-| option | variable | takes | default | meaning |
-|---|---|---|---|---|
 """
 
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def page() -> str:
-    """The whole page, in Markdown."""
-    return _HEAD + "".join(f"| {' | '.join(_row(name, field))} |\n" for name, field in Settings.model_fields.items())
+    """The whole page, in Markdown. Raises ValueError for a setting without a description."""
+    return _HEAD + "\n".join(_line(name, field) for name, field in Settings.model_fields.items()) + "\n"
 
 
-def _row(name: str, field: FieldInfo) -> Iterator[str]:
-    option = name.replace("_", "-")
-    yield f"`--{option}`" + (f", `--no-{option}`" if field.annotation is bool else "")
-    yield f"`{Settings.model_config['env_prefix']}{name.upper()}`"
-    yield _cell(_takes(field))
-    yield "" if field.default in (None, "") else f"`{_default(field.default)}`"
+def _line(name: str, field: FieldInfo) -> str:
     if not field.description:
         raise ValueError(f"the setting {name} has no description")
-    yield _cell(field.description)
+    option = name.replace("_", "-")
+    names = f"`--{option}`" + (f", `--no-{option}`" if field.annotation is bool else "")
+    names += f", `{Settings.model_config['env_prefix']}{name.upper()}`"
+    default = "" if field.default in (None, "") else f"; default: `{_default(field.default)}`"
+    return f"- {names}: {field.description.replace('<', '&lt;')} [{_takes(field)}{default}]"
 
 
 def _takes(field: FieldInfo) -> str:
@@ -73,10 +69,6 @@ def _default(value: object) -> str:
         return str(value).lower()
     # The groups of three make sizes legible; the command line, the environment and TOML take them.
     return f"{value:_}" if isinstance(value, int) and value >= 10_000 else str(value)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_the_contract_is_told_whole() -> None:
 
 def test_each_setting_is_told_as_it_is_given(tmp_path: Path) -> None:
     page = (DOCS / "settings.md").read_text(encoding="utf-8")
-    options = re.findall(r"(?m)^\| `--([\w-]+)`.*?\| `FOLDMINT_(\w+)` \|", page)
+    options = re.findall(r"(?m)^- `--([\w-]+)`.*?, `FOLDMINT_(\w+)`: \S", page)
     assert [name.replace("-", "_") for name, _ in options] == list(Settings.model_fields)
     assert [variable.lower() for _, variable in options] == list(Settings.model_fields)
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
