@@ -55,6 +55,9 @@ class CountingDevice:
             raise RuntimeError("out of memory")
         return torch.from_numpy(-rows.origin[:, 1, :1])
 
+    def settle(self) -> None:
+        self.thread = threading.current_thread().name
+
     def warm_up(self, embeddings: Tensor) -> None:
         self.warmed.append((threading.current_thread().name, float(embeddings[0])))
         if self.failing(0):

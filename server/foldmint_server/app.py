@@ -77,7 +77,7 @@ class Server:
         store = Store(settings.model)
         model = store.load()
         engines = engines_of(model, settings)
-        devices = ", ".join(str(engine.device) for engine in engines)
+        devices = ", ".join(dict.fromkeys(str(engine.device) for engine in engines))
         usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic, settings.code_metrics)
         self._metrics = metrics = create_metrics(self._registry, usage)
         self._registry.register(GpuCollector({engine.device for engine in engines}))

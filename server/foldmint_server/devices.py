@@ -26,7 +26,7 @@ def devices_of(names: str) -> list[torch.device]:
 
 
 def engines_of(model: Model, settings: Settings) -> list[Engine]:
-    """An engine for each device of the settings, in their order.
+    """Engines for the devices of the settings, in their order: one of a GPU, of a CPU as many as it has threads.
 
     Raises ModelError for a device that is not there, or that does not have the precision that is asked for.
     """
@@ -35,7 +35,7 @@ def engines_of(model: Model, settings: Settings) -> list[Engine]:
     # Several on one CPU share its threads.
     threads = max(1, torch.get_num_threads() // on_cpu) if on_cpu > 1 else None
     encoders = [model.encoder, *(copy.deepcopy(model.encoder) for _ in devices[1:])]  # an engine takes it to its device
-    return [
+    engines = [
         Engine(
             encoder,
             device,
@@ -45,6 +45,7 @@ def engines_of(model: Model, settings: Settings) -> list[Engine]:
         )
         for encoder, device in zip(encoders, devices, strict=True)
     ]
+    return [lane for engine in engines for lane in engine.lanes()]
 
 
 def scheduling(settings: Settings, engines: Sequence[Engine]) -> SchedulerConfig:
@@ -55,6 +56,7 @@ def scheduling(settings: Settings, engines: Sequence[Engine]) -> SchedulerConfig
         slice_residues=settings.slice_residues or max(1, step // 8),
         max_delay=settings.max_delay,
         queued_residues=settings.max_queued_residues,
+        few_residues=min([step, *(engine.few_rows for engine in engines)]),
     )
 
 

@@ -79,10 +79,10 @@ class FairQueue(Generic[R]):
         self.queued = 0
         return self._short.clear() + self._long.clear() + self._line.clear()
 
-    def next_step(self) -> list[tuple[R, slice]]:
-        """Slices of the requests whose turns it is, up to a step's size; they are handed out hereby."""
+    def next_step(self, most: int) -> list[tuple[R, slice]]:
+        """Slices of the requests whose turns it is, up to a step's size and `most`; they are handed out hereby."""
         parts: dict[R, slice] = {}
-        room = self._step
+        room = size = min(self._step, most)
 
         def take(turns: Turns[R], most: int) -> int:
             request = turns.take()
@@ -94,7 +94,7 @@ class FairQueue(Generic[R]):
                 (turns.add if turns is self._long else turns.put_back)(request.caller, request)
             return taken
 
-        reserved = self._step - self._step // 2 if self._long else 0  # for long ones
+        reserved = size - size // 2 if self._long else 0  # for long ones
         while self._short and room > reserved:
             room -= take(self._short, room - reserved)
         while self._long and room:
@@ -102,7 +102,7 @@ class FairQueue(Generic[R]):
             room -= take(self._long, room if alone else min(room, self._slice))
         while self._short and room:
             room -= take(self._short, room)
-        self.queued -= self._step - room
+        self.queued -= size - room
         return list(parts.items())
 
     def _has_room(self, request: R) -> bool:

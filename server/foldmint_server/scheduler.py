@@ -44,6 +44,10 @@ class Device(Protocol):
         """Codes and distances (rows,)."""
         ...
 
+    def settle(self) -> None:
+        """Called first in its thread."""
+        ...
+
     def warm_up(self, embeddings: Tensor) -> None:
         """Compute what tells nothing, so that the first request does not wait for libraries."""
         ...
@@ -53,12 +57,14 @@ class Device(Protocol):
 class SchedulerConfig:
     """step_residues: of a step. slice_residues: of a long request's turn while others wait. max_delay: seconds that a
     step may wait for what is about to fill it. queued_residues: the budget of residues admitted and not yet computed.
+    few_residues: that are not shared out among devices, even if several are free.
     """
 
     step_residues: int
     slice_residues: int
     max_delay: float
     queued_residues: int
+    few_residues: int = 1
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -121,6 +127,7 @@ class Scheduler:
         self._observe, self._observing = observe, threading.Lock()
         self._config, self._metrics, self._clock = config, metrics, clock
         self._changed = threading.Condition()
+        self._free = 0  # devices that wait for something to do
         self._queue: FairQueue[Job] = FairQueue(config.step_residues, config.slice_residues, config.queued_residues)
         # Rows admitted since the last look, and when that was: how fast they come.
         self._arrived, self._looked = 0, clock()
@@ -255,6 +262,7 @@ class Scheduler:
     def _serve(self, worker: _Worker) -> None:
         """The thread of a device. Whatever ends it before its time ends the scheduler: nothing waits for the dead."""
         try:
+            worker.device.settle()
             self._run(worker)
         except BaseException:
             log.critical("the thread of a device died", device=worker.number)
@@ -266,15 +274,17 @@ class Scheduler:
         while True:
             with self._changed:
                 idle = not self._queue.queued
+                self._free += 1
                 while not (self._queue.queued or worker.calls or self._closed):
                     self._changed.wait()
+                self._free -= 1
                 if self._closed:
                     return
                 calls = list(worker.calls)
                 worker.calls.clear()
                 if not calls:
                     self._wait_to_fill(idle)
-                step = self._queue.next_step()
+                step = self._queue.next_step(self._share())
                 self._advance()
             worker.began = self._clock()
             for call, future in calls:
@@ -282,6 +292,10 @@ class Scheduler:
             if step:
                 self._compute(worker, step)
             worker.began = None
+
+    def _share(self) -> int:
+        """How many of the rows that wait a device takes: all that fit a step, or what the free ones leave it."""
+        return max(-(-self._queue.queued // (1 + self._free)), self._config.few_residues)
 
     def _wait_to_fill(self, idle: bool) -> None:
         """Wait for what is missing from a step, if it will come in time, at the rate of late; the lock is held.

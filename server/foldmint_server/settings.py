@@ -27,7 +27,7 @@ class Settings(BaseSettings):
         "auto",
         description="cpu, cuda, cuda:1, …, several by commas; cuda:all: every GPU; auto takes a GPU if there is one.",
     )
-    threads: int = Field(0, ge=0, description="Threads of one computation on the CPU; 0: as torch sees fit.")
+    threads: int = Field(0, ge=0, description="Threads that compute on the CPU; 0: as torch sees fit.")
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
         description="Of the encoder's products: float32; tf32, of CUDA devices; bf16. The latter change a few tokens.",

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def devices() -> list[CountingDevice]:
 
 @pytest.fixture
 def scheduler(devices: list[CountingDevice]) -> Iterator[Scheduler]:
-    running = Scheduler(devices, CONFIG, new_metrics())
+    running = Scheduler(devices, replace(CONFIG, few_residues=100), new_metrics())
     yield running
     for device in devices:
         device.go.set()
@@ -75,6 +76,29 @@ async def test_a_large_one_is_computed_by_all(scheduler: Scheduler, devices: lis
     assert (codes % 1000).tolist() == list(range(250))
     assert set(codes // 1000) == {0, 1}
     assert sum(devices[0].steps) + sum(devices[1].steps) == 250
+
+
+@pytest.mark.parametrize(("rows", "most"), [(80, 40), (81, 41), (30, 20), (20, 20), (300, 100)])
+async def test_what_waits_is_shared_among_the_free(devices: list[CountingDevice], rows: int, most: int) -> None:
+    scheduler = Scheduler(devices, replace(CONFIG, few_residues=20), new_metrics())
+    await scheduler.warm_up(TWO)
+    for device in devices:
+        device.go.clear()
+    task = asyncio.create_task(scheduler.compute(structure(rows, 0), TWO))
+    await asyncio.sleep(0.05)
+    for device in devices:
+        device.go.set()
+    codes = (await task).codes
+    assert (codes % 1000).tolist() == list(range(rows))
+    steps = devices[0].steps + devices[1].steps
+    assert max(steps) == most
+    assert sum(steps) == rows
+    scheduler.close()
+
+
+async def test_a_device_settles_in_its_thread(scheduler: Scheduler, devices: list[CountingDevice]) -> None:
+    await scheduler.warm_up(TWO)
+    assert [device.thread for device in devices] == ["device 0", "device 1"]
 
 
 async def test_each_is_warmed_up_in_its_own_thread(scheduler: Scheduler, devices: list[CountingDevice]) -> None:
@@ -156,13 +180,21 @@ def test_devices_have_names() -> None:
             devices_of("cuda:all")
 
 
-def test_devices_on_one_cpu_share_its_threads() -> None:
-    model, settings = load_model(), Settings.model_validate({})
-    (one,) = engines_of(model, Settings.model_validate({"device": "cpu"}))
-    two = engines_of(model, Settings.model_validate({"device": "cpu,cpu"}))
-    assert [engine.step_rows for engine in two] == [max(1, torch.get_num_threads() // 2) * 256] * 2
-    assert scheduling(settings, two).step_residues <= scheduling(settings, [one]).step_residues
-    assert two[0].encoder is not two[1].encoder
+@pytest.mark.parametrize(
+    ("asked", "precision", "engines"), [("cpu", "float32", 4), ("cpu,cpu", "float32", 4), ("cpu", "bf16", 1)]
+)
+def test_each_thread_of_a_cpu_has_an_engine(asked: str, precision: str, engines: int) -> None:
+    settings = Settings.model_validate({"device": asked, "precision": precision})
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = engines_of(load_model(), settings)
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == engines
+    sizes = scheduling(settings, found)
+    assert sizes.step_residues == found[0].step_rows
+    assert 1 <= sizes.few_residues <= sizes.step_residues
 
 
 def test_a_server_on_two_devices_gives_the_same_tokens(chains: list[Record]) -> None:

@@ -114,6 +114,36 @@ def test_threads_of_others_are_left_alone(rows: Neighborhoods) -> None:
         torch.set_num_threads(before)
 
 
+def test_lanes_compute_alone_and_the_same(rows: Neighborhoods) -> None:
+    model = encoder(CONFIGS["small"])
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        engine = Engine(model)
+        lanes = engine.lanes()
+        assert [lane.step_rows for lane in lanes] == [engine.step_rows // 3] * 3
+
+        def computed(lane: Engine) -> tuple[torch.Tensor, int]:
+            lane.settle()
+            return lane.vectors(rows), torch.get_num_threads()
+
+        with ThreadPoolExecutor(3) as pool:
+            results = list(pool.map(computed, lanes))
+        with ThreadPoolExecutor(1) as newer:
+            assert newer.submit(torch.get_num_threads).result() == 3
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    for z, threads in results:
+        assert threads == 1
+        assert_close(z, plain(model, rows))
+
+
+def test_one_thread_is_one_lane() -> None:
+    engine = Engine(encoder(CONFIGS["small"]), threads=1)
+    assert engine.lanes() == [engine]
+
+
 def test_an_error_in_a_thread_is_raised(rows: Neighborhoods) -> None:
     engine = Engine(encoder(CONFIGS["small"]), threads=2)
     bad = rows._replace(offset=np.full_like(rows.offset, 66))

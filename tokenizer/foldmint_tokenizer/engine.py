@@ -1,5 +1,6 @@
 """The computation: rows in, codes and distances out, on one device."""
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ _STEP_ELEMENTS = {"cpu": 2**24}
 _STEP_ELEMENTS_ELSEWHERE = 2**28
 # Rows below which a thread more would cost more than it saves.
 _FEWEST_ROWS = 32
+# Held while what torch keeps for threads to come is changed.
+_SETTING = threading.Lock()
 
 
 class Quantized(NamedTuple):
@@ -52,7 +55,8 @@ class Engine:
 
     threads: of a CPU, that compute side by side; unless told, as many as torch would use. compiled: let torch.compile
     fuse the encoder, for a few numbers of rows; it takes a minute at the start, and a compiler. step_rows: how many
-    rows are computed at once. Raises ModelError for a precision that the device does not have.
+    rows are computed at once; few_rows: how many are too few to be shared out among devices. Raises ModelError for a
+    precision that the device does not have.
 
     In float32 a CPU runs `FastEncoder`, which is neither compiled nor needs to be; all else runs `Encoder`.
     """
@@ -74,14 +78,35 @@ class Engine:
             raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
         if self.device.type == "cpu" and precision is Precision.FLOAT32:
-            self._threads = _Threads(encoder, threads or torch.get_num_threads())
+            self._threads = _Threads(FastEncoder(encoder), threads or torch.get_num_threads())
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
+        self.few_rows = _FEWEST_ROWS if self._threads else self.step_rows // 4
         # Numbers of rows that a step is filled up to, as each is compiled, and on a CUDA device recorded, by itself.
         self._sizes: list[int] = []
         if compiled and self._threads is None:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             self._plain = torch.compile(self.encoder, dynamic=False, mode=mode)
             self._sizes = sorted({min(size, self.step_rows) for size in (64, 512, self.step_rows)})
+
+    def lanes(self) -> "list[Engine]":
+        """Engines that share this one's weights, each for a thread of its own: as many as this one has threads.
+
+        For callers that have always several steps to compute, whose threads then need not wait for each other.
+        """
+        if self._threads is None or self._threads.count == 1:
+            return [self]
+        lanes = [copy.copy(self) for _ in range(self._threads.count)]
+        for lane in lanes:
+            lane._threads = self._threads.single()  # noqa: SLF001 (of its own class)
+            lane.step_rows = lane._threads.step_rows  # noqa: SLF001
+        return lanes
+
+    def settle(self) -> None:
+        """Make the thread that calls, from which alone the engine is used from now on, one for this device."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        elif self._threads is not None and self._threads.count == 1:
+            _compute_alone()
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""
@@ -167,25 +192,29 @@ class _Threads:
     Sharing rows is faster than sharing each operation, as torch does by itself: operations are many and small.
     """
 
-    def __init__(self, encoder: Encoder, count: int) -> None:
-        self._encoder = FastEncoder(encoder)
-        self._count = count
+    def __init__(self, encoder: FastEncoder, count: int) -> None:
+        self._encoder = encoder
+        self.count = count
         self._pool: ThreadPoolExecutor | None = None
         self._own = threading.local()
-        self.step_rows = count * self._encoder.block_rows
+        self.step_rows = count * encoder.block_rows
+
+    def single(self) -> "_Threads":
+        """The same of one thread, the caller's."""
+        return _Threads(self._encoder, 1)
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out)."""
         total = len(rows.offset)
         parts = -(-total // self._encoder.block_rows)
-        if total >= self._count * _FEWEST_ROWS:
-            parts = -(-parts // self._count) * self._count
+        if total >= self.count * _FEWEST_ROWS:
+            parts = -(-parts // self.count) * self.count
         bounds = np.linspace(0, total, parts + 1).astype(int).tolist()
         blocks = [rows.part(start, stop) for start, stop in pairwise(bounds)]
-        if self._count == 1 or parts == 1:
+        if self.count == 1 or parts == 1:
             return torch.cat([self._block(block) for block in blocks])
         if self._pool is None:
-            self._pool = _single_threaded(self._count)
+            self._pool = _single_threaded(self.count)
         return torch.cat(list(self._pool.map(self._block, blocks)))
 
     def _block(self, rows: Neighborhoods) -> Tensor:
@@ -196,13 +225,21 @@ class _Threads:
 
 def _single_threaded(count: int) -> ThreadPoolExecutor:
     """Threads in which torch uses no others."""
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "encoder", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, "encoder", initializer=_compute_alone)
     started = threading.Barrier(count)
     list(pool.map(lambda _: started.wait(), range(count)))
-    # What a thread sets is also what threads to come begin with, which others than these may be.
-    torch.set_num_threads(before)
     return pool
+
+
+def _compute_alone() -> None:
+    """Let torch use no other threads in the thread that calls."""
+    with _SETTING:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        # What a thread sets is also what threads to come begin with; this one ends at once, and leaves them what was.
+        restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
+        restoring.start()
+        restoring.join()
 
 
 def _step_rows(encoder: Encoder, device: torch.device) -> int:
