@@ -5,7 +5,9 @@
 
 LitServe (popular, HTTP) and Ray Serve (gRPC, with our own contract) run the same engine with as many threads, in small
 servers that are in benchmarks/general: structures are parsed in the handler, batched by the general server's own
-dynamic batching, and the rows of a batch computed in one call. All get the same load from the same client's process: a
+dynamic batching, and the rows of a batch computed in one call. Since a general server does not come with an engine like
+that, LitServe also runs the published encoder with the same weights (`make reference`), as one would who has no
+Foldmint. All get the same load from the same client's process: a
 fixed list of structures, a large one after every so many small ones, taken in order by clients that each wait for their
 answer. Servers run one at a time, in turn in each round, started anew. Those that are not installed are left out.
 """
@@ -20,6 +22,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from benchmarks import _published
 from benchmarks._common import write
 from benchmarks.general import peers
 from benchmarks.general.load import (
@@ -37,7 +40,7 @@ from benchmarks.general.load import (
 )
 from foldmint_maintenance.corpus import read_parquet
 
-OURS = "foldmint-server"
+OURS, PUBLISHED = "foldmint-server", "LitServe, published encoder"
 MOST_SHARE, LEAST_RATIO = 0.5, 1.5
 
 
@@ -100,15 +103,20 @@ class NotStarted(Exception):
 def known(threads: int, batch: int) -> dict[str, Kind]:
     """The servers that can be had here; the others are told of."""
     options = ["--threads", str(threads), "--batch", str(batch)]
+    litserve = [str(peers.PYTHON), "-m", "benchmarks.general.litserve_app", *options]
     kinds = {
         OURS: Kind("grpc", foldmint(threads)),
-        "LitServe": Kind("http", [str(peers.PYTHON), "-m", "benchmarks.general.litserve_app", *options], "litserve"),
+        "LitServe": Kind("http", litserve, "litserve"),
+        PUBLISHED: Kind("http", [*litserve, "--computes", "published"], "litserve"),
         "Ray Serve": Kind("grpc", [str(peers.PYTHON), "-m", "benchmarks.general.ray_app", *options], "ray"),
     }
     for name, kind in [*kinds.items()]:
         if kind.package and not peers.available(kind.package):
             print(f"{name} is not installed, and left out: python -m benchmarks.general.peers")
             del kinds[name]
+    if PUBLISHED in kinds and not _published.installed():
+        print(f"{PUBLISHED} is left out: make reference")
+        del kinds[PUBLISHED]
     return kinds
 
 

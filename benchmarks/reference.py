@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ import torch
 import typer
 
 from benchmarks._common import interleaved, ratio, write
+from benchmarks._published import published, published_tokens
 from foldmint_maintenance.corpus import read_parquet
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ESM3, Encoder
@@ -93,7 +93,7 @@ def bar(measure: str, wanted: str, values: list[float], of: Any, limit: float) -
 
 def pair() -> tuple[Any, StructureTokenizer]:
     """The reference and ours, with the same weights, spread out so that many codes are hit."""
-    reference = published()
+    reference = spread_out()
     encoder = Encoder(ESM3)
     state = {name: value for name, value in reference.state_dict().items() if not name.startswith("codebook.")}
     encoder.load_state_dict(state)
@@ -102,17 +102,10 @@ def pair() -> tuple[Any, StructureTokenizer]:
     return reference, StructureTokenizer(Model("random", ESM3, encoder, "-", version))
 
 
-def published() -> Any:  # noqa: ANN401 (a class of esm's)
+def spread_out() -> Any:  # noqa: ANN401 (a class of esm's)
     """The reference with random weights."""
-    sys.path.append(str(ROOT / ".reference"))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from esm.models.vqvae import StructureTokenEncoder
-    except ImportError:
-        sys.exit("the reference is not installed: make reference")
     torch.manual_seed(_SEED)
-    reference = StructureTokenEncoder(ESM3.width, 1, ESM3.heads, ESM3.layers, ESM3.out, ESM3.codes).eval()
+    reference = published(ESM3)
     with torch.no_grad():
         for name, parameter in reference.named_parameters():
             if "scale_per_head" in name:
@@ -128,12 +121,9 @@ def compared(reference: Any, ours: StructureTokenizer, size: int, repeats: int) 
     """Seconds of each, their ratio, and how many tokens differ."""
     coordinates, index = chain(size)
     found: dict[str, Any] = {}
-    given = torch.from_numpy(coordinates)[None], torch.from_numpy(index)[None]
 
     def theirs() -> None:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found["theirs"] = reference.encode(given[0], residue_index=given[1])[1][0].numpy()
+        found["theirs"] = published_tokens(reference, coordinates, index)
 
     def mine() -> None:
         found["ours"] = tokens(ours, coordinates, index)
@@ -193,9 +183,7 @@ def peak(who: str, size: int) -> float:
         if who == "ours":
             tokens(ours, coordinates, index)
         else:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                reference.encode(torch.from_numpy(coordinates)[None], residue_index=torch.from_numpy(index)[None])
+            published_tokens(reference, coordinates, index)
 
     compute(16)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here

@@ -14,20 +14,20 @@ import litserve
 import numpy as np
 import typer
 
-from benchmarks.general.model import BATCH_WAIT, BatchModel, Parsed, free_port, parsed
+from benchmarks.general.model import BATCH_WAIT, MODELS, Parsed, free_port, parsed
 from foldmint_tokenizer import Backbone, TokenizedChain
 
 
 class Api(litserve.LitAPI):
     """Decode, batch, predict, unbatch, encode; all in LitServe's worker, where it calls them."""
 
-    def __init__(self, threads: int, batch: int) -> None:
+    def __init__(self, threads: int, batch: int, computes: str) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=BATCH_WAIT)
-        self._count = threads
+        self._count, self._computes = threads, computes
 
     def setup(self, device: str) -> None:  # noqa: ARG002 (LitServe's own signature)
         """Load the model, in the worker."""
-        self.model = BatchModel(self._count)
+        self.model = MODELS[self._computes](self._count)
 
     def decode_request(self, request: dict[str, Any], **_: object) -> Parsed:
         """The structure of a request's JSON."""
@@ -58,10 +58,11 @@ class Api(litserve.LitAPI):
 def main(
     threads: Annotated[int, typer.Option()] = 1,
     batch: Annotated[int, typer.Option(help="Most structures of a batch.")] = 8,
+    computes: Annotated[str, typer.Option(help=f"What computes: {', '.join(MODELS)}.")] = "engine",
 ) -> None:
     """Serve; say where once ready."""
     port = free_port()
-    server = litserve.LitServer(Api(threads, batch), accelerator="cpu", workers_per_device=1, timeout=False)
+    server = litserve.LitServer(Api(threads, batch, computes), accelerator="cpu", workers_per_device=1, timeout=False)
     threading.Thread(target=_say_when_ready, args=(port,), daemon=True).start()
     server.run(host="127.0.0.1", port=port, num_api_servers=1, log_level="warning", generate_client_file=False)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks._published import published, published_tokens
 from foldmint_tokenizer import Backbone
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import Geometry, concatenate
@@ -58,6 +59,34 @@ class BatchModel:
 
     def _assembled(self, one: Parsed, codes: NDArray[np.int64], distances: NDArray[np.float32]) -> list[TokenizedChain]:
         return assembled(one.backbones, one.shape, codes, distances, self._frameless, TokenizeOptions())
+
+
+class PublishedModel:
+    """The published encoder with the default model's weights, chain after chain: what there is without Foldmint."""
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        model = load_model()
+        codebook = model.codebook.codebook
+        self._encoder = published(model.config)
+        state = {f"codebook.{name}": value for name, value in codebook._asdict().items()}
+        self._encoder.load_state_dict({**self._encoder.state_dict(), **model.encoder.state_dict(), **state})
+        self._frameless = Engine(model.encoder).frameless_code(codebook.embeddings)
+        self.name = model.name
+
+    def tokenize(self, batch: Sequence[Parsed]) -> list[list[TokenizedChain]]:
+        """The tokens of each structure."""
+        return [self._one(one) for one in batch]
+
+    def _one(self, one: Parsed) -> list[TokenizedChain]:
+        each = [published_tokens(self._encoder, chain.coordinates, chain.residue_index) for chain in one.backbones]
+        codes = np.concatenate(each)[one.shape.queries]
+        nothing = np.zeros(len(codes), np.float32)
+        return assembled(one.backbones, one.shape, codes, nothing, self._frameless, TokenizeOptions())
+
+
+MODELS: dict[str, type[BatchModel | PublishedModel]] = {"engine": BatchModel, "published": PublishedModel}
+"""What computes: our engine, or the published encoder."""
 
 
 def free_port() -> int:
