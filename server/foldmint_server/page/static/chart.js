@@ -3,15 +3,16 @@
 import { svg, tip } from "./dom.js";
 
 export class Chart {
-  /** node: where it is drawn. height: CSS pixels. margin: top, right, bottom, left. */
-  constructor(node, height, margin) {
+  /** node: where it is drawn. least: its height in CSS pixels, if nothing stretches it. margin: top, right, bottom, left. */
+  constructor(node, least, margin) {
     this.node = node;
-    this.height = height;
+    node.style.minHeight = `${least}px`;
+    this.height = least;
     [this.top, this.right, this.bottom, this.left] = margin;
     this.width = 0;
     new ResizeObserver(() => {
-      if (this.node.clientWidth === this.width) return;
-      this.width = this.node.clientWidth;
+      if (node.clientWidth === this.width && node.clientHeight === this.height) return;
+      [this.width, this.height] = [node.clientWidth, node.clientHeight];
       this.draw();
     }).observe(node);
     node.addEventListener("pointermove", (event) => event.pointerType !== "touch" && this.#point(event, false));

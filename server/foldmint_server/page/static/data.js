@@ -4,13 +4,15 @@ const EVERY = 2000;
 const LONGEST = 30000;
 const PATIENCE = 8000;
 
+/** The answer, and the server's time, in seconds since 1970. */
 async function asked(address) {
   const answer = await fetch(address, { cache: "no-cache", credentials: "same-origin", signal: AbortSignal.timeout(PATIENCE) });
   if (!answer.ok) throw new Error(`${address} answered ${answer.status}`);
-  return answer.json();
+  const now = Date.parse(answer.headers.get("Date")) || Date.now();
+  return { answer: await answer.json(), now: now / 1000 };
 }
 
-/** Events: "data" with .usage, "lineage" with .lineage, "state" with .state: live, lost or paused. */
+/** Events: "data" with .usage, "lineage" with .lineage, both with .now; "state" with .state: live, lost or paused. */
 export class Connection extends EventTarget {
   scope = "version";
   #timer = 0;
@@ -48,16 +50,16 @@ export class Connection extends EventTarget {
 
   async #ask(round) {
     try {
-      const usage = await asked(`api/usage?scope=${this.scope}`);
+      const { answer: usage, now } = await asked(`api/usage?scope=${this.scope}`);
       if (round !== this.#round) return;
       this.#failures = 0;
-      this.#tell("data", { usage });
+      this.#tell("data", { usage, now });
       if (!this.#paused) this.#tell("state", { state: "live" });
       if (usage.codebook.version !== this.#version || performance.now() - this.#lineageAt > 60000) {
-        const lineage = await asked("api/codebooks");
+        const { answer: lineage, now } = await asked("api/codebooks");
         this.#version = usage.codebook.version;
         this.#lineageAt = performance.now();
-        this.#tell("lineage", { lineage });
+        this.#tell("lineage", { lineage, now });
       }
     } catch (error) {
       if (round !== this.#round) return;

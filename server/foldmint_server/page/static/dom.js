@@ -25,6 +25,8 @@ export function html(name, style = "", ...children) {
   return node;
 }
 
+addEventListener("scroll", () => tip(), { passive: true });
+
 /** The tip beside a point of the window, in CSS pixels; lines: the first is the title. Without lines it goes. */
 export function tip(x, y, lines) {
   const node = byId("tip");

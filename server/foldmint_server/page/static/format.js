@@ -37,8 +37,8 @@ export function duration(seconds) {
   return `${whole.format(seconds / 86400)} days`;
 }
 
-/** How long ago a time was, in seconds since 1970. */
-export function ago(time, now = Date.now() / 1000) {
+/** How long before now a time was, both in seconds since 1970. */
+export function ago(time, now) {
   const seconds = Math.max(0, now - time);
   return seconds < 5 ? "just now" : `${duration(Math.round(seconds))} ago`;
 }

@@ -8,14 +8,17 @@ const SHOWN = 12;
 export class Lineage {
   #lineage = null;
   #all = false;
+  #now = 0;
 
   constructor() {
     this.node = byId("lineage");
     new ResizeObserver(() => this.#lines()).observe(this.node);
   }
 
-  show(lineage) {
+  /** now: the server's time, in seconds since 1970. */
+  show(lineage, now) {
     this.#lineage = lineage;
+    this.#now = now;
     const { versions, store } = lineage;
     const kept = versions.filter((version) => version.kept).length;
     say(
@@ -32,7 +35,7 @@ export class Lineage {
       more.type = "button";
       more.addEventListener("click", () => {
         this.#all = true;
-        this.show(this.#lineage);
+        this.show(this.#lineage, this.#now);
       });
       this.node.append(more);
     }
@@ -48,8 +51,8 @@ export class Lineage {
     if (version.replaced !== null) story.push(`${count(version.replaced)} ${version.replaced === 1 ? "code" : "codes"} moved`);
     else if (version.made_by) story.push(`by ${version.made_by}`);
     if (!version.parent && !version.damaged) story.push("the first of its line");
-    if (version.created && !Number.isNaN(Date.parse(version.created))) story.push(`made ${ago(Date.parse(version.created) / 1000)}`);
-    if (version.activated !== null) story.push(`activated ${ago(version.activated)}`);
+    if (version.created && !Number.isNaN(Date.parse(version.created))) story.push(`made ${ago(Date.parse(version.created) / 1000, this.#now)}`);
+    if (version.activated !== null) story.push(`activated ${ago(version.activated, this.#now)}`);
     const row = html(
       "li",
       state,
@@ -70,8 +73,9 @@ export class Lineage {
     const rows = new Map([...list.querySelectorAll("li")].map((row) => [row.dataset.version, row]));
     const order = [...rows.keys()];
     const middle = (version) => {
-      const title = rows.get(version).querySelector("b");
-      return title.offsetTop + title.offsetHeight / 2;
+      const row = rows.get(version);
+      const title = row.querySelector("b");
+      return row.offsetTop + title.offsetTop + title.offsetHeight / 2;
     };
     const [x, parts] = [30, []];
     for (const version of this.#lineage.versions) {

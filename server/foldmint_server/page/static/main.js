@@ -9,7 +9,7 @@ import { Tail } from "./tail.js";
 import { Rates } from "./traffic.js";
 import { Looking, Usage } from "./usage.js";
 
-const TOP = 8;
+const TOP = 10;
 
 const looking = new Looking();
 const connection = new Connection();
@@ -20,7 +20,7 @@ const rates = { residues: new Rates("residues"), structures: new Rates("structur
 let usage = null;
 let of = ""; // the scope and version of `usage`
 
-connection.addEventListener("data", ({ usage: told }) => {
+connection.addEventListener("data", ({ usage: told, now }) => {
   const comparable = of === `${told.scope} ${told.codebook.version}`;
   of = `${told.scope} ${told.codebook.version}`;
   usage = new Usage(told.hits);
@@ -39,8 +39,8 @@ connection.addEventListener("data", ({ usage: told }) => {
   top();
   unhit();
   readout();
-  rates.residues.show(told.traffic.residues_per_second, told.traffic.interval);
-  rates.structures.show(told.traffic.structures_per_second, told.traffic.interval);
+  const swap = told.codebook.activated > told.started + 1 ? { back: now - told.codebook.activated, name: told.codebook.version } : null;
+  for (const unit of ["residues", "structures"]) rates[unit].show(told.traffic[`${unit}_per_second`], told.traffic.interval, swap);
 });
 
 function figures({ window, hits, traffic }) {
@@ -50,7 +50,7 @@ function figures({ window, hits, traffic }) {
   say("perplexity", window.perplexity === null ? NONE : count(Math.round(window.perplexity)));
   say("perplexity-note", window.perplexity === null ? over : `as ${count(Math.round(window.perplexity))} codes used alike`);
   say("dead", count(window.dead));
-  say("dead-note", window.dead === null ? `told from ${count(10 * hits.length)} residues on` : `not hit ${over}`);
+  say("dead-note", window.dead === null ? `from ${count(10 * hits.length)} residues on` : `not hit ${over}`);
   const recent = (series) => (series.length ? series.slice(-2).reduce((sum, one) => sum + one, 0) / Math.min(2, series.length) : null);
   say("rate", figure(recent(traffic.residues_per_second)));
   say("rate-note", `${count(traffic.residues)} since start`);
@@ -109,7 +109,7 @@ byId("code").addEventListener("input", (event) => {
   if (usage && Number.isInteger(code) && code >= 0 && code < usage.hits.length) looking.choose(code, "input");
 });
 
-connection.addEventListener("lineage", ({ lineage: told }) => lineage.show(told));
+connection.addEventListener("lineage", ({ lineage: told, now }) => lineage.show(told, now));
 
 connection.addEventListener("state", ({ state }) => {
   byId("status").dataset.state = state;

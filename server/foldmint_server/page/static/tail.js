@@ -98,7 +98,7 @@ export class Tail extends Chart {
       const even = this.#y(usage.total / codes);
       parts.push(
         this.line(this.left, even, right, even, "even"),
-        this.text(this.left + 6, even - 6, `even share, ${figure(usage.total / codes)}`, "label"),
+        this.text(right - 6, even - 6, `even share, ${figure(usage.total / codes)}`, "label", "end"),
       );
       const half = this.#x(usage.half);
       parts.push(this.line(half, base, half, this.#y(usage.hits[usage.order[usage.half - 1]]), "half"));

@@ -19,6 +19,7 @@ export class Rates extends Chart {
   #rates = [];
   #interval = 2;
   #at = null;
+  #swap = null;
 
   /** unit: "residues" or "structures". */
   constructor(unit) {
@@ -29,9 +30,10 @@ export class Rates extends Chart {
     this.#tellReader(SAMPLES - 1);
   }
 
-  /** rates: the oldest first, up to now. */
-  show(rates, interval) {
+  /** rates: the oldest first, up to now. swap: how many seconds back another codebook came into use, and its name. */
+  show(rates, interval, swap) {
     this.#interval = interval;
+    this.#swap = swap;
     this.#rates = [...new Array(Math.max(0, SAMPLES - rates.length)).fill(null), ...rates].slice(-SAMPLES);
     this.draw();
     this.#tellReader(this.#at ?? SAMPLES - 1);
@@ -107,6 +109,14 @@ export class Rates extends Chart {
       [1, "now", "end"],
     ]) {
       parts.push(this.text(this.left + share * this.plotWidth, base + 16, text, "tick", anchor));
+    }
+    if (this.#swap && this.#swap.back < seconds) {
+      const x = right - (this.plotWidth * this.#swap.back) / seconds;
+      const late = right - x < 90;
+      parts.push(
+        this.line(x, this.top - 6, x, base, "half"),
+        this.text(late ? x - 5 : x + 5, this.top + 3, `codebook ${this.#swap.name}`, "label", late ? "end" : "start"),
+      );
     }
     this.put(...parts, svg("g", { class: "mark" }));
     this.#mark();
