@@ -13,10 +13,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from real_prometheus import HASTE
 
+T = TypeVar("T")
 Frame = dict[str, list[Any]]
 """A table: each field with its values."""
 
@@ -57,10 +58,13 @@ def interpolated(text: str, variables: Mapping[str, str]) -> str:
 
 
 class Prometheus:
-    """Prometheus at HOST:PORT, asked as Grafana asks it."""
+    """Prometheus at HOST:PORT, asked as Grafana asks it.
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    patience: seconds that a result may be empty, since a scrape that a busy machine delays leaves a gap.
+    """
+
+    def __init__(self, address: str, patience: float = 20.0) -> None:
+        self._address, self._patience = address, patience
         self._began = time.time()
 
     def values_of(self, label: str, selector: str) -> list[str]:
@@ -79,18 +83,29 @@ class Prometheus:
         result = self._asked("query_range", {"query": expr, **range_})["result"]
         return [(one["metric"], [float(value) for _, value in one["values"]]) for one in result]
 
-    def finite(self, query: Query, expr: str) -> int:
-        """How many numbers a query yields; NaN is none."""
-        found = [[value] for _, value in self.rows(expr)] if query.at_end else [v for _, v in self.courses(expr)]
-        return sum(math.isfinite(value) for values in found for value in values)
+    def has_data(self, query: Query, expr: str, *, expected: bool = True) -> bool:
+        """Whether a query yields a number; NaN is none. Nothing is waited for that is not expected."""
+
+        def numbers() -> list[float]:
+            found = [[value] for _, value in self.rows(expr)] if query.at_end else [v for _, v in self.courses(expr)]
+            return [value for values in found for value in values if math.isfinite(value)]
+
+        return bool(self._awaited(numbers) if expected else numbers())
 
     def table(self, expr: str, value: str = "Value") -> Frame:
         """A query's result in the format `table`: the time, a field for each label, and the value."""
-        found = self.rows(expr)
+        found = self._awaited(lambda: [row for row in self.rows(expr) if math.isfinite(row[1])])
         names = sorted({name for labels, _ in found for name in labels})
         frame: Frame = {"Time": [0.0] * len(found)}
         frame |= {name: [labels.get(name) for labels, _ in found] for name in names}
         return {**frame, value: [number for _, number in found]}
+
+    def _awaited(self, ask: Callable[[], list[T]]) -> list[T]:
+        """What is asked for, once it is anything; at last nothing."""
+        until = time.monotonic() + self._patience
+        while not (found := ask()) and time.monotonic() < until:
+            time.sleep(0.5)
+        return found
 
     def _asked(self, path: str, parameters: dict[str, str]) -> Any:
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
