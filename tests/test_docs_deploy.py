@@ -1,5 +1,7 @@
 """What tutorial and how-tos deploy: files of their schema, commands that exist, names that fit together."""
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +13,11 @@ import pytest
 import typer
 import yaml  # type: ignore[import-untyped]
 
+from foldmint_client import Client
 from foldmint_server import cli
 from foldmint_server.settings import Settings
 from foldmint_tokenizer.store import DEFAULT, Store
-from support import ROOT
+from support import ROOT, RunningServer, metrics_of
 
 COMPOSE = ROOT / "deploy/compose.yaml"
 SERVER = ROOT / "deploy/kubernetes/server.yaml"
@@ -160,6 +163,23 @@ def test_names_and_labels_fit_together(objects: dict[str, dict[str, Any]]) -> No
         if len(one) > 1 and one["name"] == "store"
     }
     assert claims == {objects["PersistentVolumeClaim"]["metadata"]["name"]}
+
+
+def test_a_client_takes_one_address_or_all_in_turn(
+    server: RunningServer, decoding_server: RunningServer, data: Path
+) -> None:
+    servers = (server, decoding_server)
+    count = 'foldmint_requests_total{method="Tokenize",status="OK"}'
+    page = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
+    (in_turn,) = re.findall(r"channel_options=(\[.*?\])\)", page)
+    for options, idle in (((), 1), (ast.literal_eval(in_turn), 0)):
+        before = [metrics_of(one)[count] for one in servers]
+        with Client(f"ipv4:{server.address},{decoding_server.address}", channel_options=options) as client:
+            for _ in range(20):
+                client.tokenize(data / "1a8o.pdb")
+        calls = [metrics_of(one)[count] - was for one, was in zip(servers, before, strict=True)]
+        assert sum(calls) == 20
+        assert calls.count(0) == idle
 
 
 def test_the_servers_have_no_rights(objects: dict[str, dict[str, Any]]) -> None:

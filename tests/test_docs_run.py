@@ -1,6 +1,7 @@
 """What README, tutorial and how-tos show is what happens: their blocks, run in order, in a copy of the repository."""
 
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from foldmint_maintenance import cli as maintenance_cli
 from foldmint_server import cli as server_cli
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from support import ROOT
+from support import ROOT, missing
 
 DOCS = ROOT / "docs"
 
@@ -31,6 +32,17 @@ SESSIONS = {
 }
 # Written by generators that have tests of their own; their examples are no session.
 GENERATED = {"cli.md", "metrics.md", "performance.md", "proto.md", "settings.md"}
+# What the README promises, as a browser shows it: 60,000 residues and more, nearly all codes hit.
+LOOK = Block(
+    "README.md, and then a browser",
+    0,
+    "console",
+    "$ chromium --headless --no-sandbox --user-data-dir=browser --virtual-time-budget=3000 --dump-dom"
+    " http://localhost:9464/ 2> /dev/null | grep -oE '<(b|dd) id=\"(residues|utilization)\">[^<]*'\n"
+    '<dd id="utilization">9...\n<b id="residues">60,...\n',
+    "",
+)
+
 Faults = dict[str, Future[list[str]]]
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name not in GENERATED)
 
@@ -50,11 +62,15 @@ def _run(session: str, folder: Path) -> list[str]:
     blocks = [block for page in SESSIONS[session] for block in blocks_of(ROOT / page)]
     if any(block.note.startswith("with ") for block in blocks):
         _small_files_of_esm3s_form(copy)
+    if session == "readme":
+        blocks.append(LOOK)
     return run_blocks(blocks, copy)
 
 
 @pytest.mark.parametrize("session", SESSIONS)
 def test_a_session(session: str, faults: Faults) -> None:
+    if session == "readme" and shutil.which("chromium") is None:
+        missing("Debian's package chromium", "`apt-get install chromium` installs it")
     wrong = faults[session].result()
     assert not wrong, "\n\n".join(wrong)
 
