@@ -1,5 +1,6 @@
 """Where the codebook comes from: the versions of the store and what each was made from, for the page."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +26,9 @@ class Lineage:
     def __init__(self, codebooks: Codebooks, clock: Callable[[], float] = time.monotonic) -> None:
         self._codebooks, self._clock = codebooks, clock
         self._reading = threading.Lock()
-        self._told: dict[str, dict[str, Any]] = {}
-        self._stored: tuple[str, ...] | None = None
-        self._looked = -_FRESH_SECONDS
+        self._stored: Mapping[str, dict[str, Any]] | None = None  # replaced, never changed
+        self._known: dict[str, dict[str, Any]] = {}  # of the reading thread alone
+        self._looked = -math.inf
 
     def as_json(self) -> dict[str, Any]:
         """Versions, the newest first; store: whether it could be read, else only what is in memory is told.
@@ -40,13 +41,12 @@ class Lineage:
                     self._look()
             finally:
                 self._reading.release()
-        kept = dict(self._codebooks.kept)
-        told, stored = self._told, self._stored or ()
-        names = sorted({*kept, *stored}, reverse=True)
+        kept, found = dict(self._codebooks.kept), self._stored
+        stored = found or {}
         return {
-            "store": self._stored is not None,
+            "store": found is not None,
             "versions": [
-                (told.get(name) or summary(kept[name].manifest))
+                (stored.get(name) or summary(kept[name].manifest))
                 | {
                     "version": name,
                     "active": name == self._codebooks.active.codebook_version,
@@ -54,29 +54,30 @@ class Lineage:
                     "stored": name in stored,
                     "activated": self._codebooks.activated.get(name),
                 }
-                for name in names
+                for name in sorted({*kept, *stored}, reverse=True)
             ],
         }
 
     def _look(self) -> None:
         """Read the store; in one thread at a time."""
-        store = self._codebooks.store
+        store, known = self._codebooks.store, self._known
         try:
             store.about()
-            names = store.versions()[-_VERSIONS:]
+            self._stored = {name: known.get(name) or self._summary(name) for name in store.versions()[-_VERSIONS:]}
         except ModelError as error:
             log.warning("the page's lineage cannot be read", reason=str(error))
             self._stored = None
-        else:
-            told = {}
-            for name in names:
-                try:
-                    told[name] = self._told.get(name) or summary(store.manifest(name))
-                except ModelError as error:
-                    log.warning("a manifest cannot be read", version=name, reason=str(error))
-                    told[name] = summary({}) | {"damaged": True}
-            self._told, self._stored = told, tuple(names)
         self._looked = self._clock()
+
+    def _summary(self, name: str) -> dict[str, Any]:
+        """Of a version of the store. One that cannot be read now may be another time."""
+        try:
+            found = summary(self._codebooks.store.manifest(name))
+        except ModelError as error:
+            log.warning("a manifest cannot be read", version=name, reason=str(error))
+            return summary({}) | {"damaged": True}
+        self._known[name] = found
+        return found
 
 
 def summary(manifest: Mapping[str, Any]) -> dict[str, Any]:

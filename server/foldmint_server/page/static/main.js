@@ -99,7 +99,7 @@ function readout() {
   say("r-hits", count(usage.hits[code]));
   say("r-share", percent(usage.share(code)));
   say("r-rank", usage.hits[code] ? count(usage.rank[code]) : NONE);
-  say("r-even", usage.total ? `${figure(usage.even(code))} ×` : NONE);
+  say("r-even", figure(usage.even(code)));
 }
 
 looking.addEventListener("look", readout);
