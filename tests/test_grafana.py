@@ -44,7 +44,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def panel_of(dashboard: dict[str, Any], title: str) -> dict[str, Any]:
-    (found,) = [panel for panel in dashboard["panels"] if panel["title"].startswith(title)]
+    (found,) = [panel for panel in dashboard["panels"] if panel["title"] == title]
     assert isinstance(found, dict)
     return found
 
@@ -86,6 +86,14 @@ def test_what_is_provisioned_fits(dashboard: dict[str, Any]) -> None:
     (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/foldmint.yaml").read_text())["providers"]
     assert (provider["type"], provider["options"]["path"]) == ("file", "/etc/grafana/dashboards")
     assert dashboard["uid"] == "foldmint"
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]["grafana"]
+    assert {
+        "./grafana/provisioning:/etc/grafana/provisioning:ro",
+        "./grafana/dashboard.json:/etc/grafana/dashboards/foldmint.json:ro",
+    } <= set(compose["volumes"])
+    # The library that checks what is made of tables is of the Grafana that runs there.
+    library = json.loads((ROOT / "tests/grafana/package.json").read_text())["dependencies"]
+    assert compose["image"] == f"grafana/grafana:{library['@grafana/data']}"
 
 
 class Watched(NamedTuple):
@@ -150,10 +158,14 @@ def watched(
         try:
             with pytest.raises(grpc.RpcError, match="no atoms"):
                 stub.Tokenize(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")))
-            # Once it is known that nothing was refused so far: an increase is from a number to another.
-            _await(address, 'foldmint_codebook_swaps_total{outcome="refused"} == 0')
-            with pytest.raises(grpc.RpcError, match="000077"):
-                admin.ActivateCodebook(cb.ActivateCodebookRequest(version="000077"))
+            _await(address, 'foldmint_codebook_swaps_total{outcome="refused"}')
+            # Until an increase is seen: of two seconds, in which a busy machine may miss scrapes.
+            until = time.monotonic() + PATIENCE
+            while not asking.courses('increase(foldmint_codebook_swaps_total{outcome="refused"}[2s]) > 0'):
+                assert time.monotonic() < until, "Prometheus has not seen that a codebook was refused"
+                with pytest.raises(grpc.RpcError, match="000077"):
+                    admin.ActivateCodebook(cb.ActivateCodebookRequest(version="000077"))
+                time.sleep(1)
             _await(address, 'codebook:foldmint_codebook_info:count{version="000001"}')
             admin.ActivateCodebook(cb.ActivateCodebookRequest(version="000002"))
             gates = {"quantization_error": GateValues(1.0, 0.9, 1.01, passed=True)}
@@ -212,7 +224,7 @@ def test_each_query_has_data(dashboard: dict[str, Any], watched: Watched, window
 
 @pytest.mark.parametrize("window", ["1h", "1d"])
 def test_the_square_has_each_code_at_its_place(dashboard: dict[str, Any], watched: Watched, window: str) -> None:
-    panel = panel_of(dashboard, "Use of each code")
+    panel = panel_of(dashboard, "Use of each code, in $window")
     (target,) = panel["targets"]
     table = watched.prometheus.table(interpolated(target["expr"], {**watched.variables, "window": window}))
     (square,) = transformed(panel, [table])
@@ -234,7 +246,7 @@ def test_the_square_has_each_code_at_its_place(dashboard: dict[str, Any], watche
 
 
 def test_the_tail_falls(dashboard: dict[str, Any], watched: Watched) -> None:
-    panel = panel_of(dashboard, "The long tail")
+    panel = panel_of(dashboard, "The long tail, in $window")
     (target,) = panel["targets"]
     table = watched.prometheus.table(interpolated(target["expr"], {**watched.variables, "window": "1h"}))
     (tail,) = transformed(panel, [table])
@@ -246,7 +258,7 @@ def test_the_tail_falls(dashboard: dict[str, Any], watched: Watched) -> None:
 
 
 def test_the_gates_are_a_row_each(dashboard: dict[str, Any], watched: Watched) -> None:
-    panel = panel_of(dashboard, "Gates")
+    panel = panel_of(dashboard, "Gates of the last run")
     tables = [watched.prometheus.table(target["expr"], f"Value #{target['refId']}") for target in panel["targets"]]
     (gates,) = transformed(panel, tables)
     assert {name: values for name, values in gates.items() if name != "Time"} == {
@@ -256,6 +268,26 @@ def test_the_gates_are_a_row_each(dashboard: dict[str, Any], watched: Watched) -
         "after": [0.9],
         "limit": [1.01],
         "passed": [1.0],
+    }
+
+
+def test_a_server_is_a_row(dashboard: dict[str, Any], watched: Watched) -> None:
+    panel = panel_of(dashboard, "Servers")
+    tables = [
+        watched.prometheus.table(interpolated(target["expr"], watched.variables), f"Value #{target['refId']}")
+        for target in panel["targets"]
+    ]
+    (servers,) = transformed(panel, tables)
+    digest = servers.pop("digest")[0]
+    metrics = metrics_of(watched.server)
+    assert metrics[f'foldmint_codebook_info{{digest="{digest}",model="small",version="000002"}}'] == 1
+    assert servers == {
+        "server": [watched.server.metrics],
+        "model": ["small"],
+        "codebook": ["000002"],
+        "since": [pytest.approx(1000 * metrics["foldmint_codebook_activated_timestamp_seconds"], abs=1)],
+        "device": ["cuda" if torch.cuda.is_available() else "cpu"],
+        "precision": ["float32"],
     }
 
 
@@ -294,7 +326,7 @@ def test_grafanas_own_library_makes_the_same_of_the_tables(
     dashboard: dict[str, Any], watched: Watched, library: Path
 ) -> None:
     transforming = [panel for panel in dashboard["panels"] if panel.get("transformations")]
-    assert len(transforming) == 4
+    assert len(transforming) == 5
     for panel in transforming:
         targets = panel["targets"]
         names = ["Value"] if len(targets) == 1 else [f"Value #{target['refId']}" for target in targets]

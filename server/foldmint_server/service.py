@@ -57,7 +57,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.TokenizeResponse:
         """Answer one structure."""
         try:
-            with self._tracing.call("Tokenize", context) as trace, self._observed("Tokenize"):
+            with self._tracing.call("Tokenize", context) as trace, self._observed("Tokenize", trace):
                 return await self._pipeline.tokenize(request, caller=self._caller(context), trace=trace)
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
@@ -120,7 +120,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.DetokenizeResponse:
         """Answer the tokens of one structure."""
         try:
-            with self._tracing.call("Detokenize", context) as trace, self._observed("Detokenize"):
+            with self._tracing.call("Detokenize", context) as trace, self._observed("Detokenize", trace):
                 return await self._pipeline.detokenize(request, trace=trace)
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
@@ -132,7 +132,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",
     ) -> pb.GetModelResponse:
         """Tell what is served."""
-        with self._tracing.call("GetModel", context), self._observed("GetModel"):
+        with self._tracing.call("GetModel", context) as trace, self._observed("GetModel", trace):
             serving, about = self._pipeline.codebooks.active, pb.GetModelResponse()
             about.CopyFrom(self._about)
             about.codebook_version, about.codebook_digest = serving.codebook_version, serving.codebook_digest
@@ -148,7 +148,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         self, item: pb.TokenizeStreamRequest, serving: Serving, caller: str, call: Trace
     ) -> pb.TokenizeStreamResponse:
         try:
-            with call.structure(item.id) as trace, self._observed("TokenizeStream"):
+            with call.structure(item.id) as trace, self._observed("TokenizeStream", trace):
                 response = await self._pipeline.tokenize(
                     item.request, serving, caller=caller, wait_for_room=True, trace=trace
                 )
@@ -157,7 +157,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             return pb.TokenizeStreamResponse(id=item.id, failure=failure_of(error))
 
     @contextmanager
-    def _observed(self, method: str) -> Iterator[None]:
+    def _observed(self, method: str, trace: Trace) -> Iterator[None]:
         """Count and time a structure, and log what went wrong with it."""
         began = self._clock()
         status = "CANCELLED"  # asyncio's cancellation is no Exception, and passes by
@@ -168,9 +168,9 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         except Exception as error:
             status = _NAMES[failure_of(error).code]
             if isinstance(error, InvalidStructure | InvalidTokens | ServerError):
-                log.info("refused", method=method, status=status, reason=str(error))
+                log.info("refused", method=method, status=status, reason=str(error), **trace.ids)
             else:
-                log.exception("failed", method=method)
+                log.exception("failed", method=method, **trace.ids)
             raise
         finally:
             self._metrics.requests_in_flight.dec()

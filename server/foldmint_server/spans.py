@@ -96,6 +96,8 @@ class SpanTrace(Trace):
     ) -> None:
         self._tracer, self._span, self._decoder, self._call = tracer, span, decoder, call
         self._context = trace.set_span_in_context(span)
+        known = span.get_span_context()
+        self.ids = {"trace_id": trace.format_trace_id(known.trace_id), "span_id": trace.format_span_id(known.span_id)}
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,9 @@ class TracingError(RuntimeError):
 class Trace:
     """What is told of a call, or of one structure of a stream, while it is entered. This one tells nothing."""
 
+    ids: Mapping[str, str] = {}
+    """What the log names it by."""
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,6 +1,7 @@
 """Traces reach a real collector of OTLP over gRPC, tell what happened and when, and never stand in a request's way."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from otlp_collector import Collector, collector_running, facts, ordered
 from support import ROOT, RunningServer, request_of, running_server, stub_of
 
 CALLER, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SERVICE = "foldmint.v1.TokenizerService"
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
 
 
@@ -67,11 +69,11 @@ def test_a_call_tells_its_stages_under_the_callers_trace(
     steps = -(-sum(answer.chains[0].has_frame) // 64)
     assert steps > 1
     found = shared.awaited(lambda trace: len(trace) == 4 + steps, CALLER)
-    (call,) = found.named("foldmint.v1.TokenizerService/Tokenize")
+    (call,) = found.named(f"{SERVICE}/Tokenize")
     assert (call.kind, call.parent_span_id.hex()) == (Span.SPAN_KIND_SERVER, PARENT)
     assert facts(call) == {
         "rpc.system.name": "grpc",
-        "rpc.method": "foldmint.v1.TokenizerService/Tokenize",
+        "rpc.method": f"{SERVICE}/Tokenize",
         "rpc.response.status_code": "OK",
         "foldmint.status": "OK",
         "foldmint.model": answer.model,
@@ -104,8 +106,8 @@ def test_each_structure_of_a_stream_is_a_span(
     requests.append(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")))
     items = (pb.TokenizeStreamRequest(id=10 + i, request=request) for i, request in enumerate(requests))
     answers = {answer.id: answer for answer in stub.TokenizeStream(items, metadata=context_of(trace))}
-    found = shared.awaited(lambda trace: bool(trace.named("foldmint.v1.TokenizerService/TokenizeStream")), trace)
-    (call,) = found.named("foldmint.v1.TokenizerService/TokenizeStream")
+    found = shared.awaited(lambda trace: bool(trace.named(f"{SERVICE}/TokenizeStream")), trace)
+    (call,) = found.named(f"{SERVICE}/TokenizeStream")
     assert facts(call)["rpc.response.status_code"] == "OK"
     structures = {facts(span)["foldmint.id"]: span for span in found.named("structure")}
     assert structures.keys() == {10, 11, 12, 13}
@@ -127,8 +129,8 @@ def test_what_a_caller_did_wrong_is_recorded(stub: rpc.TokenizerServiceStub, sha
         stub.Tokenize(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")), metadata=context_of(trace))
     with pytest.raises(grpc.RpcError, match="000077"):
         stub.Tokenize(pb.TokenizeRequest(codebook_version="000077"), metadata=context_of(trace))
-    found = shared.awaited(lambda trace: len(trace.named("foldmint.v1.TokenizerService/Tokenize")) == 2, trace)
-    calls = {facts(span)["foldmint.status"]: span for span in found.named("foldmint.v1.TokenizerService/Tokenize")}
+    found = shared.awaited(lambda trace: len(trace.named(f"{SERVICE}/Tokenize")) == 2, trace)
+    calls = {facts(span)["foldmint.status"]: span for span in found.named(f"{SERVICE}/Tokenize")}
     assert calls.keys() == {"INVALID_ARGUMENT", "FAILED_PRECONDITION"}
     for span in calls.values():
         assert [event.name for event in span.events] == ["exception"]
@@ -147,13 +149,13 @@ def test_a_decoding_and_a_question_are_traced(
     stub.Detokenize(pb.DetokenizeRequest(tokens=tokens), metadata=context_of(trace))
     stub.GetModel(pb.GetModelRequest(), metadata=context_of(trace))
     found = shared.awaited(lambda trace: len(trace) == 5, trace)
-    (call,) = found.named("foldmint.v1.TokenizerService/Detokenize")
+    (call,) = found.named(f"{SERVICE}/Detokenize")
     stages = found.below(call)
     assert stages.keys() == {"parse", "queue", "decode"}
     assert stages["queue"].end_time_unix_nano == stages["decode"].start_time_unix_nano
     assert ordered(stages["decode"].start_time_unix_nano, stages["decode"].end_time_unix_nano, call.end_time_unix_nano)
     assert facts(call)["foldmint.residues"] == len(tokens)
-    assert len(found.named("foldmint.v1.TokenizerService/GetModel")) == 1
+    assert len(found.named(f"{SERVICE}/GetModel")) == 1
 
 
 def test_a_call_that_its_caller_gave_up_is_cancelled(
@@ -168,8 +170,8 @@ def test_a_call_that_its_caller_gave_up_is_cancelled(
     call = stub.Tokenize.future(longest, metadata=context_of(trace))
     time.sleep(0.3)
     call.cancel()
-    found = shared.awaited(lambda trace: bool(trace.named("foldmint.v1.TokenizerService/Tokenize")), trace)
-    (span,) = found.named("foldmint.v1.TokenizerService/Tokenize")
+    found = shared.awaited(lambda trace: bool(trace.named(f"{SERVICE}/Tokenize")), trace)
+    (span,) = found.named(f"{SERVICE}/Tokenize")
     assert facts(span)["foldmint.status"] == "CANCELLED"
 
 
@@ -208,7 +210,7 @@ def test_what_the_caller_does_not_sample_is_not_sent(
     unsampled, sampled = "5" * 32, "6" * 32
     stub.Tokenize(request_of(chains[0]), metadata=context_of(unsampled, sampled=False))
     stub.Tokenize(request_of(chains[0]), metadata=context_of(sampled))
-    shared.awaited(lambda trace: bool(trace.named("foldmint.v1.TokenizerService/Tokenize")), sampled)
+    shared.awaited(lambda trace: bool(trace.named(f"{SERVICE}/Tokenize")), sampled)
     assert not [span for span in shared.spans if span.trace_id.hex() == unsampled]
 
 
@@ -253,6 +255,20 @@ def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector,
     assert time.monotonic() - began < 20
     # 200 were made: one batch was under way, and of the others the queue kept the last.
     assert 20 <= len(found) <= 40
+
+
+def test_the_log_names_the_trace(collector: Collector, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    arguments = ("--otlp-endpoint", collector.address, "--log-level", "info")
+    with running_server(*arguments, environment=QUICK, log=log) as server, stub_of(server) as stub:
+        with pytest.raises(grpc.RpcError, match="no atoms"):
+            stub.Tokenize(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")), metadata=context_of(CALLER))
+        (call,) = collector.awaited(lambda trace: bool(trace.named(f"{SERVICE}/Tokenize")), CALLER).named(
+            f"{SERVICE}/Tokenize"
+        )
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    (refused,) = [entry for entry in entries if entry["event"] == "refused"]
+    assert (refused["trace_id"], refused["span_id"]) == (CALLER, call.span_id.hex())
 
 
 def test_a_collector_that_is_not_there_fails_nothing(chains: list[Record], tmp_path: Path) -> None:

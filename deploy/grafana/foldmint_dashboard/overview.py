@@ -1,7 +1,7 @@
 """What one looks at first: is it ready, what does it serve, how much, how well."""
 
 from grafana_foundation_sdk.builders import common as common_builders
-from grafana_foundation_sdk.builders import stat, timeseries
+from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.models import common
 
 from foldmint_dashboard.panels import (
@@ -11,10 +11,14 @@ from foldmint_dashboard.panels import (
     SERVERS,
     PanelBuilder,
     course,
+    listing,
     number,
+    property_of,
     query,
+    rows,
     stacked,
     thresholds,
+    transformation,
 )
 
 
@@ -119,6 +123,35 @@ def requests() -> timeseries.Panel:
     )
 
 
+def servers() -> table.Panel:
+    """What each server serves, since when, and on what."""
+    return (
+        listing(
+            "Servers",
+            "What each serves, and since when it is active there.",
+            rows(
+                f"1000 * foldmint_codebook_activated_timestamp_seconds{{{SERVERS}}} * on (job, instance)"
+                f" group_left (model, version, digest) foldmint_codebook_info{{{SERVERS}}}"
+            ),
+            rows(f"max by (instance, device, precision) (foldmint_server_info{{{SERVERS}}})", "B"),
+            width=24,
+            height=6,
+        )
+        .transformations(
+            [
+                transformation("merge"),
+                transformation(
+                    "organize",
+                    excludeByName={"Time": True, "job": True, "Value #B": True},
+                    indexByName={"instance": 0, "model": 1, "version": 2, "Value #A": 3, "device": 4, "precision": 5},
+                    renameByName={"Value #A": "since", "version": "codebook", "instance": "server"},
+                ),
+            ]
+        )
+        .override_by_name("since", [property_of("unit", "dateTimeAsIso")])
+    )
+
+
 def panels() -> list[PanelBuilder]:
     """The row's panels, in their order."""
-    return [ready(), codebook(), *numbers(), residues(), requests()]
+    return [ready(), codebook(), *numbers(), residues(), requests(), servers()]
