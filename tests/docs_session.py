@@ -119,7 +119,9 @@ def run_blocks(blocks: Sequence[Block], folder: Path) -> list[str]:
     outputs.mkdir()
     script = _HEAD + "".join(step.script(outputs / str(number)) for number, step in enumerate(steps))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOLDMINT_", "MAKE", "MFLAGS"))}
-    kept |= {"PATH": f"{folder / '.venv/bin'}:{kept['PATH']}", "OMP_NUM_THREADS": "1"}
+    # The page itself switches the environment on, or names its programs by path.
+    path = [part for part in kept["PATH"].split(os.pathsep) if Path(part) != Path(sys.prefix, "bin")]
+    kept |= {"PATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
     with (outputs / "log").open("w") as log:
         subprocess.run(
             [*_own_network(), "bash", "-c", script],
@@ -193,7 +195,7 @@ def _steps(blocks: Sequence[Block]) -> Iterator[_Step]:
             for command, shown in block.commands:
                 yield _Step(block, command, shown)
         elif block.language == "python":
-            yield _Step(block, f"python - <<'THE-END'\n{block.text}THE-END", "")
+            yield _Step(block, f".venv/bin/python - <<'THE-END'\n{block.text}THE-END", "")
         else:
             name = re.match(r"# ([\w.-]+\.toml)\b", block.text)
             if name is not None:

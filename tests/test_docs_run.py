@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,13 +23,14 @@ from support import ROOT, missing
 
 DOCS = ROOT / "docs"
 
+START = "docs/index.md"
 # Pages of one session see what those before them left: a server, files.
 SESSIONS = {
     "readme": ["README.md"],
     "tutorial": ["docs/tutorial.md"],
-    "how-to": ["docs/index.md", "docs/server.md", "docs/tokenize.md", "docs/decode.md"],
-    "codebook": ["docs/codebook.md"],
-    "models": ["docs/own-corpus.md", "docs/esm3.md"],
+    "how-to": [START, "docs/server.md", "docs/tokenize.md", "docs/decode.md"],
+    "codebook": [START, "docs/codebook.md"],
+    "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
 # Written by generators that have tests of their own; their examples are no session.
 GENERATED = {"cli.md", "metrics.md", "performance.md", "proto.md", "settings.md"}
@@ -195,4 +197,5 @@ def test_what_goes_wrong_is_seen(text: str, fault: str, monkeypatch: pytest.Monk
     page.write_text(text)
     copy = tmp_path / "copy"
     copy.mkdir()
+    (copy / ".venv").symlink_to(sys.prefix)
     assert fault in "\n".join(run_blocks(blocks_of(page), copy))
