@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.core import (
-    CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
@@ -47,6 +46,28 @@ class VersionUsage(NamedTuple):
     since: float
 
 
+class CodeHits(Metric):
+    """The family of hits, with a sample for each of the codes; counts: (codes,).
+
+    Samples are made when they are asked for, by those who do not write the counts themselves.
+    """
+
+    def __init__(self, counts: NDArray[np.int64]) -> None:
+        super().__init__("foldmint_code_hits", "Residues that got each code, since the start.", "counter")
+        self.counts = counts
+
+    @property
+    def samples(self) -> list[Sample]:
+        """A sample for each code."""
+        name = f"{self.name}_total"
+        return [Sample(name, {"code": str(code)}, float(count)) for code, count in enumerate(self.counts.tolist())]
+
+    @samples.setter
+    def samples(self, value: list[Sample]) -> None:
+        if value:
+            raise TypeError("samples are made of the counts")
+
+
 class CodeUsage(Collector):
     """Counts of hits, recorded by the event loop and read by scrapes.
 
@@ -67,7 +88,6 @@ class CodeUsage(Collector):
         self._window: deque[tuple[int, NDArray[np.int64]]] = deque()
         self._distance_counts = np.zeros(len(_BOUNDS) + 1, np.int64)
         self._distance_sum = 0.0
-        self._labels = [str(code) for code in range(codes)]
         self._active = ""
         self._versions: dict[str, VersionUsage] = {}
 
@@ -146,13 +166,7 @@ class CodeUsage(Collector):
         """What is to be shown of the codes; how many there are in any case."""
         yield GaugeMetricFamily("foldmint_codebook_codes", "Codes of the codebook.", len(self._hits))
         if self._shown == "full":
-            hits = CounterMetricFamily("foldmint_code_hits", "Residues that got each code, since the start.")
-            name = "foldmint_code_hits_total"
-            hits.samples = [
-                Sample(name, {"code": label}, float(count))
-                for label, count in zip(self._labels, self.hits().tolist(), strict=True)
-            ]
-            yield hits
+            yield CodeHits(self.hits())
         if self._shown != "off":
             yield from self._summary()
 

@@ -100,10 +100,14 @@ def test_codes_that_are_used_otherwise_and_codebooks_that_are_not_exchanged(
         admin_of(server) as admin,
         watched(server, tmp_path, {"foldmint": [other.metrics, gone]}) as await_alerts,
     ):
-        usual, blurred, noise = (_request(chains[:20], blur) for blur in (0.0, 1.0, 8.0))
+        usual, blurred, noise = (_request(chains[:10], blur) for blur in (0.0, 1.0, 8.0))
 
-        def sent(request: pb.TokenizeRequest) -> Callable[[], object]:
-            return lambda: (stub.Tokenize(request, timeout=60), time.sleep(0.1))
+        def sent(request: pb.TokenizeRequest) -> Callable[[], None]:
+            def send() -> None:
+                stub.Tokenize(request, timeout=60)
+                time.sleep(0.4)
+
+            return send
 
         def activated(version: str) -> None:
             admin.ActivateCodebook(cb.ActivateCodebookRequest(version=version), timeout=60)

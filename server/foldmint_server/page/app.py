@@ -6,9 +6,10 @@ from pathlib import PurePosixPath
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import gzip_accepted
 
+from foldmint_server.exposition import metrics_app
 from foldmint_server.page.content import Content
 from foldmint_server.page.lineage import Lineage
 from foldmint_server.page.numbers import SCOPES, Numbers, Scope
@@ -58,7 +59,7 @@ def page_app(registry: CollectorRegistry, numbers: Numbers, lineage: Lineage) ->
         "/api/usage": lambda environ: _usage(numbers, environ),
         "/api/codebooks": lambda _: Content.of_json(lineage.as_json()),
     }
-    metrics = make_wsgi_app(registry)
+    metrics = metrics_app(registry)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def plain(status: str, *headers: tuple[str, str]) -> Iterable[bytes]:
