@@ -1,6 +1,7 @@
 """What tutorial and how-tos deploy: files of their schema, commands that exist, names that fit together."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from foldmint_client import Client
 from foldmint_server import cli
 from foldmint_server.settings import Settings
 from foldmint_tokenizer.store import DEFAULT, Store
-from support import ROOT, RunningServer, metrics_of
+from support import ROOT, RunningServer, metrics_of, missing
 
 COMPOSE = ROOT / "deploy/compose.yaml"
 SERVER = ROOT / "deploy/kubernetes/server.yaml"
@@ -71,27 +72,52 @@ def test_what_the_compose_file_mounts_is_there() -> None:
     assert (COMPOSE.parent / services["server"]["build"]["context"] / "Dockerfile").is_file()
 
 
-def test_prometheus_and_grafana_of_the_compose_file_find_what_they_read() -> None:
-    compose = _compose()
-    prometheus = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
-    (files,) = [
-        job["file_sd_configs"][0]["files"] for job in prometheus["scrape_configs"] if job["job_name"] == "foldmint"
-    ]
-    (given,) = compose["services"]["prometheus"]["configs"]
-    assert given["target"] == f"/etc/prometheus/{files[0]}"
-    (targets,) = yaml.safe_load(compose["configs"][given["source"]]["content"])
-    # As the Dockerfile has it.
+def test_the_prometheus_of_the_compose_file_takes_what_is_mounted(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        missing("promtool", "`apt-get install prometheus` installs it")
+    service = _compose()["services"]["prometheus"]
+    (config,) = [part.partition("=")[2] for part in service["command"] if part.startswith("--config.file=")]
+    _laid_out(service, tmp_path)
+    command = ["promtool", "check", "config", str(tmp_path / config.lstrip("/"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = (tmp_path / config.lstrip("/")).parent
+    rules = {path.name for path in (ROOT / "deploy/prometheus/rules").iterdir()}
+    assert {path.name for path in (folder / "rules").iterdir()} == rules - {"repair.yml"}
+    read = yaml.safe_load((folder / "prometheus.yml").read_text())
+    (files,) = [job["file_sd_configs"][0]["files"] for job in read["scrape_configs"] if job["job_name"] == "foldmint"]
+    (targets,) = yaml.safe_load((folder / files[0]).read_text())
+    # The service's name, and the port as the Dockerfile has it.
     assert targets == {"targets": ["server:9464"]}
+    assert "server" in _compose()["services"]
     assert "FOLDMINT_METRICS_LISTEN=0.0.0.0:9464" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    provisioning = ROOT / "deploy/grafana/provisioning"
-    (source,) = yaml.safe_load((provisioning / "datasources/foldmint.yaml").read_text())["datasources"]
+
+
+def _laid_out(service: dict[str, Any], folder: Path) -> None:
+    """Put what a service mounts from here where its container would have it, below a folder."""
+    for volume in service["volumes"]:
+        source, target, *_ = volume.split(":")
+        if source.startswith("."):
+            at = folder / target.lstrip("/")
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.symlink_to(COMPOSE.parent / source)
+
+
+def test_the_grafana_of_the_compose_file_finds_data_and_dashboard(tmp_path: Path) -> None:
+    service = _compose()["services"]["grafana"]
+    _laid_out(service, tmp_path)
+    (source,) = yaml.safe_load((tmp_path / "etc/grafana/provisioning/datasources/foldmint.yaml").read_text())[
+        "datasources"
+    ]
     assert source["url"] == "http://prometheus:9090"
-    (provider,) = yaml.safe_load((provisioning / "dashboards/foldmint.yaml").read_text())["providers"]
-    mounts = dict(volume.split(":")[:2] for volume in compose["services"]["grafana"]["volumes"])
-    (dashboard,) = [target for source, target in mounts.items() if source == "./grafana/dashboard.json"]
-    assert dashboard.startswith(provider["options"]["path"] + "/")
-    home = compose["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
-    assert home == dashboard
+    assert "prometheus" in _compose()["services"]
+    (provider,) = yaml.safe_load((tmp_path / "etc/grafana/provisioning/dashboards/foldmint.yaml").read_text())[
+        "providers"
+    ]
+    (dashboard,) = (tmp_path / provider["options"]["path"].lstrip("/")).glob("*.json")
+    assert json.loads(dashboard.read_text())["title"] == "Foldmint"
+    home = service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert tmp_path / home.lstrip("/") == dashboard
 
 
 @pytest.fixture(scope="module")
