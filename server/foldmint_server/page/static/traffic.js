@@ -89,7 +89,7 @@ export class Rates extends Chart {
       const y = this.#y(value);
       return [
         this.line(this.left, y, right, y, value ? "grid" : "axis"),
-        this.text(this.left - 8, y + 4, value < 1 && value ? figure(value) : short(value), "tick", "end"),
+        this.text(this.left - 8, y + 4, value < 10 ? figure(value) : short(value), "tick", "end"),
       ];
     });
     const first = this.#rates.findIndex((rate) => rate !== null);
