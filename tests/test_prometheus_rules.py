@@ -1,15 +1,19 @@
 """The rules for Prometheus: sound, tested both ways, and each alert with a section of the runbook."""
 
+import json
 import re
 import shutil
 import subprocess
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from real_prometheus import HASTE, HASTE_FOR, hastened
+from real_prometheus import HASTE, HASTE_FOR, free_port, hastened
 from support import ROOT, missing
 
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -59,6 +63,31 @@ def test_prometheus_takes_what_the_configuration_offers_for_kubernetes(tmp_path:
     shutil.copytree(FOLDER, tmp_path / "prometheus")
     (tmp_path / "prometheus" / "prometheus.yml").write_text(changed, encoding="utf-8")
     promtool("check", "config", tmp_path / "prometheus" / "prometheus.yml")
+
+
+def test_prometheus_runs_with_it_and_finds_whom_to_scrape(tmp_path: Path) -> None:
+    if shutil.which("prometheus") is None:
+        missing("Debian's package prometheus", "`apt-get install prometheus` installs it")
+    address = f"127.0.0.1:{free_port()}"
+    options = [f"--storage.tsdb.path={tmp_path}", f"--web.listen-address={address}", "--log.level=warn"]
+
+    def told(path: str) -> Any:
+        with suppress(OSError), urllib.request.urlopen(f"http://{address}/api/v1/{path}", timeout=5) as answer:
+            return json.load(answer)["data"]
+
+    def urls() -> list[str]:
+        return [target["scrapeUrl"] for target in (told("targets") or {"activeTargets": []})["activeTargets"]]
+
+    with subprocess.Popen(["prometheus", f"--config.file={FOLDER / 'prometheus.yml'}", *options]) as process:
+        try:
+            until = time.monotonic() + 60
+            while not urls() and time.monotonic() < until:
+                time.sleep(0.2)
+            assert urls() == ["http://localhost:9464/metrics"]
+            groups = told("rules")["groups"]
+        finally:
+            process.terminate()
+    assert sum(len(group["rules"]) for group in groups) == len(rules("alert")) + len(rules("record"))
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
@@ -117,8 +146,8 @@ def test_the_hastening_of_rules_changes_times_alone(tmp_path: Path) -> None:
     for path, copy in zip(RULES, hastened(RULES, tmp_path), strict=True):
         before, after = path.read_text(encoding="utf-8"), copy.read_text(encoding="utf-8")
         assert before != after
-        for time in {*HASTE.values(), *HASTE_FOR.values()}:
-            after = re.sub(rf"(?<![\w:])({time})\b", "T", after)
-        for time in {*HASTE, *HASTE_FOR}:
-            before = re.sub(rf"(?<![\w:])({time})\b", "T", before)
+        for span in {*HASTE.values(), *HASTE_FOR.values()}:
+            after = re.sub(rf"(?<![\w:])({span})\b", "T", after)
+        for span in {*HASTE, *HASTE_FOR}:
+            before = re.sub(rf"(?<![\w:])({span})\b", "T", before)
         assert before == after
