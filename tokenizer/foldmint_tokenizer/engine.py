@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
-from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Neighborhoods, concatenate
+from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Geometry, Neighborhoods, concatenate
 
 # Elements of the largest intermediate of a step of the plain encoder, (rows, 16, 16, heads) or (rows, 16, 2 * hidden):
 # enough to keep a device busy, little enough that a step is short and its memory small. 64 MiB of float32 on a CPU, 1
@@ -29,6 +29,8 @@ _STEP_ELEMENTS_ELSEWHERE = 2**28
 _FEWEST_ROWS = 32
 # Held while what torch keeps for threads to come is changed.
 _SETTING = threading.Lock()
+
+T = TypeVar("T")
 
 
 class Quantized(NamedTuple):
@@ -108,16 +110,38 @@ class Engine:
         elif self._threads is not None and self._threads.count == 1:
             _compute_alone()
 
+    def tokens(self, shape: Geometry, embeddings: Tensor) -> Quantized:
+        """Codes and distances (rows,) of a structure's rows, with embeddings (codes, out) on the device.
+
+        Rows are prepared, encoded and quantized a step at a time, which bounds the memory; where a CPU's threads
+        compute, by each of them a step of its own. Raises ModelError as `quantize` does.
+        """
+
+        def step(part: slice) -> Quantized:
+            return self.quantize(encode(shape.rows(part)), embeddings)
+
+        encode = self.vectors if self._threads is None else self._threads.block
+        found = self._parts(len(shape.queries), step)
+        if not found:
+            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
+        return Quantized(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""
-        total = len(rows.offset)
-        if total == 0:
-            return torch.empty(0, self.encoder.config.out, device=self.device)
+
+        def step(part: slice) -> Tensor:
+            return encode(rows.part(part.start, part.stop))
+
+        encode = self._step if self._threads is None else self._threads.block
+        found = self._parts(len(rows.offset), step)
+        return torch.cat(found) if found else torch.empty(0, self.encoder.config.out, device=self.device)
+
+    def _parts(self, total: int, step: Callable[[slice], T]) -> list[T]:
+        """What becomes of all rows, part by part, in their order."""
         if self._threads is not None:
-            return self._threads.vectors(rows)
+            return self._threads.map(step, total)
         bounds = [*range(0, total, self.step_rows), total]
-        with torch.inference_mode(), self._precisely():
-            return torch.cat([self._step(rows.part(start, stop)) for start, stop in pairwise(bounds)])
+        return [step(slice(start, stop)) for start, stop in pairwise(bounds)]
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """Nearest codes of z (rows, out) among embeddings (codes, out), both on the device.
@@ -150,7 +174,8 @@ class Engine:
         columns = [torch.from_numpy(column) for column in rows]
         if self.device.type == "cuda":  # from pinned memory a copy does not hold up the thread
             columns = [column.pin_memory() for column in columns]
-        z = self._plain(*(column.to(self.device, non_blocking=True) for column in columns))[:count].float()
+        with torch.inference_mode(), self._precisely():
+            z = self._plain(*(column.to(self.device, non_blocking=True) for column in columns))[:count].float()
         return z.clone() if self._sizes else z  # the memory of a recorded graph is used by the next step
 
     @contextmanager
@@ -203,21 +228,21 @@ class _Threads:
         """The same of one thread, the caller's."""
         return _Threads(self._encoder, 1)
 
-    def vectors(self, rows: Neighborhoods) -> Tensor:
-        """z (rows, out)."""
-        total = len(rows.offset)
+    def map(self, task: Callable[[slice], T], total: int) -> list[T]:
+        """What the task makes of all rows, in parts that suit the threads, in their order."""
         parts = -(-total // self._encoder.block_rows)
         if total >= self.count * _FEWEST_ROWS:
             parts = -(-parts // self.count) * self.count
         bounds = np.linspace(0, total, parts + 1).astype(int).tolist()
-        blocks = [rows.part(start, stop) for start, stop in pairwise(bounds)]
-        if self.count == 1 or parts == 1:
-            return torch.cat([self._block(block) for block in blocks])
+        slices = [slice(start, stop) for start, stop in pairwise(bounds)]
+        if self.count == 1 or parts <= 1:
+            return [task(part) for part in slices]
         if self._pool is None:
             self._pool = _single_threaded(self.count)
-        return torch.cat(list(self._pool.map(self._block, blocks)))
+        return list(self._pool.map(task, slices))
 
-    def _block(self, rows: Neighborhoods) -> Tensor:
+    def block(self, rows: Neighborhoods) -> Tensor:
+        """z (rows, out), by the thread that calls."""
         if not hasattr(self._own, "work"):
             self._own.work = Workspace()
         return self._encoder(rows, self._own.work)

@@ -6,19 +6,14 @@ StructureTokenizer.load().tokenize("1crn.cif")
 import os
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from foldmint_tokenizer.backbone import Backbone
-from foldmint_tokenizer.engine import Engine, Quantized
+from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.neighborhoods import Geometry
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.structure import Format, Limits, read_backbones
 from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, structure_geometry
-
-# Rows prepared at a time: bounds what a large structure needs beside its frames.
-_SLICE = 4096
 
 
 class StructureTokenizer:
@@ -67,15 +62,6 @@ class StructureTokenizer:
         if not backbones:
             return []
         shape = structure_geometry(backbones, complex)
-        codes, apart = self._quantized(shape)
+        codes, apart = self._engine.tokens(shape, self._embeddings)
         options = TokenizeOptions(complex, special_tokens, distances)
         return assembled(backbones, shape, codes, apart, self._frameless, options)
-
-    def _quantized(self, shape: Geometry) -> Quantized:
-        parts = [
-            self._engine.quantize(self._engine.vectors(shape.rows(slice(start, start + _SLICE))), self._embeddings)
-            for start in range(0, len(shape.queries), _SLICE)
-        ]
-        if not parts:
-            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
-        return Quantized(*(np.concatenate(column) for column in zip(*parts, strict=True)))
