@@ -145,7 +145,8 @@ def test_a_link_that_leads_nowhere_is_seen(tmp_path: Path) -> None:
 
 def _links(page: Path) -> Iterator[str]:
     text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for link in re.finditer(r"\]\((?P<target>[^)\s]+)\)|(?:src|srcset)=\"(?P<image>[^\"\s]+)\"", text):
+        target = link["target"] or link["image"]
         if "://" not in target:
             yield target
 
