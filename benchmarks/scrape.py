@@ -5,12 +5,14 @@
 In process: what a scrape takes to write, by the server and by prometheus-client alone, in turn. Over a real server with
 the default model: scrapes as Prometheus asks for them, idle and while another process keeps the server busy. Then one
 client streams requests without pause in three windows, again and again: alone, beside a scraper, and alone. That with a
-scraper is compared with the mean of its two neighbors, and these with each other, which is what chance does.
+scraper is compared with the mean of its two neighbors, and these with each other, which is what chance does. On a
+machine with other work that is much, so the server's time on the CPU is compared, too.
 """
 
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,19 +37,22 @@ _THIS = [sys.executable, "-m", "benchmarks", "scrape"]
 
 
 class Window(NamedTuple):
-    """residues_per_second; p50_ms, p99_ms: from a request's sending to its answer; scrapes: how many there were."""
+    """residues_per_second; p50_ms, p99_ms: from a request's sending to its answer; cpu_ms: of the server, for 1000
+    residues; scrapes: how many there were.
+    """
 
     residues_per_second: float
     p50_ms: float
     p99_ms: float
-    scrapes: int
+    cpu_ms: float
+    scrapes: int = 0
 
 
 def main(
     file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
     rounds: Annotated[int, typer.Option(help="Of three windows each.")] = 8,
-    seconds: Annotated[float, typer.Option(help="Length of a window.")] = 5.0,
-    every: Annotated[float, typer.Option(help="Seconds between two scrapes; Prometheus is told 15.")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Length of a window.")] = 6.0,
+    every: Annotated[float, typer.Option(help="Seconds between two scrapes; Prometheus is told 15.")] = 3.0,
     residues: Annotated[int, typer.Option(help="Of a request.")] = 50,
     threads: Annotated[int, typer.Option(help="Of the server's computations; 0: as torch sees fit.")] = 0,
     load_on: Annotated[str, typer.Option(hidden=True)] = "",
@@ -94,14 +99,14 @@ def written(repeats: int) -> dict[str, list[float]]:
 
 def windows(address: str, metrics: str, seconds: float, every: float, residues: int) -> list[Window]:
     """Three windows in turn: alone, beside a scraper, alone."""
-    alone = [window(address, seconds, residues)]
+    before = window(address, metrics, seconds, residues)
     with scraping(metrics, every) as times:
-        beside = window(address, seconds, residues)
-    alone.append(window(address, seconds, residues))
-    return [alone[0], beside._replace(scrapes=len(times)), alone[1]]
+        beside = window(address, metrics, seconds, residues)
+    after = window(address, metrics, seconds, residues)
+    return [before, beside._replace(scrapes=len(times)), after]
 
 
-def window(address: str, seconds: float, residues: int) -> Window:
+def window(address: str, metrics: str, seconds: float, residues: int) -> Window:
     """Stream requests for so long. Raises the error of a request that fails."""
     sent: dict[int, float] = {}
     taken: list[float] = []
@@ -116,14 +121,22 @@ def window(address: str, seconds: float, residues: int) -> Window:
                 sent[number] = now
                 yield number, piece
 
-        began = time.perf_counter()
+        began, used = time.perf_counter(), cpu_seconds(metrics)
         for number, result in client.tokenize_many(asked(), in_flight=_UNDER_WAY, ordered=False):
             if isinstance(result, Exception):
                 raise result
             taken.append(time.perf_counter() - sent[number])
-        lasted = time.perf_counter() - began
+        lasted, used = time.perf_counter() - began, cpu_seconds(metrics) - used
     p50, p99 = np.percentile(taken, [50, 99]) * 1e3
-    return Window(len(taken) * residues / lasted, float(p50), float(p99), 0)
+    total = len(taken) * residues
+    return Window(total / lasted, float(p50), float(p99), 1e6 * used / total)
+
+
+def cpu_seconds(metrics: str) -> float:
+    """What the server's process has used of the CPU."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line for line in lines if line.startswith("process_cpu_seconds_total")).split()[1])
 
 
 @contextmanager
@@ -147,11 +160,14 @@ def scraping(address: str, every: float) -> Iterator[list[float]]:
 
 def slower(found: Sequence[Sequence[Window]]) -> float:
     """Residues/s beside a scraper, % below those alone, median of the rounds; below 0 if above."""
-    return 100 * (1 - ratio([b.residues_per_second for _, b, _ in found], [_mean(*three) for three in found]))
+    rates = [[one.residues_per_second for one in three] for three in found]
+    return 100 * (1 - ratio([beside for _, beside, _ in rates], [(a + b) / 2 for a, _, b in rates]))
 
 
-def _mean(before: Window, _: Window, after: Window) -> float:
-    return (before.residues_per_second + after.residues_per_second) / 2
+def dearer(found: Sequence[Sequence[Window]]) -> float:
+    """Time on the CPU for as many residues beside a scraper, % above that alone, median of the rounds."""
+    used = [[one.cpu_ms for one in three] for three in found]
+    return 100 * (ratio([beside for _, beside, _ in used], [(a + b) / 2 for a, _, b in used]) - 1)
 
 
 def tables(
@@ -160,7 +176,7 @@ def tables(
     """As docs/performance.md shows them."""
     columns = ["median, ms", "longest, ms"]
     rows = [
-        [*(median(column) for column in zip(*(three[place][:3] for three in found), strict=True))] for place in range(3)
+        [median(column) for column in zip(*(three[place][:4] for three in found), strict=True)] for place in range(3)
     ]
     names = ["alone", f"beside a scrape each {every:g} s", "alone again"]
     return [
@@ -176,7 +192,7 @@ def tables(
         },
         {
             "title": f"Requests, {_UNDER_WAY} under way at a time, medians of {len(found)} windows",
-            "columns": ["the client is", "residues/s", "p50, ms", "p99, ms"],
+            "columns": ["the client is", "residues/s", "p50, ms", "p99, ms", "server's CPU, ms a 1000 residues"],
             "rows": [[name, *row] for name, row in zip(names, rows, strict=True)],
         },
     ]
@@ -184,14 +200,12 @@ def tables(
 
 def bars(scrapes: dict[str, list[float]], found: Sequence[Sequence[Window]]) -> list[dict[str, object]]:
     """What was to be reached, and whether it was."""
-    chance = median(100 * abs(1 - after.residues_per_second / before.residues_per_second) for before, _, after in found)
+    rates = [[one.residues_per_second for one in three] for three in found]
+    chance = median(100 * abs(1 - after / before) for before, _, after in rates)
     judged = [
         ("ms of a scrape under load, median", _MOST_MS, median(scrapes["under load"])),
-        (
-            f"% fewer residues/s beside a scraper (two windows alone differ by {chance:.1f})",
-            _MOST_SLOWER,
-            slower(found),
-        ),
+        ("% more of the server's CPU beside a scraper, for as many residues", _MOST_SLOWER, dearer(found)),
+        (f"% fewer residues/s beside a scraper; two windows alone differ by {chance:.1f}", _MOST_SLOWER, slower(found)),
     ]
     return [
         {"measure": measure, "bar": f"under {limit:g}", "found": float(value), "reached": bool(value < limit)}
