@@ -89,6 +89,7 @@ class _Answer(ServerHandler):
 
 class _Handler(WSGIRequestHandler):
     server_version, sys_version = "foldmint", ""
+    default_request_version = "HTTP/1.0"  # 0.9 has no status to say what was wrong
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
 

@@ -5,12 +5,10 @@ import json
 import re
 import shutil
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +17,6 @@ import pytest
 
 from foldmint.v1 import codebook_pb2
 from foldmint_maintenance.corpus import Record
-from foldmint_server import web
 from support import ROOT, RunningServer, admin_of, metrics_of, running_server, stub_of
 from traffic import streamed
 
@@ -218,109 +215,6 @@ def test_the_page_has_all_that_it_needs() -> None:
     assert loaded == {file.name for file in STATIC.iterdir()} - {"index.html"}
 
 
-@contextmanager
-def serving(body: bytes = b"ok") -> Iterator[tuple[str, int]]:
-    """A web server of one answer; its address."""
-
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        if environ["PATH_INFO"] == "/broken":
-            raise RuntimeError("a secret")
-        start_response("200 OK", [("Content-Length", str(len(body)))])
-        return [body]
-
-    server = web.WebServer("127.0.0.1", 0, app)
-    server.start()
-    try:
-        yield "127.0.0.1", server.server_port
-    finally:
-        server.stop()
-
-
-def sent(address: tuple[str, int], data: bytes) -> bytes:
-    """All that comes back for some bytes."""
-    with socket.create_connection(address, timeout=10) as connection:
-        connection.sendall(data)
-        answer = b""
-        while part := connection.recv(65536):
-            answer += part
-        return answer
-
-
-def test_a_head_that_is_too_long_is_refused() -> None:
-    with serving() as address:
-        assert sent(address, b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 431 ")
-        many = b"".join(b"X-%d: y\r\n" % number for number in range(150))
-        assert sent(address, b"GET / HTTP/1.1\r\n" + many + b"\r\n").startswith(b"HTTP/1.0 431 ")
-        most = b"GET / HTTP/1.1\r\nX: " + b"y" * 15_000 + b"\r\n\r\n"
-        assert sent(address, most).endswith(b"\r\n\r\nok")
-
-
-@pytest.mark.parametrize("line", [b"<script>alert(1)</script>", b"GET / HTTP/9<b>.1", b"GET / x y z", b"\xff\xfe\x00"])
-def test_nonsense_is_refused_and_not_repeated(line: bytes) -> None:
-    with serving() as address:
-        answer = sent(address, line + b"\r\n\r\n")
-    assert b"400" in answer or b"505" in answer
-    assert b"<" not in answer
-    assert line not in answer
-
-
-def test_a_head_that_comes_too_slowly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where bytes keep coming: the time is that of the whole head."""
-    monkeypatch.setattr(web, "_HEAD_SECONDS", 0.4)
-    with serving() as address:
-        began = time.monotonic()
-        assert sent(address, b"GET / HT").startswith(b"HTTP/1.0 408 ")
-        with socket.create_connection(address, timeout=10) as connection:
-            answer = b""
-            stopped = threading.Event()
-
-            def drip() -> None:
-                while not stopped.wait(0.1):
-                    try:
-                        connection.sendall(b"x")
-                    except OSError:
-                        return
-
-            dripping = threading.Thread(target=drip)
-            dripping.start()
-            answer = connection.recv(100)
-            stopped.set()
-            dripping.join()
-        assert answer.startswith(b"HTTP/1.0 408 ")
-        assert time.monotonic() - began < 3
-
-
-def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_CONNECTIONS", 3)
-    with serving() as address:
-        idle = [socket.create_connection(address) for _ in range(3)]
-        time.sleep(0.2)
-        assert sent(address, b"").startswith(b"HTTP/1.0 503 ")
-        for connection in idle:
-            connection.close()
-        until = time.monotonic() + 5
-        while b"200 OK" not in (answer := sent(address, b"GET / HTTP/1.1\r\n\r\n")) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert answer.endswith(b"ok")
-
-
-def test_a_fault_is_no_ones_business() -> None:
-    with serving() as address:
-        answer = sent(address, b"GET /broken HTTP/1.1\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.0 500 ")
-        assert b"secret" not in answer
-        assert sent(address, b"GET / HTTP/1.1\r\n\r\n").endswith(b"ok")
-
-
-def test_ipv6() -> None:
-    try:
-        server = web.WebServer("::1", 0, lambda *_: [])
-    except OSError as error:
-        pytest.skip(f"this machine has no IPv6: {error}")
-    server.start()
-    server.stop()
-
-
 def test_answers_that_idle_callers_leave_do_not_stop_others(counting: RunningServer) -> None:
     """The gRPC service and other callers of the page go on beside connections that say nothing."""
     host, _, port = counting.metrics.rpartition(":")
@@ -332,12 +226,18 @@ def test_answers_that_idle_callers_leave_do_not_stop_others(counting: RunningSer
         connection.close()
 
 
-def test_a_store_that_is_gone_leaves_what_is_in_memory(versions: Path, tmp_path: Path) -> None:
+def test_a_store_that_is_gone_and_metrics_without_codes(versions: Path, tmp_path: Path, short: list[Record]) -> None:
+    """What is in memory is still told, and so are the hits, which are counted though no scrape shows them."""
     store = tmp_path / "store"
     shutil.copytree(versions, store)
-    with running_server("--model", str(store), "--poll-seconds", "0") as server:
+    options = ("--model", str(store), "--poll-seconds", "0", "--code-metrics", "off")
+    with running_server(*options) as server, stub_of(server) as stub:
         (store / "model.json").unlink()
         lineage = json.loads(asked(server.metrics, "/api/codebooks").body)
+        assert sum(told(server.metrics)["hits"]) == 0
+        sent = streamed(stub, short)
+        assert sum(told(server.metrics)["hits"]) == sent
+        assert not any(name.startswith("foldmint_code_hits") for name in metrics_of(server))
     assert lineage["store"] is False
     assert [version["version"] for version in lineage["versions"]] == ["000001"]
     assert lineage["versions"][0]["stored"] is False
