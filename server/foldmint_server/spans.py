@@ -151,7 +151,8 @@ class SpanTrace(Trace):
             error = raised
             raise
         finally:
-            steps, now = list(noted), time.time_ns()
+            # Several threads or devices may have noted theirs, side by side.
+            steps, now = sorted(noted, key=lambda step: step.began), time.time_ns()
             if steps:
                 self._add("queue", arrived, steps[0].began)
                 # Of one that failed, or was given up on its way, the end is not known.
