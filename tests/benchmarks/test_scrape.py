@@ -37,8 +37,8 @@ def test_a_window_is_compared_with_both_neighbors() -> None:
 
 
 def test_bars_fail_where_they_should() -> None:
-    good = bars({"under load": [30, 40, 90]}, [_three(100.0, 99.0, 100.0)])
-    assert [bar["reached"] for bar in good] == [True, True, True]
+    good = bars({"under load": [30, 40, 90]}, [_three(100.0, 99.1, 102.0)])
+    assert [bar["reached"] for bar in good] == [True, True, True]  # 1.9 %, where chance makes 2
     bad = bars({"under load": [30, 60, 90]}, [_three(100.0, 97.0, 100.0)])
     assert [bar["reached"] for bar in bad] == [False, False, False]
 
