@@ -64,12 +64,12 @@ class Round:
 
 def main(
     file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
-    rounds: Annotated[int, typer.Option(min=1)] = 2,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
     clients: Annotated[int, typer.Option(min=1, help="That wait for an answer each.")] = 16,
     small: Annotated[int, typer.Option(min=1, help="Residues of a small structure, at most.")] = 100,
     large: Annotated[int, typer.Option(min=1, help="Residues of a large structure.")] = 3000,
     each: Annotated[int, typer.Option(min=1, help="Small structures before each large one.")] = 20,
-    count: Annotated[int, typer.Option(min=1, help="Large structures in a round.")] = 15,
+    count: Annotated[int, typer.Option(min=1, help="Large structures in a round.")] = 6,
     batch: Annotated[int, typer.Option(min=1, help="Most structures in a general server's batch.")] = 8,
     threads: Annotated[int, typer.Option(min=0, help="Of the computations; 0: as torch sees fit.")] = 0,
 ) -> None:
