@@ -81,7 +81,7 @@ async def test_a_large_one_is_computed_by_all(scheduler: Scheduler, devices: lis
 @pytest.mark.parametrize(("rows", "most"), [(80, 40), (81, 41), (30, 20), (20, 20), (300, 100)])
 async def test_what_waits_is_shared_among_the_free(devices: list[CountingDevice], rows: int, most: int) -> None:
     scheduler = Scheduler(devices, replace(CONFIG, few_residues=20), new_metrics())
-    await scheduler.warm_up(TWO)
+    await until(lambda: scheduler._free == 2)
     for device in devices:
         device.go.clear()
     task = asyncio.create_task(scheduler.compute(structure(rows, 0), TWO))
