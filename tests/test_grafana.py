@@ -123,11 +123,12 @@ def store(tmp_path_factory: pytest.TempPathFactory, chains: list[Record]) -> Pat
 
 
 @pytest.fixture(scope="module")
-def pushgateway() -> Iterator[str]:
+def pushgateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if shutil.which("prometheus-pushgateway") is None:
         missing("Debian's package prometheus-pushgateway", "`apt-get install prometheus-pushgateway` installs it")
     address = f"127.0.0.1:{free_port()}"
     command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--log.level=error"]
+    command += [f"--persistence.file={tmp_path_factory.mktemp('pushed') / 'all'}"]  # Debian's has one that all share
     with subprocess.Popen(command) as process:
         yield address
         process.terminate()

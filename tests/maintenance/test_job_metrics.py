@@ -205,12 +205,13 @@ def test_an_outcome_is_one_of_a_few() -> None:
 
 
 @pytest.fixture
-def gateway() -> Iterator[str]:
+def gateway(tmp_path: Path) -> Iterator[str]:
     """The address of a real Pushgateway."""
     if shutil.which("prometheus-pushgateway") is None:
         missing("a Pushgateway", "`apt-get install prometheus-pushgateway` installs it")
     address = f"127.0.0.1:{free_port()}"
     command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--log.level=error"]
+    command += [f"--persistence.file={tmp_path / 'pushed'}"]  # Debian's has one that all share
     with subprocess.Popen(command) as process:
         try:
             until = time.monotonic() + 20
