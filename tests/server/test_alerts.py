@@ -25,7 +25,7 @@ from foldmint_maintenance.job_metrics import JobMetrics
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.store import Store, create_store, load_model
-from real_prometheus import firing, free_port, hastened, prometheus
+from real_prometheus import awaited, firing, free_port, hastened, prometheus
 from support import ROOT, RunningServer, admin_of, missing, running_server, stub_of
 
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))
@@ -68,6 +68,11 @@ def watched(
             assert wanted <= found, f"only {sorted(found)} fire"
             return {name for name, _ in found}
 
+        # Prometheus takes some seconds to find its targets, and until then there is no server that it could see.
+        assert awaited(address, f'up{{instance="{server.metrics}"}}', 1) == 1
+        until = time.monotonic() + PATIENCE
+        while ("FoldmintDown", "") in firing(address) and time.monotonic() < until:
+            time.sleep(0.2)
         yield await_alerts
 
 
