@@ -70,6 +70,9 @@ def test_rates_and_latencies() -> None:
             metrics.request_seconds.labels("Tokenize").observe(seconds)
 
     answered(3, 300, 0.2)
+    told = traffic.as_json()
+    assert (told["residues"], told["structures"]) == (300, 3)  # before a sample
+    assert told["residues_per_second"] == []
     clock.now += 2
     traffic.sample()
     clock.now += 4  # a late sample

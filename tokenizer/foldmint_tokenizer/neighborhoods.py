@@ -12,6 +12,8 @@ from foldmint_tokenizer.frames import Frames, backbone_frames
 NEIGHBORS = 16
 OFFSET_LIMIT = 32
 OFFSETS = 2 * OFFSET_LIMIT + 2  # row 0 of the embedding belongs to padding and is never looked up
+# Residues whose neighbors are asked for at once: distances and indices of all would be most of the memory.
+_ASKED = 4096
 
 
 class Neighborhoods(NamedTuple):
@@ -82,15 +84,17 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
         return nearest
     ca = frames.origin[queries]
     wanted = min(NEIGHBORS, len(queries))
-    _, neighbors = KDTree(ca).query(ca, k=np.arange(1, wanted + 1))
-    found: NDArray[np.int64] = np.asarray(neighbors, np.int64)  # (rows, wanted)
-    own = np.arange(len(queries))
-    # Where another residue has the very same CA the tree may list it first: the query leads all the same.
-    wrong = np.flatnonzero(found[:, 0] != own)
-    for row in wrong:
-        others = found[row][found[row] != row][: wanted - 1]
-        found[row] = np.concatenate([[row], others])
-    nearest[:, :wanted] = queries[found]
+    tree = KDTree(ca)
+    for start in range(0, len(queries), _ASKED):
+        own = np.arange(start, min(start + _ASKED, len(queries)))
+        _, neighbors = tree.query(ca[own], k=np.arange(1, wanted + 1))
+        found: NDArray[np.int64] = np.asarray(neighbors, np.int64)  # (asked, wanted)
+        # Where another residue has the very same CA the tree may list it first: the query leads all the same.
+        wrong = np.flatnonzero(found[:, 0] != own)
+        for row in wrong:
+            others = found[row][found[row] != own[row]][: wanted - 1]
+            found[row] = np.concatenate([[own[row]], others])
+        nearest[own, :wanted] = queries[found]
     return nearest
 
 

@@ -48,7 +48,10 @@ class Traffic:
             self._samples.append(sample)
 
     def as_json(self) -> dict[str, Any]:
-        """Rates between samples, the oldest first; latencies of the last minute, None if nothing was answered."""
+        """Rates between samples, the oldest first; totals as of now, which no sample need have seen yet.
+
+        Latencies are of the last minute, None if nothing was answered.
+        """
         with self._lock:
             samples = list(self._samples)
         pairs = list(itertools.pairwise(samples))
@@ -59,8 +62,8 @@ class Traffic:
             "interval": INTERVAL,
             "residues_per_second": [_rate(b.residues - a.residues, b.time - a.time) for a, b in pairs],
             "structures_per_second": [_rate(b.structures - a.structures, b.time - a.time) for a, b in pairs],
-            "residues": int(now.residues),
-            "structures": int(now.structures),
+            "residues": int(self._residues()),
+            "structures": int(self._structures()),
             "in_flight": int(_sum(self._metrics.requests_in_flight)),
             "queued_residues": int(_sum(self._metrics.queued_residues)),
             "latency": {"seconds": _LATENCY_SECONDS, "p50": p50, "p99": p99},
@@ -75,12 +78,14 @@ class Traffic:
                     counts[bound] = counts.get(bound, 0.0) + sample.value
         bounds = tuple(sorted(counts))
         return _Sample(
-            self._clock(),
-            _sum(self._metrics.residues),
-            _sum(self._metrics.requests, but="GetModel"),
-            bounds,
-            tuple(counts[bound] for bound in bounds),
+            self._clock(), self._residues(), self._structures(), bounds, tuple(counts[bound] for bound in bounds)
         )
+
+    def _residues(self) -> float:
+        return _sum(self._metrics.residues)
+
+    def _structures(self) -> float:
+        return _sum(self._metrics.requests, but="GetModel")
 
 
 def quantile(share: float, bounds: Sequence[float], counts: Sequence[float]) -> float | None:
