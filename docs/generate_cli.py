@@ -1,4 +1,4 @@
-"""Writes docs/cli.md, the reference of the command `foldmint`, from the command itself.
+"""Writes the references of the commands, docs/cli.md and docs/cli-maintenance.md, from the commands themselves.
 
 .venv/bin/python docs/generate_cli.py
 """
@@ -9,30 +9,40 @@ from typing import Any
 
 import typer
 
-from foldmint_client.cli import app
+from foldmint_client.cli import app as client
+from foldmint_maintenance.cli import app as maintenance
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGES = {"cli.md": ("foldmint", client), "cli-maintenance.md": ("foldmint-maintenance", maintenance)}
 
 _HEAD = """\
-# The command `foldmint`
+# The command `{}`
 
 <!-- Written by docs/generate_cli.py from the command itself; change it there. -->
 """
 
 
-def page() -> str:
-    """The whole page, in Markdown."""
+def pages() -> dict[str, str]:
+    """Whole pages, in Markdown, by their files in docs/."""
+    return {file: "\n".join(_page(name, app)).rstrip() + "\n" for file, (name, app) in PAGES.items()}
+
+
+def _page(name: str, app: typer.Typer) -> Iterator[str]:
     group = typer.main.get_command(app)
-    if not isinstance(group, typer.core.TyperGroup):
-        raise TypeError("foldmint has no commands")
-    context = group.make_context("foldmint", [], resilient_parsing=True)
-    parts = [_HEAD, f"{group.help}\n", "\n".join(_list(group, context)), *_epilog(group.epilog)]
+    context: Any = group.make_context(name, [], resilient_parsing=True)
+    yield from [_HEAD.format(name), *_paragraphs(group.help or ""), "\n".join(_list(group, context))]
+    yield from [*_epilog(group.epilog), *_commands(group, context, name)]
+
+
+def _commands(group: Any, context: Any, path: str) -> Iterator[str]:  # noqa: ANN401 (their classes are private)
+    """A section for each command, those of groups one after another."""
     for name, command in group.commands.items():
         inner = command.make_context(name, [], parent=context, resilient_parsing=True)
+        whole = f"{path} {name}"
         usage = " ".join(command.collect_usage_pieces(inner))
-        parts += [f"## foldmint {name}\n", f"{_code(f'foldmint {name} {usage}')}\n", *_paragraphs(command.help or "")]
-        parts += ["\n".join(_list(command, inner)), *_epilog(command.epilog)]
-    return "\n".join(parts).rstrip() + "\n"
+        yield from [f"## {whole}\n", f"{_code(f'{whole} {usage}')}\n", *_paragraphs(command.help or "")]
+        yield from ["\n".join(_list(command, inner)), *_epilog(command.epilog)]
+        if isinstance(command, typer.core.TyperGroup):
+            yield from _commands(command, inner, whole)
 
 
 def _list(command: Any, context: Any) -> Iterator[str]:  # noqa: ANN401 (their classes are private)
@@ -71,4 +81,5 @@ def _code(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for file, text in pages().items():
+        Path(__file__).with_name(file).write_text(text, encoding="utf-8")

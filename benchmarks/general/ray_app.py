@@ -63,7 +63,7 @@ def main(
             grpc_options=gRPCOptions(port=port, grpc_servicer_functions=[_ADD]),
             http_options={"port": free_port()},
         )
-        serve.run(Tokenizer.bind(threads, batch), name="foldmint")
+        serve.run(Tokenizer.bind(threads, batch), name="foldmint")  # type: ignore[attr-defined]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: told.set())
         print(f"listening on 127.0.0.1:{port}", flush=True)

@@ -16,7 +16,7 @@ from foldmint_maintenance.cli_usage import usage
 
 app = typer.Typer(
     name="foldmint-maintenance",
-    help="The upkeep of Foldmint's models: sets of backbones, training, evaluation, import.",
+    help="The upkeep of Foldmint's models: backbones, training, evaluation, import; use of codes, repair of codebooks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,0 +1,23 @@
+"""The references of the commands tell of them as they are."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PARTS = {
+    "cli.md": ("## foldmint watch", "- `--rows-per-shard N`: ", "$ foldmint tokenize --resume", "- `3`: no server"),
+    "cli-maintenance.md": ("## foldmint-maintenance repair", "## foldmint-maintenance codebooks prune", "- `--gate"),
+}
+
+
+def test_the_references_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDMINT_SERVER", "elsewhere:1")  # is no part of it
+    monkeypatch.setenv("COLUMNS", "40")
+    written = runpy.run_path(str(DOCS / "generate_cli.py"))["pages"]()
+    assert written.keys() == PARTS.keys()
+    for file, page in written.items():
+        assert page == (DOCS / file).read_text(), "run .venv/bin/python docs/generate_cli.py"
+        for text in PARTS[file]:
+            assert text in page
