@@ -24,6 +24,7 @@ _RETRIED_BY_GRPC = (
     *((ADMIN_SERVICE, name) for name in ("ListCodebooks", "GetCodebook", "GetUsage", "SampleEmbeddings")),
 )
 _GRPC_MAX_ATTEMPTS = 5
+_CONNECT_MS = 10_000
 
 File = str | os.PathLike[str]
 
@@ -169,7 +170,8 @@ class Connection:
             "grpc.keepalive_permit_without_calls": 0,
             # Reconnecting keeps pace with retrying; gRPC's own first pause of a second would outlast most retries.
             "grpc.initial_reconnect_backoff_ms": max(100, int(self.retry.initial_backoff * 1000)),
-            "grpc.min_reconnect_backoff_ms": max(100, int(self.retry.initial_backoff * 1000)),
+            # Whatever its name says, the time that setting up a connection may take, TLS and all.
+            "grpc.min_reconnect_backoff_ms": _CONNECT_MS,
             "grpc.max_reconnect_backoff_ms": max(100, int(self.retry.maximum_backoff * 1000)),
         }
         if is_loopback(self.target):

@@ -172,6 +172,21 @@ def test_a_stream_that_ends_early_is_opened_again(client: "Both", server: "Scrip
     assert server.servicer.streams == 2
 
 
+@pytest.mark.parametrize("code", [Code.INTERNAL, Code.CANCELLED])
+def test_a_stream_that_a_proxy_resets_is_opened_again(client: "Both", server: "ScriptedServer", code: Code) -> None:
+    """With what gRPC makes of it, where the server behind the proxy died (tests/attack/test_envoy.py)."""
+
+    def reset(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for count, request in enumerate(requests):
+            if count == 3 and server.servicer.streams < 4:
+                context.abort(code, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))")
+            yield server.answer(request)
+
+    server.servicer.stream = reset
+    assert firsts(client.many(numbers(20), in_flight=4)) == [(number, number) for number in range(20)]
+    assert server.servicer.streams == 4
+
+
 def test_streams_are_not_opened_for_ever(client: "Both", server: "ScriptedServer") -> None:
     server.fail(Code.UNAVAILABLE, times=9)
     with pytest.raises(Unavailable):
