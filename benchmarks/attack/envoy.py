@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.attack.servers import free_ports
@@ -20,9 +21,9 @@ def found() -> Path | None:
     name = str(beside) if beside.exists() else shutil.which("envoy")
     if name is None:
         return None
-    import envoy
-
-    return Path(next(iter(envoy.__path__))) / "_bin" / "envoy"
+    package = find_spec("envoy")
+    within = None if package is None or package.origin is None else Path(package.origin).parent / "_bin" / "envoy"
+    return within if within is not None and within.exists() else Path(name)
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def configuration(port: int, upstreams: Sequence[str]) -> dict[str, object]:
         "http_filters": [router],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
     }
-    http2 = {"explicit_http_config": {"http2_protocol_options": {}}}
+    http2: dict[str, object] = {"explicit_http_config": {"http2_protocol_options": {}}}
     cluster = {
         "name": "foldmint",
         "type": "STATIC",
