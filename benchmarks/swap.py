@@ -99,6 +99,7 @@ def running(model: Path, threads: int) -> Iterator[tuple[str, str]]:
     """A server; yields its addresses, for requests and for operators."""
     command = [sys.executable, "-m", "foldmint_server.cli", "--model", str(model), "--listen", "127.0.0.1:0"]
     command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-level", "warning"]
+    command += ["--insecure-admin"]  # whose operator is this program
     command += ["--keep-versions", str(KEPT), "--poll-seconds", "0", "--threads", str(threads)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         if server.stdout is None:

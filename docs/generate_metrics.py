@@ -126,6 +126,7 @@ def _service() -> Iterable[Metric]:
     metrics = create_metrics(registry, codes)
     metrics.describe(device="cpu", precision="float32", queued_residues=1, queued_detokenize_residues=1)
     metrics.codebook_info.labels("model", "version", "digest")
+    metrics.certificate_expiry.labels("server")
     registry.unregister(codes)
     return registry.collect()
 

@@ -55,6 +55,7 @@ def _server(store: Path) -> Iterator[tuple[str, str, str]]:
     command = [sys.executable, "-m", "foldmint_server.cli", "--model", str(store), "--log-level", "warning"]
     for name in ("listen", "metrics-listen", "admin-listen"):
         command += [f"--{name}", "127.0.0.1:0"]
+    command += ["--insecure-admin"]  # the repair activates its codebook
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             lines = [line.strip() for line in itertools.islice(process.stdout or (), 3)]

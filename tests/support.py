@@ -50,9 +50,12 @@ class RunningServer:
 def running_server(
     *arguments: str, environment: dict[str, str] | None = None, log: Path | None = None
 ) -> Iterator[RunningServer]:
-    """A real server on free ports, stopped by SIGTERM; fails if it does not stop well. log: where its log goes."""
+    """A real server on free ports, stopped by SIGTERM; fails if it does not stop well. log: where its log goes.
+
+    Who reaches its admin listener may exchange the codebook, unless the arguments say `--no-insecure-admin`.
+    """
     command = [sys.executable, "-m", "foldmint_server.cli", "--listen", "127.0.0.1:0"]
-    command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--insecure-admin"]
     command += ["--log-level", "warning", *arguments]
     roots = [str(ROOT / name) for name in ("protos", "tokenizer", "server")]
     with ExitStack() as files:

@@ -29,6 +29,7 @@ SESSIONS = {
     "readme": ["README.md"],
     "tutorial": ["docs/tutorial.md"],
     "how-to": [START, "docs/server.md", "docs/tokenize.md", "docs/decode.md"],
+    "security": [START, "docs/security.md"],
     "codebook": [START, "docs/codebook.md"],
     "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
@@ -139,7 +140,8 @@ def _check(words: list[str], block: Block) -> None:
     if words[0] in apps:
         command: Any = typer.main.get_command(apps[words[0]])
         arguments = words[1:]
-        while hasattr(command, "commands"):
+        # The server's own options stand where others have a command.
+        while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
             command, arguments = command.commands[arguments[0]], arguments[1:]
         command.make_context(words[0], arguments)
     for word in words:

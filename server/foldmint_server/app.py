@@ -37,6 +37,7 @@ from foldmint_server.pipeline import Pipeline
 from foldmint_server.polling import Follower
 from foldmint_server.reservoir import Reservoir
 from foldmint_server.scheduler import Scheduler
+from foldmint_server.security import Security
 from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
 from foldmint_server.tracing import create_tracing
@@ -67,8 +68,8 @@ class Server:
     async def start(self) -> None:
         """Load, listen, warm up, and only then report SERVING.
 
-        Raises ModelError if the model cannot be used, TracingError if traces are asked for and cannot be had, OSError
-        or RuntimeError if a port cannot be had.
+        Raises ModelError if the model cannot be used, TracingError if traces are asked for and cannot be had,
+        SecurityError if tokens or certificates cannot, OSError or RuntimeError if a port cannot be had.
         """
         settings = self.settings
         self._tracing = create_tracing(settings.otlp_endpoint, os.environ)
@@ -88,6 +89,7 @@ class Server:
             queued_detokenize_residues=settings.max_queued_detokenize_residues,
         )
 
+        self._security = Security(settings, metrics)
         self._pool = ThreadPoolExecutor(settings.parse_threads, "parse")
         reservoir = None
         if settings.reservoir:
@@ -111,6 +113,7 @@ class Server:
             limits_of(settings),
             decode_limits_of(settings),
             metrics,
+            rates=self._security.rates,
         )
         self._servicer = TokenizerServicer(
             pipeline,
@@ -122,7 +125,7 @@ class Server:
         )
         traffic = Traffic(metrics)
         numbers = Numbers(usage, settings.usage_window, self._codebooks, traffic)
-        page = page_app(self._registry, numbers, Lineage(self._codebooks))
+        page = self._security.guarded(page_app(self._registry, numbers, Lineage(self._codebooks)))
         await self._listen(CodebookServicer(self._codebooks, usage, reservoir), page)
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
         await self._scheduler.warm_up(self._codebooks.active.embeddings)
@@ -130,8 +133,10 @@ class Server:
             await self._decoding.warm_up()
         await self._report(serving=True)
         self._tasks = [asyncio.create_task(self._watch_device()), asyncio.create_task(traffic.run())]
+        self._tasks.append(asyncio.create_task(self._security.run()))
         if settings.poll_seconds:
             self._tasks.append(asyncio.create_task(Follower(self._codebooks).run(settings.poll_seconds)))
+        self._security.announce()
         log.info(
             "serving",
             address=self.address,
@@ -171,9 +176,11 @@ class Server:
             # Two servers on one port would share it silently.
             ("grpc.so_reuseport", 0),
         ]
-        self._grpc = grpc.aio.server(maximum_concurrent_rpcs=settings.max_concurrent_calls, options=options)
+        guards = self._security.interceptors
+        most = settings.max_concurrent_calls
+        self._grpc = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=guards)
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
-        self._admin = grpc.aio.server(maximum_concurrent_rpcs=settings.max_concurrent_calls, options=options)
+        self._admin = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=guards)
         codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin, self._admin)
         # So that who swaps can look, at the same address, at what is served.
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._admin)
@@ -184,10 +191,10 @@ class Server:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
             reflection.enable_server_reflection((ADMIN_SERVICE, SERVICE, reflection.SERVICE_NAME), self._admin)
-        self.address = _bound(self._grpc, settings.listen)
-        self.admin_address = _bound(self._admin, settings.admin_listen)
+        self.address = self._bound(self._grpc, settings.listen)
+        self.admin_address = self._bound(self._admin, settings.admin_listen, admin=True)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")
-        self._web = WebServer(metrics_host.strip("[]"), int(metrics_port), page)
+        self._web = WebServer(metrics_host.strip("[]"), int(metrics_port), page, self._security.web_tls)
         self._web.start()
         await self._grpc.start()
         await self._admin.start()
@@ -212,8 +219,7 @@ class Server:
                 log.error("the device works again" if well else "the device is stuck")
                 await self._report(serving=well)
 
-
-def _bound(server: grpc.aio.Server, address: str) -> str:
-    """Bind a server to HOST:PORT; the address with the port that was taken."""
-    host = address.rpartition(":")[0]
-    return f"{host}:{server.add_insecure_port(address)}"
+    def _bound(self, server: grpc.aio.Server, address: str, *, admin: bool = False) -> str:
+        """Bind a server to HOST:PORT; the address with the port that was taken."""
+        host = address.rpartition(":")[0]
+        return f"{host}:{self._security.bind(server, address, admin=admin)}"

@@ -1,6 +1,7 @@
 """The command `foldmint-server`.
 
 foldmint-server --listen 0.0.0.0:50051 --metrics-listen 0.0.0.0:9464
+foldmint-server tokens create alice --scope tokenize --file tokens.toml
 """
 
 import inspect
@@ -9,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from foldmint_server.cli_tokens import add_to
 from foldmint_server.settings import Settings, read_settings
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _options() -> inspect.Signature:
@@ -34,7 +36,8 @@ def _options() -> inspect.Signature:
         default=None,
         annotation=Annotated[Path | None, typer.Option(help="TOML file with settings, by the names below.")],
     )
-    return inspect.Signature([config, *parameters])
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    return inspect.Signature([context, config, *parameters])
 
 
 def _plain(annotation: Any) -> Any:  # noqa: ANN401 (a type, of any kind)
@@ -44,11 +47,13 @@ def _plain(annotation: Any) -> Any:  # noqa: ANN401 (a type, of any kind)
     return str
 
 
-def run(**given: Any) -> None:  # noqa: ANN401
+def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
     """Serve a model over gRPC, with metrics for Prometheus, until SIGTERM or SIGINT.
 
     Each option may also be set as FOLDMINT_<NAME> in the environment or in a TOML file (--config).
     """
+    if context.invoked_subcommand is not None:
+        return
     config = given.pop("config")
     try:
         settings = read_settings({name: value for name, value in given.items() if value is not None}, config)
@@ -62,7 +67,8 @@ def run(**given: Any) -> None:  # noqa: ANN401
 
 
 run.__signature__ = _options()  # type: ignore[attr-defined]
-app.command()(run)
+app.callback(invoke_without_command=True)(run)
+add_to(app)
 
 if __name__ == "__main__":
     app()

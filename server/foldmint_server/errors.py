@@ -2,6 +2,7 @@
 
 ServerError
 ├── Overloaded        the queue is full                            RESOURCE_EXHAUSTED
+├── RateLimited       the caller's residues are used up for now    RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
 ├── NotServed         another model or codebook, no decoder        FAILED_PRECONDITION
 ├── UnknownVersion    neither server nor store has the codebook    NOT_FOUND
 ├── Refused           a codebook, or a way back, cannot be had     FAILED_PRECONDITION
@@ -11,8 +12,12 @@ InvalidStructure, InvalidTokens, of the tokenizer    INVALID_ARGUMENT, with goog
 everything else                                      INTERNAL, with no more than a reference to the log
 """
 
+import math
+
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2 as pb
@@ -25,6 +30,14 @@ class ServerError(Exception):
 
 class Overloaded(ServerError):
     """The queue has no room for this request now."""
+
+
+class RateLimited(ServerError):
+    """The caller has asked for more residues than its token allows. seconds: after which it may ask again."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(reason)
 
 
 class NotServed(ServerError):
@@ -52,6 +65,7 @@ class Stopping(ServerError):
 
 _CODES = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotServed: grpc.StatusCode.FAILED_PRECONDITION,
     UnknownVersion: grpc.StatusCode.NOT_FOUND,
     Refused: grpc.StatusCode.FAILED_PRECONDITION,
@@ -82,10 +96,18 @@ def status_of(error: Exception) -> status_pb2.Status:
             error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
             for violation in failure.violations
         ]
-        detail = any_pb2.Any()
-        detail.Pack(error_details_pb2.BadRequest(field_violations=fields))
-        status.details.append(detail)
+        _add(status, error_details_pb2.BadRequest(field_violations=fields))
+    if isinstance(error, RateLimited):
+        delay = Duration()
+        delay.FromMilliseconds(math.ceil(error.seconds * 1000))
+        _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def _add(status: status_pb2.Status, detail: Message) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)
 
 
 def _invalid(field: str, description: str) -> pb.Failure:

@@ -16,8 +16,10 @@ METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
 """Of the label `method`."""
 STAGES = ("parse", "queue", "compute", "decode")
 """Of the label `stage`."""
-REJECTS = ("queue_full", "stopping")
+REJECTS = ("queue_full", "rate", "stopping")
 """Of the label `reason`."""
+REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+"""Of the label `status` of calls that are not let in."""
 OUTCOMES = ("activated", "rolled_back", "refused")
 """Of the label `outcome`."""
 
@@ -41,6 +43,8 @@ class Metrics:
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
     rejects: Counter
+    refused_calls: Counter
+    certificate_expiry: Gauge
     codebook_info: Gauge
     codebook_activated: Gauge
     codebook_swaps: Counter
@@ -136,7 +140,22 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
         rejects=counter(
-            "foldmint_rejects", "Structures turned away, by reason (queue_full, stopping).", ["reason"], REJECTS
+            "foldmint_rejects",
+            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping).",
+            ["reason"],
+            REJECTS,
+        ),
+        refused_calls=counter(
+            "foldmint_refused_calls",
+            "Calls that were not let in, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
+            ["status"],
+            REFUSED,
+        ),
+        certificate_expiry=gauge(
+            "foldmint_certificate_expiry_timestamp_seconds",
+            "When a certificate ends, in seconds since 1970: the first of the server's own, the last of an authority's "
+            "(client_ca, admin_client_ca); of those in use.",
+            ["certificate"],
         ),
         codebook_info=gauge(
             "foldmint_codebook_info",

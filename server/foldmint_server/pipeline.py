@@ -11,6 +11,7 @@ from foldmint_server.decoding import Decoding
 from foldmint_server.errors import NotServed
 from foldmint_server.messages import Decodable, decodable, decoded, decoded_response, encoded, options_of
 from foldmint_server.metrics import Metrics
+from foldmint_server.residue_rate import ResidueRates
 from foldmint_server.scheduler import Scheduler
 from foldmint_server.tracing import UNTRACED, Trace
 from foldmint_tokenizer import Backbone, Limits
@@ -21,7 +22,8 @@ from foldmint_tokenizer.tokens import assembled, structure_geometry
 class Pipeline:
     """From a request to its response.
 
-    decoding: None if the model has no decoder. limits, decode_limits: of a structure, and of one to decode.
+    decoding: None if the model has no decoder. limits, decode_limits: of a structure, and of one to decode. rates: of
+    callers, by their tokens.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class Pipeline:
         decode_limits: Limits,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        rates: ResidueRates | None = None,
     ) -> None:
         self.codebooks = codebooks
+        self._rates = rates or ResidueRates()
         self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
         self._limits, self._decode_limits = limits, decode_limits
         self._metrics, self._clock = metrics, clock
@@ -53,13 +57,14 @@ class Pipeline:
 
         caller: with whose requests it takes turns. trace: is told of it.
 
-        Raises InvalidStructure, NotServed, and what the scheduler raises.
+        Raises InvalidStructure, NotServed, RateLimited unless it waits for room, and what the scheduler raises.
         """
         serving = self.codebooks.asked(request.codebook_version, default)
         trace.describe(model=serving.model, codebook_version=serving.codebook_version)
         loop = asyncio.get_running_loop()
         backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request, trace)
         trace.describe(chains=len(backbones), residues=len(shape.residue_index))
+        await self._rates.admit(len(shape.residue_index), wait=wait_for_room)
         with trace.computing() as steps:
             quantized = await self._scheduler.compute(
                 shape, serving.embeddings, caller=caller, wait_for_room=wait_for_room, steps=steps
@@ -77,7 +82,7 @@ class Pipeline:
     async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
         """What tokens stand for. trace: is told of it.
 
-        Raises InvalidTokens, InvalidStructure, NotServed, and what the decoding raises.
+        Raises InvalidTokens, InvalidStructure, NotServed, RateLimited, and what the decoding raises.
         """
         model, decoding = self.codebooks.active.model, self._decoding
         if decoding is None:
@@ -90,6 +95,7 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, serving.codes, trace)
         trace.describe(residues=wanted.residues)
+        await self._rates.admit(wanted.residues, wait=False)
         with trace.decoding(wanted.tokens):
             structure = await decoding.decode(
                 wanted.tokens, wanted.residues, pae=request.options.pae, embedding=serving.decoder_embedding

@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_server.access import CALLER
 from foldmint_server.codebooks import Serving
 from foldmint_server.errors import ServerError, Stopping, failure_of, status_of
 from foldmint_server.metrics import Metrics
@@ -27,8 +28,8 @@ _LONGEST_NAME = 128  # of a caller
 class TokenizerServicer(rpc.TokenizerServiceServicer):
     """Answers structures, alone or over a stream.
 
-    about: what is served, but for the codebook. tenant_key: of the metadata that names who calls; empty: all are one.
-    tracing: what calls are told to; None: to none.
+    about: what is served, but for the codebook. tenant_key: of the metadata that names who calls without a token;
+    empty: all are one. tracing: what calls are told to; None: to none.
     """
 
     def __init__(
@@ -139,7 +140,9 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             return about
 
     def _caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
-        """Who calls, as the metadata says; a name is cut off, since a stranger chose it."""
+        """Who calls: its token's name, else what the metadata says, cut off, since a stranger chose it."""
+        if known := CALLER.get().name:
+            return known
         metadata = context.invocation_metadata() if self._tenant_key else None
         named = next((value for key, value in metadata or () if key == self._tenant_key), "")
         return named[:_LONGEST_NAME] if isinstance(named, str) else ""

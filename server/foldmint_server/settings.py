@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+_ANONYMOUS: tuple[Literal["tokenize", "read"], ...] = ("tokenize", "read")
+
 
 class Settings(BaseSettings):
     """All settings. Sizes are in residues or bytes, times in seconds."""
@@ -78,6 +80,39 @@ class Settings(BaseSettings):
         0, ge=0, le=1_000_000, description="Residues whose vectors are sampled for repairs; 0: none are kept."
     )
 
+    tokens_file: str = Field(
+        "",
+        description="TOML file of hashed bearer tokens, which `foldmint-server tokens` writes; empty: there are none, "
+        "and all may tokenize and read.",
+    )
+    anonymous: str = Field(
+        "",
+        pattern=r"^((tokenize|read)(,(tokenize|read))*)?$",
+        description="Where there are tokens, what callers without one may: tokenize, read, or both by a comma.",
+    )
+    insecure_admin: bool = Field(
+        False, description="Whether whoever reaches the admin listener may do what operators may, without a token."
+    )
+    tls_server_certificate: str = Field(
+        "", description="PEM file of the gRPC listeners' certificate and its chain; empty: they speak in the clear."
+    )
+    tls_server_key: str = Field("", description="PEM file of the certificate's key, without a password.")
+    tls_client_ca: str = Field(
+        "", description="PEM file of an authority whose certificates callers must have (mutual TLS)."
+    )
+    admin_tls_client_ca: str = Field("", description="The same, of the admin listener; empty: as --tls-client-ca.")
+    metrics_tls: bool = Field(
+        False, description="Whether /metrics and the page are served by TLS, with that certificate."
+    )
+    metrics_auth: str = Field(
+        "",
+        description="File of NAME:SHA256 of passwords for /metrics and the page, which `foldmint-server password` "
+        "writes; empty: all may read them.",
+    )
+    reload_seconds: float = Field(
+        10, gt=0, description="How often the files of tokens, passwords and TLS are read anew."
+    )
+
     usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")
     code_metrics: Literal["full", "summary", "off"] = Field(
         "full",
@@ -114,6 +149,23 @@ class Settings(BaseSettings):
                 "max_queued_detokenize_residues must be at least max_detokenize_residues, or the largest never fits"
             )
         return self
+
+    @model_validator(mode="after")
+    def _security_fits_together(self) -> "Settings":
+        if bool(self.tls_server_certificate) != bool(self.tls_server_key):
+            raise ValueError("tls_server_certificate and tls_server_key go together")
+        for name in ("tls_client_ca", "admin_tls_client_ca", "metrics_tls"):
+            if getattr(self, name) and not self.tls_server_certificate:
+                raise ValueError(f"{name} needs tls_server_certificate and tls_server_key")
+        if self.anonymous and not self.tokens_file:
+            raise ValueError("anonymous goes with tokens_file; without tokens all may tokenize and read")
+        return self
+
+    @property
+    def anonymous_scopes(self) -> frozenset[Literal["tokenize", "read"]]:
+        """What callers without a token may, where there are tokens."""
+        named = self.anonymous.split(",")
+        return frozenset(scope for scope in _ANONYMOUS if scope in named)
 
     @classmethod
     def settings_customise_sources(

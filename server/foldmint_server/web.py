@@ -1,13 +1,15 @@
 """A small HTTP server: wsgiref's, a thread a connection, with bounds on what a stranger can send and how long it takes.
 
-Who adds TLS wraps each connection in `get_request`, without the handshake, which belongs into the connection's thread;
-who adds authentication puts it around the application.
+By TLS, if it is given a context. The handshake is the connection's thread's; who adds authentication puts it around the
+application.
 """
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
+from collections.abc import Callable
 from io import BytesIO
 from socketserver import ThreadingMixIn
 from typing import IO, Any, cast
@@ -36,8 +38,14 @@ class WebServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, app: WSGIApplication) -> None:
-        """Listen. port 0 takes a free one, then in `server_port`. Raises OSError if the port cannot be had."""
+    def __init__(
+        self, host: str, port: int, app: WSGIApplication, tls: Callable[[], ssl.SSLContext | None] = lambda: None
+    ) -> None:
+        """Listen. port 0 takes a free one, then in `server_port`. tls: asked at each connection; None: in the clear.
+
+        Raises OSError if the port cannot be had.
+        """
+        self._tls = tls
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, address = found[0][0], found[0][4]
         self._room = threading.BoundedSemaphore(_CONNECTIONS)
@@ -53,11 +61,20 @@ class WebServer(ThreadingMixIn, WSGIServer):
         self.shutdown()
         self.server_close()
 
+    def get_request(self) -> tuple[Any, Any]:
+        """The next connection; by TLS, its handshake is still to come."""
+        connection, address = super().get_request()
+        context = self._tls()
+        if context is not None:
+            connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as socketserver has it)
         """Answer in a thread, if there is room for one more."""
         if not self._room.acquire(blocking=False):
-            with contextlib.suppress(OSError):
-                request.sendall(_FULL)  # fits the empty buffer of a new connection: it does not wait
+            if not isinstance(request, ssl.SSLSocket):  # which would have to shake hands first
+                with contextlib.suppress(OSError):
+                    request.sendall(_FULL)  # fits the empty buffer of a new connection: it does not wait
             self.shutdown_request(request)
             return
         try:
@@ -68,6 +85,8 @@ class WebServer(ThreadingMixIn, WSGIServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Answer, in the thread."""
+        if isinstance(request, ssl.SSLSocket):
+            request.settimeout(_HEAD_SECONDS)
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -92,6 +111,11 @@ class _Handler(WSGIRequestHandler):
     default_request_version = "HTTP/1.0"  # 0.9 has no status to say what was wrong
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
+
+    def setup(self) -> None:
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.do_handshake()
+        super().setup()
 
     def handle(self) -> None:
         self.raw_requestline, self.requestline, self.request_version, self.command = b"", "", "HTTP/1.0", "GET"
