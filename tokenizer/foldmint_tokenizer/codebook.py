@@ -34,7 +34,14 @@ def nearest_code(z: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     rows = _CHUNK.get(z.device.type, _CHUNK_ELSEWHERE)
     with torch.autocast(z.device.type, enabled=False):
         # |z|² is the same for all codes of a row, and left out.
-        chunks = [torch.addmm(square, chunk, embeddings.t(), alpha=-2).argmin(1) for chunk in torch.split(z, rows)]
+        chunks = [_least(torch.addmm(square, chunk, embeddings.t(), alpha=-2)) for chunk in torch.split(z, rows)]
     code = torch.cat(chunks)
     # From the difference, not from |z|² - 2ze + |e|², which cancels.
     return code, (z - embeddings[code]).norm(dim=1)
+
+
+def _least(apart: Tensor) -> Tensor:
+    """Where each row of (rows, codes) is least, first. On a CPU by NumPy, whose search is vectorized."""
+    if apart.device.type == "cpu":
+        return torch.from_numpy(apart.detach().numpy().argmin(1))
+    return apart.argmin(1)
