@@ -3,28 +3,41 @@
 #   docker build --tag foldmint .
 #   docker build --tag foldmint:cuda --build-arg TORCH_BUILD=cu130 .
 #   docker run --publish 50051:50051 --publish 9464:9464 foldmint
-ARG PYTHON_VERSION=3.11
+# What it installs is locked by hash in supply/ (`make lock`); what it holds is listed in /opt/foldmint/sbom.cdx.json.
 
-FROM python:${PYTHON_VERSION}-slim AS build
-# Which build of torch: cpu, or a CUDA version as PyTorch names it.
+# The digest that docker-library/repo-info, Docker's own record, had for this tag on 2026-08-05, with Python 3.11.15. To
+# renew it: `docker buildx imagetools inspect python:3.11-slim-trixie`. torch is locked for Python 3.11.
+ARG BASE=python:3.11-slim-trixie@sha256:90744cff8f32887f075c47d747a173ff333e9e98801667af93c357fa9f5e28ff
+
+FROM ${BASE} AS build
+# Which build of torch: cpu, or cu130, for CUDA 13.
 ARG TORCH_BUILD=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/foldmint
-ENV PATH=/opt/foldmint/bin:$PATH
 WORKDIR /src
-# Before the sources, which change more often.
-COPY constraints.txt ./
-RUN pip install --constraint constraints.txt \
-      --extra-index-url "https://download.pytorch.org/whl/${TORCH_BUILD}" "torch==2.13.0+${TORCH_BUILD}"
+COPY supply supply
+# What builds stays here; the environment that goes into the image has not even pip.
+RUN python -m venv /opt/tools && \
+    /opt/tools/bin/pip install --no-deps --require-hashes --only-binary :all: --requirement supply/build.txt && \
+    python -m venv --without-pip /opt/foldmint
+# Before the sources, which change more often. torch for CPUs comes from an index of its own, and nothing else does.
+RUN set -- --no-deps --require-hashes --only-binary :all: && \
+    if [ -e "supply/torch-${TORCH_BUILD}.txt" ]; then \
+      /opt/tools/bin/pip --python /opt/foldmint install "$@" --requirement "supply/torch-${TORCH_BUILD}.txt"; \
+    fi && \
+    /opt/tools/bin/pip --python /opt/foldmint install "$@" --requirement "supply/${TORCH_BUILD}.txt"
 COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY tokenizer tokenizer
 COPY server server
 COPY client client
 COPY maintenance maintenance
-RUN pip install --constraint constraints.txt '.[server,maintenance,s3]'
+RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/tools/dist . && \
+    /opt/tools/bin/pip --python /opt/foldmint install --no-deps --no-index /opt/tools/dist/foldmint-*.whl && \
+    /opt/tools/bin/pip --python /opt/foldmint check && \
+    /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+      --output-file /opt/foldmint/sbom.cdx.json /opt/foldmint
 
-FROM python:${PYTHON_VERSION}-slim
+FROM ${BASE}
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin foldmint
 COPY --from=build /opt/foldmint /opt/foldmint
 ENV PATH=/opt/foldmint/bin:$PATH \

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo serve traffic test test-long lint protos contract reference docs wheel clean
+.PHONY: demo serve traffic test test-long lint protos contract reference docs wheel lock audit sbom clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -68,6 +68,29 @@ docs: .venv/dev.stamp
 
 wheel: .venv/dev.stamp
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# What the image installs, by version and hash: supply/*.txt. Versions stay as they are where they still fit; to renew
+# one, change constraints.txt, or take its lines out of the lock.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --constraint constraints.txt --python-version 3.11 \
+  --python-platform x86_64-manylinux_2_28 --custom-compile-command 'make lock'
+IMAGE := pyproject.toml --extra server --extra maintenance --extra s3
+
+lock: .venv/dev.stamp
+	$(LOCK) $(IMAGE) --output-file supply/cu130.txt
+	$(LOCK) $(IMAGE) --config-file supply/torch-cpu.toml --no-emit-package torch --output-file supply/cpu.txt
+	$(LOCK) supply/build.in --output-file supply/build.txt
+
+# Known vulnerabilities of what the image installs; also fails where no advisory service can be reached.
+audit: .venv/dev.stamp
+	$(BIN)/python supply/audit.py
+
+# Bills of materials, one of each lock, in dist/. The image has its own, of what was installed.
+LOCKS := torch-cpu cpu cu130 build
+DIST := dist
+sbom: .venv/dev.stamp
+	mkdir -p $(DIST)
+	for lock in $(LOCKS); do $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file $(DIST)/$$lock.cdx.json supply/$$lock.txt || exit 1; done
 
 clean:
 	rm -rf .venv .reference dist
