@@ -9,7 +9,10 @@ import structlog
 def configure_logs(level: str, style: str) -> None:
     """Log at and above a level, as JSON lines or for a person to read."""
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if style == "json"
+        # Its own way with exceptions shows the values of all variables, secrets among them.
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
         processors=[
