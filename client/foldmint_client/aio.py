@@ -1,7 +1,7 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -30,12 +30,14 @@ from foldmint_client.detokenize_requests import (
 )
 from foldmint_client.errors import Cancelled, FoldmintError
 from foldmint_client.options import Connection, ConnectionOptions
+from foldmint_client.patience import patiently_awaited
 from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
 from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
 from foldmint_client.statuses import from_rpc_error, translated
 from foldmint_client.tracing import Metadata, with_context
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -75,8 +77,7 @@ class AsyncClient:
         """The tokens of one structure; see `foldmint_client.Client.tokenize`."""
         deadline = self._connection.deadline(timeout)
         request = await self._request(structure, TokenizeOptions(**options))
-        with translated():
-            response = await self._tokenizer.Tokenize(request, timeout=deadline, metadata=self._metadata)
+        response = await self._patient(self._tokenizer.Tokenize, request, deadline)
         return to_tokens(response, request.codebook_version)
 
     @overload
@@ -130,8 +131,7 @@ class AsyncClient:
         most = self._connection.max_message_bytes
         request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
         await self._check_size(request, "tokens")
-        with translated():
-            response = await self._tokenizer.Detokenize(request, timeout=deadline, metadata=self._metadata)
+        response = await self._patient(self._tokenizer.Detokenize, request, deadline)
         return to_decoded(response)
 
     async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
@@ -172,6 +172,15 @@ class AsyncClient:
     @property
     def _metadata(self) -> Metadata:
         return with_context(self._connection.metadata())
+
+    async def _patient(self, method: Callable[..., Awaitable[T]], request: Request, seconds: float) -> T:
+        """The answer of a method, for which it may be asked again when the server says so."""
+
+        async def call(left: float) -> T:
+            with translated():
+                return await method(request, timeout=left, metadata=self._metadata)
+
+        return await patiently_awaited(call, seconds, self._connection.retry, self._sleep)
 
     async def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         # In a thread, for it may read a file.

@@ -28,7 +28,8 @@ def in_order(
     """What each call returns, or the error that it failed with, with its key and in order.
 
     The calls are pulled in the caller's thread, and made in others, at most `in_flight` at once. A call that is
-    Overloaded is made again after a pause, `Retry.refused_attempts` times in all. Raises FoldmintError if an error is
+    Overloaded is made again after a pause, which is no shorter than the server says, `Retry.refused_attempts` times in
+    all. Raises FoldmintError if an error is
     not that of one structure, or after two DeadlineExceeded in a row; calls under way are then left to themselves.
     """
 
@@ -36,8 +37,8 @@ def in_order(
         for tries in range(1, retry.refused_attempts):
             try:
                 return call()
-            except Overloaded:
-                sleep(retry.backoff(tries, chance()))
+            except Overloaded as error:
+                sleep(max(retry.backoff(tries, chance()), error.retry_after or 0.0))
         return call()
 
     pool = ThreadPoolExecutor(in_flight, "foldmint-call")

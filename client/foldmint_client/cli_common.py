@@ -35,7 +35,11 @@ TlsCertificate = Annotated[
 ]
 TlsKey = Annotated[Path | None, typer.Option(envvar="FOLDMINT_TLS_KEY", help="The caller's key (PEM).")]
 TokenFile = Annotated[
-    Path | None, typer.Option(envvar="FOLDMINT_TOKEN_FILE", help="File with a bearer token; needs TLS, or localhost.")
+    Path | None,
+    typer.Option(
+        envvar="FOLDMINT_TOKEN_FILE",
+        help="File with a bearer token; needs TLS, or localhost. Unless told, what FOLDMINT_TOKEN holds.",
+    ),
 ]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait for an answer.")]
 Attempts = Annotated[int, typer.Option(min=1, max=5, help="Tries in all while no server answers.")]

@@ -28,7 +28,7 @@ SHORT: Mapping[str, str] = {
 EPILOG = """\b
 Servers are named once with FOLDMINT_SERVER (and FOLDMINT_ADMIN), their
 security with FOLDMINT_TLS_CA, FOLDMINT_TLS_CERTIFICATE, FOLDMINT_TLS_KEY and
-FOLDMINT_TOKEN_FILE.
+FOLDMINT_TOKEN_FILE (or FOLDMINT_TOKEN, which holds the token itself).
 
 \b
 foldmint COMMAND --help tells of a command, with examples and exit codes.

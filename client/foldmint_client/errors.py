@@ -6,7 +6,7 @@ FoldmintError
 ├── UnreadableInput     a local file cannot be read; nothing was sent
 ├── InvalidStructure    the structure or tokens, or the wish, cannot be taken     INVALID_ARGUMENT, or found locally
 ├── NotFound            a codebook version that neither server nor store has      NOT_FOUND
-├── Overloaded          the server's queue is full: try again later               RESOURCE_EXHAUSTED
+├── Overloaded          queue full, or the caller's rate used up: try again later RESOURCE_EXHAUSTED
 ├── DeadlineExceeded    the time allowed passed first                             DEADLINE_EXCEEDED
 ├── Unavailable         no server answers, or it starts or stops: try again       UNAVAILABLE
 ├── Cancelled           the call was cancelled                                    CANCELLED
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _INVALID_ARGUMENT = 3
+_RESOURCE_EXHAUSTED = 8
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,14 @@ class NotFound(FoldmintError):
 
 
 class Overloaded(FoldmintError):
-    """The server's queue is full; the same request may be taken later."""
+    """The server's queue is full, or the caller's rate used up; the same request may be taken later.
+
+    retry_after: seconds after which the server asks to be asked again; None if it does not say.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class DeadlineExceeded(FoldmintError, TimeoutError):
@@ -107,15 +115,18 @@ _BY_CODE: dict[int, type[FoldmintError]] = {
     4: DeadlineExceeded,
     5: NotFound,
     7: PermissionDenied,
-    8: Overloaded,
     9: FailedPrecondition,
     14: Unavailable,
     16: Unauthenticated,
 }
 
 
-def from_status(code: int, message: str, violations: Sequence[FieldViolation] = ()) -> FoldmintError:
+def from_status(
+    code: int, message: str, violations: Sequence[FieldViolation] = (), retry_after: float | None = None
+) -> FoldmintError:
     """The error that a gRPC status means. code: as a number, google.rpc.Code; 0 is not an error."""
+    if code == _RESOURCE_EXHAUSTED:
+        return Overloaded(message, retry_after)
     if code == _INVALID_ARGUMENT:
         return InvalidStructure(message, violations)
     if code in _BY_CODE:

@@ -109,10 +109,11 @@ class Connection:
 
     target: HOST:PORT, or any name that gRPC resolves. timeout: seconds that a call may take unless it says otherwise.
     tls: none means a connection in the clear. token: sent with every call as `authorization: Bearer`; over TLS, or to
-    this very machine, and refused otherwise. retry: unary calls are tried again by gRPC itself, through the channel's
-    service config; streams as `Client.tokenize_many` says. max_message_bytes: of a request or an answer. keepalive:
-    seconds between pings while a call is under way; servers that are not told otherwise hang up on more than one in
-    five minutes. channel_options: further gRPC channel arguments; they win over all others.
+    this very machine, and refused otherwise; what FOLDMINT_TOKEN of the environment holds, unless given. retry: unary
+    calls are tried again by gRPC itself, through the channel's service config; streams as `Client.tokenize_many` says.
+    max_message_bytes: of a request or an answer. keepalive: seconds between pings while a call is under way; servers
+    that are not told otherwise hang up on more than one in five minutes. channel_options: further gRPC channel
+    arguments; they win over all others.
     """
 
     target: str
@@ -132,13 +133,16 @@ class Connection:
             raise InvalidOptions(f"max_message_bytes is 1 to 2**31 - 1, not {self.max_message_bytes}")
         if not 1 <= self.keepalive < 2**31 / 1000:
             raise InvalidOptions(f"keepalive is a number of seconds, 1 or more, not {self.keepalive}")
+        if self.token is None and os.environ.get("FOLDMINT_TOKEN"):
+            object.__setattr__(self, "token", os.environ["FOLDMINT_TOKEN"].strip())
         if self.token is None:
             return
         if not self.token.isascii() or not self.token.isprintable() or not self.token or " " in self.token:
             raise InvalidOptions("the token is empty, or has characters that HTTP does not carry")
         if self.tls is None and not is_loopback(self.target):
             raise InvalidOptions(
-                f"a token would go to {self.target} in the clear, for all to read: use TLS, or a server on this machine"
+                f"a token (as given, or of FOLDMINT_TOKEN) would go to {self.target} in the clear, for all to read: "
+                "use TLS, or a server on this machine"
             )
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2
-from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, Unavailable, from_status
+from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, from_status
 
 _DETAILS = "grpc-status-details-bin"
 # gRPC's own words where HTTP/2 ended a call without a status: as a proxy does whose server died while it answered.
@@ -27,21 +27,17 @@ def translated() -> Iterator[None]:
 
 
 def from_rpc_error(error: grpc.RpcError) -> FoldmintError:
-    """The client's error for one of gRPC's; BadRequest details become its violations."""
+    """The client's error for one of gRPC's; BadRequest details become its violations, RetryInfo its retry_after."""
     if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return ServerError(str(error))
     return from_parts(error.code(), error.details(), error.trailing_metadata())
 
 
 def from_parts(code: grpc.StatusCode, details: str | None, metadata: object) -> FoldmintError:
-    """The client's error for a status. metadata: the trailing, which may hold details.
-
-    A call that was reset has no status of the server's; gRPC makes one up, which would tell of a fault that it had.
-    """
-    if code in _OF_A_RESET and details is not None and _RESET.search(details):
-        return Unavailable(f"the connection to the server was lost: {details}")
+    """The client's error for a status. metadata: the trailing, which may hold details."""
     number: int = code.value[0]
-    return from_status(number, details or code.name, _violations(metadata))
+    violations, retry_after = _details(metadata)
+    return from_status(number, details or code.name, violations, retry_after)
 
 
 def from_failure(failure: tokenizer_pb2.Failure) -> FoldmintError:
@@ -50,20 +46,22 @@ def from_failure(failure: tokenizer_pb2.Failure) -> FoldmintError:
     return from_status(failure.code, failure.message, violations)
 
 
-def _violations(metadata: object) -> list[FieldViolation]:
+def _details(metadata: object) -> tuple[list[FieldViolation], float | None]:
+    """Fields at fault, and the seconds after which to try again, None if they are not told."""
     # Decoded here, not by grpc_status: that raises ValueError where a proxy changed the status's message.
-    if metadata is None:
-        return []
     found: list[FieldViolation] = []
-    for key, value in metadata:  # type: ignore[attr-defined]  # an iterable of pairs, in both of gRPC's kinds
+    retry_after: float | None = None
+    for key, value in metadata or ():  # type: ignore[attr-defined]  # an iterable of pairs, in both of gRPC's kinds
         if key != _DETAILS:
             continue
         try:
             status = status_pb2.Status.FromString(value)
             for detail in status.details:
-                request = error_details_pb2.BadRequest()
+                request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
                 if detail.Unpack(request):
                     found += [FieldViolation(field.field, field.description) for field in request.field_violations]
+                elif detail.Unpack(retry):
+                    retry_after = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
         except DecodeError as error:
             found.append(FieldViolation("", f"the server's error details cannot be decoded: {error}"))
-    return found
+    return found, retry_after

@@ -32,12 +32,14 @@ from foldmint_client.detokenize_requests import (
 )
 from foldmint_client.errors import FoldmintError, Unavailable
 from foldmint_client.options import Connection, ConnectionOptions
+from foldmint_client.patience import patiently
 from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
 from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
 from foldmint_client.statuses import from_rpc_error, translated
 from foldmint_client.tracing import Metadata, with_context
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 _FAREWELL = 1.0  # seconds that the server has to end a stream that is over; then it is cancelled
 
@@ -75,13 +77,13 @@ class Client:
         """The tokens of one structure.
 
         structure: a path, the bytes of a PDB or mmCIF file (plain or gzip), a Backbone, or a sequence of those.
-        timeout: seconds, retries included. Keywords: format=None, model_number=0, chains=(), complex=False,
-        special_tokens=False, distances=False, codebook_version=None; see `foldmint_client.requests.TokenizeOptions`.
+        timeout: seconds, retries included, and pauses that the server asks for. Keywords: format=None, model_number=0,
+        chains=(), complex=False, special_tokens=False, distances=False, codebook_version=None; see
+        `foldmint_client.requests.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))
-        with translated():
-            response = self._tokenizer.Tokenize(request, timeout=deadline, metadata=self._metadata)
+        response = self._patient(self._tokenizer.Tokenize, request, deadline)
         return to_tokens(response, request.codebook_version)
 
     @overload
@@ -144,8 +146,7 @@ class Client:
         most = self._connection.max_message_bytes
         request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
         self._check_size(request, "tokens")
-        with translated():
-            response = self._tokenizer.Detokenize(request, timeout=deadline, metadata=self._metadata)
+        response = self._patient(self._tokenizer.Detokenize, request, deadline)
         return to_decoded(response)
 
     def model(self, *, timeout: float | None = None) -> ModelInfo:
@@ -172,6 +173,15 @@ class Client:
     @property
     def _metadata(self) -> Metadata:
         return with_context(self._connection.metadata())
+
+    def _patient(self, method: Callable[..., T], request: Request, seconds: float) -> T:
+        """The answer of a method, for which it may be asked again when the server says so."""
+
+        def call(left: float) -> T:
+            with translated():
+                return method(request, timeout=left, metadata=self._metadata)
+
+        return patiently(call, seconds, self._connection.retry, self._sleep)
 
     def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         request = to_request(structure, options, self._connection.max_message_bytes)

@@ -34,6 +34,7 @@ class Fault:
     code: grpc.StatusCode
     message: str = "as scripted"
     violations: Violations = field(default_factory=list)
+    retry_after: float | None = None
 
     def abort(self, context: Any) -> None:
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
@@ -43,6 +44,12 @@ class Fault:
                 detail.field_violations.add(field=name, description=description)
             packed = any_pb2.Any()
             packed.Pack(detail)
+            status.details.append(packed)
+        if self.retry_after is not None:
+            info = error_details_pb2.RetryInfo()
+            info.retry_delay.FromMilliseconds(round(self.retry_after * 1000))
+            packed = any_pb2.Any()
+            packed.Pack(info)
             status.details.append(packed)
         context.abort_with_status(rpc_status.to_status(status))
 
@@ -211,9 +218,16 @@ class ScriptedServer:
     def target(self) -> str:
         return f"localhost:{self.port}" if self.ca else f"127.0.0.1:{self.port}"
 
-    def fail(self, code: grpc.StatusCode, times: int = 1, violations: Violations | None = None) -> None:
+    def fail(
+        self,
+        code: grpc.StatusCode,
+        times: int = 1,
+        violations: Violations | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         """Let the next calls fail."""
-        self.servicer.faults.extend(Fault(code, violations=violations or []) for _ in range(times))
+        fault = Fault(code, violations=violations or [], retry_after=retry_after)
+        self.servicer.faults.extend(fault for _ in range(times))
 
     def answer(self, request: Request) -> Response:
         """What a stream answers unless scripted otherwise."""

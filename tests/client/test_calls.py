@@ -111,3 +111,16 @@ def test_a_full_server_is_asked_again() -> None:
     ((_, result),) = in_order([("a", failing(Overloaded("full")))], 1, RETRY, pauses.append)
     assert isinstance(result, Overloaded)
     assert len(pauses) == 4
+
+
+def test_a_pause_is_no_shorter_than_the_server_says() -> None:
+    pauses: list[float] = []
+    left = [Overloaded("full", 7.5), Overloaded("full", 0.001)]
+
+    def call() -> int:
+        if left:
+            raise left.pop(0)
+        return 5
+
+    assert list(in_order([("a", call)], 1, RETRY, pauses.append, lambda: 0.5)) == [("a", 5)]
+    assert pauses == pytest.approx([7.5, RETRY.backoff(2, 0.5)])

@@ -192,6 +192,21 @@ def test_wrong_usage(server: "ScriptedServer", files: list[str]) -> None:
     assert "s3cret" not in result.stderr
 
 
+def test_a_token_of_the_environment_is_sent_and_not_shown(
+    server: "ScriptedServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDMINT_TOKEN", "s3cret")
+    assert run("info", "--server", server.target).exit_code == 0
+    assert server.servicer.metadata[-1]["authorization"] == "Bearer s3cret"
+    Path("token").write_text("other\n")
+    assert run("info", "--server", server.target, "--token-file", "token").exit_code == 0
+    assert server.servicer.metadata[-1]["authorization"] == "Bearer other"
+    server.fail(grpc.StatusCode.UNAUTHENTICATED)
+    for arguments in (["info", "--help"], ["info", "--server", "example.org:1"], ["info", "--server", server.target]):
+        result = run(*arguments)
+        assert "s3cret" not in result.output + result.stderr
+
+
 def test_parquet(server: "ScriptedServer", files: list[str]) -> None:
     assert tokenize(server, "--format", "parquet", "-o", "out.parquet", *files).exit_code == 0
     table = parquet.read_table("out.parquet")

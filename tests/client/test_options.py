@@ -55,6 +55,19 @@ def test_a_token_does_not_leave_this_machine_in_the_clear(target: str) -> None:
     assert Connection(target, tls=Tls(), token="s3cret").token == "s3cret"  # noqa: S105, S106
 
 
+def test_a_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Connection("localhost").metadata() == ()
+    monkeypatch.setenv("FOLDMINT_TOKEN", "s3cret\n")
+    assert Connection("localhost").metadata() == (("authorization", "Bearer s3cret"),)
+    assert Connection("localhost", token="other").token == "other"  # noqa: S105, S106
+    assert "s3cret" not in repr(Connection("localhost"))
+    with pytest.raises(InvalidOptions, match="FOLDMINT_TOKEN") as caught:
+        Connection("example.org:1")
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.setenv("FOLDMINT_TOKEN", "")
+    assert Connection("example.org:1").token is None
+
+
 def test_a_token_is_not_printed() -> None:
     assert "s3cret" not in repr(Connection("localhost", token="s3cret"))  # noqa: S106
 
