@@ -1,5 +1,6 @@
 """Between the contract's messages and the tokenizer's types."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from foldmint_tokenizer import (
 )
 from foldmint_tokenizer.detokenizer import checked_tokens
 from foldmint_tokenizer.labels import CompleteLabels, completed
-from foldmint_tokenizer.structure import Format, check_size
+from foldmint_tokenizer.structure import Format
 from foldmint_tokenizer.tokens import TokenizeOptions
 from foldmint_tokenizer.vocabulary import CHAINBREAK
 from foldmint_tokenizer.writing import check_writable
@@ -94,7 +95,8 @@ def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Deco
         raise InvalidTokens(f"{len(sizes)} chains; at most {limits.chains} are taken")
     if request.options.format not in _FORMATS:
         raise InvalidStructure("options.format", f"{request.options.format} is no format")
-    wanted = Decodable(tokens, completed(sizes.tolist(), _labels(request)), _FORMATS[request.options.format], residues)
+    labels = completed(sizes.tolist(), _labels(request, limits))
+    wanted = Decodable(tokens, labels, _FORMATS[request.options.format], residues)
     if wanted.format is not None:
         with _of_options():
             check_writable(wanted.labels, wanted.format)
@@ -124,7 +126,8 @@ def decoded_response(
     )
 
 
-def _labels(request: pb.DetokenizeRequest) -> list[ChainLabels]:
+def _labels(request: pb.DetokenizeRequest, limits: Limits) -> list[ChainLabels]:
+    _check_labels(request.chains, limits, "chains")
     return [
         ChainLabels(
             chain.chain,
@@ -161,6 +164,8 @@ def _of_options() -> Iterator[None]:
 def _read(file: pb.StructureFile, limits: Limits) -> list[Backbone]:
     if file.format not in _FORMATS:
         raise InvalidStructure("file.format", f"{file.format} is no format")
+    if len(file.chains) > limits.chains:
+        raise InvalidStructure("file.chains", f"{len(file.chains)} names; at most {limits.chains} chains are taken")
     try:
         return read_backbones(
             file.content,
@@ -177,17 +182,30 @@ def _unpacked(backbones: pb.Backbones, limits: Limits) -> list[Backbone]:
     chains: Sequence[pb.Backbone] = backbones.chains
     if not chains:
         raise InvalidStructure("backbones.chains", "there is no chain")
-    # Counted before anything is made of them.
-    if len(chains) > limits.chains:
-        raise InvalidStructure("backbones.chains", f"{len(chains)} chains; at most {limits.chains} are taken")
+    _check_labels(chains, limits, "backbones.chains")
+    residues = sum(len(chain.coordinates) for chain in chains) // _RESIDUE_BYTES
+    if residues > limits.residues:
+        raise InvalidStructure("backbones.chains", f"{residues} residues; at most {limits.residues} are taken")
     decoded_chains = []
     for place, chain in enumerate(chains):
         try:
             decoded_chains.append(_chain(chain))
         except InvalidStructure as error:
             raise error.within(f"backbones.chains[{place}].") from error
-    check_size(decoded_chains, limits, "backbones.chains")
     return decoded_chains
+
+
+def _check_labels(chains: Sequence[pb.Backbone] | Sequence[pb.ChainLabels], limits: Limits, field: str) -> None:
+    """Count chains, and what is told of their residues, before anything is made of it. Raises InvalidStructure."""
+    if len(chains) > limits.chains:
+        raise InvalidStructure(field, f"{len(chains)} chains; at most {limits.chains} are taken")
+    totals: Counter[str] = Counter()
+    for place, chain in enumerate(chains):
+        for name in ("sequence", "residue_index", "insertion_codes"):
+            totals[name] += len(getattr(chain, name, ""))
+            if totals[name] > limits.residues:
+                reason = f"{totals[name]} entries up to here; at most {limits.residues} residues are taken"
+                raise InvalidStructure(f"{field}[{place}].{name}", reason)
 
 
 def _chain(chain: pb.Backbone) -> Backbone:

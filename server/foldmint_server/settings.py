@@ -66,7 +66,12 @@ class Settings(BaseSettings):
     )
 
     max_message_bytes: int = Field(64 * 2**20, ge=1024, description="Size of a request message.")
-    max_unpacked_bytes: int = Field(256 * 2**20, ge=1024, description="Size of a file once unpacked.")
+    max_unpacked_bytes: int = Field(
+        128 * 2**20,
+        ge=1024,
+        description="Size of a file once unpacked; reading it takes up to 32 times as much memory, in each of the "
+        "threads that read.",
+    )
     max_residues: int = Field(100_000, ge=1, description="Residues of one structure.")
     max_chains: int = Field(1_000, ge=1, description="Chains of one structure.")
     max_concurrent_calls: int = Field(1024, ge=1, description="Calls under way at once; more get RESOURCE_EXHAUSTED.")

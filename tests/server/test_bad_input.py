@@ -83,6 +83,31 @@ CASES: dict[str, tuple[Request, str, tuple[str, ...]]] = {
         "file.chains",
         ("there are: A",),
     ),
+    "numbers of residues that are not there": (
+        lambda d: raw(chain(positions(3).tobytes()), chain(positions(3).tobytes(), [1] * 101)),
+        "backbones.chains[1].residue_index",
+        ("101 entries up to here", "at most 100"),
+    ),
+    "letters of residues that are not there": (
+        lambda d: raw(chain(positions(3).tobytes(), sequence="A" * 101)),
+        "backbones.chains[0].sequence",
+        ("101 entries up to here", "at most 100"),
+    ),
+    "residues in all": (
+        lambda d: raw(*[chain(positions(40).tobytes())] * 3),
+        "backbones.chains",
+        ("120 residues; at most 100",),
+    ),
+    "names of too many chains": (
+        lambda d: file((d / "1a8o.cif").read_bytes(), chains=["A"] * 4),
+        "file.chains",
+        ("4 names; at most 3",),
+    ),
+    "an element that a terminal would obey": (
+        lambda d: file(b"ATOM  \x1b[2J"),
+        "file.content",
+        (r"\x1b[2J",),
+    ),
     "infinity": (
         lambda d: raw(chain(with_value(np.inf), [5, 6, 7, 8])),
         "backbones.chains[0].coordinates",

@@ -137,6 +137,19 @@ BAD: dict[str, tuple[pb.DetokenizeRequest, str, str]] = {
         "chains[1].sequence",
         "2 entries for 1 residues",
     ),
+    "labels of residues that are not there": (
+        pb.DetokenizeRequest(
+            tokens=[1, CHAINBREAK, 2],
+            chains=[pb.ChainLabels(residue_index=[1]), pb.ChainLabels(residue_index=range(4096))],
+        ),
+        "chains[1].residue_index",
+        "4097 entries up to here; at most 4096",
+    ),
+    "labels of very many chains": (
+        pb.DetokenizeRequest(tokens=CODE, chains=[pb.ChainLabels()] * 1001),
+        "chains",
+        "1001 chains; at most 1000",
+    ),
     "a format of no name": (
         pb.DetokenizeRequest(tokens=CODE, options=pb.DetokenizeOptions(format=9)),  # type: ignore[arg-type]
         "options.format",

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
 
+_INT32 = np.iinfo(np.int32)
+
 FARTHEST = 1e6
 """Å; coordinates beyond it, either way, are refused (ESM3's own bound)."""
 
@@ -23,8 +25,9 @@ class Backbone:
     gaps tell of missing ones. coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; NaN where an
     atom is missing. insertion_codes: a character a residue, a space for none; empty if none has one.
 
-    Raises InvalidStructure where shapes do not fit, a coordinate is infinite or beyond 1e6 Å, or the name is longer
-    than 100 characters or cannot be printed.
+    Raises InvalidStructure where shapes do not fit, a residue's number is no whole number of 32 bits, a coordinate is
+    infinite or beyond 1e6 Å, the name is longer than 100 characters or cannot be printed, or an insertion code is no
+    ASCII character that can be printed.
     """
 
     chain: str
@@ -44,6 +47,8 @@ class Backbone:
             given = len(getattr(self, name))
             if given != length and not (name == "insertion_codes" and given == 0):
                 self._refuse(name, f"has {given} entries for {length} residues")
+        whole_numbers(self.residue_index, self.chain)
+        check_insertions(self.insertion_codes, self.chain)
         # NaN compares false, and passes as missing.
         beyond = (np.abs(self.coordinates) > FARTHEST).any((1, 2))
         if beyond.any():
@@ -72,6 +77,23 @@ def check_name(chain: str) -> None:
         raise InvalidStructure("chain", f"the name {start} is too long, or has characters that cannot be printed")
 
 
+def check_insertions(insertion_codes: str, chain: str) -> None:
+    """Raise InvalidStructure if one is no ASCII character that can be printed."""
+    if not (insertion_codes.isascii() and insertion_codes.isprintable()):
+        raise InvalidStructure("insertion_codes", "an insertion code is no ASCII character", chain=chain)
+
+
+def whole_numbers(residue_index: NDArray[np.integer] | Sequence[int], chain: str) -> NDArray[np.int64]:
+    """The numbers of residues, (residues,). Raises InvalidStructure for what is no whole number of 32 bits."""
+    given = np.asarray(residue_index)
+    large = given.dtype == object and all(isinstance(number, int) for number in given.flat)
+    if not large and given.size and not np.issubdtype(given.dtype, np.integer):
+        raise InvalidStructure("residue_index", "a whole number for each residue is wanted", chain=chain)
+    if large or (given.size and (given.min() < _INT32.min or given.max() > _INT32.max)):
+        raise InvalidStructure("residue_index", "there is a number that 32 bits do not hold", chain=chain)
+    return given.astype(np.int64)
+
+
 def as_float32(coordinates: NDArray[np.floating] | Sequence[object]) -> NDArray[np.float32]:
     """Coordinates in float32; what is too large for it becomes infinite, and is refused as such."""
     with np.errstate(over="ignore"):
@@ -91,5 +113,5 @@ def backbone(
     """
     positions = as_float32(coordinates)
     length = len(positions) if positions.ndim else 0
-    index = np.arange(1, length + 1) if residue_index is None else np.asarray(residue_index)
-    return Backbone(chain, sequence or "X" * length, index.astype(np.int64), positions)
+    index = np.arange(1, length + 1) if residue_index is None else whole_numbers(residue_index, chain)
+    return Backbone(chain, sequence or "X" * length, index, positions)

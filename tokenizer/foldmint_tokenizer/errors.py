@@ -9,6 +9,13 @@ TokenizerError
 _LONGEST = 100
 
 
+def printable(text: str) -> str:
+    """A text with escapes for what cannot be printed: names come from strangers, and go into messages and logs."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 class TokenizerError(Exception):
     """Root of all errors that the tokenizer raises on purpose."""
 
@@ -21,10 +28,10 @@ class InvalidStructure(TokenizerError, ValueError):
     """
 
     def __init__(self, field: str, reason: str, *, chain: str | None = None, residue: str | None = None) -> None:
-        self.field, self.reason = field, reason
         # Names come from strangers, and go into messages and logs.
+        self.field, self.reason = field, printable(reason)
         self.chain = None if chain is None else chain[:_LONGEST]
-        self.residue = None if residue is None else residue[:_LONGEST]
+        self.residue = None if residue is None else printable(residue[:_LONGEST])
         super().__init__(f"{field}: {self.description}")
 
     @property
@@ -43,8 +50,8 @@ class InvalidTokens(TokenizerError, ValueError):
     """Tokens that cannot be decoded. reason: why; position: of the token at fault among those given, if it is one."""
 
     def __init__(self, reason: str, position: int | None = None) -> None:
-        self.reason, self.position = reason, position
-        super().__init__(reason if position is None else f"token {position}: {reason}")
+        self.reason, self.position = printable(reason), position
+        super().__init__(self.reason if position is None else f"token {position}: {self.reason}")
 
 
 class ModelError(TokenizerError):

@@ -9,11 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_tokenizer.backbone import check_name
+from foldmint_tokenizer.backbone import check_insertions, check_name, whole_numbers
 from foldmint_tokenizer.errors import InvalidStructure
 
 _NAMES = ascii_uppercase + ascii_lowercase + digits
-_INT32 = np.iinfo(np.int32)
 
 
 class Labels(Protocol):
@@ -101,12 +100,6 @@ def _complete(size: int, label: Labels, chain: str) -> CompleteLabels:
         entries = len(getattr(label, name))
         if entries not in (0, size):
             raise InvalidStructure(name, f"has {entries} entries for {size} residues", chain=chain)
-    index = np.asarray(label.residue_index) if len(label.residue_index) else np.arange(1, size + 1)
-    if index.shape != (size,) or not np.issubdtype(index.dtype, np.integer):
-        raise InvalidStructure("residue_index", "a whole number for each residue is wanted", chain=chain)
-    if index.min() < _INT32.min or index.max() > _INT32.max:
-        raise InvalidStructure("residue_index", "there is a number that 32 bits do not hold", chain=chain)
-    insertions = label.insertion_codes
-    if not (insertions.isascii() and insertions.isprintable()):
-        raise InvalidStructure("insertion_codes", "there is one that is no ASCII character", chain=chain)
-    return CompleteLabels(chain, label.sequence or "X" * size, index.astype(np.int64), insertions)
+    index = whole_numbers(label.residue_index, chain) if len(label.residue_index) else np.arange(1, size + 1)
+    check_insertions(label.insertion_codes, chain)
+    return CompleteLabels(chain, label.sequence or "X" * size, index, label.insertion_codes)

@@ -12,6 +12,8 @@ from foldmint_tokenizer.frames import Frames, backbone_frames
 NEIGHBORS = 16
 OFFSET_LIMIT = 32
 OFFSETS = 2 * OFFSET_LIMIT + 2  # row 0 of the embedding belongs to padding and is never looked up
+# Residues in one place, or with one coordinate in common, that a tree is not hindered by.
+_FEW = 64
 # Residues whose neighbors are asked for at once: distances and indices of all would be most of the memory.
 _ASKED = 4096
 
@@ -84,18 +86,40 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
         return nearest
     ca = frames.origin[queries]
     wanted = min(NEIGHBORS, len(queries))
-    tree = KDTree(ca)
+    kept = _apart(ca)
+    tree = KDTree(ca[kept])
     for start in range(0, len(queries), _ASKED):
         own = np.arange(start, min(start + _ASKED, len(queries)))
         _, neighbors = tree.query(ca[own], k=np.arange(1, wanted + 1))
-        found: NDArray[np.int64] = np.asarray(neighbors, np.int64)  # (asked, wanted)
+        found: NDArray[np.int64] = kept[np.asarray(neighbors, np.int64)]  # (asked, wanted)
         # Where another residue has the very same CA the tree may list it first: the query leads all the same.
         wrong = np.flatnonzero(found[:, 0] != own)
-        for row in wrong:
-            others = found[row][found[row] != own[row]][: wanted - 1]
-            found[row] = np.concatenate([[own[row]], others])
+        found[wrong] = _led(found[wrong], own[wrong])
         nearest[own, :wanted] = queries[found]
     return nearest
+
+
+def _apart(ca: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which residues a tree is made of: all, but of thousands in one place no more than each of them has neighbors.
+
+    A tree cannot part what lies in one place, and would compare all with all; which of them are taken for neighbors
+    matters to nobody, as all are as near.
+    """
+    everyone = np.arange(len(ca))
+    if len(ca) <= _FEW or np.unique(ca[:, 0], return_counts=True)[1].max() <= _FEW:
+        return everyone
+    order = np.lexsort(ca.T)
+    new = np.concatenate([[True], (ca[order][1:] != ca[order][:-1]).any(1)])
+    rank = everyone - np.maximum.accumulate(np.where(new, everyone, 0))  # among those of its place
+    return np.sort(order[rank <= NEIGHBORS])
+
+
+def _led(found: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The neighbors (rows, wanted) with each query itself first, and without it among the others."""
+    others = found != own[:, None]
+    # Those that are not the query come first, in their order.
+    order = np.argsort(~others, axis=1, kind="stable")
+    return np.concatenate([own[:, None], np.take_along_axis(found, order, 1)[:, :-1]], 1)
 
 
 def joined(parts: Sequence[Geometry]) -> Geometry:

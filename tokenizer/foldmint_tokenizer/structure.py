@@ -1,7 +1,7 @@
 """Reading of PDB and mmCIF files: their protein chains, as backbones."""
 
 import os
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,14 +10,21 @@ from typing import Literal
 
 import gemmi
 import numpy as np
+from numpy.typing import NDArray
 
 from foldmint_tokenizer.backbone import Backbone, as_float32
 from foldmint_tokenizer.errors import InvalidStructure
+from foldmint_tokenizer.screening import pdb_lines, rejoin, screen_block
+from foldmint_tokenizer.unpacking import unpacked
 
 Format = Literal["pdb", "mmcif"]
 
 _ATOMS = {"N": 0, "CA": 1, "C": 2}
-_GZIP = b"\x1f\x8b"
+# The first line that is neither blank nor a comment.
+_FIRST_LINE = re.compile(rb"^[ \t\r\f\v]*+([^\s#][^\n]{0,10})", re.MULTILINE)
+# Residues of all kinds, waters and nucleic acids among them, for each of a protein.
+_RESIDUES_IN_ALL = 4
+_FEWEST_IN_ALL = 1_000
 
 
 @dataclass(frozen=True)
@@ -55,97 +62,96 @@ def read_backbones(
     Raises InvalidStructure, with field `content`, `model_number` or `chains`; OSError if a path cannot be read.
     """
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    text = _unpacked(content, limits.unpacked_bytes)
-    structure = _parsed(text, format or _guessed(text))
-    model = _model(structure, model_number)
+    text = unpacked(content, limits.unpacked_bytes)
     try:
-        found = [_backbone(chain) for chain in model]
+        structure = _parsed(text, format or _guessed(text), model_number, limits)
+        model = _model(structure, model_number)
+        _check_all(model, limits)
+        proteins = [(chain.name, residues) for chain in model if (residues := list(_protein_residues(chain)))]
+        if not proteins:
+            raise InvalidStructure("content", "there is no protein in the file")
+        if chains:
+            proteins = _chosen(proteins, chains)
+        _check_size([residues for _, residues in proteins], limits)
+        return [_backbone(name, residues) for name, residues in proteins]
     except UnicodeDecodeError as error:
         raise InvalidStructure("content", f"a name in the file is no UTF-8 text: {error}") from error
-    backbones = [chain for chain in found if chain is not None]
-    if not backbones:
-        raise InvalidStructure("content", "there is no protein in the file")
-    if chains:
-        names = {backbone.chain for backbone in backbones}
-        for name in chains:
-            if name not in names:
-                raise InvalidStructure(
-                    "chains",
-                    f"no protein chain has this name; there are: {_listed(sorted(names))}",
-                    chain=name,
-                )
-        backbones = [backbone for backbone in backbones if backbone.chain in chains]
-    check_size(backbones, limits)
-    return backbones
 
 
-def check_size(backbones: Sequence[Backbone], limits: Limits, field: str = "content") -> None:
+def _chosen(
+    proteins: Sequence[tuple[str, list[gemmi.Residue]]], chains: Sequence[str]
+) -> list[tuple[str, list[gemmi.Residue]]]:
+    """Those of the chains that are named. Raises InvalidStructure for a name that none has."""
+    names = {name for name, _ in proteins}
+    for name in chains:
+        if name not in names:
+            reason = f"no protein chain has this name; there are: {_listed(sorted(names))}"
+            raise InvalidStructure("chains", reason, chain=name)
+    wanted = set(chains)
+    return [protein for protein in proteins if protein[0] in wanted]
+
+
+def _check_size(chains: Sequence[Sequence[object]], limits: Limits) -> None:
     """Raise InvalidStructure if there are more chains or residues than the limits allow."""
-    if len(backbones) > limits.chains:
-        raise InvalidStructure(field, f"{len(backbones)} chains; at most {limits.chains} are taken")
-    residues = sum(len(backbone) for backbone in backbones)
+    if len(chains) > limits.chains:
+        raise InvalidStructure("content", f"{len(chains)} chains; at most {limits.chains} are taken")
+    residues = sum(len(chain) for chain in chains)
     if residues > limits.residues:
-        raise InvalidStructure(field, f"{residues} residues; at most {limits.residues} are taken")
+        raise InvalidStructure("content", f"{residues} residues; at most {limits.residues} are taken")
 
 
-def _unpacked(content: bytes, limit: int) -> bytes:
-    if not content.strip():
-        raise InvalidStructure("content", "the file is empty")
-    if not content.startswith(_GZIP):
-        if len(content) > limit:
-            raise InvalidStructure("content", f"{len(content)} bytes; at most {limit} are taken")
-        return content
-    parts: list[bytes] = []
-    size = 0
-    while content:
-        unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        try:
-            part = unpacker.decompress(content, limit - size + 1)
-        except zlib.error as error:
-            raise InvalidStructure("content", f"the gzip data is damaged: {error}") from error
-        size += len(part)
-        if size > limit:
-            raise InvalidStructure("content", f"the gzip data unpacks to more than {limit} bytes")
-        if not unpacker.eof:
-            raise InvalidStructure("content", "the gzip data is truncated")
-        parts.append(part)
-        content = unpacker.unused_data.lstrip(b"\0")
-        if content and not content.startswith(_GZIP):
-            raise InvalidStructure("content", "the gzip data is followed by something else")
-    return b"".join(parts)
+def _check_all(model: gemmi.Model, limits: Limits) -> None:
+    """Raise InvalidStructure if a model is far beyond the limits, before it is looked at closely."""
+    residues = sum(len(chain) for chain in model)
+    most = max(_FEWEST_IN_ALL, _RESIDUES_IN_ALL * limits.residues)
+    if residues > most:
+        reason = f"{residues} residues, with those that are no protein's; at most {most} are taken"
+        raise InvalidStructure("content", reason)
 
 
 def _guessed(text: bytes) -> Format:
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped and not stripped.startswith(b"#"):
-            return "mmcif" if stripped[:5].lower() == b"data_" else "pdb"
-    return "pdb"
+    first = _FIRST_LINE.search(text)
+    return "mmcif" if first is not None and first[1][:5].lower() == b"data_" else "pdb"
 
 
-def _parsed(text: bytes, format: Format) -> gemmi.Structure:  # noqa: A002
+def _parsed(text: bytes, format: Format, model_number: int, limits: Limits) -> gemmi.Structure:  # noqa: A002
+    """The structure, of other models than that one an atom or nothing, with chains whole and entity types told."""
     name = {"pdb": "PDB", "mmcif": "mmCIF"}[format]
+    numbers = None
     try:
         if format == "mmcif":
             document = gemmi.cif.read_string(text)
             if len(document) == 0:
                 raise InvalidStructure("content", "the mmCIF file has no data block")
+            parted = screen_block(document[0], model_number, limits.chains)
             structure = gemmi.make_structure_from_block(document[0])
+            del document  # many times the size of the file
+            (rejoin if parted else gemmi.Structure.merge_chain_parts)(structure)
         else:
-            structure = gemmi.read_pdb_string(text)
+            lines, numbers = pdb_lines(text, model_number, limits.chains, limits.unpacked_bytes)
+            structure = gemmi.read_pdb_string(lines)
+            structure.merge_chain_parts()
+    except UnicodeDecodeError:
+        raise
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, InvalidStructure):
             raise
-        raise InvalidStructure("content", f"this is no {name} file that can be read: {_one_line(error)}") from error
+        said = _one_line(error, numbers)
+        raise InvalidStructure("content", f"this is no {name} file that can be read: {said}") from error
     if not any(len(chain) for model in structure for chain in model):
         raise InvalidStructure("content", f"read as {name}, the file has no atoms")
-    structure.merge_chain_parts()
-    structure.setup_entities()
+    structure.add_entity_types()
     return structure
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _one_line(error: Exception, numbers: NDArray[np.int64] | None) -> str:
+    """What gemmi says. numbers: which lines of the file those that it was given are, if it was not given all."""
+
+    def told(line: re.Match[str]) -> str:
+        number = int(line[2])
+        return line[1] + str(number if numbers is None or number > len(numbers) else numbers[number - 1])
+
+    return re.sub(r"^(Problem in line )(\d+)", told, " ".join(str(error).split())[:200])
 
 
 def _model(structure: gemmi.Structure, number: int) -> gemmi.Model:
@@ -164,13 +170,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _backbone(chain: gemmi.Chain) -> Backbone | None:
-    residues = list(_protein_residues(chain))
-    if not residues:
-        return None
+def _backbone(name: str, residues: Sequence[gemmi.Residue]) -> Backbone:
     positions = np.full((len(residues), 3, 3), np.nan)
     insertions = "".join(residue.seqid.icode for residue in residues)
-    name = chain.name
     try:
         for row, residue in enumerate(residues):
             for place, position in _positions(residue):
