@@ -1,0 +1,44 @@
+"""What a long run has done so far, on disk, so that one that was interrupted goes on where it was."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks._common import machine
+
+
+class Progress:
+    """State beside a benchmark's JSON file, in `FILE.part`, which a run of the same settings and commit takes up.
+
+    state: what is kept: only what JSON holds. file: where the benchmark's figures go; None: nothing is kept.
+    """
+
+    def __init__(self, file: Path | None, settings: Mapping[str, object], state: dict[str, Any]) -> None:
+        self.state = state
+        self._part = None if file is None else file.with_name(file.name + ".part")
+        self._settings = {**settings, "commit": machine()["commit"]}
+        if self._part is not None and self._part.exists():
+            kept = json.loads(self._part.read_text())
+            if kept["settings"] == self._settings:
+                self.state = kept["state"]
+                tell(f"goes on from {self._part}")
+
+    def save(self) -> None:
+        """Keep the state as it is now."""
+        if self._part is not None:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            new = self._part.with_name(self._part.name + ".new")
+            new.write_text(json.dumps({"settings": self._settings, "state": self.state}))
+            new.replace(self._part)
+
+    def done(self) -> None:
+        """The run is over: nothing is left to go on with."""
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+
+
+def tell(line: str) -> None:
+    """Say how far it is."""
+    print(line, file=sys.stderr, flush=True)
