@@ -24,12 +24,16 @@ def free_port() -> int:
 
 @contextmanager
 def prometheus(
-    target: str, folder: Path, rules: Sequence[Path] = (), others: Mapping[str, Sequence[str]] | None = None
+    target: str,
+    folder: Path,
+    rules: Sequence[Path] = (),
+    others: Mapping[str, Sequence[str]] | None = None,
+    web: Path | None = None,
 ) -> Iterator[str]:
     """A Prometheus that scrapes the target each half second; yields its address.
 
     rules: files that it evaluates, twice a second where they do not say how often. others: targets of other jobs, whose
-    own labels are kept; more targets of the job foldmint, too.
+    own labels are kept; more targets of the job foldmint, too. web: its file of TLS and passwords.
     """
     if shutil.which("prometheus") is None:
         missing("Debian's package prometheus", "`apt-get install prometheus` installs it")
@@ -52,6 +56,7 @@ def prometheus(
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address={address}",
             "--log.level=warn",
+            *([f"--web.config.file={web}"] if web is not None else []),
         ],
     ) as process:
         try:

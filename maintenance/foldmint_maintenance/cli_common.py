@@ -3,15 +3,28 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from foldmint_client.options import ConnectionOptions
 
 LOCKED = 4
 NOT_ACTIVATED = 5
 STOPPED = 130  # what shells report of a program ended by SIGINT
 
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless told.")]
+
+PrometheusAuth = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", envvar="FOLDMINT_PROMETHEUS_AUTH", help="File with NAME:PASSWORD for Prometheus."),
+]
+PrometheusCa = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", envvar="FOLDMINT_PROMETHEUS_CA", help="Certificates to trust of Prometheus (PEM)."),
+]
 
 
 @contextmanager
@@ -64,3 +77,31 @@ def parsed_duration(text: str) -> float:
     if "".join(number + unit for number, unit in parts) != text or not seconds:
         raise ValueError(f"{text!r} is no duration such as 12h or 7d")
     return seconds
+
+
+def connection(
+    tls: bool, files: tuple[Path | None, Path | None, Path | None], token_file: Path | None
+) -> "ConnectionOptions":
+    """Raises ValueError if the options do not fit together, or a file cannot be read."""
+    from foldmint_client.options import Tls
+
+    try:
+        token = token_file.read_text().strip() if token_file else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
+    return {"tls": Tls(*files) if tls or any(files) else None, "token": token}
+
+
+def checked(options: "ConnectionOptions", *addresses: str) -> None:
+    """Raise ValueError if servers cannot be reached like this: a token in the clear, a file that cannot be read."""
+    from foldmint_client.errors import UnreadableInput
+    from foldmint_client.options import Connection
+
+    tls = options.get("tls")
+    try:
+        if tls is not None:
+            tls.credentials()
+    except UnreadableInput as error:
+        raise ValueError(str(error)) from error
+    for address in addresses:
+        Connection(address, **options)

@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foldmint_maintenance.cli_common import Threads, faults, parsed_duration, usage_errors, use_threads
+from foldmint_client.cli_common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
+from foldmint_maintenance.cli_common import (
+    PrometheusAuth,
+    PrometheusCa,
+    Threads,
+    checked,
+    connection,
+    faults,
+    parsed_duration,
+    usage_errors,
+    use_threads,
+)
 
 if TYPE_CHECKING:
+    from foldmint_client.options import ConnectionOptions
+    from foldmint_maintenance.prometheus import Entry
     from foldmint_maintenance.repair_result import RepairResult
     from foldmint_maintenance.usage import CodeCounts
     from foldmint_tokenizer.store import Store
@@ -66,6 +79,13 @@ def repair(
     ] = None,
     pushgateway: Annotated[str | None, typer.Option(metavar="URL", help="Push the job's metrics there.")] = None,
     lock_seconds: Annotated[float, typer.Option(help="How long the lock outlives a run that vanished.")] = 600.0,
+    prometheus_auth: PrometheusAuth = None,
+    prometheus_ca: PrometheusCa = None,
+    tls: UseTls = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")] = "auto",
     threads: Threads = None,
 ) -> None:
@@ -78,6 +98,7 @@ def repair(
     from foldmint_maintenance.gates import GateLimits
     from foldmint_maintenance.group import own_device, training_group
     from foldmint_maintenance.job_metrics import recorded
+    from foldmint_maintenance.prometheus import read_entry
     from foldmint_maintenance.repair_config import RepairConfig, RepairJob
     from foldmint_maintenance.retraining import retrained
     from foldmint_maintenance.row_training import RowConfig
@@ -89,7 +110,10 @@ def repair(
         own = own_device(device)
         # Servers that give vectors tell how their codes are used too, unless Prometheus does.
         asked = servers or (None if prometheus else from_servers)
-        counts = _counts(prometheus, window, selector, _addresses(asked))
+        options = connection(tls, (tls_ca, tls_certificate, tls_key), token_file)
+        checked(options, *_addresses(asked), *_addresses(from_servers), *_addresses(activate))
+        entry = read_entry(prometheus_auth, prometheus_ca)
+        counts = _counts(prometheus, window, selector, _addresses(asked), entry, options)
         config = RepairConfig(
             scope="repair" if scope == "full" else scope,
             strategy=strategy,
@@ -123,6 +147,7 @@ def repair(
                 lock_seconds,
                 str(own),
                 group,
+                options,
             )
         for path in (data, gate_data):
             # Even if there is nothing to repair: better told now than on the day when there is.
@@ -141,7 +166,12 @@ def repair(
 
 
 def _counts(
-    prometheus: str | None, window: str, selector: str, servers: tuple[str, ...]
+    prometheus: str | None,
+    window: str,
+    selector: str,
+    servers: tuple[str, ...],
+    entry: "Entry",
+    options: "ConnectionOptions",
 ) -> "Callable[[Store, str], CodeCounts] | None":
     """What to ask for the counts of a version; None: the codebook's own. Raises ValueError if both are given."""
     from foldmint_maintenance import usage_sources
@@ -151,10 +181,12 @@ def _counts(
         raise ValueError("hits are counted by Prometheus or by servers, not by both")
     if prometheus is not None:
         address, seconds = prometheus, parsed_duration(window)
-        Prometheus(address)  # refuses what is no address
-        return lambda store, version: usage_sources.from_prometheus(address, seconds, selector=selector)  # noqa: ARG005
+        Prometheus(address, entry=entry)  # refuses what is no address
+        return lambda store, version: usage_sources.from_prometheus(  # noqa: ARG005
+            address, seconds, selector=selector, entry=entry
+        )
     if servers:
-        return lambda store, version: usage_sources.from_servers(servers, version)  # noqa: ARG005
+        return lambda store, version: usage_sources.from_servers(servers, version, **options)  # noqa: ARG005
     return None
 
 

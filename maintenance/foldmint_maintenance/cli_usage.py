@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from foldmint_client.cli_common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
-from foldmint_maintenance.cli_common import Threads, faults, usage_errors, use_threads
+from foldmint_maintenance.cli_common import (
+    PrometheusAuth,
+    PrometheusCa,
+    Threads,
+    connection,
+    faults,
+    usage_errors,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from foldmint_client.options import ConnectionOptions
+    from foldmint_maintenance.prometheus import Prometheus
     from foldmint_maintenance.usage import CodeCounts, Drift, UsageFigures
 
 DRIFTED = 3  # the drift exceeds its limit
@@ -62,6 +71,8 @@ def usage(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
     counts: Annotated[bool, typer.Option("--counts", help="Write each code's count into the JSON too.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw N by rank, in a .svg or .png file.")] = None,
+    prometheus_auth: PrometheusAuth = None,
+    prometheus_ca: PrometheusCa = None,
     tls: UseTls = False,
     tls_ca: TlsCa = None,
     tls_certificate: TlsCertificate = None,
@@ -82,6 +93,7 @@ def usage(
 
     from foldmint_maintenance import usage as module
     from foldmint_maintenance.errors import UsageUnknown
+    from foldmint_maintenance.prometheus import Prometheus, read_entry
 
     with usage_errors():
         if plot is not None:
@@ -93,10 +105,12 @@ def usage(
         # What is wrong with an option is better told before the work than after it.
         module.figures([1.0], dead_threshold=dead_threshold, step_residues=step_residues)
         if chosen == "--prometheus":
-            source = _prometheus(str(prometheus), window, selector, version, against_version, against_window)
+            entry = read_entry(prometheus_auth, prometheus_ca)
+            server = Prometheus(str(prometheus), entry=entry)
+            source = _prometheus(server, window, selector, version, against_version, against_window)
         elif chosen == "--servers":
             files = (tls_ca, tls_certificate, tls_key)
-            source = _servers(str(servers), version, against_version, _connection(tls, files, token_file))
+            source = _servers(str(servers), version, against_version, connection(tls, files, token_file))
         elif chosen == "--data":
             use_threads(threads)
             source = _data(Path(str(data)), model, version, against_version)
@@ -182,13 +196,17 @@ def _servers(servers: str, version: str | None, against: str | None, options: "C
 
 
 def _prometheus(
-    url: str, window: str, selector: str, version: str | None, against: str | None, against_window: str | None
+    server: "Prometheus",
+    window: str,
+    selector: str,
+    version: str | None,
+    against: str | None,
+    against_window: str | None,
 ) -> _Source:
-    from foldmint_maintenance.prometheus import Prometheus, seconds
+    from foldmint_maintenance.prometheus import seconds
     from foldmint_maintenance.usage_prometheus import WindowCounts, counted
 
     length, before = seconds(window), None if against_window is None else seconds(against_window)
-    server = Prometheus(url)
     found: list[WindowCounts] = []
 
     def counts() -> "CodeCounts":
@@ -202,19 +220,6 @@ def _prometheus(
         return counted(server, before, selector, end=found[0].first - 0.001).counts
 
     return _Source(counts, earlier if against is not None or before is not None else None)
-
-
-def _connection(
-    tls: bool, files: tuple[Path | None, Path | None, Path | None], token_file: Path | None
-) -> "ConnectionOptions":
-    """Raises ValueError if the options do not fit together, or a file cannot be read."""
-    from foldmint_client.options import Tls
-
-    try:
-        token = token_file.read_text().strip() if token_file else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
-    return {"tls": Tls(*files) if tls or any(files) else None, "token": token}
 
 
 def _read(file: Path) -> "CodeCounts":

@@ -1,19 +1,57 @@
 """Questions to the HTTP API of a Prometheus: readings of series, as they were scraped."""
 
+import base64
 import json
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from foldmint_client.options import is_loopback
 from foldmint_maintenance.errors import UsageUnknown
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 # Seconds of readings that are fetched at once: 5760 of each series, where one is taken every 15 seconds.
 _SLICE = 86_400
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to get into a Prometheus. authorization: the header. context: of TLS; None for the usual authorities."""
+
+    authorization: str = field(default="", repr=False)
+    context: ssl.SSLContext | None = field(default=None, repr=False)
+
+
+OPEN = Entry()
+
+
+def read_entry(auth: Path | None, ca: Path | None) -> Entry:
+    """auth: a file of one line, NAME:PASSWORD. ca: a PEM file of certificates to trust, instead of the usual ones.
+
+    Raises ValueError if they cannot be used; its message holds nothing of what stands there.
+    """
+    authorization, context = "", None
+    if auth is not None:
+        try:
+            text = auth.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{auth}: {getattr(error, 'strerror', None) or 'no text'}") from None
+        if not text.partition(":")[0] or ":" not in text or len(text.splitlines()) != 1:
+            raise ValueError(f"{auth} is one line, NAME:PASSWORD")
+        authorization = "Basic " + base64.b64encode(text.encode()).decode()
+    if ca is not None:
+        try:
+            context = ssl.create_default_context(cafile=ca)
+        except OSError as error:  # ssl's own errors are of this kind
+            raise ValueError(f"{ca}: {error.strerror or 'no certificates in PEM'}") from None
+    return Entry(authorization, context)
 
 
 class Series(NamedTuple):
@@ -27,16 +65,21 @@ class Series(NamedTuple):
 class Prometheus:
     """A Prometheus. All methods but the constructor raise UsageUnknown where it does not answer, or refuses."""
 
-    def __init__(self, url: str, timeout: float = 60.0) -> None:
-        """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one question.
+    def __init__(self, url: str, timeout: float = 60.0, entry: Entry = OPEN) -> None:
+        """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one question. entry: how to get in.
 
-        Raises ValueError where they are no address and no time.
+        Raises ValueError where they are no address and no time, or a password would go in the clear.
         """
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is no address of a Prometheus: it begins with neither http:// nor https://")
         if not 0 < timeout < float("inf"):
             raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
-        self.url, self._timeout = url.rstrip("/"), timeout
+        if url.startswith("http://"):
+            if entry.authorization and not is_loopback(urllib.parse.urlsplit(url).netloc):
+                raise ValueError(f"a password would go to {url} in the clear, for all to read: use https")
+            if entry.context is not None:
+                raise ValueError(f"{url} has no certificate that an authority could have signed: use https")
+        self.url, self._timeout, self._entry = url.rstrip("/"), timeout, entry
 
     def now(self) -> float:
         """Its own clock, seconds since 1970."""
@@ -69,9 +112,13 @@ class Prometheus:
         form = {"query": query, "timeout": f"{max(1, round(self._timeout * 1000))}ms"}
         if time is not None:
             form["time"] = f"{time:.3f}"
-        where, content = f"{self.url}/api/v1/query", urllib.parse.urlencode(form).encode()
+        content = urllib.parse.urlencode(form).encode()
         try:
-            with urllib.request.urlopen(where, content, self._timeout) as reply:  # noqa: S310 (http or https)
+            request = urllib.request.Request(f"{self.url}/api/v1/query", content)  # noqa: S310 (http or https)
+            if self._entry.authorization:
+                # Not for another server that an answer may send us to.
+                request.add_unredirected_header("Authorization", self._entry.authorization)
+            with urllib.request.urlopen(request, timeout=self._timeout, context=self._entry.context) as reply:  # noqa: S310
                 content = reply.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -178,7 +178,7 @@ def _published(
         about=about | {"canary": made.canary.as_json()},
     ).version
     tell(f"published codebook {version}")
-    activation.activate(job.activate, version, made.canary, tell)
+    activation.activate(job.activate, version, made.canary, tell, **job.connection)
     lock.check()
     store.activate(version)
     tell(f"codebook {version} is active in the store")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from foldmint_client.options import ConnectionOptions
 from foldmint_maintenance.gates import GateLimits
 from foldmint_maintenance.group import ALONE, Group
 from foldmint_maintenance.replacement import Measure, Strategy, check_choice
@@ -59,7 +60,8 @@ class RepairJob:
 
     store: a path, or a URL as fsspec takes them. data: a set, for vectors, decoder rows and gates; or servers: admin
     listeners, HOST:PORT, whose reservoirs give vectors. gate_data: a set for the gates alone. activate: admin listeners
-    of servers to swap; without them, they find the new version in the store. dry_run: change nothing.
+    of servers to swap; without them, they find the new version in the store. connection: options of all these servers.
+    dry_run: change nothing.
     """
 
     store: str
@@ -72,6 +74,7 @@ class RepairJob:
     lock_seconds: float = 600.0
     device: str = "cpu"
     group: Group = field(default=ALONE, compare=False)
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.data is None) == (not self.servers):

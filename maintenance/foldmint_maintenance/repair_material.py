@@ -90,7 +90,7 @@ def _of_servers(model: Model, job: RepairJob, tell: Tell) -> Material:
     if job.group.rank == 0:
         samples, counts = [], []
         for address in job.servers:
-            with CodebookAdmin(address) as admin:
+            with CodebookAdmin(address, **job.connection) as admin:
                 sample = admin.sample()
             if sample.encoder_digest != model.encoder_digest:
                 raise InvalidSet(f"{address} serves another encoder than the store has")

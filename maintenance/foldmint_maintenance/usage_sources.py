@@ -13,7 +13,7 @@ from foldmint_maintenance import usage_prometheus
 from foldmint_maintenance.corpus import gathered
 from foldmint_maintenance.errors import InvalidSet, UsageUnknown
 from foldmint_maintenance.evaluation import Watch, encoded, grouped
-from foldmint_maintenance.prometheus import Prometheus
+from foldmint_maintenance.prometheus import OPEN, Entry, Prometheus
 from foldmint_maintenance.sources import Skip, read_set
 from foldmint_maintenance.usage import CodeCounts
 from foldmint_tokenizer.store import Location, Store, load_model
@@ -68,15 +68,16 @@ def from_prometheus(
     end: float | None = None,
     version: str | None = None,
     timeout: float = 60.0,
+    entry: Entry = OPEN,
 ) -> CodeCounts:
     """Hits that a Prometheus has seen over a window, of all servers together, while the codebook was active.
 
     url: `http://HOST:PORT`. window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since
     1970, now unless told. version: the one that is active at the end unless told. timeout: seconds, of a question.
-    Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one codebook; ValueError
-    for an address or a window that is none.
+    entry: how to get in. Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one
+    codebook; ValueError for an address or a window that is none.
     """
-    return usage_prometheus.counted(Prometheus(url, timeout), window, selector, end, version).counts
+    return usage_prometheus.counted(Prometheus(url, timeout, entry), window, selector, end, version).counts
 
 
 def from_servers(

@@ -193,9 +193,10 @@ def test_wrong_usage(server: "ScriptedServer", files: list[str]) -> None:
 
 
 def test_a_token_of_the_environment_is_sent_and_not_shown(
-    server: "ScriptedServer", monkeypatch: pytest.MonkeyPatch
+    server: "ScriptedServer", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FOLDMINT_TOKEN", "s3cret")
+    monkeypatch.chdir(tmp_path)
     assert run("info", "--server", server.target).exit_code == 0
     assert server.servicer.metadata[-1]["authorization"] == "Bearer s3cret"
     Path("token").write_text("other\n")
