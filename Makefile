@@ -34,8 +34,9 @@ serve: .venv/server.stamp
 traffic: .venv/server.stamp
 	@$(BIN)/python examples/traffic.py
 
+# A worker for each core, up to four: most tests wait for servers and processes, and each of those has one thread.
 test: .venv/dev.stamp .reference/stamp
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Twenty thousand residues through the reference at its published size, and other long forms.
 test-long: .venv/dev.stamp .reference/stamp

@@ -16,6 +16,23 @@ from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store import create_store, load_model
 from support import DATA, ROOT, RunningServer, missing, running_server, stub_of
 
+# Begun first, since they take longest: of what begins last, one worker would wait for the other.
+LONGEST = [
+    "test_docs_run.py",
+    "test_kills.py",
+    "test_alerts.py",
+    "test_distributed.py",
+    "test_grafana.py",
+    "test_page_browser.py",
+    "test_distributed_repair.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order in which they are to begin; tests of a file stay as they are."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

@@ -32,7 +32,7 @@ RUN = ("console", "python", "toml")
 
 _FENCE = re.compile(r"(?ms)^(?:<!-- test: (?P<note>[^\n]*?) -->\n)?```(?P<language>[^\n]*)\n(?P<text>.*?)^```$")
 _NOTE = re.compile(r"<!--\s*test:")
-_SECONDS = 270
+_SECONDS = 540
 
 
 @dataclass(frozen=True)
