@@ -20,7 +20,7 @@ def torchrun(*command: str | Path) -> "subprocess.Popen[str]":
 def waited(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """Exit code, stdout and stderr; torchrun takes its processes along."""
     try:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=400)
     finally:
         process.terminate()
     return process.returncode, out, err

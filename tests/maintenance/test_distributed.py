@@ -20,8 +20,6 @@ from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import load_model
 from torchrun import rank_of, torchrun, waited
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def _rows(log: Path) -> list[int]:
     if not log.exists():

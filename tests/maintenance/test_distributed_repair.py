@@ -18,8 +18,6 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.store import Store
 from torchrun import rank_of, torchrun, waited
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def test_two_processes_repair_as_one_does(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"

@@ -5,8 +5,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
-
 from distributed_repair import killed, repaired
 from foldmint_maintenance.codebooks import verified
 from foldmint_maintenance.corpus import Record
@@ -26,7 +24,6 @@ def _repair(store: Path, data: Path, gate_data: Path) -> None:
     repaired(store, data, gate_data, ALONE)
 
 
-@pytest.mark.timeout(280)
 def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, records: list[Record]) -> None:
     context = multiprocessing.get_context("forkserver")
     # Imported once, so that a process is at work at once, and is killed there rather than in its imports.
