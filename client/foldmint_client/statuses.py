@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2
-from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, from_status
+from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, Unavailable, from_status
 
 _DETAILS = "grpc-status-details-bin"
 # gRPC's own words where HTTP/2 ended a call without a status: as a proxy does whose server died while it answered.
@@ -34,7 +34,12 @@ def from_rpc_error(error: grpc.RpcError) -> FoldmintError:
 
 
 def from_parts(code: grpc.StatusCode, details: str | None, metadata: object) -> FoldmintError:
-    """The client's error for a status. metadata: the trailing, which may hold details."""
+    """The client's error for a status. metadata: the trailing, which may hold details.
+
+    A call that was reset has no status of the server's; gRPC makes one up, which would tell of a fault that it had.
+    """
+    if code in _OF_A_RESET and details is not None and _RESET.search(details):
+        return Unavailable(f"the connection to the server was lost: {details}")
     number: int = code.value[0]
     violations, retry_after = _details(metadata)
     return from_status(number, details or code.name, violations, retry_after)
