@@ -145,7 +145,8 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             return known
         metadata = context.invocation_metadata() if self._tenant_key else None
         named = next((value for key, value in metadata or () if key == self._tenant_key), "")
-        return named[:_LONGEST_NAME] if isinstance(named, str) else ""
+        # No token's name holds a space: nobody takes the turns of one whose token is not his.
+        return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""
 
     async def _answered(
         self, item: pb.TokenizeStreamRequest, serving: Serving, caller: str, call: Trace

@@ -2,12 +2,16 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance.corpus import Record
+from foldmint_server.access import CALLER, Caller
+from foldmint_server.service import TokenizerServicer
 from support import RunningServer, request_of, running_server, stub_of
 
 MANY = 60
@@ -66,3 +70,15 @@ def test_a_long_name_is_cut_off_and_served(fair: RunningServer, chains: list[Rec
     with stub_of(fair) as stub:
         assert stub.Tokenize(request_of(chains[0]), metadata=((KEY, "n" * 4000),)).chains
         assert stub.Tokenize(request_of(chains[0]), metadata=((KEY, ""),)).chains
+
+
+def test_a_token_s_name_goes_before_the_metadata_and_nobody_else_has_it() -> None:
+    nothing: Any = None
+    servicer = TokenizerServicer(nothing, pb.GetModelResponse(), nothing, 1, KEY)
+    context: Any = SimpleNamespace(invocation_metadata=lambda: ((KEY, "alice"),))
+    stranger = servicer._caller(context)
+    reset = CALLER.set(Caller("alice"))
+    known = servicer._caller(context)
+    CALLER.reset(reset)
+    assert known == "alice"
+    assert stranger not in ("", known)

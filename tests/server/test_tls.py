@@ -74,7 +74,9 @@ class TestFiles:
             read_pair(files)
 
     @pytest.mark.parametrize(
-        "content", [b"", b"hunter2", b"-----BEGIN PRIVATE KEY-----\nhunter2\n", b"#" * (2**20 + 1)]
+        "content",
+        [b"", b"hunter2", b"-----BEGIN PRIVATE KEY-----\nhunter2\n", b"#" * (2**20 + 1)],
+        ids=["empty", "text", "half", "large"],  # which are part of the path
     )
     def test_what_is_no_pem(self, tmp_path: Path, content: bytes) -> None:
         files = write(tmp_path, CA.issue_cert("localhost"))
