@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 
 from foldmint_maintenance import cli, cli_repair
 from foldmint_maintenance.job_metrics import OUTCOMES
-from support import ROOT, missing
+from support import ROOT
 
 CRONJOB = ROOT / "deploy/kubernetes/cronjob.yaml"
 SERVICE = ROOT / "deploy/systemd/foldmint-repair.service"
@@ -155,14 +155,3 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 
 def _systemd_analyze(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["systemd-analyze", *arguments], text=True, capture_output=True, check=False)
-
-
-def test_the_alerts_of_the_docs_parse(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        missing("promtool", "`apt-get install prometheus` installs it")
-    (block,) = re.findall(r"```yaml\n(.*?)```", SCHEDULE.read_text(encoding="utf-8"), re.DOTALL)
-    rules = yaml.safe_load(block)
-    file = tmp_path / "rules.yml"
-    file.write_text(yaml.safe_dump({"groups": [{"name": "foldmint", "rules": rules}]}), encoding="utf-8")
-    done = subprocess.run(["promtool", "check", "rules", str(file)], text=True, capture_output=True, check=False)
-    assert (done.returncode, "SUCCESS: 2 rules found" in done.stdout) == (0, True), done.stderr
