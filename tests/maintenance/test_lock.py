@@ -190,7 +190,8 @@ def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * 4
-    assert [won.get(timeout=10) for _ in range(ROUNDS)] == list(range(ROUNDS))
+    # Each process has a thread that puts what it won, and may come late.
+    assert sorted(won.get(timeout=10) for _ in range(ROUNDS)) == list(range(ROUNDS))
     assert won.empty()
     held = read_lock(Files(tmp_path))
     assert held is not None
