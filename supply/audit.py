@@ -2,7 +2,8 @@
 
 Exits 0 if each package was looked up and none has one, 1 if one has, and 75 if none is known but some package could not
 be looked up: no advisory service was reached, or it did not know the package. pip-audit calls that "no known
-vulnerabilities" too. `--osv-url URL` asks an OSV service of one's own instead of PyPI and osv.dev.
+vulnerabilities" too. Advisories that supply/accepted.txt names, `ID REASON` a line, are told and fail nothing.
+`--osv-url URL` asks an OSV service of one's own instead of PyPI and osv.dev.
 """
 
 import argparse
@@ -18,12 +19,25 @@ LOCKS = ("torch-cpu.txt", "cpu.txt", "cu130.txt", "build.txt")
 # Arguments of pip-audit. Asked in this order, until each package was found.
 SERVICES = (("--vulnerability-service", "pypi"), ("--vulnerability-service", "osv"))
 UNKNOWN = 75
+_ID = re.compile(r"[A-Z]+-[\w-]+")
 
 
 def locked(*locks: Path) -> dict[str, str]:
     """Name -> version of what locks hold; advisories know no local versions, such as 2.13.0+cpu."""
     pins = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s+]+)", re.MULTILINE)
     return {name: version for lock in locks for name, version in pins.findall(lock.read_text(encoding="utf-8"))}
+
+
+def accepted(path: Path) -> dict[str, str]:
+    """Advisory -> why it is lived with. Raises ValueError for one without a reason."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = {}
+    for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
+        name, _, reason = line.partition(" ")
+        if not _ID.fullmatch(name) or not reason.strip():
+            raise ValueError(f"{path}: {line!r} is not of the form `ID REASON`")
+        found[name] = reason.strip()
+    return found
 
 
 def ask(packages: dict[str, str], service: tuple[str, ...]) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -57,7 +71,9 @@ def main() -> int:
     """Print what is known and what is not; the exit code."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--osv-url", metavar="URL")
-    own = arguments.parse_args().osv_url
+    arguments.add_argument("--accepted", metavar="FILE", type=Path, default=SUPPLY / "accepted.txt")
+    given = arguments.parse_args()
+    own, lived_with = given.osv_url, accepted(given.accepted)
     services = SERVICES if own is None else (("--vulnerability-service", "osv", "--osv-url", own),)
     packages = locked(*(SUPPLY / name for name in LOCKS))
     known: dict[str, list[str]] = {}
@@ -66,10 +82,12 @@ def main() -> int:
         if unknown:
             more, unknown = ask({name: packages[name] for name in unknown}, service)
             known |= more
-    bad = {name: advisories for name, advisories in known.items() if advisories}
-    for name, advisories in sorted(bad.items()):
+    bad = set()
+    for name, advisories in sorted(known.items()):
         for advisory in advisories:
-            print(f"{name} {packages[name]}: {advisory}")
+            reasons = [lived_with[one] for one in _ID.findall(advisory) if one in lived_with]
+            print(f"{name} {packages[name]}: {advisory}{'; accepted: ' * bool(reasons)}{'; '.join(reasons)}")
+            bad |= set() if reasons else {name}
     print(f"{len(packages)} packages: {len(known)} looked up, {len(bad)} of them with known vulnerabilities")
     if unknown:
         print(f"nobody can tell of {len(unknown)}, such as {next(iter(unknown))}: {next(iter(unknown.values()))}")

@@ -152,8 +152,8 @@ def advisories() -> Iterator[str]:
         server.shutdown()
 
 
-def _audit(url: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(SUPPLY / "audit.py"), "--osv-url", url]
+def _audit(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SUPPLY / "audit.py"), "--osv-url", url, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -170,6 +170,21 @@ def test_audit_names_what_is_vulnerable(advisories: str, monkeypatch: pytest.Mon
     answer = _audit(advisories)
     assert answer.returncode == 1
     assert answer.stdout.startswith("torch 2.13.0: CVE-2026-1 OSV-2026-1, mended in no version yet\n")
+
+
+def test_an_audit_goes_by_what_is_accepted_with_a_reason(
+    advisories: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_Advisories, "vulnerable", "torch")
+    file = tmp_path / "accepted.txt"
+    file.write_text("# until it is mended\nCVE-2026-1 no model is loaded by pickle here\n")
+    answer = _audit(advisories, "--accepted", str(file))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "mended in no version yet; accepted: no model is loaded by pickle here\n" in answer.stdout
+    file.write_text("CVE-2026-1\n")
+    answer = _audit(advisories, "--accepted", str(file))
+    assert answer.returncode == 1
+    assert "is not of the form `ID REASON`" in answer.stderr
 
 
 def test_audit_without_a_service_is_no_good_news() -> None:
