@@ -156,8 +156,11 @@ class Guarded:
         told = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in told if line["event"] == event]
 
-    def write(self, *known: AccessToken) -> None:
-        self.file.write_text(written(known))
+    def write(self, *known: AccessToken, more: str = "") -> None:
+        """In one go, as the command does, so that the server never reads a part."""
+        part = self.file.with_suffix(".part")
+        part.write_text(written(known) + more)
+        part.replace(self.file)
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
@@ -324,7 +327,7 @@ def test_the_file_is_read_anew_and_a_broken_one_is_not_taken(guarded: Guarded, s
     assert code_of(lambda: list(stream)) is UNAUTHENTICATED
     going[0] = False
 
-    guarded.file.write_text(guarded.file.read_text() + "[[token]\n")
+    guarded.write(*tokens(carol=["tokenize"]), SLOW, more="[[token]\n")
     wait_until(lambda: guarded.lines("new files cannot be used; the old ones stay in use"))
     assert code("carol") is grpc.StatusCode.OK
     guarded.file.unlink()
