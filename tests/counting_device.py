@@ -41,6 +41,8 @@ class CountingDevice:
         self.last: dict[float, int] = {}  # the same of their last use
         self.warmed: list[tuple[str, float]] = []  # by thread, with codebooks
         self.beginnings: list[int] = []  # steps in which a structure's first row was
+        self.probes = 0
+        self.lost = False
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Event()
@@ -62,6 +64,11 @@ class CountingDevice:
         self.warmed.append((threading.current_thread().name, float(embeddings[0])))
         if self.failing(0):
             raise RuntimeError("no memory")
+
+    def probe(self, embeddings: Tensor) -> None:  # noqa: ARG002 (as the scheduler calls it)
+        self.probes += 1
+        if self.lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
         self.seen.setdefault(float(embeddings[0]), len(self.steps) - 1)

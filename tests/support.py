@@ -48,16 +48,22 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    *arguments: str, environment: dict[str, str] | None = None, log: Path | None = None
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    log: Path | None = None,
+    module: str = "foldmint_server.cli",
+    code: int = 0,
 ) -> Iterator[RunningServer]:
-    """A real server on free ports, stopped by SIGTERM; fails if it does not stop well. log: where its log goes.
+    """A real server on free ports, stopped by SIGTERM if it has not ended; fails if it does not end with this code.
+
+    log: where its log goes. module: that is run, with the server's options.
 
     Who reaches its admin listener may exchange the codebook, unless the arguments say `--no-insecure-admin`.
     """
-    command = [sys.executable, "-m", "foldmint_server.cli", "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", module, "--listen", "127.0.0.1:0"]
     command += ["--metrics-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--insecure-admin"]
     command += ["--log-level", "warning", *arguments]
-    roots = [str(ROOT / name) for name in ("protos", "tokenizer", "server")]
+    roots = [str(ROOT / name) for name in ("protos", "tokenizer", "server", "tests")]
     with ExitStack() as files:
         process = subprocess.Popen(
             command,
@@ -74,7 +80,7 @@ def running_server(
         assert lines[2].startswith("admin on ")
         yield RunningServer(process, *(line.split()[-1] for line in lines))
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(60) == code
     finally:
         if process.poll() is None:
             process.kill()

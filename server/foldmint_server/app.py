@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,9 @@ from foldmint_server.scheduler import Scheduler
 from foldmint_server.security import Security
 from foldmint_server.service import TokenizerServicer
 from foldmint_server.settings import Settings
+from foldmint_server.streams import StreamLimits
 from foldmint_server.tracing import create_tracing
+from foldmint_server.transport import channel_options
 from foldmint_server.usage import CodeUsage
 from foldmint_server.web import WebServer
 from foldmint_tokenizer import StructureDetokenizer
@@ -50,16 +53,20 @@ log = structlog.get_logger(__name__)
 SERVICE = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name
 ADMIN_SERVICE = codebook_pb2.DESCRIPTOR.services_by_name["CodebookService"].full_name
 
+_LOST_SECONDS = 2.0
+
 
 class Server:
     """A server from settings: `await start()`, then `await stop()`.
 
-    address, metrics_address, admin_address: HOST:PORT once started, with the ports that were taken.
+    address, metrics_address, admin_address: HOST:PORT once started, with the ports that were taken. lost: set once no
+    device is left to compute on; what is in flight has failed then, and nothing is left but to stop.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.address = self.metrics_address = self.admin_address = ""
+        self.lost = asyncio.Event()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series, and Prometheus knows when a counter began
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -100,7 +107,10 @@ class Server:
         if model.decoder is not None:
             detokenizer = StructureDetokenizer(model, engines[0].device)
             self._decoding = Decoding(
-                self._tracing.decoder(detokenizer), settings.max_queued_detokenize_residues, metrics
+                self._tracing.decoder(detokenizer),
+                settings.max_queued_detokenize_residues,
+                metrics,
+                failed=lambda: self._scheduler.suspect(self._codebooks.active.embeddings),
             )
         self._codebooks = Codebooks(
             store, model.codebook, Warmer(model, engines, detokenizer), settings.keep_versions, metrics
@@ -119,7 +129,7 @@ class Server:
             pipeline,
             about(model, settings),
             metrics,
-            settings.max_stream_in_flight,
+            StreamLimits.of(settings),
             settings.tenant_key,
             self._tracing,
         )
@@ -135,7 +145,8 @@ class Server:
         self._tasks = [asyncio.create_task(self._watch_device()), asyncio.create_task(traffic.run())]
         self._tasks.append(asyncio.create_task(self._security.run()))
         if settings.poll_seconds:
-            self._tasks.append(asyncio.create_task(Follower(self._codebooks).run(settings.poll_seconds)))
+            follower = Follower(self._codebooks, metrics.store_reachable.set)
+            self._tasks.append(asyncio.create_task(follower.run(settings.poll_seconds)))
         self._security.announce()
         log.info(
             "serving",
@@ -157,7 +168,8 @@ class Server:
         self._metrics.ready.set(0)
         await self._health.enter_graceful_shutdown()
         self._servicer.drain()
-        seconds = self.settings.drain_seconds
+        # Of a server that has lost its devices nothing is left to be finished.
+        seconds = min(self.settings.drain_seconds, _LOST_SECONDS if self.lost.is_set() else math.inf)
         await asyncio.gather(self._grpc.stop(seconds), self._admin.stop(seconds))
         await asyncio.to_thread(self._scheduler.close)
         if self._decoding is not None:
@@ -170,12 +182,7 @@ class Server:
 
     async def _listen(self, admin: CodebookServicer, page: WSGIApplication) -> None:
         settings = self.settings
-        options = [
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", -1),
-            # Two servers on one port would share it silently.
-            ("grpc.so_reuseport", 0),
-        ]
+        options = channel_options(settings)
         guards = self._security.interceptors
         most = settings.max_concurrent_calls
         self._grpc = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=guards)
@@ -207,7 +214,7 @@ class Server:
         self._metrics.ready.set(serving)
 
     async def _watch_device(self) -> None:
-        """Report NOT_SERVING while the device thread is stuck or dead, or the decode thread is stuck."""
+        """Report NOT_SERVING while a device's thread is stuck, the decode thread is, or all devices are lost."""
         well = True
         while True:
             await asyncio.sleep(1)
@@ -218,6 +225,9 @@ class Server:
                 well = now_well
                 log.error("the device works again" if well else "the device is stuck")
                 await self._report(serving=well)
+            if self._scheduler.lost:
+                self.lost.set()
+                return
 
     def _bound(self, server: grpc.aio.Server, address: str, *, admin: bool = False) -> str:
         """Bind a server to HOST:PORT; the address with the port that was taken."""

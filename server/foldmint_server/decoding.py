@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldmint_server.errors import Overloaded, Stopping
+from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.metrics import Metrics
-from foldmint_tokenizer import DecodedStructure
+from foldmint_server.steps import free_memory, no_memory
+from foldmint_tokenizer import DecodedStructure, TokenizerError
 
 # Residues from which on the time allowed for one structure grows, with their square, as the computation does.
 _SHORT = 1000
@@ -43,8 +44,15 @@ class Decoding:
     """Runs the decode thread; `decode` is called from one event loop. budget: residues admitted and not yet decoded."""
 
     def __init__(
-        self, decoder: Decoder, budget: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        decoder: Decoder,
+        budget: int,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
+        """failed: is called where the device, not the tokens, may be at fault."""
+        self._failed = failed
         self._decoder, self._budget, self._metrics, self._clock = decoder, budget, metrics, clock
         self._lock = threading.Lock()
         self._queued = 0
@@ -59,8 +67,8 @@ class Decoding:
 
         embedding: (vocabulary, width), what the decoder reads of each token of the version that they are codes of.
 
-        Raises Overloaded if the budget has no room, Stopping if the thread is being closed, and what the decoder
-        raised. Cancelling it drops a structure whose decoding has not begun.
+        Raises Overloaded if the budget has no room, Stopping if the thread is being closed, DeviceFull if the device
+        has no memory for it, and what the decoder raised. Cancelling it drops a structure whose decoding has not begun.
         """
         return await asyncio.wrap_future(self._admitted(tokens, residues, pae, embedding))
 
@@ -111,6 +119,15 @@ class Decoding:
         self._under_way = _UnderWay(residues, began)
         try:
             structure = self._decoder.detokenize(tokens, pae=pae, embedding=embedding)
+        except TokenizerError:
+            raise
+        except Exception as error:
+            if no_memory(error):
+                error.with_traceback(None)  # whose frames hold on to the memory
+                free_memory()
+                raise DeviceFull(f"the device has no memory to decode {residues} residues at once now") from None
+            self._failed()
+            raise
         finally:
             self._under_way = None
         self._metrics.stage_seconds.labels("decode").observe(self._clock() - began)

@@ -3,9 +3,12 @@
 ServerError
 ├── Overloaded        the queue is full                            RESOURCE_EXHAUSTED
 ├── RateLimited       the caller's residues are used up for now    RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
+├── DeviceFull        the device has no memory for the structure   RESOURCE_EXHAUSTED
 ├── NotServed         another model or codebook, no decoder        FAILED_PRECONDITION
 ├── UnknownVersion    neither server nor store has the codebook    NOT_FOUND
 ├── Refused           a codebook, or a way back, cannot be had     FAILED_PRECONDITION
+├── TooManyStreams    the caller has as many open as it may        RESOURCE_EXHAUSTED
+├── StreamOver        a stream had its time or its structures      UNAVAILABLE: it may be opened again
 └── Stopping          the server is going down                     UNAVAILABLE
 
 InvalidStructure, InvalidTokens, of the tokenizer    INVALID_ARGUMENT, with google.rpc.BadRequest
@@ -40,6 +43,10 @@ class RateLimited(ServerError):
         super().__init__(reason)
 
 
+class DeviceFull(ServerError):
+    """The device has no memory for a structure now."""
+
+
 class NotServed(ServerError):
     """The request needs a model, a codebook version or a decoder that this server has not."""
 
@@ -59,6 +66,14 @@ class Refused(ServerError):
         super().__init__(reason)
 
 
+class TooManyStreams(ServerError):
+    """The caller has as many streams open as it may."""
+
+
+class StreamOver(ServerError):
+    """A stream sent nothing for too long, or had as many structures as one may have; another may be opened."""
+
+
 class Stopping(ServerError):
     """The server is stopping, and takes no more work."""
 
@@ -66,9 +81,12 @@ class Stopping(ServerError):
 _CODES = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeviceFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotServed: grpc.StatusCode.FAILED_PRECONDITION,
     UnknownVersion: grpc.StatusCode.NOT_FOUND,
     Refused: grpc.StatusCode.FAILED_PRECONDITION,
+    TooManyStreams: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StreamOver: grpc.StatusCode.UNAVAILABLE,
     Stopping: grpc.StatusCode.UNAVAILABLE,
 }
 

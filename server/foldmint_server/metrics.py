@@ -20,6 +20,10 @@ REJECTS = ("queue_full", "rate", "stopping")
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 """Of the label `status` of calls that are not let in."""
+STEP_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
+"""Of the label `reason` of steps that fail."""
+ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
+"""Of the label `reason` of calls that the server ends."""
 OUTCOMES = ("activated", "rolled_back", "refused")
 """Of the label `outcome`."""
 
@@ -42,6 +46,9 @@ class Metrics:
     queued_detokenize_residues: Gauge
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
+    step_failures: Counter
+    calls_ended: Counter
+    store_reachable: Gauge
     rejects: Counter
     refused_calls: Counter
     certificate_expiry: Gauge
@@ -52,6 +59,7 @@ class Metrics:
 
     def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
         """Tell what the server runs on, and the most residues that its two queues admit."""
+        self.store_reachable.set(1)
         self.server_info.labels(version("foldmint"), device, precision).set(1)
         self.queued_residues_limit.set(queued_residues)
         self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
@@ -139,6 +147,23 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        step_failures=counter(
+            "foldmint_step_failures",
+            "Steps of the device that failed, and were parted or halved, by reason (out_of_memory; not_finite: vectors "
+            "that are no numbers; error); device_lost: devices that compute nothing any more.",
+            ["reason"],
+            STEP_FAILURES,
+        ),
+        calls_ended=counter(
+            "foldmint_calls_ended",
+            "Streams that the server ended or refused, by reason (idle: nothing was sent; not_read: answers were not "
+            "taken; too_many_structures, too_many_streams).",
+            ["reason"],
+            ENDED,
+        ),
+        store_reachable=gauge(
+            "foldmint_store_reachable", "0 while the store that is followed cannot be reached, else 1."
+        ),
         rejects=counter(
             "foldmint_rejects",
             "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping).",

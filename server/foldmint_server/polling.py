@@ -1,6 +1,7 @@
 """Polling: a server follows what its store says is in use."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -17,7 +18,9 @@ class Follower:
     It is not compared with what is served: an operator who activated something else, or rolled back, is not overruled.
     """
 
-    def __init__(self, codebooks: Codebooks) -> None:
+    def __init__(self, codebooks: Codebooks, reachable: Callable[[bool], None] = lambda _: None) -> None:
+        """reachable: is told when the store is lost, and when it is reached again."""
+        self._reachable = reachable
         self._codebooks = codebooks
         self._said = codebooks.active.codebook_version
         self._lost = False
@@ -44,10 +47,12 @@ class Follower:
         self._said = said
         if self._lost:
             log.info("the store is reached again", store=str(self._codebooks.store.files))
+            self._reachable(True)
             self._lost = False
 
     def _lose(self, error: Exception) -> None:
         if not self._lost:
             serving = self._codebooks.active.codebook_version
             log.error("the store cannot be reached; serving on", reason=str(error), serving=serving)
+            self._reachable(False)
             self._lost = True

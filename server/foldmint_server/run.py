@@ -9,19 +9,23 @@ from foldmint_server.logs import configure_logs
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import ModelError
 
+_LOST = 3
+
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code: 0 after a graceful stop, 1 if it could not start."""
+    """Serve until SIGTERM or SIGINT, or until no device is left.
+
+    Returns the exit code: 0 after a graceful stop, 1 if it could not start, 3 if the last device was lost.
+    """
     configure_logs(settings.log_level, settings.log_format)
     try:
-        asyncio.run(_serve(settings))
+        return asyncio.run(_serve(settings))
     except (ModelError, OSError, RuntimeError) as error:
         sys.stderr.write(f"foldmint-server: {error}\n")
         return 1
-    return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> int:
     server = Server(settings)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -32,5 +36,9 @@ async def _serve(settings: Settings) -> None:
     sys.stdout.write(f"listening on {server.address}\nmetrics on {server.metrics_address}\n")
     sys.stdout.write(f"admin on {server.admin_address}\n")
     sys.stdout.flush()
-    await told.wait()
+    waits = [asyncio.create_task(event.wait()) for event in (told, server.lost)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
     await server.stop()
+    return _LOST if server.lost.is_set() else 0

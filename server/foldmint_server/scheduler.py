@@ -6,6 +6,7 @@ request was admitted under.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,44 +14,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
-from typing import Protocol
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
-from torch import Tensor, cuda
+from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
-from foldmint_server.fair_queue import FairQueue, Request
+from foldmint_server.fair_queue import FairQueue
+from foldmint_server.filling import Filling
+from foldmint_server.handing import LOST, reject, resolve, run
 from foldmint_server.metrics import Metrics
+from foldmint_server.steps import Device, DeviceLost, Job, Step, Steps, StepTimes
 from foldmint_tokenizer.engine import Quantized
-from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, concatenate
+from foldmint_tokenizer.neighborhoods import Geometry
 
 log = structlog.get_logger(__name__)
-_MOST_VAIN = 256  # steps without a wait: of a caller's time, waits in vain then take next to nothing
-Step = list[tuple["Job", slice]]
-"""Of each job in it, the rows."""
-
-
-class Device(Protocol):
-    """What the scheduler asks of an engine, from one thread."""
-
-    def vectors(self, rows: Neighborhoods) -> Tensor:
-        """Vectors (rows, out) before quantization."""
-        ...
-
-    def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
-        """Codes and distances (rows,)."""
-        ...
-
-    def settle(self) -> None:
-        """Called first in its thread."""
-        ...
-
-    def warm_up(self, embeddings: Tensor) -> None:
-        """Compute what tells nothing, so that the first request does not wait for libraries."""
-        ...
+# How long a computation of next to nothing may take.
+_PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -72,41 +52,18 @@ class SchedulerConfig:
                 raise ValueError(f"SchedulerConfig.{name} must be positive, not {value}")
 
 
-@dataclass
-class StepTimes:
-    """A step's, in ns since 1970: when it began, all vectors were computed, all rows quantized; 0: not yet."""
-
-    began: int
-    computed: int = 0
-    quantized: int = 0
-
-
-@dataclass(eq=False, kw_only=True)
-class Job(Request):
-    """A structure's rows on their way. embeddings: of its codebook, on each device. steps: where to note its steps, if
-    anywhere. done: rows computed. admitted, started: when.
-    """
-
-    shape: Geometry
-    embeddings: Sequence[Tensor]
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Quantized]"
-    codes: NDArray[np.int64]
-    distances: NDArray[np.float32]
-    steps: list[StepTimes] | None = None
-    done: int = 0
-    admitted: float | None = None
-    started: float = 0.0
-
-
 @dataclass(eq=False)
 class _Worker:
-    """A device and its thread. calls: what is to be run there before the next step. began: when its step did."""
+    """A device and its thread. calls: what is to be run there before the next step. began: when its step did. lost: the
+    thread has ended before its time.
+    """
 
     number: int
     device: Device
+    steps: Steps
     calls: "deque[tuple[Callable[[], None], Future[None]]]" = field(default_factory=deque)
     began: float | None = None
+    lost: bool = False
 
 
 class Scheduler:
@@ -129,12 +86,12 @@ class Scheduler:
         self._changed = threading.Condition()
         self._free = 0  # devices that wait for something to do
         self._queue: FairQueue[Job] = FairQueue(config.step_residues, config.slice_residues, config.queued_residues)
-        # Rows admitted since the last look, and when that was: how fast they come.
-        self._arrived, self._looked = 0, clock()
-        # Steps that follow without a wait on one in vain, and how many of them are left.
-        self._vain, self._without_wait = 1, 0
+        self._filling = Filling(config.step_residues, config.max_delay, clock)
         self._closed = ""  # or why
-        self._workers = [_Worker(number, device) for number, device in enumerate(devices)]
+        self._workers = [
+            _Worker(number, device, Steps(number, device, config.step_residues, metrics, clock))
+            for number, device in enumerate(devices)
+        ]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name=f"device {worker.number}", daemon=True)
             for worker in self._workers
@@ -188,18 +145,31 @@ class Scheduler:
         is closed.
         """
         for worker, own in zip(self._workers, embeddings, strict=True):
-            future: Future[None] = Future()
-            with self._changed:
-                self._check_open()
-                worker.calls.append((partial(worker.device.warm_up, own), future))
-                self._changed.notify_all()
-            await asyncio.wrap_future(future)
+            await asyncio.wrap_future(self._call_in(worker, partial(worker.device.warm_up, own)))
+
+    def suspect(self, embeddings: Sequence[Tensor]) -> None:
+        """Try the devices, as something else that was computed on one of them failed; from any thread."""
+        for worker, own in zip(self._workers, embeddings, strict=True):
+            with contextlib.suppress(Stopping):
+                self._call_in(worker, partial(worker.steps.probe, own))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last device is lost: nothing more will be computed."""
+        return all(worker.lost for worker in self._workers)
 
     def stuck(self, seconds: float) -> bool:
-        """Whether a device's thread has died, or has worked on one step for longer than this."""
+        """Whether no device is left, or one has worked on one step for longer than this, or is tried for too long."""
         now = self._clock()
-        return not all(thread.is_alive() for thread in self._threads) or any(
-            began is not None and now - began > seconds for began in [worker.began for worker in self._workers]
+
+        def late(since: float | None, seconds: float) -> bool:
+            return since is not None and now - since > seconds
+
+        left = [worker for worker in self._workers if not worker.lost]
+        return (
+            not left
+            or bool(self._closed)
+            or any(late(worker.began, seconds) or late(worker.steps.probing, _PROBE_SECONDS) for worker in left)
         )
 
     def close(self) -> None:
@@ -208,6 +178,17 @@ class Scheduler:
             self._close("the server is stopping")
         for thread in self._threads:
             thread.join()
+
+    def _call_in(self, worker: _Worker, call: Callable[[], None]) -> "Future[None]":
+        """Let a device's thread make a call before its next step. Raises Stopping if it runs no more."""
+        future: Future[None] = Future()
+        with self._changed:
+            self._check_open()
+            if worker.lost:
+                raise Stopping(LOST)
+            worker.calls.append((call, future))
+            self._changed.notify_all()
+        return future
 
     def _close(self, reason: str) -> None:
         """Fail all that waits; the lock is held."""
@@ -218,7 +199,7 @@ class Scheduler:
                 worker.calls.popleft()[1].set_exception(error)
         left = self._queue.clear()
         self._metrics.rejects.labels("stopping").inc(sum(job.admitted is None for job in left))
-        self._fail(left, error)
+        reject(left, error)
         self._metrics.queued_residues.set(0)
         self._changed.notify_all()
 
@@ -248,7 +229,7 @@ class Scheduler:
     def _entered(self, jobs: Sequence[Job]) -> None:
         """Note what was admitted; the lock is held."""
         for job in jobs:
-            self._arrived += job.rows
+            self._filling.arrived(job.rows)
             job.admitted = self._clock()
         self._metrics.queued_residues.set(self._queue.queued)
         if jobs:
@@ -260,15 +241,21 @@ class Scheduler:
         self._advance()
 
     def _serve(self, worker: _Worker) -> None:
-        """The thread of a device. Whatever ends it before its time ends the scheduler: nothing waits for the dead."""
+        """The thread of a device. If it ends before its time the others go on; nothing waits for the last."""
         try:
             worker.device.settle()
             self._run(worker)
-        except BaseException:
-            log.critical("the thread of a device died", device=worker.number)
+        except BaseException as error:
+            left = sum(not other.lost for other in self._workers) - 1
+            log.critical("the thread of a device died", device=worker.number, devices_left=left)
             with self._changed:
-                self._close("a device of the server failed")
-            raise
+                worker.lost = True
+                while worker.calls:
+                    worker.calls.popleft()[1].set_exception(Stopping(LOST))
+                if self.lost:
+                    self._close(LOST)
+            if not isinstance(error, DeviceLost):
+                raise
 
     def _run(self, worker: _Worker) -> None:
         while True:
@@ -284,11 +271,11 @@ class Scheduler:
                 worker.calls.clear()
                 if not calls:
                     self._wait_to_fill(idle)
-                step = self._queue.next_step(self._share())
+                step = self._queue.next_step(min(self._share(), worker.steps.most))
                 self._advance()
             worker.began = self._clock()
             for call, future in calls:
-                _run(call, future)
+                run(call, future)
             if step:
                 self._compute(worker, step)
             worker.began = None
@@ -298,30 +285,19 @@ class Scheduler:
         return max(-(-self._queue.queued // (1 + self._free)), self._config.few_residues)
 
     def _wait_to_fill(self, idle: bool) -> None:
-        """Wait for what is missing from a step, if it will come in time, at the rate of late; the lock is held.
-
-        A device that was idle begins at once. Each wait in vain doubles the number of steps before the next one, since
-        callers that wait for this step's answers before they send more look as if they would send at once.
-        """
-        now = self._clock()
-        arrived, elapsed = self._arrived, now - self._looked
-        self._arrived, self._looked = 0, now
-        missing = self._config.step_residues - self._queue.queued
-        if idle or missing <= 0 or arrived * self._config.max_delay < missing * elapsed:
+        """Wait for what is missing from a step, if that is worth it; the lock is held."""
+        until = self._filling.until(self._queue.queued, idle=idle)
+        if until is None:
             return
-        if self._without_wait:
-            self._without_wait -= 1
-            return
-        until = now + self._config.max_delay
         while not self._closed and 0 < self._queue.queued < self._config.step_residues:
             left = until - self._clock()
             if left <= 0 or not self._changed.wait(left):
-                self._vain = min(2 * self._vain, _MOST_VAIN)
-                self._without_wait = self._vain
+                self._filling.ended(in_vain=True)
                 return
-        self._vain = 1
+        self._filling.ended(in_vain=False)
 
     def _compute(self, worker: _Worker, step: Step) -> None:
+        """Compute a step, and tell its jobs. Raises DeviceLost."""
         now = self._clock()
         for job, part in step:
             if part.start == 0 and job.admitted is not None:
@@ -330,99 +306,36 @@ class Scheduler:
         total = sum(part.stop - part.start for _, part in step)
         self._metrics.batches.inc()
         self._metrics.batch_fill.observe(total / self._config.step_residues)
-        times = _noted(step)
         try:
-            z = worker.device.vectors(concatenate([job.shape.rows(part) for job, part in step]))
-            if times is not None:
-                if z.is_cuda:  # which else would end at the first quantization, and count as that
-                    cuda.current_stream(z.device).synchronize()
-                times.computed = time.time_ns()
-            self._quantize(worker, z, step)
-            if times is not None:
-                times.quantized = time.time_ns()
-        except BaseException as error:
-            log.exception("a step of the device failed", residues=total, device=worker.number)
-            with self._changed:
-                for job, _ in step:
-                    self._forget(job)
-            died = not isinstance(error, Exception)
-            self._fail([job for job, _ in step], Stopping("a device of the server failed") if died else error)
-            if died:
-                raise
-            return
-        self._answer(step)
+            outcome = worker.steps.compute(step)
+        except BaseException:
+            self._drop([job for job, _ in step], Stopping(LOST))
+            raise
+        for job, error in outcome.failed.items():
+            self._drop([job], error)
+        self._answer([one for one in outcome.done if one[0] not in outcome.failed])
         if self._observe is not None:
             try:
                 with self._observing:
-                    self._observe(z)
+                    for z in outcome.vectors:
+                        self._observe(z)
             except Exception:
                 log.exception("vectors were not recorded", residues=total)
-
-    def _quantize(self, worker: _Worker, z: Tensor, step: Step) -> None:
-        """Give each job its codes; neighbors under the same codebook, as nearly all are, are quantized together."""
-        start = 0
-        for _, group in groupby(step, key=lambda one: id(one[0].embeddings)):
-            parts = list(group)
-            stop = start + sum(part.stop - part.start for _, part in parts)
-            found = worker.device.quantize(z[start:stop], parts[0][0].embeddings[worker.number])
-            at = 0
-            for job, part in parts:
-                some = slice(at, at + part.stop - part.start)
-                job.codes[part], job.distances[part] = found.codes[some], found.distances[some]
-                at = some.stop
-            start = stop
 
     def _answer(self, step: Step) -> None:
         """Tell those whose last rows these were."""
         with self._changed:  # other devices may have had other rows of them
             for job, part in step:
                 job.done += part.stop - part.start
-            complete = [job for job, _ in step if job.done == job.rows]
+            complete = [job for job in dict.fromkeys(job for job, _ in step) if job.done == job.rows]
         now = self._clock()
         for job in complete:
             self._metrics.stage_seconds.labels("compute").observe(now - job.started)
-            _call(job.loop, _resolve, job.future, Quantized(job.codes, job.distances))
+            resolve(job)
 
-    @staticmethod
-    def _fail(jobs: Sequence[Job], error: BaseException) -> None:
-        for job in jobs:
-            _call(job.loop, _reject, job.future, error)
-
-
-def _noted(step: Step) -> StepTimes | None:
-    """The times of a step that begins, for those who want to know; None if nobody does."""
-    wanted = [job.steps for job, _ in step if job.steps is not None]
-    if not wanted:
-        return None
-    times = StepTimes(time.time_ns())
-    for steps in wanted:
-        steps.append(times)
-    return times
-
-
-def _run(call: Callable[[], None], future: "Future[None]") -> None:
-    """Run a call, and tell what became of it."""
-    try:
-        call()
-    except BaseException as error:
-        future.set_exception(error)
-        if not isinstance(error, Exception):
-            raise
-    else:
-        future.set_result(None)
-
-
-def _call(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
-    """Call in the loop's thread; a loop that has ended has no one left to tell."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback, *arguments)
-
-
-def _resolve(future: "asyncio.Future[Quantized]", result: Quantized) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _reject(future: "asyncio.Future[Quantized]", error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
+    def _drop(self, jobs: Sequence[Job], error: BaseException) -> None:
+        """Fail jobs, and compute nothing more of them."""
+        with self._changed:
+            for job in jobs:
+                self._forget(job)
+        reject(jobs, error)

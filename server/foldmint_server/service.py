@@ -14,9 +14,10 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_server.access import CALLER
 from foldmint_server.codebooks import Serving
-from foldmint_server.errors import ServerError, Stopping, failure_of, status_of
+from foldmint_server.errors import ServerError, failure_of, status_of
 from foldmint_server.metrics import Metrics
 from foldmint_server.pipeline import Pipeline
+from foldmint_server.streams import OpenStreams, ReadWatch, Requests, StreamLimits, address_of
 from foldmint_server.tracing import Trace, Tracing
 from foldmint_tokenizer import InvalidStructure, InvalidTokens
 
@@ -37,13 +38,15 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         pipeline: Pipeline,
         about: pb.GetModelResponse,
         metrics: Metrics,
-        stream_in_flight: int,
+        streams: StreamLimits,
         tenant_key: str = "",
         tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline, self._about, self._metrics = pipeline, about, metrics
-        self._stream_in_flight, self._tenant_key, self._clock = stream_in_flight, tenant_key, clock
+        self._streams, self._tenant_key, self._clock = streams, tenant_key, clock
+        self._ended: Callable[[str], None] = lambda reason: metrics.calls_ended.labels(reason).inc()
+        self._open = OpenStreams(streams.per_caller, self._ended)
         self._tracing = tracing or Tracing()
         self._draining = asyncio.Event()
 
@@ -73,31 +76,40 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
 
         What asks for no version of the codebook gets the one that is active now, for as long as the stream is open.
         """
+        watch = ReadWatch(context, self._streams.send_seconds, self._ended)
         try:
-            with self._tracing.call("TokenizeStream", context) as trace:
+            with (
+                self._open.one_more(CALLER.get().name or address_of(context)),
+                self._tracing.call("TokenizeStream", context) as trace,
+                watch.watching(),
+            ):
                 async with aclosing(self._stream(request_iterator, self._caller(context), trace)) as responses:
                     async for response in responses:
-                        yield response
-        except Stopping as error:
+                        with watch.sending():
+                            yield response
+        except ServerError as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
     async def _stream(
         self, request_iterator: AsyncIterator[pb.TokenizeStreamRequest], caller: str, trace: Trace
     ) -> AsyncGenerator[pb.TokenizeStreamResponse, None]:
-        """The answers of a stream. Raises Stopping once the server's end has cut it short."""
+        """The answers of a stream. Raises Stopping or StreamOver once it was cut short."""
         serving = self._pipeline.codebooks.active
-        requests = _Requests(request_iterator, self._draining)
+        working = 0
+        requests = Requests(request_iterator, self._draining, self._streams, lambda: working > 0, self._ended)
         answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
-        room = asyncio.Semaphore(self._stream_in_flight)
+        room = asyncio.Semaphore(self._streams.in_flight)
 
         async def answer(item: pb.TokenizeStreamRequest) -> None:
             await answers.put(await self._answered(item, serving, caller, trace))
 
         async def read() -> None:
+            nonlocal working
             try:
                 async with asyncio.TaskGroup() as tasks:
                     await room.acquire()
                     async for item in requests:
+                        working += 1
                         tasks.create_task(answer(item))
                         await room.acquire()
             finally:
@@ -107,12 +119,13 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         try:
             while (response := await answers.get()) is not None:
                 yield response
+                working -= 1
                 room.release()
             await reader
         finally:
             reader.cancel()
-        if requests.cut_short:
-            raise Stopping("the server is stopping; what was not answered was not taken")
+        if requests.over is not None:
+            raise requests.over
 
     async def Detokenize(  # noqa: N802
         self,
@@ -180,36 +193,3 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             self._metrics.requests_in_flight.dec()
             self._metrics.requests.labels(method, status).inc()
             self._metrics.request_seconds.labels(method).observe(self._clock() - began)
-
-
-class _Requests:
-    """The requests of a stream, up to their end or the server's; cut_short: whether it was the server's."""
-
-    def __init__(self, items: AsyncIterator[pb.TokenizeStreamRequest], stop: asyncio.Event) -> None:
-        self.cut_short = False
-        self._items, self._stop = items, stop
-
-    async def __aiter__(self) -> AsyncIterator[pb.TokenizeStreamRequest]:
-        stopped = asyncio.create_task(self._stop.wait())
-        try:
-            while True:
-                following = asyncio.ensure_future(anext(self._items))
-                following.add_done_callback(_seen)
-                await asyncio.wait({stopped, following}, return_when=asyncio.FIRST_COMPLETED)
-                if not following.done():
-                    following.cancel()
-                    self.cut_short = True
-                    return
-                try:
-                    item = following.result()
-                except StopAsyncIteration:
-                    return
-                yield item
-        finally:
-            stopped.cancel()
-
-
-def _seen(task: "asyncio.Future[pb.TokenizeStreamRequest]") -> None:
-    """Look at a task's end, which asyncio would complain of if no one did: its reader may have gone."""
-    if not task.cancelled():
-        task.exception()

@@ -77,6 +77,40 @@ class Settings(BaseSettings):
     max_concurrent_calls: int = Field(1024, ge=1, description="Calls under way at once; more get RESOURCE_EXHAUSTED.")
     max_stream_in_flight: int = Field(64, ge=1, description="Structures of one stream that are worked on at a time.")
 
+    max_stream_structures: int = Field(
+        1_000_000,
+        ge=1,
+        description="Structures of one stream; then it ends, and another may be opened.",
+    )
+    max_streams_per_caller: int = Field(
+        256, ge=1, description="Streams that a caller, by its token, else its address, may have open at a time."
+    )
+    stream_idle_seconds: float = Field(
+        600, gt=0, description="How long a stream may send nothing while nothing of it is worked on."
+    )
+    send_timeout_seconds: float = Field(300, gt=0, description="How long the caller of a stream may take no answer.")
+    max_metadata_bytes: int = Field(16_384, ge=1024, description="Size of a call's metadata.")
+    max_calls_per_connection: int = Field(
+        1_000, ge=1, description="Calls under way at once on one connection; the caller's further ones wait there."
+    )
+    keepalive_seconds: float = Field(
+        60,
+        ge=0,
+        description="How long a connection may be silent before it is pinged, to find those that died; 0: never.",
+    )
+    min_ping_seconds: float = Field(
+        10, ge=0, description="Callers that ping an idle connection more often than this are sent away."
+    )
+    max_connection_idle_seconds: float = Field(
+        3600, ge=0, description="How long a connection may have no calls before it is closed; 0: for ever."
+    )
+    max_connection_age_seconds: float = Field(
+        0,
+        ge=0,
+        description="After which a connection takes no new calls, and has --drain-seconds to end its own; 0: never. "
+        "Callers connect anew by themselves.",
+    )
+
     keep_versions: int = Field(
         5, ge=3, description="Versions of the codebook kept in memory, for requests that ask for one."
     )

@@ -28,7 +28,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from foldmint.v1 import tokenizer_pb2
 from foldmint_server.decoding import Decoder
 from foldmint_server.errors import failure_of
-from foldmint_server.scheduler import StepTimes
+from foldmint_server.steps import StepTimes
 from foldmint_server.tracing import UNTRACED, Trace, Tracing
 from foldmint_server.watching import WatchedDecoder
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_server.decoding import Decoder
-from foldmint_server.scheduler import StepTimes
+from foldmint_server.steps import StepTimes
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")

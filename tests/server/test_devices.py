@@ -13,8 +13,9 @@ from counting_device import CONFIG, CountingDevice, held_up, new_metrics, starte
 from foldmint_maintenance.corpus import Record
 from foldmint_server.devices import devices_of, engines_of, scheduling
 from foldmint_server.errors import Stopping
-from foldmint_server.scheduler import Scheduler, SchedulerConfig, StepTimes
+from foldmint_server.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.settings import Settings
+from foldmint_server.steps import StepTimes
 from foldmint_tokenizer import Backbone, ModelError, StructureTokenizer
 from foldmint_tokenizer.store import load_model
 from support import request_of, running_server, stub_of
@@ -144,6 +145,9 @@ async def test_a_dead_device_leaves_nobody_waiting(scheduler: Scheduler, devices
     await asyncio.sleep(0.01)
     assert not scheduler.stuck(60)
     devices[0].go.set()
+    await until(lambda: sum(not thread.is_alive() for thread in scheduler._threads) == 1)
+    assert not scheduler.stuck(60)  # the other goes on
+    devices[1].go.set()
     for task in (running, queued, in_line):
         with pytest.raises(Stopping, match="a device of the server failed"):
             await asyncio.wait_for(task, 10)

@@ -166,6 +166,10 @@ class Engine:
         for size in self._sizes or [self.step_rows]:
             self.quantize(self.vectors(_empty(size)), embeddings)
 
+    def probe(self, embeddings: Tensor) -> None:
+        """Compute one row that tells nothing. Raises what the device raises if it computes nothing any more."""
+        self.quantize(self.vectors(_empty(1)), embeddings)
+
     def _step(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out) by the plain encoder."""
         count = len(rows.offset)

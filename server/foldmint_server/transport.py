@@ -1,0 +1,36 @@
+"""Options of the gRPC listeners: what a connection may carry, and how long it may do nothing."""
+
+from foldmint_server.settings import Settings
+
+_PING_ANSWER_MS = 20_000
+_PING_STRIKES = 2
+_LONGEST_MS = 2**31 - 1  # as gRPC counts; it takes it for endless
+
+
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """The options for `grpc.aio.server`."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Two servers on one port would share it silently.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        # Else what is between the two is refused at random.
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        # A peer that is gone without a word is found out by pings that are not answered.
+        ("grpc.keepalive_time_ms", _ms(settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # One that pings without pause is sent away.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(settings.min_ping_seconds)),
+        ("grpc.http2.max_ping_strikes", _PING_STRIKES),
+        ("grpc.max_connection_idle_ms", _ms(settings.max_connection_idle_seconds)),
+        ("grpc.max_connection_age_ms", _ms(settings.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _ms(settings.drain_seconds)),
+    ]
+
+
+def _ms(seconds: float) -> int:
+    """Milliseconds; 0 stands for endless."""
+    return min(round(seconds * 1000), _LONGEST_MS) or _LONGEST_MS
