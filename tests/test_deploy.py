@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 
 from foldmint_maintenance import cli, cli_repair
 from foldmint_maintenance.job_metrics import OUTCOMES
+from foldmint_server.settings import Settings
 from support import ROOT
 
 CRONJOB = ROOT / "deploy/kubernetes/cronjob.yaml"
@@ -90,6 +91,19 @@ def test_the_service_runs_a_command_that_exists() -> None:
     assert parsed["metrics_file"].parent == Path(writable.lstrip("-"))
     for path in (Path(parsed["store"]), parsed["report"], parsed["json_file"]):
         assert path.is_relative_to("/var/lib/foldmint")
+
+
+def test_the_servers_unit_has_options_that_exist_and_restarts_what_may_recover() -> None:
+    unit = _unit(ROOT / "deploy/systemd/foldmint-server.service")
+    (command,) = unit["ExecStart"]
+    program, *arguments = shlex.split(command)
+    assert Path(program).name == "foldmint-server"
+    given = {name.lstrip("-").replace("-", "_"): value for name, _, value in (one.partition("=") for one in arguments)}
+    settings = Settings.model_validate(given)
+    assert settings.model == "/var/lib/foldmint/store"
+    assert unit["Restart"] == ["on-failure"]  # 3, when the last device is lost, is a failure
+    assert unit["RestartPreventExitStatus"] == ["2"]
+    assert int(unit["TimeoutStopSec"][0]) > settings.drain_seconds
 
 
 def test_the_check_of_commands_finds_what_is_wrong() -> None:
