@@ -124,7 +124,7 @@ def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
     chains: list[Record], capfd: pytest.CaptureFixture[str]
 ) -> None:
     (x,) = of_lengths(chains, iter([800]))
-    with running_server() as server, stub_of(server) as stub:
+    with running_server("--no-insecure-admin") as server, stub_of(server) as stub:
         call = stub.TokenizeStream(pb.TokenizeStreamRequest(id=i, request=raw(x)) for i in range(500))
         assert next(call).response.chains
         call.cancel()
