@@ -12,6 +12,7 @@ from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance.corpus import Record
 from foldmint_server.access import CALLER, Caller
 from foldmint_server.service import TokenizerServicer
+from foldmint_server.streams import StreamLimits
 from support import RunningServer, request_of, running_server, stub_of
 
 MANY = 60
@@ -74,7 +75,7 @@ def test_a_long_name_is_cut_off_and_served(fair: RunningServer, chains: list[Rec
 
 def test_a_token_s_name_goes_before_the_metadata_and_nobody_else_has_it() -> None:
     nothing: Any = None
-    servicer = TokenizerServicer(nothing, pb.GetModelResponse(), nothing, 1, KEY)
+    servicer = TokenizerServicer(nothing, pb.GetModelResponse(), nothing, StreamLimits(1), KEY)
     context: Any = SimpleNamespace(invocation_metadata=lambda: ((KEY, "alice"),))
     stranger = servicer._caller(context)
     reset = CALLER.set(Caller("alice"))
