@@ -46,13 +46,13 @@ class Follower:
                 return
         self._said = said
         if self._lost:
-            log.info("the store is reached again", store=str(self._codebooks.store.files))
             self._reachable(True)
+            log.info("the store is reached again", store=str(self._codebooks.store.files))
             self._lost = False
 
     def _lose(self, error: Exception) -> None:
         if not self._lost:
             serving = self._codebooks.active.codebook_version
-            log.error("the store cannot be reached; serving on", reason=str(error), serving=serving)
             self._reachable(False)
+            log.error("the store cannot be reached; serving on", reason=str(error), serving=serving)
             self._lost = True

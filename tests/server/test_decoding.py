@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 from torch import Tensor
 
 from foldmint_server.decoding import Decoding
-from foldmint_server.errors import Overloaded, Stopping
+from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.metrics import Metrics, create_metrics
 from foldmint_server.usage import CodeUsage
-from foldmint_tokenizer import DecodedChain, DecodedStructure
+from foldmint_tokenizer import DecodedChain, DecodedStructure, InvalidTokens
 
 BUDGET = 1000
 
@@ -34,6 +34,7 @@ class Decoder:
         self.go.set()
         self.entered = threading.Event()
         self.failing = False
+        self.error: Exception = RuntimeError("out of memory")
 
     def detokenize(
         self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
@@ -43,7 +44,7 @@ class Decoder:
         self.decoded.append(len(tokens))
         self.embeddings.append(embedding)
         if self.failing:
-            raise RuntimeError("out of memory")
+            raise self.error
         length = len(tokens)
         chain = DecodedChain(np.zeros((length, 3, 3), np.float32), np.zeros(length, np.float32))
         return DecodedStructure((chain,), float(tokens[0]), np.zeros((length, length), np.float32) if pae else None)
@@ -192,3 +193,26 @@ async def test_warming_up_counts_as_nothing(decoding: Decoding, decoder: Decoder
     await decoding.warm_up()
     assert len(decoder.decoded) == 1
     assert metrics.detokenized_residues._value.get() == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "suspected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), DeviceFull, 0),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError, 1),
+        (InvalidTokens("tokens that cannot be"), InvalidTokens, 0),
+    ],
+    ids=["memory", "device", "tokens"],
+)
+async def test_the_device_is_suspected_of_what_may_be_its_fault(
+    decoder: Decoder, metrics: Metrics, error: Exception, told: type[Exception], suspected: int
+) -> None:
+    suspicions: list[None] = []
+    decoding = Decoding(decoder, BUDGET, metrics, failed=lambda: suspicions.append(None))
+    decoder.failing, decoder.error = True, error
+    with pytest.raises(told):
+        await decode(decoding, 10)
+    assert len(suspicions) == suspected
+    decoder.failing = False
+    assert len((await decode(decoding, 10)).chains) == 1
+    decoding.close()

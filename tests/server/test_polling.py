@@ -87,6 +87,7 @@ def test_a_server_follows_its_store(versions_copy: Path, tmp_path: Path) -> None
         versions_copy.rename(away)
         (lost,) = logged(log, "the store cannot be reached; serving on")
         assert lost["serving"] == "000006"
+        assert metrics_of(server)["foldmint_store_reachable"] == 0
         time.sleep(1)
         assert active(server) == "000006"
         assert len(entries(log, "the store cannot be reached; serving on")) == 1
@@ -95,6 +96,7 @@ def test_a_server_follows_its_store(versions_copy: Path, tmp_path: Path) -> None
         (away / "ACTIVE").write_text("000008\n")
         away.rename(versions_copy)
         logged(log, "the store is reached again")
+        assert metrics_of(server)["foldmint_store_reachable"] == 1
         assert [one["version"] for one in entries(log, "codebook refused")] == ["000006", "000008"]
         store.activate("000007")
         assert awaited(server, "000007") == "000007"
