@@ -20,8 +20,10 @@ from support import DATA, ROOT, RunningServer, missing, running_server, stub_of
 LONGEST = [
     "test_docs_run.py",
     "test_kills.py",
+    "test_envoy.py",
     "test_alerts.py",
     "test_distributed.py",
+    "test_activation.py",
     "test_grafana.py",
     "test_page_browser.py",
     "test_distributed_repair.py",
