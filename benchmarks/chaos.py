@@ -38,9 +38,8 @@ LONG = (60, 90, 120)
 # So patient that a server may take half a minute to start.
 PATIENT = Retry(initial_backoff=2, maximum_backoff=20)
 _TOLD = 500
-_COLUMNS = (
-    *("job", "structures", "residues", "faults", "new tries", "lost", "twice", "out of order", "wrong", "failed", "s"),
-)
+BAD = ("lost", "twice", "out of order", "wrong", "failed")
+_COLUMNS = ("job", "structures", "residues", "faults", "new tries", *BAD, "s")
 
 
 @dataclass

@@ -41,12 +41,12 @@ def main(
         page.write_text(after)
 
 
-def rendered(page: str, folder: Path) -> str:
-    """The page with all tables as the files of the folder have them.
+def rendered(page: str, folder: Path, names: Sequence[str] = NAMES) -> str:
+    """The page with all tables, each by its name, as the files of the folder have them.
 
     Raises ValueError for a page without a table's two markers, and for a file that is not a benchmark's.
     """
-    for name in NAMES:
+    for name in names:
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
             raise ValueError(f"the page must have {begin} and {end} after it, each once")

@@ -7,7 +7,6 @@ answer that belongs to another structure is seen as wrong, whatever its tokens.
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from benchmarks._load import CHAINS
 from foldmint_client import Backbone, Tokens
 from foldmint_maintenance.corpus import read_parquet
 from foldmint_tokenizer import StructureTokenizer, backbone
-from foldmint_tokenizer.store import Store
 
 # Numbers of different structures differ by this much; in any one of them they stay in 32 bits.
 _APART = 10_000
@@ -32,14 +30,13 @@ class Stretch:
 
 
 def stretches(
-    lengths: Sequence[int], count: int, model: Path | None = None, versions: Sequence[str] = ("",)
+    lengths: Sequence[int], count: int, tokenizers: Mapping[str, StructureTokenizer] | None = None
 ) -> list[Stretch]:
     """Stretches of these lengths in turn, with the tokens that each version of the codebook gives in process.
 
-    versions: of the model's store; empty: the one in use.
+    tokenizers: by the names of the versions; the default model's one version, without name, if not given.
     """
-    store = Store(model)
-    tokenizers = {version: StructureTokenizer(store.load(version or None)) for version in versions}
+    tokenizers = {"": StructureTokenizer.load()} if tokenizers is None else tokenizers
     found: list[Stretch] = []
     sizes = cycle(lengths)
     for record in read_parquet(CHAINS):
