@@ -35,8 +35,8 @@ LINE, IN_FLIGHT, SHORT = (
     (16, 32, 48),
 )
 LONG = (60, 90, 120)
-# So patient that a server may take half a minute to start.
-PATIENT = Retry(initial_backoff=2, maximum_backoff=20)
+# So patient that a server may take 45 seconds to start.
+PATIENT = Retry(initial_backoff=4, maximum_backoff=20)
 _TOLD = 500
 BAD = ("lost", "twice", "out of order", "wrong", "failed")
 _COLUMNS = ("job", "structures", "residues", "faults", "new tries", *BAD, "s")
@@ -140,11 +140,14 @@ def killing(name: str, structures: int, kills: int, servers: int) -> list[object
     with _running(servers) as (own, address), Killer(own, due) as killer:
         job.faults = lambda: killer.kills
         items = job.account.structures(structures, until=lambda: killer.kills >= kills or bool(killer.failed))
-        with Client(address, sleep=job.note_try, retry=PATIENT) as client:
-            collect(job.account, client.tokenize_many(items), job.each)
+        try:
+            with Client(address, sleep=job.note_try, retry=PATIENT) as client:
+                collect(job.account, client.tokenize_many(items), job.each)
+        finally:
+            # A server that does not start again is why a client gives up.
+            if killer.failed:
+                raise killer.failed[0]
         taken = time.monotonic() - began
-        if killer.failed:
-            raise killer.failed[0]
     return _row(job, taken)
 
 

@@ -25,8 +25,8 @@ _REFUSALS = {
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-# gRPC's own words, where what came was no message of the contract's: the server's code never sees it.
-_UNDECODABLE = ("Unexpected <class 'google.protobuf.message.DecodeError'>", "Unexpected <class 'ExceptionGroup'>")
+# Of bytes that are no message of the method's type.
+_UNDECODABLE = "message: its bytes are no message"
 GROWTH_BYTES = 2**30
 # Of a server that is to be asked: so that its limits are met.
 ARGUMENTS = ("--max-chains", "100", "--max-residues", "5000", "--max-unpacked-bytes", str(16 * 2**20))
@@ -130,9 +130,8 @@ def refused(error: grpc.RpcError) -> str:
     """`refused` or `undecodable`. Raises AssertionError where an error is no refusal as promised."""
     assert isinstance(error, grpc.Call)
     code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.UNKNOWN and details.startswith(_UNDECODABLE):
-        return "undecodable"
-    return _clean_refusal(code.value[0], details, list(_violations(error)))
+    outcome = _clean_refusal(code.value[0], details, list(_violations(error)))
+    return "undecodable" if details.startswith(_UNDECODABLE) else outcome
 
 
 def _clean_refusal(code: int, details: str, violations: "list[pb.FieldViolation]") -> str:

@@ -44,6 +44,7 @@ from foldmint_server.settings import Settings
 from foldmint_server.streams import StreamLimits
 from foldmint_server.tracing import create_tracing
 from foldmint_server.transport import channel_options
+from foldmint_server.undecodable import UndecodableInterceptor
 from foldmint_server.usage import CodeUsage
 from foldmint_server.web import WebServer
 from foldmint_tokenizer import StructureDetokenizer
@@ -183,7 +184,7 @@ class Server:
     async def _listen(self, admin: CodebookServicer, page: WSGIApplication) -> None:
         settings = self.settings
         options = channel_options(settings)
-        guards = self._security.interceptors
+        guards = [UndecodableInterceptor(), *self._security.interceptors]
         most = settings.max_concurrent_calls
         self._grpc = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=guards)
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
