@@ -34,7 +34,15 @@ SESSIONS = {
     "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
 # Written by generators that have tests of their own; their examples are no session.
-GENERATED = {"cli.md", "cli-maintenance.md", "metrics.md", "performance.md", "proto.md", "reliability.md", "settings.md"}
+GENERATED = {
+    "cli.md",
+    "cli-maintenance.md",
+    "metrics.md",
+    "performance.md",
+    "proto.md",
+    "reliability.md",
+    "settings.md",
+}
 # What the README promises, as a browser shows it: 60,000 residues and more, nearly all codes hit.
 LOOK = Block(
     "README.md, and then a browser",
