@@ -1,0 +1,433 @@
+"""What docs/reading.md says of structure files, once more: fixed columns and mmCIF tables read in plain Python.
+
+Nothing here is Foldmint's or gemmi's. Which names are amino acids, and their letters, is told by the wwPDB's Chemical
+Component Dictionary as biotite has it; the force-field names are those of the documentation.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+CAPS = frozenset("ACE NME NMA NH2 FOR NHE MYR BOC CBX CBZ TFA AMN CBM NPH".split())
+FORCE_FIELD = {
+    **dict.fromkeys("HSD HSE HSP HID HIE HIP HISA HISB HISD HISE HISH HISP".split(), "H"),
+    **dict.fromkeys("CYX CYM CYS2 CYSH CYX2 CYSD".split(), "C"),
+    **dict.fromkeys("ASH ASPH ASPP".split(), "D"),
+    **dict.fromkeys("GLH GLUH GLUP".split(), "E"),
+    **dict.fromkeys("LYN LSN LYSH".split(), "K"),
+    **{"ARN": "R", "ARGN": "R", "TYM": "Y"},
+}
+SECOND_OXYGENS = frozenset("OXT OT2 OT O2 OC2".split())
+BOND = 2.0
+"""Å; the longest C-N that is a peptide bond."""
+REACH = 4.0
+"""Å a residue number: what a chain can bridge."""
+FARTHEST_NUMBER = 30
+
+
+@dataclass(frozen=True)
+class Component:
+    """A name in the dictionary: whether it is an amino acid that links to others, and its letter."""
+
+    amino_acid: bool
+    letter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A row. part: how many TER records stand before it. entity: mmCIF's, empty otherwise."""
+
+    het: bool
+    name: str
+    alternate: str
+    residue: str
+    chain: str
+    number: int
+    insertion: str
+    position: tuple[float, float, float]
+    occupancy: float
+    segment: str
+    element: str
+    part: int
+    entity: str = ""
+
+
+@dataclass(eq=False)
+class Residue:
+    """Atoms of one residue, in the file's order."""
+
+    name: str
+    number: int
+    insertion: str
+    atoms: list[Atom] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.number, self.insertion
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.number}{self.insertion}"
+
+    def has(self, name: str) -> bool:
+        return any(atom.name == name for atom in self.atoms)
+
+    @cached_property
+    def backbone(self) -> NDArray[np.float64]:
+        """N, CA, C: (3, 3), NaN where missing; of alternates those with the highest occupancy in all."""
+        atoms = [atom for atom in self.atoms if atom.name in ("N", "C") or (atom.name == "CA" and _carbon(atom))]
+        total: dict[str, float] = {}
+        for atom in atoms:
+            if atom.alternate:
+                total[atom.alternate] = total.get(atom.alternate, 0.0) + atom.occupancy
+        best = max(total, key=lambda one: total[one]) if total else ""
+        found = np.full((3, 3), np.nan)
+        for place, name in enumerate(("N", "CA", "C")):
+            named = [atom for atom in atoms if atom.name == name]
+            if named:
+                chosen = min(named, key=lambda a: (a.alternate != best, bool(a.alternate), -a.occupancy))
+                found[place] = chosen.position
+        return found
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is compared: a protein chain's residues, in the file's order."""
+
+    name: str
+    residues: list[Residue]
+    letters: str
+    coordinates: NDArray[np.float64]
+
+
+def read(content: bytes, components: Mapping[str, Component]) -> list[Chain]:
+    """The protein chains of a PDB or mmCIF file, unpacked. Raises ValueError if there is no atom."""
+    text = content.decode("utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "latin-1")
+    is_cif = re.search(r"^[ \t]*data_", text[:100_000], re.MULTILINE | re.IGNORECASE) is not None
+    atoms, polypeptides, others = _cif_atoms(text) if is_cif else (_pdb_atoms(text), set(), set())
+    if not atoms:
+        raise ValueError("there are no atoms")
+    chains = []
+    for name, residues in _chains(atoms):
+        kept = _protein(residues, components, polypeptides, others)
+        if kept:
+            letters = "".join(letter(residue.name, components) for residue in kept)
+            chains.append(Chain(name, kept, letters, np.stack([residue.backbone for residue in kept])))
+    return chains
+
+
+def letter(name: str, components: Mapping[str, Component]) -> str:
+    """X where neither the table of force-field names nor the dictionary has a letter."""
+    return FORCE_FIELD.get(name) or (components[name].letter if name in components else "X")
+
+
+def _pdb_atoms(text: str) -> list[Atom]:
+    """Those of the first model."""
+    atoms: list[Atom] = []
+    part = models = 0
+    for line in re.split(r"\r\n|\r|\n", text):
+        record = line[:6].upper()
+        if record.startswith("MODEL") and not line[5:6].strip():
+            models += 1
+            if atoms:
+                break
+        elif record.startswith("ENDMDL"):
+            if atoms:
+                break
+        elif record.startswith("TER") and not record[3:].strip():
+            part += 1
+        elif record in ("ATOM  ", "HETATM"):
+            atoms.append(_pdb_atom(line, part))
+    return atoms
+
+
+def _pdb_atom(line: str, part: int) -> Atom:
+    line = line.ljust(80)
+    number, insertion = _number(line[22:27])
+    return Atom(
+        het=line.startswith("HETATM"),
+        name=line[12:16].strip(),
+        alternate=line[16].strip(),
+        residue=line[17:21].strip(),
+        chain=line[21].strip() if not line[20].strip() else line[21].strip(),
+        number=number,
+        insertion=insertion,
+        position=(float(line[30:38]), float(line[38:46]), float(line[46:54])),
+        occupancy=_or_one(line[54:60]),
+        segment=line[72:76].strip(),
+        element=_element(line),
+        part=part,
+    )
+
+
+def _element(line: str) -> str:
+    """Columns 77 and 78, if they hold one; otherwise told by how the atom's name is aligned: `CA  ` is calcium."""
+    told = line[76:78].strip()
+    if told.isalpha():
+        return told.upper()
+    return line[12:14].strip().upper() if line[12:14] == "CA" and line[17:20].strip() == "CA" else line[13:14].upper()
+
+
+def _number(columns: str) -> tuple[int, str]:
+    """Of columns 23 to 27: four digits and an insertion code, five digits, or hybrid-36."""
+    four, last = columns[:4], columns[4]
+    if last.isdigit():
+        return int(columns), ""
+    if four.strip().lstrip("-").isdigit():
+        return int(four), last.strip()
+    value = int(four, 36)
+    return (value - 10 * 36**3 + 10**4 if four.isupper() or four[0].isupper() else value + 16 * 36**3 + 10**4), last.strip()
+
+
+def _or_one(column: str) -> float:
+    try:
+        return float(column)
+    except ValueError:
+        return 1.0
+
+
+_TOKEN = re.compile(
+    r"^;(?P<text>.*?)^;(?=\s|$)|(?P<comment>(?<!\S)#[^\n]*)|(?<!\S)'(?P<single>.*?)'(?=\s|$)"
+    r'|(?<!\S)"(?P<double>.*?)"(?=\s|$)|(?P<bare>\S+)',
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def _tables(text: str) -> Iterator[dict[str, dict[str, list[str]]]]:
+    """Of each data block, the tables that matter: category -> column -> values."""
+    wanted = ("_atom_site.", "_entity_poly.", "_entity.")
+    block: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    columns: list[str] = []
+    values: list[str] = []
+    looping = False
+    pending = ""
+
+    def close() -> None:
+        width = len(columns)
+        if width and columns[0].startswith(wanted):
+            for place, column in enumerate(columns):
+                category, name = column.split(".", 1)
+                block[category][name] = values[place::width]
+        columns.clear()
+        values.clear()
+
+    for found in _TOKEN.finditer(text):
+        kind = found.lastgroup
+        if kind == "comment":
+            continue
+        value = found[kind] if kind else ""
+        low = value.lower()
+        if kind == "bare" and low.startswith("data_"):
+            close()
+            looping = False
+            if block:
+                yield block
+            block = defaultdict(dict)
+        elif kind == "bare" and low == "loop_":
+            close()
+            looping, pending = True, ""
+        elif kind == "bare" and value.startswith("_"):
+            if looping and values:
+                close()
+                looping = False
+            if looping:
+                columns.append(low)
+            else:
+                pending = low
+        elif looping:
+            values.append("" if kind == "bare" and value in (".", "?") else value)
+        elif pending:
+            if pending.startswith(wanted):
+                category, name = pending.split(".", 1)
+                block[category][name] = ["" if kind == "bare" and value in (".", "?") else value]
+            pending = ""
+    close()
+    yield block
+
+
+def _cif_atoms(text: str) -> tuple[list[Atom], set[str], set[str]]:
+    """Atoms of the first model, and the entities that are polypeptides, and those that are known not to be."""
+    atoms: list[Atom] = []
+    polypeptides: set[str] = set()
+    others: set[str] = set()
+    for tables in _tables(text):
+        site = tables.get("_atom_site")
+        if not site:
+            continue
+        poly = tables.get("_entity_poly", {})
+        kinds = dict(zip(poly.get("entity_id", []), poly.get("type", []), strict=False))
+        polypeptides |= {one for one, kind in kinds.items() if kind.lower().startswith("polypeptide")}
+        types = tables.get("_entity", {})
+        for one, kind in zip(types.get("id", []), types.get("type", []), strict=False):
+            if kinds and kind.lower() in ("non-polymer", "water", "branched") or (one in kinds and one not in polypeptides):
+                others.add(one)
+        atoms += _rows(site)
+    return atoms, polypeptides, others
+
+
+def _rows(site: Mapping[str, Sequence[str]]) -> Iterator[Atom]:
+    rows = len(next(iter(site.values())))
+
+    def column(*names: str, default: str = "") -> Sequence[str]:
+        """The first of these columns that has a value, row by row."""
+        present = [site[name] for name in names if name in site]
+        return [next((c[row] for c in present if c[row]), default) for row in range(rows)]
+
+    model = column("pdbx_pdb_model_num", default="1")
+    chain, number = column("auth_asym_id", "label_asym_id"), column("auth_seq_id", "label_seq_id")
+    name, residue = column("auth_atom_id", "label_atom_id"), column("auth_comp_id", "label_comp_id")
+    if "label_atom_id" in site:
+        name = column("label_atom_id", "auth_atom_id")
+    if "label_comp_id" in site:
+        residue = column("label_comp_id", "auth_comp_id")
+    het, insertion = column("group_pdb", default="ATOM"), column("pdbx_pdb_ins_code")
+    alternate, occupancy = column("label_alt_id"), column("occupancy", default="1")
+    element, entity = column("type_symbol"), column("label_entity_id")
+    x, y, z = column("cartn_x"), column("cartn_y"), column("cartn_z")
+    for row in range(rows):
+        if model[row] == model[0]:
+            position = (_decimal(x[row]), _decimal(y[row]), _decimal(z[row]))
+            yield Atom(
+                het[row] == "HETATM", name[row], alternate[row], residue[row], chain[row], int(number[row]),
+                insertion[row], position, _or_one(occupancy[row]), "", element[row].upper(), 0, entity[row],
+            )  # fmt: skip
+
+
+def _decimal(value: str) -> float:
+    """Without a standard uncertainty in parentheses."""
+    return float(value.split("(")[0]) if value else float("nan")
+
+
+def _carbon(atom: Atom) -> bool:
+    return atom.element in ("", "C")
+
+
+def _chains(atoms: Iterable[Atom]) -> Iterator[tuple[str, list[Residue]]]:
+    """By name; a name that is blank or comes back by segment, then TER, then where the numbers fall back."""
+    named: dict[str, list[Atom]] = defaultdict(list)
+    for atom in atoms:
+        named[atom.chain].append(atom)
+    free = (one for one in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" if one not in named)
+    for name, members in named.items():
+        parts = _split(members) if not name or _repeats(members) else [members]
+        for place, part in enumerate(parts):
+            segment = {atom.segment for atom in part}
+            told = next(iter(segment)) if len(segment) == 1 else ""
+            shown = (name if place == 0 else f"{name}_{place + 1}") if name else told or next(free)
+            yield shown, _residues(part)
+
+
+def _split(atoms: list[Atom]) -> list[list[Atom]]:
+    """Into parts in none of which a residue comes twice, as far as segments, TER and numbers tell."""
+    segments: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for atom in atoms:
+        segments[atom.part, atom.residue, atom.number, atom.insertion].add(atom.segment)
+    agreed = all(len(names) == 1 for names in segments.values())
+    keys: list[Callable[[Atom], object]] = [lambda atom: atom.segment] if agreed else []
+    parts = [atoms]
+    for key in [*keys, lambda atom: atom.part]:
+        parts = [new for part in parts for new in (_grouped(part, key) if _repeats(part) or not part[0].chain else [part])]
+    return [new for part in parts for new in (_by_numbers(part) if _repeats(part) else [part])]
+
+
+def _grouped(atoms: Iterable[Atom], key: Callable[[Atom], object]) -> list[list[Atom]]:
+    groups: dict[object, list[Atom]] = defaultdict(list)
+    for atom in atoms:
+        groups[key(atom)].append(atom)
+    return list(groups.values())
+
+
+def _by_numbers(atoms: Sequence[Atom]) -> list[list[Atom]]:
+    parts: list[list[Atom]] = [[]]
+    for atom in atoms:
+        if parts[-1] and atom.number < parts[-1][-1].number:
+            parts.append([])
+        parts[-1].append(atom)
+    return parts
+
+
+def _repeats(atoms: Iterable[Atom]) -> bool:
+    """Whether an atom is there twice."""
+    seen: set[tuple[object, ...]] = set()
+    for atom in atoms:
+        key = (atom.residue, atom.number, atom.insertion, atom.name, atom.alternate)
+        if key in seen:
+            return True
+        seen.add(key)
+    return False
+
+
+def _residues(atoms: Iterable[Atom]) -> list[Residue]:
+    """In the order of their first atoms."""
+    found: dict[tuple[int, str, str], Residue] = {}
+    for atom in atoms:
+        key = (atom.number, atom.insertion, atom.residue)
+        found.setdefault(key, Residue(atom.residue, atom.number, atom.insertion)).atoms.append(atom)
+    return list(found.values())
+
+
+def _protein(
+    residues: Sequence[Residue], components: Mapping[str, Component], polypeptides: set[str], others: set[str]
+) -> list[Residue]:
+    """Those that are a protein's."""
+    bonded = _bonded(residues)
+    kept: list[Residue] = []
+    for residue in residues:
+        entity = residue.atoms[0].entity
+        if residue.name in CAPS or (entity and entity in others):
+            continue
+        known = residue.name in FORCE_FIELD or (residue.name in components and components[residue.name].amino_acid)
+        if entity in polypeptides or (known or not np.isnan(residue.backbone).any()) and residue in bonded:
+            kept.append(residue)
+        elif known and not _free(residue, [one for one in residues if one is not residue and one in bonded]):
+            kept.append(residue)
+    return _one_a_place(kept)
+
+
+def _bonded(residues: Sequence[Residue]) -> set[Residue]:
+    """Those with a peptide bond to another."""
+    first = np.array([residue.backbone[0] for residue in residues])
+    last = np.array([residue.backbone[2] for residue in residues])
+    found: set[Residue] = set()
+    for place, residue in enumerate(residues):
+        near = np.linalg.norm(first - last[place], axis=1) <= BOND
+        near[place] = False
+        if near.any():
+            found.add(residue)
+            found.update(residues[other] for other in np.flatnonzero(near))
+    return found
+
+
+def _free(residue: Residue, chain: Sequence[Residue]) -> bool:
+    """Whether an amino acid without a peptide bond is one of its own."""
+    if np.isnan(residue.backbone[[0, 2]]).any():
+        return False
+    het = residue.atoms[0].het
+    if het and residue.has("OXT"):
+        return True
+    if not het and not any(atom.name in SECOND_OXYGENS for atom in residue.atoms):
+        return False
+    nearest = min(chain, key=lambda one: abs(one.number - residue.number), default=None)
+    if nearest is None:
+        return True
+    apart = max(1, abs(nearest.number - residue.number))
+    distance = float(np.linalg.norm(nearest.backbone[1] - residue.backbone[1]))
+    return apart > FARTHEST_NUMBER or distance > REACH * apart
+
+
+def _one_a_place(residues: Sequence[Residue]) -> list[Residue]:
+    """Of residues that are alternatives in one place, all of them marked as such, that of the highest occupancy."""
+    places: dict[tuple[int, str], list[Residue]] = defaultdict(list)
+    for residue in residues:
+        places[residue.key].append(residue)
+    dropped: set[Residue] = set()
+    for several in places.values():
+        if len(several) > 1 and all(atom.alternate for residue in several for atom in residue.atoms):
+            best = max(several, key=lambda residue: max(atom.occupancy for atom in residue.atoms))
+            dropped.update(residue for residue in several if residue is not best)
+    return [residue for residue in residues if residue not in dropped]
