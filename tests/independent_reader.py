@@ -28,6 +28,10 @@ BOND = 2.0
 REACH = 4.0
 """Å a residue number: what a chain can bridge."""
 FARTHEST_NUMBER = 30
+NO_NUMBER = -(10**9)
+
+
+_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,19 @@ def read(content: bytes, components: Mapping[str, Component]) -> list[Chain]:
     atoms, polypeptides, others = _cif_atoms(text) if is_cif else (_pdb_atoms(text), set(), set())
     if not atoms:
         raise ValueError("there are no atoms")
-    chains = []
-    for name, residues in _chains(atoms):
+    chains: list[Chain] = []
+    taken = {atom.chain for atom in atoms}
+    parts: dict[str, int] = defaultdict(int)
+    for name, segment, residues in _chains(atoms):
         kept = _protein(residues, components, polypeptides, others)
         if kept:
+            parts[name] += 1
+            shown = name if parts[name] == 1 else f"{name}_{parts[name]}"
+            if not name:
+                shown = segment if segment and segment not in taken else next(one for one in _NAMES if one not in taken)
+            taken.add(shown)
             letters = "".join(letter(residue.name, components) for residue in kept)
-            chains.append(Chain(name, kept, letters, np.stack([residue.backbone for residue in kept])))
+            chains.append(Chain(shown, kept, letters, np.stack([residue.backbone for residue in kept])))
     return chains
 
 
@@ -154,7 +165,7 @@ def _pdb_atom(line: str, part: int) -> Atom:
         name=line[12:16].strip(),
         alternate=line[16].strip(),
         residue=line[17:21].strip(),
-        chain=line[21].strip() if not line[20].strip() else line[21].strip(),
+        chain=line[21].strip(),
         number=number,
         insertion=insertion,
         position=(float(line[30:38]), float(line[38:46]), float(line[46:54])),
@@ -180,8 +191,12 @@ def _number(columns: str) -> tuple[int, str]:
         return int(columns), ""
     if four.strip().lstrip("-").isdigit():
         return int(four), last.strip()
+    if not four.strip():
+        return NO_NUMBER, last.strip()
     value = int(four, 36)
-    return (value - 10 * 36**3 + 10**4 if four.isupper() or four[0].isupper() else value + 16 * 36**3 + 10**4), last.strip()
+    return (
+        value - 10 * 36**3 + 10**4 if four.isupper() or four[0].isupper() else value + 16 * 36**3 + 10**4
+    ), last.strip()
 
 
 def _or_one(column: str) -> float:
@@ -264,7 +279,11 @@ def _cif_atoms(text: str) -> tuple[list[Atom], set[str], set[str]]:
         polypeptides |= {one for one, kind in kinds.items() if kind.lower().startswith("polypeptide")}
         types = tables.get("_entity", {})
         for one, kind in zip(types.get("id", []), types.get("type", []), strict=False):
-            if kinds and kind.lower() in ("non-polymer", "water", "branched") or (one in kinds and one not in polypeptides):
+            if (
+                kinds
+                and kind.lower() in ("non-polymer", "water", "branched")
+                or (one in kinds and one not in polypeptides)
+            ):
                 others.add(one)
         atoms += _rows(site)
     return atoms, polypeptides, others
@@ -307,19 +326,15 @@ def _carbon(atom: Atom) -> bool:
     return atom.element in ("", "C")
 
 
-def _chains(atoms: Iterable[Atom]) -> Iterator[tuple[str, list[Residue]]]:
-    """By name; a name that is blank or comes back by segment, then TER, then where the numbers fall back."""
+def _chains(atoms: Iterable[Atom]) -> Iterator[tuple[str, str, list[Residue]]]:
+    """Names, segments, residues. A name that is blank or comes back by segment, then TER, then where the numbers fall back."""
     named: dict[str, list[Atom]] = defaultdict(list)
     for atom in atoms:
         named[atom.chain].append(atom)
-    free = (one for one in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" if one not in named)
     for name, members in named.items():
-        parts = _split(members) if not name or _repeats(members) else [members]
-        for place, part in enumerate(parts):
+        for part in _split(members) if not name or _repeats(members) else [members]:
             segment = {atom.segment for atom in part}
-            told = next(iter(segment)) if len(segment) == 1 else ""
-            shown = (name if place == 0 else f"{name}_{place + 1}") if name else told or next(free)
-            yield shown, _residues(part)
+            yield name, next(iter(segment)) if len(segment) == 1 else "", _residues(part)
 
 
 def _split(atoms: list[Atom]) -> list[list[Atom]]:
@@ -331,7 +346,9 @@ def _split(atoms: list[Atom]) -> list[list[Atom]]:
     keys: list[Callable[[Atom], object]] = [lambda atom: atom.segment] if agreed else []
     parts = [atoms]
     for key in [*keys, lambda atom: atom.part]:
-        parts = [new for part in parts for new in (_grouped(part, key) if _repeats(part) or not part[0].chain else [part])]
+        parts = [
+            new for part in parts for new in (_grouped(part, key) if _repeats(part) or not part[0].chain else [part])
+        ]
     return [new for part in parts for new in (_by_numbers(part) if _repeats(part) else [part])]
 
 
@@ -352,9 +369,11 @@ def _by_numbers(atoms: Sequence[Atom]) -> list[list[Atom]]:
 
 
 def _repeats(atoms: Iterable[Atom]) -> bool:
-    """Whether an atom is there twice."""
+    """Whether an atom of a backbone is there twice."""
     seen: set[tuple[object, ...]] = set()
     for atom in atoms:
+        if atom.name not in ("N", "CA", "C"):
+            continue
         key = (atom.residue, atom.number, atom.insertion, atom.name, atom.alternate)
         if key in seen:
             return True
