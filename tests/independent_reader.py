@@ -13,16 +13,42 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-CAPS = frozenset("ACE NME NMA NH2 FOR NHE MYR BOC CBX CBZ TFA AMN CBM NPH".split())
+CAPS = frozenset(["ACE", "NME", "NMA", "NH2", "FOR", "NHE", "MYR", "BOC", "CBX", "CBZ", "TFA", "AMN", "CBM", "NPH"])
 FORCE_FIELD = {
-    **dict.fromkeys("HSD HSE HSP HID HIE HIP HISA HISB HISD HISE HISH HISP".split(), "H"),
-    **dict.fromkeys("CYX CYM CYS2 CYSH CYX2 CYSD".split(), "C"),
-    **dict.fromkeys("ASH ASPH ASPP".split(), "D"),
-    **dict.fromkeys("GLH GLUH GLUP".split(), "E"),
-    **dict.fromkeys("LYN LSN LYSH".split(), "K"),
-    **{"ARN": "R", "ARGN": "R", "TYM": "Y"},
+    **dict.fromkeys(["HSD", "HSE", "HSP", "HID", "HIE", "HIP", "HISA", "HISB", "HISD", "HISE", "HISH", "HISP"], "H"),
+    **dict.fromkeys(["CYX", "CYM", "CYS2", "CYSH", "CYX2", "CYSD"], "C"),
+    **dict.fromkeys(["ASH", "ASPH", "ASPP"], "D"),
+    **dict.fromkeys(["GLH", "GLUH", "GLUP"], "E"),
+    **dict.fromkeys(["LYN", "LSN", "LYSH"], "K"),
+    "ARN": "R",
+    "ARGN": "R",
+    "TYM": "Y",
 }
-SECOND_OXYGENS = frozenset("OXT OT2 OT O2 OC2".split())
+_STANDARD = frozenset(
+    [
+        "ALA",
+        "ARG",
+        "ASN",
+        "ASP",
+        "CYS",
+        "GLN",
+        "GLU",
+        "GLY",
+        "HIS",
+        "ILE",
+        "LEU",
+        "LYS",
+        "MET",
+        "PHE",
+        "PRO",
+        "SER",
+        "THR",
+        "TRP",
+        "TYR",
+        "VAL",
+    ]
+)
+SECOND_OXYGENS = frozenset(["OXT", "OT2", "O2", "OC2"])
 BOND = 2.0
 """Å; the longest C-N that is a peptide bond."""
 REACH = 4.0
@@ -124,8 +150,11 @@ def read(content: bytes, components: Mapping[str, Component]) -> list[Chain]:
         if kept:
             parts[name] += 1
             shown = name if parts[name] == 1 else f"{name}_{parts[name]}"
-            if not name:
-                shown = segment if segment and segment not in taken else next(one for one in _NAMES if one not in taken)
+            if not name and segment:
+                parts[segment] += 1
+                shown = segment if parts[segment] == 1 else f"{segment}_{parts[segment]}"
+            elif not name:
+                shown = next(one for one in _NAMES if one not in taken)
             taken.add(shown)
             letters = "".join(letter(residue.name, components) for residue in kept)
             chains.append(Chain(shown, kept, letters, np.stack([residue.backbone for residue in kept])))
@@ -140,48 +169,63 @@ def letter(name: str, components: Mapping[str, Component]) -> str:
 def _pdb_atoms(text: str) -> list[Atom]:
     """Those of the first model."""
     atoms: list[Atom] = []
-    part = models = 0
-    for line in re.split(r"\r\n|\r|\n", text):
+    part = 0
+    lines = re.split(r"\r\n|\r|\n", text)
+    wide = any(_has_wide_chain(line) for line in lines)
+    for line in lines:
         record = line[:6].upper()
-        if record.startswith("MODEL") and not line[5:6].strip():
-            models += 1
-            if atoms:
-                break
-        elif record.startswith("ENDMDL"):
+        if (record.startswith("MODEL") and not line[5:6].strip()) or record.startswith("ENDMDL"):
             if atoms:
                 break
         elif record.startswith("TER") and not record[3:].strip():
             part += 1
         elif record in ("ATOM  ", "HETATM"):
-            atoms.append(_pdb_atom(line, part))
+            atoms.append(_pdb_atom(line, part, wide=wide and line[21:22] != " "))
     return atoms
 
 
-def _pdb_atom(line: str, part: int) -> Atom:
+def _has_wide_chain(line: str) -> bool:
+    """Whether columns 21 and 22 can only be a chain's name: a standard residue's, not part of a four-letter one."""
+    named = line[20:22].strip()
+    return (
+        line.startswith(("ATOM", "HETATM"))
+        and len(named) == 2
+        and line[17:20] in _STANDARD
+        and line[17:21] not in FORCE_FIELD
+    )
+
+
+def _pdb_atom(line: str, part: int, *, wide: bool) -> Atom:
+    """wide: the chain's name is two characters long, columns 21 and 22."""
     line = line.ljust(80)
     number, insertion = _number(line[22:27])
     return Atom(
         het=line.startswith("HETATM"),
         name=line[12:16].strip(),
         alternate=line[16].strip(),
-        residue=line[17:21].strip(),
-        chain=line[21].strip(),
+        residue=line[17 : 20 if wide else 21].strip(),
+        chain=line[20 if wide else 21 : 22].strip(),
         number=number,
         insertion=insertion,
         position=(float(line[30:38]), float(line[38:46]), float(line[46:54])),
         occupancy=_or_one(line[54:60]),
-        segment=line[72:76].strip(),
+        segment=_segment(line),
         element=_element(line),
         part=part,
     )
 
 
+def _segment(line: str) -> str:
+    """Columns 73 to 76; old entries have their own id there, and a line's number after it."""
+    told = line[72:76].strip()
+    return "" if re.fullmatch(r"[0-9][A-Z0-9]{3}", told) and line[76:80].strip().isdigit() else told
+
+
 def _element(line: str) -> str:
-    """Columns 77 and 78, if they hold one; otherwise told by how the atom's name is aligned: `CA  ` is calcium."""
-    told = line[76:78].strip()
-    if told.isalpha():
-        return told.upper()
-    return line[12:14].strip().upper() if line[12:14] == "CA" and line[17:20].strip() == "CA" else line[13:14].upper()
+    """Calcium where columns 77 and 78 say so, or where the residue is called CA, too; else the name's first letter."""
+    if line[12:16].strip() == "CA" and (line[76:78].upper() == "CA" or line[17:20].strip() == "CA"):
+        return "CA"
+    return line[12:16].strip()[:1].upper()
 
 
 def _number(columns: str) -> tuple[int, str]:
@@ -279,10 +323,8 @@ def _cif_atoms(text: str) -> tuple[list[Atom], set[str], set[str]]:
         polypeptides |= {one for one, kind in kinds.items() if kind.lower().startswith("polypeptide")}
         types = tables.get("_entity", {})
         for one, kind in zip(types.get("id", []), types.get("type", []), strict=False):
-            if (
-                kinds
-                and kind.lower() in ("non-polymer", "water", "branched")
-                or (one in kinds and one not in polypeptides)
+            if (kinds and kind.lower() in ("non-polymer", "water", "branched")) or (
+                one in kinds and one not in polypeptides
             ):
                 others.add(one)
         atoms += _rows(site)
@@ -323,18 +365,23 @@ def _decimal(value: str) -> float:
 
 
 def _carbon(atom: Atom) -> bool:
-    return atom.element in ("", "C")
+    return atom.element != "CA"
 
 
-def _chains(atoms: Iterable[Atom]) -> Iterator[tuple[str, str, list[Residue]]]:
+def _chains(atoms: Sequence[Atom]) -> Iterator[tuple[str, str, list[Residue]]]:
     """Names, segments, residues. A name that is blank or comes back by segment, then TER, then where the numbers fall back."""
     named: dict[str, list[Atom]] = defaultdict(list)
     for atom in atoms:
         named[atom.chain].append(atom)
-    for name, members in named.items():
-        for part in _split(members) if not name or _repeats(members) else [members]:
-            segment = {atom.segment for atom in part}
-            yield name, next(iter(segment)) if len(segment) == 1 else "", _residues(part)
+    place = {id(atom): position for position, atom in enumerate(atoms)}
+    parts = [
+        part
+        for name, members in named.items()
+        for part in (_split(members) if not name or _repeats(members) else [members])
+    ]
+    for part in sorted(parts, key=lambda part: place[id(part[0])]):
+        segment = {atom.segment for atom in part}
+        yield part[0].chain, next(iter(segment)) if len(segment) == 1 else "", _residues(part)
 
 
 def _split(atoms: list[Atom]) -> list[list[Atom]]:
@@ -360,10 +407,28 @@ def _grouped(atoms: Iterable[Atom], key: Callable[[Atom], object]) -> list[list[
 
 
 def _by_numbers(atoms: Sequence[Atom]) -> list[list[Atom]]:
+    """A new part where the numbers fall back, or a residue begins again."""
     parts: list[list[Atom]] = [[]]
+    seen: set[tuple[object, ...]] = set()
     for atom in atoms:
-        if parts[-1] and atom.number < parts[-1][-1].number:
+        key = (atom.number, atom.insertion, atom.residue)
+        before = parts[-1][-1] if parts[-1] else None
+        if before and key != (before.number, before.insertion, before.residue):
+            if atom.number < before.number or key in seen:
+                parts.append([])
+                seen = set()
+        if (
+            key in seen
+            and atom.name == "N"
+            and any(
+                one.name == "N"
+                for one in parts[-1][-40:]
+                if (one.number, one.insertion, one.residue) == key and one.alternate == atom.alternate
+            )
+        ):
             parts.append([])
+            seen = set()
+        seen.add(key)
         parts[-1].append(atom)
     return parts
 
@@ -400,10 +465,13 @@ def _protein(
         entity = residue.atoms[0].entity
         if residue.name in CAPS or (entity and entity in others):
             continue
-        known = residue.name in FORCE_FIELD or (residue.name in components and components[residue.name].amino_acid)
-        if entity in polypeptides or (known or not np.isnan(residue.backbone).any()) and residue in bonded:
-            kept.append(residue)
-        elif known and not _free(residue, [one for one in residues if one is not residue and one in bonded]):
+        linking = residue.name in components and components[residue.name].amino_acid
+        known = linking or (residue.name in FORCE_FIELD and residue.has("CA"))
+        if (
+            entity in polypeptides
+            or ((known or not np.isnan(residue.backbone).any()) and residue in bonded)
+            or (known and not _free(residue, [one for one in residues if one is not residue and one in bonded]))
+        ):
             kept.append(residue)
     return _one_a_place(kept)
 
@@ -424,29 +492,51 @@ def _bonded(residues: Sequence[Residue]) -> set[Residue]:
 
 def _free(residue: Residue, chain: Sequence[Residue]) -> bool:
     """Whether an amino acid without a peptide bond is one of its own."""
-    if np.isnan(residue.backbone[[0, 2]]).any():
+    rare = residue.name not in _STANDARD and residue.name not in FORCE_FIELD and not residue.has("CA")
+    if np.isnan(residue.backbone[[0, 2]]).any() and not rare:
         return False
     het = residue.atoms[0].het
-    if het and residue.has("OXT"):
+    carboxylate = any(atom.name in SECOND_OXYGENS for atom in residue.atoms)
+    if het and carboxylate:
         return True
-    if not het and not any(atom.name in SECOND_OXYGENS for atom in residue.atoms):
-        return False
-    nearest = min(chain, key=lambda one: abs(one.number - residue.number), default=None)
-    if nearest is None:
-        return True
-    apart = max(1, abs(nearest.number - residue.number))
-    distance = float(np.linalg.norm(nearest.backbone[1] - residue.backbone[1]))
-    return apart > FARTHEST_NUMBER or distance > REACH * apart
+    return (het or carboxylate or rare) and not _within_reach(residue, chain, 3 if rare else FARTHEST_NUMBER)
+
+
+def _within_reach(residue: Residue, chain: Sequence[Residue], farthest: int) -> bool:
+    """Whether the residues before or after it by number are as near as a chain would have them."""
+    below = [one for one in chain if one.number <= residue.number]
+    above = [one for one in chain if one.number >= residue.number]
+    near = [max(below, key=lambda one: one.number, default=None), min(above, key=lambda one: one.number, default=None)]
+    for one in near:
+        if one is not None:
+            apart = max(1, abs(one.number - residue.number))
+            distance = float(np.linalg.norm(one.backbone[1] - residue.backbone[1]))
+            if apart <= farthest and not distance > REACH * apart:
+                return True
+    return False
 
 
 def _one_a_place(residues: Sequence[Residue]) -> list[Residue]:
-    """Of residues that are alternatives in one place, all of them marked as such, that of the highest occupancy."""
+    """Of residues that are alternatives in one place, that of the highest occupancy, with the atoms that all share."""
     places: dict[tuple[int, str], list[Residue]] = defaultdict(list)
     for residue in residues:
         places[residue.key].append(residue)
     dropped: set[Residue] = set()
     for several in places.values():
-        if len(several) > 1 and all(atom.alternate for residue in several for atom in residue.atoms):
-            best = max(several, key=lambda residue: max(atom.occupancy for atom in residue.atoms))
+        if len(several) > 1 and all(_has_alternates(residue) for residue in several[1:]):
+            best = max(several, key=_occupancy_of_alternates)
+            shared = [
+                atom for residue in several if residue is not best for atom in residue.atoms if not atom.alternate
+            ]
+            best.atoms.extend(atom for atom in shared if not best.has(atom.name))
+            best.__dict__.pop("backbone", None)
             dropped.update(residue for residue in several if residue is not best)
     return [residue for residue in residues if residue not in dropped]
+
+
+def _has_alternates(residue: Residue) -> bool:
+    return any(atom.alternate for atom in residue.atoms)
+
+
+def _occupancy_of_alternates(residue: Residue) -> float:
+    return max((atom.occupancy for atom in residue.atoms if atom.alternate), default=0.0)
