@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import esm_reader
 import numpy as np
 import pytest
-from esm_reader import EsmChain
 
+import esm_reader
 import real_files
+from esm_reader import EsmChain
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.options import ReadOptions
 from foldmint_tokenizer.structure.reader import read_structure
