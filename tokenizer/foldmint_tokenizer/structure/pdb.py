@@ -315,7 +315,8 @@ def _segments(
     text = lines.columns(72, 80, atoms)
     segment = np.ascontiguousarray(text[:, :4]).view("<u4")[:, 0]
     apart = (segment[1:] != segment[:-1]) & ~changes[1:]
-    numbered = (text[:, 7] - np.uint8(ord("0")) <= 9).all()
+    digits = text[:, 4:] - np.uint8(ord("0")) <= 9
+    numbered = (digits[:, 3] & (digits | (text[:, 4:] == _SPACE)).all(1)).all()
     if apart.any() or numbered:
         return np.zeros(len(starts), np.int64), [""]
     found, place = np.unique(segment[starts], return_inverse=True)
