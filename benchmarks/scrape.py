@@ -26,9 +26,9 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from benchmarks._common import interleaved, ratio, write
 from benchmarks._load import HEADERS, load, loaded, pieces, scraped, server
 from foldmint_client import Backbone, Client
-from foldmint_server.exposition import metrics_app
-from foldmint_server.metrics import create_metrics
-from foldmint_server.usage import CodeUsage
+from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.metrics.exposition import metrics_app
+from foldmint_server.metrics.registry import create_metrics
 
 CODES = 4096
 _MOST_MS, _MOST_DEARER = 50.0, 2.0

@@ -28,7 +28,7 @@ import typer
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import codebook_pb2_grpc, tokenizer_pb2_grpc
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.reservoir import Reservoir
+from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_tokenizer import read_backbones
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.store import Store, create_store, load_model

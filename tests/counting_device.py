@@ -9,9 +9,9 @@ import torch
 from prometheus_client import CollectorRegistry
 from torch import Tensor
 
-from foldmint_server.metrics import Metrics, create_metrics
-from foldmint_server.scheduler import Scheduler, SchedulerConfig
-from foldmint_server.usage import CodeUsage
+from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
+from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.frames import Frames
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foldmint_server.cli import app
+from foldmint_server.cli.main import app
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import Neighborhoods
 

@@ -16,7 +16,7 @@ from ray.serve.config import gRPCOptions
 
 from benchmarks.general.model import BATCH_WAIT, BatchModel, Parsed, free_port, parsed
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.messages import decoded, encoded
+from foldmint_server.rpc.conversion import decoded, encoded
 from foldmint_tokenizer import Limits, TokenizedChain
 
 _ADD = "foldmint.v1.tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server"

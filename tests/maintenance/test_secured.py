@@ -20,7 +20,7 @@ from foldmint_maintenance.errors import ActivationFailed, UsageUnknown
 from foldmint_maintenance.prometheus import Prometheus, read_entry
 from foldmint_maintenance.repair_config import RepairJob
 from foldmint_maintenance.repair_material import material
-from foldmint_server.access_tokens import AccessToken, digest_of, written
+from foldmint_server.security.bearer_tokens import AccessToken, digest_of, written
 from foldmint_tokenizer.store import Store, load_model
 from real_prometheus import free_port, prometheus
 from support import RunningServer, running_server

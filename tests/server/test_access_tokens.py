@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from foldmint_server.access_tokens import (
+from foldmint_server.cli.main import app
+from foldmint_server.security.bearer_tokens import (
     PREFIX,
     AccessToken,
     AccessTokens,
@@ -19,7 +20,6 @@ from foldmint_server.access_tokens import (
     read_tokens,
     written,
 )
-from foldmint_server.cli import app
 
 SECRET = PREFIX + "S3cretS3cretS3cretS3cretS3cretS3cretS3cret012"
 ENTRY = f'[[token]]\nname = "alice"\nsha256 = "{digest_of(SECRET).hex()}"\nscopes = ["tokenize"]\n'

@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from foldmint.v1 import codebook_pb2 as pb
-from foldmint_server.audit import Audit, audit_logger
-from foldmint_server.logs import configure_logs
+from foldmint_server.log_config import configure_logs
+from foldmint_server.security.audit_log import Audit, audit_logger
 
 METHOD = "/foldmint.v1.CodebookService/ActivateCodebook"
 

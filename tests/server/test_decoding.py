@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from torch import Tensor
 
-from foldmint_server.decoding import Decoding
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
-from foldmint_server.metrics import Metrics, create_metrics
-from foldmint_server.usage import CodeUsage
+from foldmint_server.inference.decode_worker import Decoding
+from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer import DecodedChain, DecodedStructure, InvalidTokens
 
 BUDGET = 1000

@@ -11,11 +11,11 @@ import torch
 from counting_device import CONFIG, CountingDevice, held_up, new_metrics, started, structure
 
 from foldmint_maintenance.corpus import Record
-from foldmint_server.devices import devices_of, engines_of, scheduling
 from foldmint_server.errors import Stopping
-from foldmint_server.scheduler import Scheduler, SchedulerConfig
+from foldmint_server.inference.batch_executor import StepTimes
+from foldmint_server.inference.devices import devices_of, engines_of, scheduling
+from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.settings import Settings
-from foldmint_server.steps import StepTimes
 from foldmint_tokenizer import Backbone, ModelError, StructureTokenizer
 from foldmint_tokenizer.store import load_model
 from support import request_of, running_server, stub_of

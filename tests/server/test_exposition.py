@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from foldmint_server.exposition import metrics_app
-from foldmint_server.metrics import create_metrics
-from foldmint_server.usage import CodeHits, CodeMetrics, CodeUsage
+from foldmint_server.metrics.code_usage import CodeHits, CodeMetrics, CodeUsage
+from foldmint_server.metrics.exposition import metrics_app
+from foldmint_server.metrics.registry import create_metrics
 
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"

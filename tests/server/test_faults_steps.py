@@ -11,8 +11,8 @@ from counting_device import CONFIG, EMBEDDINGS, CountingDevice, new_metrics, str
 from torch import Tensor
 
 from foldmint_server.errors import DeviceFull, Stopping
-from foldmint_server.metrics import Metrics
-from foldmint_server.scheduler import Scheduler
+from foldmint_server.inference.scheduler import Scheduler
+from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Neighborhoods

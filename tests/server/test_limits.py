@@ -13,7 +13,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import Backbone, Client, Tokens
 from foldmint_server.errors import StreamOver
-from foldmint_server.streams import Requests, StreamLimits
+from foldmint_server.rpc.stream_limits import Requests, StreamLimits
 from support import RunningServer, metrics_of, running_server, stub_of
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS

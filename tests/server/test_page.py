@@ -20,7 +20,7 @@ from foldmint_maintenance.corpus import Record
 from support import ROOT, RunningServer, admin_of, metrics_of, running_server, stub_of
 from traffic import streamed
 
-STATIC = ROOT / "server/foldmint_server/page/static"
+STATIC = ROOT / "server/foldmint_server/web/dashboard/static"
 
 
 class Answer(NamedTuple):

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from foldmint_server.codebooks import Codebooks
-from foldmint_server.metrics import Metrics, create_metrics
-from foldmint_server.page.lineage import Lineage, summary
-from foldmint_server.page.numbers import Numbers
-from foldmint_server.page.traffic import Traffic, quantile
-from foldmint_server.usage import CodeUsage
+from foldmint_server.codebooks.manager import Codebooks
+from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.metrics.registry import Metrics, create_metrics
+from foldmint_server.web.dashboard.lineage import Lineage, summary
+from foldmint_server.web.dashboard.traffic import Traffic, quantile
+from foldmint_server.web.dashboard.usage_api import Numbers
 from foldmint_tokenizer.store import Store
 
 

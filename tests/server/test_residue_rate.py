@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from google.rpc import error_details_pb2
 
-from foldmint_server.access import CALLER, Caller
-from foldmint_server.access_tokens import Rate
 from foldmint_server.errors import RateLimited, status_of
-from foldmint_server.residue_rate import Bucket, ResidueRates
+from foldmint_server.security.authorization import CALLER, Caller
+from foldmint_server.security.bearer_tokens import Rate
+from foldmint_server.security.rate_limit import Bucket, ResidueRates
 
 
 class Time:

@@ -8,8 +8,8 @@ import torch
 from counting_device import CONFIG, EMBEDDINGS, CountingDevice, held_up, new_metrics, started, structure
 
 from foldmint_server.errors import Overloaded, Stopping
-from foldmint_server.metrics import Metrics
-from foldmint_server.scheduler import Scheduler, SchedulerConfig
+from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
+from foldmint_server.metrics.registry import Metrics
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import structlog
 import trustme
 from prometheus_client import CollectorRegistry
 
-from foldmint_server.metrics import create_metrics
-from foldmint_server.reloading import Reloading, look_each
-from foldmint_server.security import Security, SecurityError, is_loopback
+from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.metrics.registry import create_metrics
+from foldmint_server.security.file_reload import Reloading, look_each
+from foldmint_server.security.setup import Security, SecurityError, is_loopback
 from foldmint_server.settings import Settings, read_settings
-from foldmint_server.usage import CodeUsage
 
 
 def security(**given: Any) -> Security:

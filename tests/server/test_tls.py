@@ -21,8 +21,8 @@ from cryptography.x509 import load_pem_x509_certificate
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
+from foldmint_server.security.tls import Expiry, InvalidTls, TlsFiles, read_authority, read_pair
 from foldmint_server.settings import Settings
-from foldmint_server.tls import Expiry, InvalidTls, TlsFiles, read_authority, read_pair
 from support import RunningServer, running_server
 
 CA, OTHER_CA, OPERATORS_CA = trustme.CA(), trustme.CA(), trustme.CA()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from foldmint_server.turns import Turns
+from foldmint_server.inference.round_robin import Turns
 
 
 def of(**waiting: str) -> Turns[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from foldmint_server.usage import CodeUsage
+from foldmint_server.metrics.code_usage import CodeUsage
 
 
 class Clock:

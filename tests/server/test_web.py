@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foldmint_server import web
+from foldmint_server.web import http_server
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def serving(body: bytes = b"ok") -> Iterator[tuple[str, int]]:
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
 
-    server = web.WebServer("127.0.0.1", 0, app)
+    server = http_server.WebServer("127.0.0.1", 0, app)
     server.start()
     try:
         yield "127.0.0.1", server.server_port
@@ -60,7 +60,7 @@ def test_nonsense_is_refused_and_not_repeated(line: bytes) -> None:
 
 def test_a_head_that_comes_too_slowly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where bytes keep coming: the time is that of the whole head."""
-    monkeypatch.setattr(web, "_HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.4)
     with serving() as address:
         began = time.monotonic()
         assert sent(address, b"GET / HT").startswith(b"HTTP/1.0 408 ")
@@ -85,7 +85,7 @@ def test_a_head_that_comes_too_slowly_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_CONNECTIONS", 3)
+    monkeypatch.setattr(http_server, "_CONNECTIONS", 3)
     with serving() as address:
         idle = [socket.create_connection(address) for _ in range(3)]
         time.sleep(0.2)
@@ -108,7 +108,7 @@ def test_a_fault_is_no_ones_business() -> None:
 
 def test_ipv6() -> None:
     try:
-        server = web.WebServer("::1", 0, lambda *_: [])
+        server = http_server.WebServer("::1", 0, lambda *_: [])
     except OSError as error:
         pytest.skip(f"this machine has no IPv6: {error}")
     server.start()

@@ -16,13 +16,13 @@ import trustme
 from prometheus_client import CollectorRegistry, Gauge
 from typer.testing import CliRunner
 
-from foldmint_server import web
-from foldmint_server.access_tokens import digest_of
-from foldmint_server.cli import app as command
-from foldmint_server.exposition import metrics_app
-from foldmint_server.reloading import Reloading
-from foldmint_server.web import WebServer
-from foldmint_server.web_access import InvalidPasswords, Passwords, read_passwords, with_passwords
+from foldmint_server.cli.main import app as command
+from foldmint_server.metrics.exposition import metrics_app
+from foldmint_server.security.basic_auth import InvalidPasswords, Passwords, read_passwords, with_passwords
+from foldmint_server.security.bearer_tokens import digest_of
+from foldmint_server.security.file_reload import Reloading
+from foldmint_server.web import http_server
+from foldmint_server.web.http_server import WebServer
 
 CA = trustme.CA()
 PASSWORDS = Passwords((("prometheus", digest_of("long and random")), ("ann", digest_of("pass:word"))))
@@ -153,7 +153,7 @@ def test_the_command_and_a_file_that_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_a_handshake_is_bounded_in_time_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.3)
     trusting = ssl.create_default_context(cadata=CA.cert_pem.bytes().decode())
     with served(tls=True) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as silent:
         connection = http.client.HTTPSConnection("localhost", port, timeout=60, context=trusting)
