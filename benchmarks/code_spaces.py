@@ -14,13 +14,13 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from foldmint_maintenance import fidelity
-from foldmint_maintenance.codes_training import first_codebook
-from foldmint_maintenance.corpus import PreparedSet, prepared
-from foldmint_maintenance.reconstruction import backbone_rmsd, lddt_ca
-from foldmint_maintenance.sources import read_set
-from foldmint_maintenance.structure_losses import frames
-from foldmint_maintenance.windows import REACH
+from foldmint_maintenance.datasets.fragments import REACH
+from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.datasets.records import PreparedSet, prepared
+from foldmint_maintenance.evaluation import fragment_metrics
+from foldmint_maintenance.evaluation.structure_metrics import backbone_rmsd, lddt_ca
+from foldmint_maintenance.training.losses import frames
+from foldmint_maintenance.vq.quantizer import first_codebook
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.decoder import Rigids, composed
 
@@ -41,7 +41,7 @@ def main(
     for first, last in EXTENTS:
         places = slice(REACH + first, REACH + last + 1)
         table, codes, whole = coded(known, other, drawn, places)
-        found = fidelity.window_rmsd(table, codes[whole], other.windows(np.flatnonzero(whole)).positions)
+        found = fragment_metrics.window_rmsd(table, codes[whole], other.windows(np.flatnonzero(whole)).positions)
         rmsd, lddt = together(other, codes, table, longest)
         print(f"| {first} to {last} | {rmsd:.2f} | {lddt:.3f} | {found.mean():.3f} |", flush=True)
 
@@ -54,7 +54,7 @@ def coded(
     complete = learnt.exists.all(1)
     part = torch.from_numpy(learnt.positions[complete][:, places].reshape(complete.sum(), -1))
     embeddings = first_codebook(part, CODES, rounds=10, seed=0, step=0, batch=CODES).embeddings
-    means = fidelity.WindowMeans(CODES)
+    means = fragment_metrics.WindowMeans(CODES)
     means.add(learnt.positions[complete], nearest_code(part, embeddings)[0].numpy())
     seen = other.windows(np.arange(len(other)))
     codes, _ = nearest_code(torch.from_numpy(seen.positions[:, places].reshape(len(other), -1)), embeddings)

@@ -38,7 +38,7 @@ from benchmarks.general.load import (
     residues_of,
     serving,
 )
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 
 OURS, PUBLISHED = "foldmint-server", "LitServe, published encoder"
 MOST_SHARE, LEAST_RATIO = 0.5, 1.5

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks._common import ROOT, interleaved, write
 from benchmarks._load import load, loaded, queued, scraped, server
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer import Backbone, StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ESM3, Encoder

@@ -20,7 +20,7 @@ import typer
 from torch import Tensor
 
 from benchmarks._common import interleaved, write
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.encoder import ESM3, Encoder, ModelConfig

@@ -15,7 +15,7 @@ import torch
 import typer
 
 from benchmarks._common import write
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.engine import Engine, Precision, Quantized
 from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry

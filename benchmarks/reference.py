@@ -20,7 +20,7 @@ import typer
 
 from benchmarks._common import interleaved, ratio, write
 from benchmarks._published import published, published_tokens
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ESM3, Encoder
 from foldmint_tokenizer.model import CodebookVersion, Model

@@ -20,12 +20,12 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.repair_strategies import killed
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.evaluation import EvaluationConfig, drawn_chains, evaluate
-from foldmint_maintenance.repair import repair
-from foldmint_maintenance.repair_config import RepairConfig, RepairJob
-from foldmint_maintenance.replacement import Strategy
-from foldmint_maintenance.sources import read_set
+from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, drawn_chains, evaluate
+from foldmint_maintenance.repair.config import RepairConfig, RepairJob
+from foldmint_maintenance.repair.job import repair
+from foldmint_maintenance.vq.dead_code_reset import Strategy
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import DEFAULT, Store
 

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 import typer
 
-from foldmint_maintenance import gates, replacement
-from foldmint_maintenance.corpus import prepared
-from foldmint_maintenance.evaluation import drawn_chains
-from foldmint_maintenance.group import ALONE
-from foldmint_maintenance.sources import read_set
-from foldmint_maintenance.vectors import vectors_of
+from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.datasets.records import prepared
+from foldmint_maintenance.distributed.process_group import ALONE
+from foldmint_maintenance.evaluation.evaluate import drawn_chains
+from foldmint_maintenance.repair import gates
+from foldmint_maintenance.training.latents import vectors_of
+from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.store import load_model
@@ -65,10 +66,10 @@ def main(
         dead[torch.randperm(len(dead), generator=generator)[: round(share * len(dead))]] = True
         harmed = killed(whole, dead)
         rows.append(told("killed", 0, seed, harmed, dead, seen, unharmed, 0.0))
-        for strategy in get_args(replacement.Strategy):
+        for strategy in get_args(dead_code_reset.Strategy):
             for rounds in (0, 5):
                 began = time.perf_counter()
-                repaired = replacement.replaced(harmed, dead, z, strategy, rounds, seed, ALONE)
+                repaired = dead_code_reset.replaced(harmed, dead, z, strategy, rounds, seed, ALONE)
                 seconds = time.perf_counter() - began
                 rows.append(told(strategy, rounds, seed, repaired, dead, seen, unharmed, seconds))
     report = {"model": loaded.name, "residues": len(z), "val_residues": len(seen), "share": share, "rows": rows}

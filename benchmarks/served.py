@@ -35,7 +35,7 @@ from benchmarks.general.load import (
     serving,
     whole,
 )
-from foldmint_maintenance.corpus import Record, read_parquet
+from foldmint_maintenance.datasets.records import Record, read_parquet
 from foldmint_tokenizer import Backbone, StructureTokenizer
 
 IN_PROCESS, TOGETHER, STREAM, MINI3DI = "in process", "in process, all in one call", "stream", "mini3di"

@@ -12,7 +12,7 @@ import yaml
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
 
-from foldmint_maintenance.job_metrics import JobMetrics
+from foldmint_maintenance.repair.job_metrics import JobMetrics
 from foldmint_server.metrics.code_usage import CodeMetrics, CodeUsage
 from foldmint_server.metrics.gpu import GpuCollector, GpuMemory
 from foldmint_server.metrics.registry import create_metrics

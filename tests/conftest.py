@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.corpus import Record, read_parquet
+from foldmint_maintenance.datasets.records import Record, read_parquet
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store import create_store, load_model
 from support import DATA, ROOT, RunningServer, missing, running_server, stub_of

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from foldmint_maintenance.gates import GateLimits
-from foldmint_maintenance.group import Group, training_group
-from foldmint_maintenance.repair import repair
-from foldmint_maintenance.repair_config import RepairConfig, RepairJob
-from foldmint_maintenance.repair_result import RepairResult
-from foldmint_maintenance.row_training import RowConfig
+from foldmint_maintenance.distributed.process_group import Group, training_group
+from foldmint_maintenance.repair.config import RepairConfig, RepairJob
+from foldmint_maintenance.repair.decoder_finetune import RowConfig
+from foldmint_maintenance.repair.gates import GateLimits
+from foldmint_maintenance.repair.job import repair
+from foldmint_maintenance.repair.result import RepairResult
 from foldmint_tokenizer.codebook import Codebook
 
 KILLED = (2, 5, 11)

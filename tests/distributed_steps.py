@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from foldmint_maintenance.chain_config import ChainConfig, LossWeights
-from foldmint_maintenance.chain_training import ChainTrainer
-from foldmint_maintenance.corpus import prepared, read_parquet
-from foldmint_maintenance.group import Group, training_group
-from foldmint_maintenance.training import TrainConfig, Trainer
-from foldmint_maintenance.vectors import tokens_of, vectors_of
+from foldmint_maintenance.datasets.records import prepared, read_parquet
+from foldmint_maintenance.distributed.process_group import Group, training_group
+from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
+from foldmint_maintenance.training.chain_trainer import ChainTrainer
+from foldmint_maintenance.training.encoder_trainer import TrainConfig, Trainer
+from foldmint_maintenance.training.latents import tokens_of, vectors_of
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store import load_model
 

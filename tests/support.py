@@ -15,7 +15,7 @@ import pytest
 from foldmint.v1 import codebook_pb2_grpc
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"

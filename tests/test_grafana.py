@@ -18,8 +18,8 @@ import yaml  # type: ignore[import-untyped]
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.job_metrics import GateValues, JobMetrics
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.repair.job_metrics import GateValues, JobMetrics
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine

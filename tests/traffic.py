@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 
 
 def streamed(stub: rpc.TokenizerServiceStub, chains: Iterable[Record]) -> int:

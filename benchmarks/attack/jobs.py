@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks._load import CHAINS
 from foldmint_client import Backbone, Tokens
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer import StructureTokenizer, backbone
 
 # Numbers of different structures differ by this much; in any one of them they stay in 32 bits.

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import growth
 from benchmarks._load import pieces, queued, scraped
 from benchmarks.growth import bars, joined, memory_mb, numbers
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer.neighborhoods import geometry
 from support import running_server
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from distributed_repair import killed
-from foldmint_maintenance import training
-from foldmint_maintenance.corpus import PreparedSet, Record, prepared, write_parquet
-from foldmint_maintenance.training import TrainConfig
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.training import encoder_trainer
+from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -121,7 +121,7 @@ def sizes() -> ModelConfig:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """A training of eight steps through all of its phases, with few windows to find their components in."""
-    monkeypatch.setattr(training, "_BASIS_SAMPLE", 400)
+    monkeypatch.setattr(encoder_trainer, "_BASIS_SAMPLE", 400)
     return TrainConfig(
         steps=8,
         batch=32,

@@ -8,14 +8,14 @@ import pytest
 
 from distributed_repair import CONFIG
 from foldmint_client.admin import CodebookAdmin
-from foldmint_maintenance import activation
-from foldmint_maintenance.canary import Canary, canary_from, canary_of
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.errors import ActivationFailed, InvalidSet
-from foldmint_maintenance.repair import repair
-from foldmint_maintenance.repair_config import RepairConfig, RepairJob
-from foldmint_maintenance.usage import CodeCounts
-from foldmint_maintenance.usage_sources import from_servers
+from foldmint_maintenance.repair import rollout
+from foldmint_maintenance.repair.canary import Canary, canary_from, canary_of
+from foldmint_maintenance.repair.config import RepairConfig, RepairJob
+from foldmint_maintenance.repair.job import repair
+from foldmint_maintenance.usage.sources import from_servers
+from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_tokenizer.store import Store, load_model
 from support import RunningServer, running_server, stub_of
 from traffic import streamed
@@ -48,7 +48,7 @@ def _canary(store: Path, version: str) -> Canary:
 
 def test_all_servers_serve_it(servers: tuple[RunningServer, RunningServer], harmed: Path) -> None:
     addresses = [server.admin for server in servers]
-    swapped = activation.activate(addresses, "000001", _canary(harmed, "000001"), _quiet)
+    swapped = rollout.activate(addresses, "000001", _canary(harmed, "000001"), _quiet)
     assert [each.previous for each in swapped] == ["000002", "000002"]
     assert _served(*servers) == ["000001", "000001"]
 
@@ -60,7 +60,7 @@ def test_if_one_fails_all_go_back(servers: tuple[RunningServer, RunningServer], 
 
     wrong = replace(canary, tokens=(canary.tokens[0] + 1, *canary.tokens[1:]))
     with pytest.raises(ActivationFailed, match="tokens of the canary are not those that the manifest holds"):
-        activation.activate(addresses, "000001", wrong, _quiet)
+        rollout.activate(addresses, "000001", wrong, _quiet)
     assert _served(*servers) == ["000002", "000002"]
 
     third = Store(harmed).publish(Store(harmed).codebook("000001").codebook, parent="000002", about={}).version
@@ -71,13 +71,13 @@ def test_if_one_fails_all_go_back(servers: tuple[RunningServer, RunningServer], 
             (harmed / "codebooks" / third / "codebook.safetensors").unlink()
 
     with pytest.raises(ActivationFailed, match=rf"{second.admin}: .*cannot be read.*all servers are back"):
-        activation.activate(addresses, third, canary, tell)
+        rollout.activate(addresses, third, canary, tell)
     assert _served(*servers) == ["000002", "000002"]
 
     second.process.terminate()
     assert second.process.wait(60) == 0
     with pytest.raises(ActivationFailed, match=second.admin):
-        activation.activate(addresses, "000001", canary, _quiet)
+        rollout.activate(addresses, "000001", canary, _quiet)
     assert _served(first) == ["000002"]
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance.chain_batches import AMINO_ACIDS, ChainBatches
-from foldmint_maintenance.corpus import PreparedSet
-from foldmint_maintenance.group import ALONE, Group
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.training.chain_batches import AMINO_ACIDS, ChainBatches
 
 STEPS = range(12)
 

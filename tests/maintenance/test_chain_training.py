@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldmint_maintenance import chain_training, checkpoints
-from foldmint_maintenance.chain_batches import ChainBatch, ChainBatches
-from foldmint_maintenance.chain_config import ChainConfig, LossWeights, Stage
-from foldmint_maintenance.chain_training import ChainProgress, ChainTrainer
-from foldmint_maintenance.corpus import PreparedSet
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import OtherTraining
-from foldmint_maintenance.group import ALONE
-from foldmint_maintenance.vectors import tokens_of
+from foldmint_maintenance.training import chain_trainer, checkpoint
+from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
+from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights, Stage
+from foldmint_maintenance.training.chain_trainer import ChainProgress, ChainTrainer
+from foldmint_maintenance.training.latents import tokens_of
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -59,7 +59,7 @@ class _Made:
 
 @pytest.fixture
 def made(data: PreparedSet, encoder: Encoder, codebook: Codebook, monkeypatch: pytest.MonkeyPatch) -> _Made:
-    monkeypatch.setattr(chain_training, "_FIT_BATCH", 512)
+    monkeypatch.setattr(chain_trainer, "_FIT_BATCH", 512)
     return _Made(data, encoder, codebook)
 
 
@@ -172,13 +172,13 @@ def test_resumed_is_bit_identical_to_unbroken(stage: Stage, cut: int, made: _Mad
 
     def stop(progress: ChainProgress) -> None:
         if progress.step == cut:
-            checkpoints.save(first, tmp_path)
+            checkpoint.save(first, tmp_path)
             raise _Cut
 
     with pytest.raises(_Cut):
         first.run(stop)
     second = made(config)
-    checkpoints.restore(second, tmp_path)
+    checkpoint.restore(second, tmp_path)
     torch.manual_seed(99)  # nothing may hang on the global generator
     retold: list[ChainProgress] = []
     second.run(retold.append)
@@ -274,7 +274,7 @@ def test_tokens_are_those_of_the_nearest_codes_and_the_frameless_have_theirs(mad
 
 @pytest.mark.parametrize("change", ["config", "decoder", "codebook", "data"])
 def test_a_checkpoint_of_another_training_is_refused(change: str, made: _Made, tmp_path: Path) -> None:
-    checkpoints.save(made(SHORT), tmp_path)
+    checkpoint.save(made(SHORT), tmp_path)
     config, data, codebook, decoder = SHORT, made.data, made.codebook, Decoder(DecoderConfig(32, 2, 2, chained=True))
     if change == "config":
         config = replace(SHORT, weights=LossWeights(step=1.0))
@@ -286,7 +286,7 @@ def test_a_checkpoint_of_another_training_is_refused(change: str, made: _Made, t
         data = replace(data, backbone=data.backbone + 1)
     other = ChainTrainer(config, data, made.encoder, codebook, decoder, made.tokens)
     with pytest.raises(OtherTraining, match=f": {change} differ"):
-        checkpoints.restore(other, tmp_path)
+        checkpoint.restore(other, tmp_path)
 
 
 def test_tokens_belong_to_the_decoder_stage_alone(made: _Made) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldmint_maintenance import checkpoints
-from foldmint_maintenance.corpus import PreparedSet
+from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.errors import OtherTraining
-from foldmint_maintenance.training import Progress, TrainConfig, Trainer
+from foldmint_maintenance.training import checkpoint
+from foldmint_maintenance.training.encoder_trainer import Progress, TrainConfig, Trainer
 from foldmint_tokenizer.encoder import ModelConfig
 
 
@@ -40,13 +40,13 @@ def test_resumed_is_bit_identical_to_unbroken(
 
     def stop(progress: Progress) -> None:
         if progress.step == cut:
-            checkpoints.save(first, tmp_path)
+            checkpoint.save(first, tmp_path)
             raise _Cut
 
     with pytest.raises(_Cut):
         first.run(stop)
     second = Trainer(sizes, quick, data)
-    checkpoints.restore(second, tmp_path)
+    checkpoint.restore(second, tmp_path)
     assert second.step == cut
     torch.manual_seed(99)  # nothing may hang on the global generator
     retold: list[Progress] = []
@@ -88,7 +88,7 @@ def test_the_encoder_rests_while_the_codebook_settles(
 def test_a_checkpoint_of_another_training_is_refused(
     change: str, data: PreparedSet, sizes: ModelConfig, quick: TrainConfig, tmp_path: Path
 ) -> None:
-    checkpoints.save(Trainer(sizes, quick, data), tmp_path)
+    checkpoint.save(Trainer(sizes, quick, data), tmp_path)
     if change == "config":
         quick = replace(quick, decay=0.5)
     elif change == "model":
@@ -98,7 +98,7 @@ def test_a_checkpoint_of_another_training_is_refused(
         index[-1] += 1
         data = replace(data, shape=data.shape._replace(residue_index=index))
     with pytest.raises(OtherTraining, match=change):
-        checkpoints.restore(Trainer(sizes, quick, data), tmp_path)
+        checkpoint.restore(Trainer(sizes, quick, data), tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 5}, {"unquantized": 0}, {"batch": 0}, {"decay": 1.0}])

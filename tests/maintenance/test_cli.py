@@ -12,10 +12,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from foldmint_maintenance import cli
-from foldmint_maintenance.corpus import Record, read_parquet
-from foldmint_maintenance.running import TrainJob
-from foldmint_maintenance.sources import IngestConfig
+from foldmint_maintenance.cli import main
+from foldmint_maintenance.datasets.loading import IngestConfig
+from foldmint_maintenance.datasets.records import Record, read_parquet
+from foldmint_maintenance.training.job import TrainJob
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
@@ -24,7 +24,7 @@ from foldmint_tokenizer.store import load_model
 
 def _run(*arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, [str(argument) for argument in arguments])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(main.app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -42,7 +42,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(("command", "config"), [("train", TrainJob), ("ingest", IngestConfig)])
 def test_every_setting_is_an_option_with_the_same_default(command: str, config: type) -> None:
-    parameters = inspect.signature(getattr(cli, command)).parameters
+    parameters = inspect.signature(getattr(main, command)).parameters
     # The windows' sample has no option of its own, torchrun makes the group, and the command looks for a GPU.
     inner = {"windows_residues", "group", "device", "recipe"} if config is TrainJob else set()
     assert config is not TrainJob or {"recipe", "device"} <= parameters.keys()
@@ -153,7 +153,7 @@ def test_an_interrupted_training_says_so_and_exits_with_130(
 ) -> None:
     import signal
 
-    from foldmint_maintenance.display import TrainingDisplay
+    from foldmint_maintenance.cli.progress import TrainingDisplay
 
     monkeypatch.setattr(TrainingDisplay, "watch", lambda *_: signal.raise_signal(signal.SIGINT))
     status, _, err = _run("train", "--data", parquet, "--out", tmp_path / "job", "--recipe", recipe_file)

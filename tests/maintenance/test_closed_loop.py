@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance import codes_training
-from foldmint_maintenance.corpus import Record, prepared, write_parquet
-from foldmint_maintenance.group import ALONE
-from foldmint_maintenance.vectors import vectors_of
+from foldmint_maintenance.datasets.records import Record, prepared, write_parquet
+from foldmint_maintenance.distributed.process_group import ALONE
+from foldmint_maintenance.training.latents import vectors_of
+from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.store import Store, create_store, load_model
@@ -34,7 +34,7 @@ def store(chains: list[Record], tmp_path: Path) -> Path:
     encoder.load_state_dict(default.encoder.state_dict())
     data = prepared(chains[::2])
     z = vectors_of(encoder, data, np.arange(len(data)), ALONE, "cpu")
-    trained = codes_training.first_codebook(z, CODES, 10, 0, 0, len(z))
+    trained = quantizer.first_codebook(z, CODES, 10, 0, 0, len(z))
     path = tmp_path / "store"
     create_store(path, name="loop", encoder=encoder, codebook=trained, about={})
     dead = torch.zeros(CODES, dtype=torch.bool)

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from foldmint_maintenance import cli
-from foldmint_maintenance.codebook_changes import imported, pruned
-from foldmint_maintenance.codebooks import listed, verified
+from foldmint_maintenance.cli import main
 from foldmint_maintenance.errors import LockLost
-from foldmint_maintenance.lock import StoreLock
+from foldmint_maintenance.store.edit import imported, pruned
+from foldmint_maintenance.store.listing import listed, verified
+from foldmint_maintenance.store.lock import StoreLock
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import DecoderRows, Model
 from foldmint_tokenizer.storage import Files
@@ -26,7 +26,7 @@ DAY = 86_400
 
 def _run(command: str, *arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `codebooks COMMAND`."""
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["codebooks", command, *map(str, arguments)])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(main.app, ["codebooks", command, *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldmint_maintenance import codes_training
-from foldmint_maintenance.codes_training import Quantizer, drawn, first_codebook, past_the_code, perplexity
-from foldmint_maintenance.group import ALONE
+from foldmint_maintenance.distributed.process_group import ALONE
+from foldmint_maintenance.vq import quantizer as codes_training
+from foldmint_maintenance.vq.quantizer import Quantizer, drawn, first_codebook, past_the_code, perplexity
 from foldmint_tokenizer.codebook import Codebook
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foldmint_maintenance.corpus import PreparedSet, Record, prepared, read_parquet, write_parquet
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, read_parquet, write_parquet
 from foldmint_maintenance.errors import InvalidSet
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foldmint_maintenance.curves import draw, read_log, smoothed
 from foldmint_maintenance.errors import InvalidSet
+from foldmint_maintenance.training.curves import draw, read_log, smoothed
 
 LOG = "step,loss,reach,seconds\n1,4.0,0,1\n2,2.0,0,2\n3,1.0,0,3\n"
 

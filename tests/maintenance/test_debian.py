@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from foldmint_maintenance import cli, debian
-from foldmint_maintenance.corpus import Record, read_parquet
-from foldmint_maintenance.debian import MEMBER, Listed, listed_chains, rebuild
+from foldmint_maintenance.cli import main
+from foldmint_maintenance.datasets import default_corpus
+from foldmint_maintenance.datasets.default_corpus import MEMBER, Listed, listed_chains, rebuild
+from foldmint_maintenance.datasets.promod3 import read_structure_db
+from foldmint_maintenance.datasets.records import Record, read_parquet
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.promod3 import read_structure_db
 from support import DATA, missing
 
 # Of the excerpt's chains in the sets that the default model was trained and measured on.
@@ -33,7 +34,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Listed]:
     """The list, of the excerpt's chains alone; a test may take some out, or change them."""
     whole = listed_chains()
     listed = {name: whole[name] for name in ("1SC6_B", "2QTV_C", "3B0F_B", "4YNX_A")}
-    monkeypatch.setattr(debian, "listed_chains", lambda: listed)
+    monkeypatch.setattr(default_corpus, "listed_chains", lambda: listed)
     return listed
 
 
@@ -86,7 +87,7 @@ def test_the_list_holds_both_sets_and_no_chain_twice(chains: list[Record]) -> No
     assert len(listed) == 18_846 + 1_014
     for record in chains:
         assert listed[record.id] == ("val", len(record.sequence), record.residue_index[0])
-    assert debian.LIST.stat().st_size < 150_000
+    assert default_corpus.LIST.stat().st_size < 150_000
 
 
 @pytest.mark.parametrize("kind", ["database", "package"])
@@ -144,7 +145,7 @@ def test_another_package_is_refused_unless_asked_for(
     with pytest.raises(InvalidSet, match=rf"{source.name} is not that of promod3-data .*{found}"):
         rebuild(tmp_path / "sets", source)
     assert not (tmp_path / "sets").exists()
-    monkeypatch.setattr(debian, "MEMBER_SHA256" if kind == "database" else "PACKAGE_SHA256", found)
+    monkeypatch.setattr(default_corpus, "MEMBER_SHA256" if kind == "database" else "PACKAGE_SHA256", found)
     assert rebuild(tmp_path / "sets", source)[1].sha256 == VAL
 
 
@@ -164,7 +165,7 @@ def test_a_database_that_the_list_does_not_fit_is_refused(
     with database.open("rb") as file:
         chains = list(read_structure_db(file))
     with pytest.raises(InvalidSet, match="1SC6_B is not the listed stretch"):
-        debian._chosen([*chains, chains[0]], listed)
+        default_corpus._chosen([*chains, chains[0]], listed)
     assert not list(tmp_path.glob("*.parquet*"))
 
 
@@ -287,7 +288,7 @@ def test_a_download_that_fails_says_why(
 
 def _run(*arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["corpus", *map(str, arguments)])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(main.app, ["corpus", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldmint_maintenance import decoder_start
+from foldmint_maintenance.training import decoder_init
 from foldmint_tokenizer import decoder as decoders
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.vocabulary import BOS, EOS
@@ -23,7 +23,7 @@ def _started(chained: bool = True, seed: int = 0) -> Decoder:
     decoder = Decoder(DecoderConfig(192, 6, 4, chained))
     turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     step = turn, torch.tensor([1.0, 2.0, 3.0])
-    decoder_start.start(decoder, _random(100, 24), step, torch.Generator().manual_seed(seed))
+    decoder_init.start(decoder, _random(100, 24), step, torch.Generator().manual_seed(seed))
     return decoder
 
 

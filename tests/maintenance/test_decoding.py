@@ -8,9 +8,16 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.decoding import ChainFigures, Decoding, bias, correlation, length_figures, quartiles
-from foldmint_maintenance.reconstruction import lddt_ca
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.evaluation.reconstruction import (
+    ChainFigures,
+    Decoding,
+    bias,
+    correlation,
+    length_figures,
+    quartiles,
+)
+from foldmint_maintenance.evaluation.structure_metrics import lddt_ca
 from foldmint_tokenizer.detokenizer import DecodedChain, DecodedStructure, StructureDetokenizer
 from foldmint_tokenizer.model import Model
 

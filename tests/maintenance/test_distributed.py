@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 import distributed_steps
-from foldmint_maintenance.corpus import Record, write_parquet
-from foldmint_maintenance.group import ALONE, Group
-from foldmint_maintenance.recipe import read_recipe
-from foldmint_maintenance.running import TrainJob, train
+from foldmint_maintenance.datasets.records import Record, write_parquet
+from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.training.job import TrainJob, train
+from foldmint_maintenance.training.recipe import read_recipe
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import load_model
 from torchrun import rank_of, torchrun, waited

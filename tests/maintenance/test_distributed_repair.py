@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import distributed_repair
-from foldmint_maintenance.group import ALONE
-from foldmint_maintenance.lock import read_lock
+from foldmint_maintenance.distributed.process_group import ALONE
+from foldmint_maintenance.store.lock import read_lock
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.store import Store
 from torchrun import rank_of, torchrun, waited

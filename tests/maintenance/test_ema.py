@@ -2,7 +2,7 @@
 
 import torch
 
-from foldmint_maintenance import ema
+from foldmint_maintenance.vq import ema
 from foldmint_tokenizer.codebook import Codebook
 
 

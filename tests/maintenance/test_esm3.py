@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from foldmint_maintenance.cli import app
-from foldmint_maintenance.corpus import PreparedSet
-from foldmint_maintenance.esm3 import import_esm3
+from foldmint_maintenance.cli.main import app
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.store.import_esm3 import import_esm3
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance import evaluation, fidelity, reconstruction
-from foldmint_maintenance.corpus import PreparedSet, Record
+from foldmint_maintenance.datasets.records import PreparedSet, Record
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.evaluation import EvaluationConfig, evaluate, windows_of_codes
+from foldmint_maintenance.evaluation import evaluate as evaluation
+from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
+from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate, windows_of_codes
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.model import Model
@@ -52,7 +53,7 @@ def test_figures_are_those_of_one_pass(
             for code in range(16)
         ]
     )
-    rmsd = fidelity.superposed_rmsd(means[codes[whole]].reshape(-1, 27, 3), windows[whole].reshape(-1, 27, 3))
+    rmsd = fragment_metrics.superposed_rmsd(means[codes[whole]].reshape(-1, 27, 3), windows[whole].reshape(-1, 27, 3))
     joint = np.zeros((16, 128), int)
     for code, letter in zip(codes[whole], data.dssp[data.shape.queries][whole], strict=True):
         joint[code, letter] += 1
@@ -60,10 +61,10 @@ def test_figures_are_those_of_one_pass(
     assert (result.chains, result.residues) == (6, len(data))
     assert result.codes_used_ratio == np.count_nonzero(counts) / 16
     assert np.count_nonzero(counts) > 4
-    assert result.perplexity == pytest.approx(fidelity.perplexity(counts))
+    assert result.perplexity == pytest.approx(fragment_metrics.perplexity(counts))
     assert result.window_rmsd_mean == pytest.approx(rmsd.mean(), abs=1e-4)
     assert result.window_rmsd_median == pytest.approx(np.median(rmsd), abs=1e-4)
-    assert result.mutual_information_bits == pytest.approx(fidelity.mutual_information(joint))
+    assert result.mutual_information_bits == pytest.approx(fragment_metrics.mutual_information(joint))
     assert result.quantization_distance_mean > 0
     # The mean of squares is no less than the square of the mean.
     assert result.quantization_squared_distance_mean > result.quantization_distance_mean**2
@@ -144,9 +145,9 @@ def test_the_reconstruction_is_that_of_the_tokenizer_and_detokenizer_that_users_
         (chain,) = tokenizer.tokenize(Backbone("A", record.sequence, record.residue_index, record.coordinates))
         decoded = detokenizer.detokenize(chain.tokens)
         truth, guess = record.coordinates[chain.has_frame], decoded.chains[0].coordinates[chain.has_frame]
-        rmsd.append(reconstruction.backbone_rmsd(truth, guess))
-        tm.append(reconstruction.tm_score(truth[:, 1], guess[:, 1]))
-        scores = reconstruction.lddt_ca(truth[:, 1], guess[:, 1])
+        rmsd.append(structure_metrics.backbone_rmsd(truth, guess))
+        tm.append(structure_metrics.tm_score(truth[:, 1], guess[:, 1]))
+        scores = structure_metrics.lddt_ca(truth[:, 1], guess[:, 1])
         lddt.append(scores.chain)
         each.append(scores.residues)
         plddt.append(decoded.chains[0].plddt[chain.has_frame])

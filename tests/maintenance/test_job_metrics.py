@@ -15,7 +15,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from foldmint_maintenance.errors import MetricsNotTold, StoreLocked
-from foldmint_maintenance.job_metrics import OUTCOMES, JobMetrics, recorded
+from foldmint_maintenance.repair.job_metrics import OUTCOMES, JobMetrics, recorded
 from real_prometheus import awaited, free_port, prometheus
 from support import missing
 

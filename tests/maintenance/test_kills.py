@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from distributed_repair import killed, repaired
-from foldmint_maintenance.codebooks import verified
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.group import ALONE
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.distributed.process_group import ALONE
+from foldmint_maintenance.store.listing import verified
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.store import Store
 from support import running_server, stub_of
@@ -27,7 +27,7 @@ def _repair(store: Path, data: Path, gate_data: Path) -> None:
 def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, records: list[Record]) -> None:
     context = multiprocessing.get_context("forkserver")
     # Imported once, so that a process is at work at once, and is killed there rather than in its imports.
-    context.set_forkserver_preload(["distributed_repair", "foldmint_maintenance.repair"])
+    context.set_forkserver_preload(["distributed_repair", "foldmint_maintenance.repair.job"])
     store = Store(harmed)
     first_codebook = store.codebook("000001").codebook
     chance = random.Random(0)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from foldmint_maintenance.errors import LockLost, StoreLocked
-from foldmint_maintenance.lock import Owner, StoreLock, read_lock, this_process
+from foldmint_maintenance.store.lock import Owner, StoreLock, read_lock, this_process
 from foldmint_tokenizer.storage import Files
 
 ROUNDS = 25
@@ -182,7 +182,7 @@ def _races(folder: str, barrier: multiprocessing.synchronize.Barrier, won: "mult
 
 def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foldmint_maintenance.lock"])
+    context.set_forkserver_preload(["foldmint_maintenance.store.lock"])
     barrier, won = context.Barrier(4), context.Queue()
     processes = [context.Process(target=_races, args=(str(tmp_path), barrier, won)) for _ in range(4)]
     for process in processes:
@@ -201,7 +201,7 @@ def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
 
 _HOLDS = """
 import sys, time
-from foldmint_maintenance.lock import StoreLock
+from foldmint_maintenance.store.lock import StoreLock
 from foldmint_tokenizer.storage import Files
 with StoreLock(Files(sys.argv[1])):
     print("held", flush=True)

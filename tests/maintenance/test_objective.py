@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance.corpus import PreparedSet, Record, prepared
-from foldmint_maintenance.objective import LocalPredictor, local_loss, targets
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
+from foldmint_maintenance.training.local_objective import LocalPredictor, local_loss, targets
 
 
 def test_contacts_are_the_nearest_neighbors_beyond_the_window(data: PreparedSet, records: list[Record]) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from foldmint_maintenance.datasets.packed import read_packed
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.packed import read_packed
 
 
 def _write(folder: Path, chains: list[NDArray[np.int32]], rows: list[str]) -> Path:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.loading import Digest
+from foldmint_maintenance.datasets.promod3 import Chain, read_structure_db
+from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.promod3 import Chain, read_structure_db
-from foldmint_maintenance.sources import Digest
 from support import DATA
 
 # Bytes a residue, in the file's order; those of the profiles at the end are never read.

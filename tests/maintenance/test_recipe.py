@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from foldmint_maintenance.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_maintenance.recipe import DEFAULT, Recipe, read_recipe
-from foldmint_maintenance.refit import RefitConfig
-from foldmint_maintenance.training import TrainConfig
+from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
+from foldmint_maintenance.training.encoder_trainer import TrainConfig
+from foldmint_maintenance.training.projection_refit import RefitConfig
+from foldmint_maintenance.training.recipe import DEFAULT, Recipe, read_recipe
 from foldmint_tokenizer.decoder import DecoderConfig
 from foldmint_tokenizer.encoder import ModelConfig
 

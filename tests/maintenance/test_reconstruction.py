@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from foldmint_maintenance import reconstruction
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.reconstruction import backbone_rmsd, lddt_ca, superposed, tm_score
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.evaluation import structure_metrics
+from foldmint_maintenance.evaluation.structure_metrics import backbone_rmsd, lddt_ca, superposed, tm_score
 
 
 @pytest.fixture
@@ -134,4 +134,4 @@ def test_one_residue_is_enough() -> None:
     assert backbone_rmsd(one, _moved(one)) == pytest.approx(0, abs=1e-5)
     assert tm_score(one[:, 1], _moved(one[:, 1])) == pytest.approx(1)
     assert np.isnan(lddt_ca(one[:, 1], one[:, 1]).chain)
-    assert reconstruction.superposed(one[:, 1] + 5, one[:, 1]) == pytest.approx(one[:, 1])
+    assert structure_metrics.superposed(one[:, 1] + 5, one[:, 1]) == pytest.approx(one[:, 1])

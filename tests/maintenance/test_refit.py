@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldmint_maintenance.corpus import PreparedSet
-from foldmint_maintenance.refit import RefitConfig, refitted
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.training.projection_refit import RefitConfig, refitted
 from foldmint_tokenizer.encoder import Encoder
 
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from distributed_repair import CONFIG, KILLED, LIMITS, killed
-from foldmint_maintenance import gates
-from foldmint_maintenance.canary import canary_from
-from foldmint_maintenance.corpus import Record, write_parquet
+from foldmint_maintenance.datasets.records import Record, write_parquet
 from foldmint_maintenance.errors import InvalidSet, OtherVersion, StoreLocked, TrainingStopped
-from foldmint_maintenance.lock import StoreLock
-from foldmint_maintenance.repair import repair
-from foldmint_maintenance.repair_config import RepairConfig, RepairJob
-from foldmint_maintenance.repair_result import RepairResult
-from foldmint_maintenance.usage import CodeCounts
+from foldmint_maintenance.repair import gates
+from foldmint_maintenance.repair.canary import canary_from
+from foldmint_maintenance.repair.config import RepairConfig, RepairJob
+from foldmint_maintenance.repair.job import repair
+from foldmint_maintenance.repair.result import RepairResult
+from foldmint_maintenance.store.lock import StoreLock
+from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.errors import ModelError

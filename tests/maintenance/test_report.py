@@ -11,10 +11,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from foldmint_maintenance import plots, report
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.decoding import ChainFigures, Trace
-from foldmint_maintenance.evaluation import Details, Evaluation, evaluate
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.evaluation import plots, report
+from foldmint_maintenance.evaluation.evaluate import Details, Evaluation, evaluate
+from foldmint_maintenance.evaluation.reconstruction import ChainFigures, Trace
 from foldmint_tokenizer.model import Model
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -182,6 +182,6 @@ def test_of_very_many_chains_some_are_shown(result: Evaluation) -> None:
 
 
 def test_matplotlib_is_not_loaded_before_a_page_is_asked_for() -> None:
-    code = "import sys, foldmint_maintenance.report; sys.exit('matplotlib' in sys.modules or 'tmtools' in sys.modules)"
+    code = "import sys, foldmint_maintenance.evaluation.report; sys.exit('matplotlib' in sys.modules or 'tmtools' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

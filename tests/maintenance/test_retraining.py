@@ -7,8 +7,8 @@ import pytest
 
 from distributed_repair import CONFIG, LIMITS
 from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
-from foldmint_maintenance.repair_config import RepairJob
-from foldmint_maintenance.retraining import retrained
+from foldmint_maintenance.repair.config import RepairJob
+from foldmint_maintenance.repair.full_retrain import retrained
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import Store, load_model
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance.corpus import Record, write_parquet
+from foldmint_maintenance.datasets.loading import Digest
+from foldmint_maintenance.datasets.records import Record, write_parquet
 from foldmint_maintenance.errors import InvalidRecipe, OtherTraining, TrainingStopped
-from foldmint_maintenance.recipe import Recipe, read_recipe
-from foldmint_maintenance.running import TrainJob, train
-from foldmint_maintenance.sources import Digest
-from foldmint_maintenance.training import Progress, TrainConfig
+from foldmint_maintenance.training.encoder_trainer import Progress, TrainConfig
+from foldmint_maintenance.training.job import TrainJob, train
+from foldmint_maintenance.training.recipe import Recipe, read_recipe
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import load_model
@@ -156,7 +156,7 @@ def test_a_crash_before_the_first_new_step_costs_no_row_of_the_log(
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("foldmint_maintenance.training.Trainer.run", fail)
+        patch.setattr("foldmint_maintenance.training.encoder_trainer.Trainer.run", fail)
         with pytest.raises(RuntimeError):
             train(job, _nothing, _nothing)
     assert kept == [[1, 2, 3]]
@@ -167,7 +167,7 @@ def test_a_crash_after_the_last_step_costs_only_the_last_part(job: TrainJob, mon
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("foldmint_maintenance.running.create_store", fail)
+        patch.setattr("foldmint_maintenance.training.job.create_store", fail)
         with pytest.raises(OSError, match="disk full"):
             train(job, _nothing, _nothing)
     for part in (job.out / "model.part", job.out / "codes" / "model.part"):

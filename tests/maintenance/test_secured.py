@@ -14,12 +14,13 @@ from typer.testing import CliRunner, Result
 from distributed_repair import CONFIG
 from foldmint_client import FoldmintError, Tls, Unauthenticated
 from foldmint_client.options import ConnectionOptions
-from foldmint_maintenance import activation, cli
-from foldmint_maintenance.canary import canary_of
+from foldmint_maintenance.cli import main
 from foldmint_maintenance.errors import ActivationFailed, UsageUnknown
-from foldmint_maintenance.prometheus import Prometheus, read_entry
-from foldmint_maintenance.repair_config import RepairJob
-from foldmint_maintenance.repair_material import material
+from foldmint_maintenance.repair import rollout
+from foldmint_maintenance.repair.canary import canary_of
+from foldmint_maintenance.repair.config import RepairJob
+from foldmint_maintenance.repair.inputs import material
+from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
 from foldmint_server.security.bearer_tokens import AccessToken, digest_of, written
 from foldmint_tokenizer.store import Store, load_model
 from real_prometheus import free_port, prometheus
@@ -55,7 +56,7 @@ def guarded(harmed: Path, pem: Path, tmp_path: Path) -> Iterator[RunningServer]:
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments])
+    return CliRunner().invoke(main.app, [str(one) for one in arguments])
 
 
 def _quiet(_: str) -> None:
@@ -69,11 +70,11 @@ def test_servers_that_want_a_token_and_speak_tls(
     stranger: ConnectionOptions = {"tls": Tls(pem / "ca.pem")}
     canary = canary_of(load_model(harmed), Store(harmed).codebook("000001"))
     with pytest.raises(ActivationFailed, match=r"needs a token.*all servers are back"):
-        activation.activate([guarded.admin], "000001", canary, _quiet, **stranger)
-    (swapped,) = activation.activate([guarded.admin], "000001", canary, _quiet, **known)
+        rollout.activate([guarded.admin], "000001", canary, _quiet, **stranger)
+    (swapped,) = rollout.activate([guarded.admin], "000001", canary, _quiet, **known)
     assert swapped.previous == "000002"
     monkeypatch.setenv("FOLDMINT_TOKEN", TOKEN)
-    (swapped,) = activation.activate([guarded.admin], "000002", None, _quiet, **stranger)
+    (swapped,) = rollout.activate([guarded.admin], "000002", None, _quiet, **stranger)
     assert swapped.previous == "000001"
     monkeypatch.delenv("FOLDMINT_TOKEN")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from foldmint_maintenance.corpus import Record, read_parquet
+from foldmint_maintenance.datasets.loading import Digest, IngestConfig, ingest, read_set
+from foldmint_maintenance.datasets.records import Record, read_parquet
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.sources import Digest, IngestConfig, ingest, read_set
 
 Text = Callable[[dict[str, NDArray[np.float32]]], str]
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from foldmint_maintenance.errors import OtherTraining, TrainingStopped
-from foldmint_maintenance.recipe import read_recipe
-from foldmint_maintenance.running import TrainJob, train
+from foldmint_maintenance.training.job import TrainJob, train
+from foldmint_maintenance.training.recipe import read_recipe
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, EOS

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from foldmint_maintenance.usage import (
+from foldmint_maintenance.usage.statistics import (
     STEP_RESIDUES,
     CodeCounts,
     drift,

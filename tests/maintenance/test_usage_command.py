@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc
-from foldmint_maintenance import cli
-from foldmint_maintenance.corpus import Record, write_parquet
+from foldmint_maintenance.cli import main
+from foldmint_maintenance.datasets.records import Record, write_parquet
 from foldmint_maintenance.errors import UsageUnknown
-from foldmint_maintenance.usage import CodeCounts, psi
-from foldmint_maintenance.usage_sources import from_data, from_servers, from_store
+from foldmint_maintenance.usage.sources import from_data, from_servers, from_store
+from foldmint_maintenance.usage.statistics import CodeCounts, psi
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -30,7 +30,7 @@ from real_prometheus import awaited, free_port, prometheus
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, stdout with single spaces, and stderr."""
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["usage", *map(str, arguments)])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(main.app, ["usage", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, "\n".join(" ".join(line.split()) for line in result.stdout.splitlines()), result.stderr

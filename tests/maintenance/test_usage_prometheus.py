@@ -15,13 +15,13 @@ import pytest
 from typer.testing import CliRunner
 
 from foldmint_client import Backbone, Client, CodebookAdmin
-from foldmint_maintenance import cli
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.cli import main
+from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.errors import UsageUnknown
-from foldmint_maintenance.prometheus import Prometheus, matching, seconds
-from foldmint_maintenance.usage import psi
-from foldmint_maintenance.usage_prometheus import counted
-from foldmint_maintenance.usage_sources import from_prometheus, from_servers
+from foldmint_maintenance.usage.prometheus_api import Prometheus, matching, seconds
+from foldmint_maintenance.usage.prometheus_counts import counted
+from foldmint_maintenance.usage.sources import from_prometheus, from_servers
+from foldmint_maintenance.usage.statistics import psi
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import Store
@@ -261,7 +261,7 @@ def test_a_server_that_runs(model: Model, codebook: Codebook, records: list[Reco
 
         file = tmp_path / "usage.json"
         window = ["usage", "--prometheus", f"http://{address}", "--window", "1h", "--against-window", "30m"]
-        result = CliRunner().invoke(cli.app, [*window, "--max-psi", "0.001", "--json", str(file)])
+        result = CliRunner().invoke(main.app, [*window, "--max-psi", "0.001", "--json", str(file)])
         assert result.exit_code == 3, result.output
         figures = json.loads(file.read_text())
         assert (figures["version"], figures["residues"]) == ("000002", sum(framed[2:]))

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from foldmint_maintenance.corpus import PreparedSet, Record, prepared
-from foldmint_maintenance.windows import Windows
+from foldmint_maintenance.datasets.fragments import Windows
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
 
 Built = Callable[[Sequence[tuple[float, float]]], NDArray[np.float32]]
 

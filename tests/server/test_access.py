@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_server.security.authorization import NEEDS, Access, Denied
 from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, digest_of, written
 from support import ROOT, RunningServer, metrics_of, request_of, running_server

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
 
 Tokens = Callable[[str], list[list[int]]]

@@ -9,7 +9,7 @@ import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
 from foldmint_server.security.authorization import CALLER, Caller

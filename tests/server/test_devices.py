@@ -10,7 +10,7 @@ import pytest
 import torch
 from counting_device import CONFIG, CountingDevice, held_up, new_metrics, started, structure
 
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_server.errors import Stopping
 from foldmint_server.inference.batch_executor import StepTimes
 from foldmint_server.inference.devices import devices_of, engines_of, scheduling

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
 from support import RunningServer, running_server, stub_of
 

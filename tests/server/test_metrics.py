@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.job_metrics import JobMetrics
+from foldmint_maintenance.repair.job_metrics import JobMetrics
 from foldmint_server.metrics.gpu import GpuCollector, GpuMemory
 from support import ROOT, RunningServer, metrics_of, missing, running_server
 

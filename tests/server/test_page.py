@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from foldmint.v1 import codebook_pb2
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from support import ROOT, RunningServer, admin_of, metrics_of, running_server, stub_of
 from traffic import streamed
 

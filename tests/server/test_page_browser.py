@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from foldmint.v1 import codebook_pb2
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from support import RunningServer, admin_of, metrics_of, missing, running_server, stub_of
 from traffic import streamed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from real_prometheus import asked, awaited, prometheus
 from support import missing, running_server, stub_of
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from foldmint.v1 import codebook_pb2 as pb
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_tokenizer import backbone
 from foldmint_tokenizer.engine import Engine

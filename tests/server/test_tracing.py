@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import AsyncClient, Backbone, Client
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_server.tracing.trace import Tracing, TracingError, create_tracing
 from otlp_collector import Collector, collector_running, facts, ordered
 from support import ROOT, RunningServer, request_of, running_server, stub_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.store import Store
 from support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
