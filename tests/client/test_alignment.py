@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foldmint_client import alignment, code_vectors
-from foldmint_client.alignment import align
+from foldmint_client.analysis import alignment, code_distances
+from foldmint_client.analysis.alignment import align
 from foldmint_client.errors import InvalidOptions, UnreadableInput
 
 DEFAULT = Path(__file__).parents[2] / "tokenizer/foldmint_tokenizer/default/codebooks/000001/codebook.safetensors"
@@ -50,7 +50,7 @@ def test_what_cannot_be_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_distances_of_the_default_codebook() -> None:
-    vectors = code_vectors.read(DEFAULT)
+    vectors = code_distances.read(DEFAULT)
     assert len(vectors) == 4096
     for one, other in ((0, 1), (5, 4095), (777, 777)):
         expected = np.linalg.norm(vectors.embeddings[one].astype(float) - vectors.embeddings[other])
@@ -77,6 +77,6 @@ def test_files_without_vectors(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         with pytest.raises(UnreadableInput, match=str(path)):
-            code_vectors.read(path)
+            code_distances.read(path)
     with pytest.raises(UnreadableInput, match="No such file"):
-        code_vectors.read(tmp_path / "none")
+        code_distances.read(tmp_path / "none")

@@ -16,7 +16,7 @@ from foldmint_client import (
     Unauthenticated,
     Unavailable,
 )
-from foldmint_client.calls import in_order
+from foldmint_client.transport.parallel_calls import in_order
 
 RETRY = Retry(refused_attempts=3)
 

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
-from foldmint_client.cli import app
+from foldmint_client.cli.main import app
 
 if TYPE_CHECKING:
     from client.conftest import Certificates, ScriptedServer

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from foldmint_client.cli import app
-from foldmint_client.code_vectors import CodeVectors
-from foldmint_client.comparison import Kind, compare_chains
+from foldmint_client.analysis.code_distances import CodeVectors
+from foldmint_client.analysis.comparison import Kind, compare_chains
+from foldmint_client.cli.main import app
 from foldmint_client.errors import InvalidOptions
-from foldmint_client.results import ChainTokens
+from foldmint_client.models.responses import ChainTokens
 
 if TYPE_CHECKING:
     from client.conftest import ScriptedServer

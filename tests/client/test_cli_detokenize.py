@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from foldmint_client.cli import app
-from foldmint_client.structure_files import file_stem
+from foldmint_client.cli.main import app
+from foldmint_client.io.structure_writers import file_stem
 
 if TYPE_CHECKING:
     from client.conftest import ScriptedServer

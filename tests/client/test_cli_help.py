@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from foldmint_client.cli import app
+from foldmint_client.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 GROUP = typer.main.get_command(app)

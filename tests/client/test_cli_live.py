@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from foldmint_client.cli import app
+from foldmint_client.cli.main import app
 from support import DATA, ROOT, RunningServer, running_server
 
 

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from foldmint.v1 import tokenizer_pb2
-from foldmint_client.cli import app
+from foldmint_client.cli.main import app
 
 if TYPE_CHECKING:
     from client.conftest import Request, ScriptedServer

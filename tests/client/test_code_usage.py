@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from foldmint_client import CodebookUsage
-from foldmint_client.code_usage import Throughput, figures
+from foldmint_client.analysis.usage import Throughput, figures
 
 
 def counts(*hits: int) -> "np.typing.NDArray[np.uint64]":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from foldmint_client.inputs import find
+from foldmint_client.io.discovery import find
 
 
 @pytest.fixture

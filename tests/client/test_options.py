@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from foldmint_client import InvalidOptions, Retry, Tls
-from foldmint_client.options import Connection, is_loopback
+from foldmint_client.connection import Connection, is_loopback
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from foldmint_client import DeadlineExceeded, Overloaded, Retry
-from foldmint_client.patience import patiently
+from foldmint_client.transport.retry import patiently
 
 if TYPE_CHECKING:
     from client.conftest import Both, ScriptedServer

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from foldmint_client import ChainTokens, Tokens, UnreadableInput
-from foldmint_client.output import OutputFormat, opened
-from foldmint_client.token_files import Found, read
+from foldmint_client.io.token_readers import Found, read
+from foldmint_client.io.token_writers import OutputFormat, opened
 
 FORMS = list(OutputFormat)
 

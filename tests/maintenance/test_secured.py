@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from distributed_repair import CONFIG
 from foldmint_client import FoldmintError, Tls, Unauthenticated
-from foldmint_client.options import ConnectionOptions
+from foldmint_client.connection import ConnectionOptions
 from foldmint_maintenance.cli import main
 from foldmint_maintenance.errors import ActivationFailed, UsageUnknown
 from foldmint_maintenance.repair import rollout

@@ -293,11 +293,13 @@ def test_nothing_is_sent_where_it_is_turned_off(off: dict[str, str]) -> None:
     assert type(create_tracing("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", **off})) is Tracing
 
 
-@pytest.mark.parametrize("what", ["foldmint_client", "foldmint_client.cli", "foldmint_client.tracing"])
+@pytest.mark.parametrize(
+    "what", ["foldmint_client", "foldmint_client.cli.main", "foldmint_client.transport.trace_context"]
+)
 def test_the_client_loads_nothing_of_it(what: str) -> None:
     code = (
         f"import sys, {what}\n"
-        "from foldmint_client.tracing import with_context\n"
+        "from foldmint_client.transport.trace_context import with_context\n"
         "assert with_context((('a', 'b'),)) == (('a', 'b'),)\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

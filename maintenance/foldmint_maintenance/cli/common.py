@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from foldmint_client.options import ConnectionOptions
+    from foldmint_client.connection import ConnectionOptions
 
 LOCKED = 4
 NOT_ACTIVATED = 5
@@ -83,7 +83,7 @@ def connection(
     tls: bool, files: tuple[Path | None, Path | None, Path | None], token_file: Path | None
 ) -> "ConnectionOptions":
     """Raises ValueError if the options do not fit together, or a file cannot be read."""
-    from foldmint_client.options import Tls
+    from foldmint_client.connection import Tls
 
     try:
         token = token_file.read_text().strip() if token_file else None
@@ -94,8 +94,8 @@ def connection(
 
 def checked(options: "ConnectionOptions", *addresses: str) -> None:
     """Raise ValueError if servers cannot be reached like this: a token in the clear, a file that cannot be read."""
+    from foldmint_client.connection import Connection
     from foldmint_client.errors import UnreadableInput
-    from foldmint_client.options import Connection
 
     tls = options.get("tls")
     try:

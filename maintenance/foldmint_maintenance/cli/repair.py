@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foldmint_client.cli_common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
+from foldmint_client.cli.common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
 from foldmint_maintenance.cli.common import (
     PrometheusAuth,
     PrometheusCa,
@@ -22,7 +22,7 @@ from foldmint_maintenance.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from foldmint_client.options import ConnectionOptions
+    from foldmint_client.connection import ConnectionOptions
     from foldmint_maintenance.repair.result import RepairResult
     from foldmint_maintenance.usage.prometheus_api import Entry
     from foldmint_maintenance.usage.statistics import CodeCounts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from foldmint_client.cli_common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
+from foldmint_client.cli.common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
 from foldmint_maintenance.cli.common import (
     PrometheusAuth,
     PrometheusCa,
@@ -21,7 +21,7 @@ from foldmint_maintenance.cli.common import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from foldmint_client.options import ConnectionOptions
+    from foldmint_client.connection import ConnectionOptions
     from foldmint_maintenance.usage.prometheus_api import Prometheus
     from foldmint_maintenance.usage.statistics import CodeCounts, Drift, UsageFigures
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from foldmint_client.options import ConnectionOptions
+from foldmint_client.connection import ConnectionOptions
 from foldmint_maintenance.distributed.process_group import ALONE, Group
 from foldmint_maintenance.repair.decoder_finetune import RowConfig
 from foldmint_maintenance.repair.gates import GateLimits

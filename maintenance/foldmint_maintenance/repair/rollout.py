@@ -5,7 +5,7 @@ from typing import NamedTuple, Unpack
 
 from foldmint_client import Backbone, Client, FailedPrecondition, FoldmintError, PermissionDenied, Unauthenticated
 from foldmint_client.admin import CodebookAdmin
-from foldmint_client.options import ConnectionOptions
+from foldmint_client.connection import ConnectionOptions
 from foldmint_maintenance.errors import ActivationFailed
 from foldmint_maintenance.repair.canary import Canary
 

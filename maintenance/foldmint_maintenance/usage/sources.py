@@ -7,8 +7,8 @@ from typing import Unpack
 import numpy as np
 
 from foldmint_client.admin import CodebookAdmin, CodebookUsage
+from foldmint_client.connection import ConnectionOptions
 from foldmint_client.errors import FoldmintError
-from foldmint_client.options import ConnectionOptions
 from foldmint_maintenance.datasets.loading import Skip, read_set
 from foldmint_maintenance.datasets.records import gathered
 from foldmint_maintenance.errors import InvalidSet, UsageUnknown

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldmint_client.alignment import Alignment, align, check_size
-from foldmint_client.code_vectors import CodeVectors
+from foldmint_client.analysis.alignment import Alignment, align, check_size
+from foldmint_client.analysis.code_distances import CodeVectors
 from foldmint_client.errors import InvalidOptions
-from foldmint_client.results import ChainTokens, Tokens
+from foldmint_client.models.responses import ChainTokens, Tokens
 
 _SCORES = np.array([-1, 1, 2, 0], np.int8)  # of each Kind
 GAP = 1

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldmint_client.errors import FoldmintError, MissingExtra, UnreadableInput
-from foldmint_client.inputs import STDIN
-from foldmint_client.results import ChainTokens, Tokens
+from foldmint_client.io.discovery import STDIN
+from foldmint_client.models.responses import ChainTokens, Tokens
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
 _NPZ_COLUMNS = (":residue_index", ":has_frame", ":distances")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from foldmint.v1 import tokenizer_pb2
+from foldmint_client.connection import Retry
 from foldmint_client.errors import DeadlineExceeded, FoldmintError, InvalidOptions, Overloaded, ServerError, Unavailable
-from foldmint_client.options import Retry
-from foldmint_client.results import Tokens, to_tokens
-from foldmint_client.statuses import from_failure
+from foldmint_client.models.responses import Tokens, to_tokens
+from foldmint_client.transport.status import from_failure
 
 K = TypeVar("K")
 Message = tokenizer_pb2.TokenizeStreamRequest

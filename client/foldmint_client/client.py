@@ -11,8 +11,26 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_client.backlog import Backlog, Message, Result
-from foldmint_client.base import (
+from foldmint_client.connection import Connection, ConnectionOptions
+from foldmint_client.errors import FoldmintError, Unavailable
+from foldmint_client.models.decoded import Decoded, to_decoded
+from foldmint_client.models.detokenize_request import (
+    DetokenizeKeywords,
+    DetokenizeOptions,
+    TokenInput,
+    needs_chainbreak,
+    to_detokenize_request,
+)
+from foldmint_client.models.responses import Health, ModelInfo, Tokens, to_model, to_tokens
+from foldmint_client.models.tokenize_request import (
+    Request,
+    Structure,
+    TokenizeKeywords,
+    TokenizeOptions,
+    check_size,
+    to_request,
+)
+from foldmint_client.transport.common import (
     ASK_LIMIT_ABOVE,
     LOCAL_ERRORS,
     Sleep,
@@ -22,21 +40,10 @@ from foldmint_client.base import (
     open_channel,
     to_health,
 )
-from foldmint_client.decoded import Decoded, to_decoded
-from foldmint_client.detokenize_requests import (
-    DetokenizeKeywords,
-    DetokenizeOptions,
-    TokenInput,
-    needs_chainbreak,
-    to_detokenize_request,
-)
-from foldmint_client.errors import FoldmintError, Unavailable
-from foldmint_client.options import Connection, ConnectionOptions
-from foldmint_client.patience import patiently
-from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
-from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
-from foldmint_client.statuses import from_rpc_error, translated
-from foldmint_client.tracing import Metadata, with_context
+from foldmint_client.transport.retry import patiently
+from foldmint_client.transport.status import from_rpc_error, translated
+from foldmint_client.transport.stream_state import Backlog, Message, Result
+from foldmint_client.transport.trace_context import Metadata, with_context
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -48,7 +55,7 @@ class Client:
     """A connection to a Foldmint server; threads may share it.
 
     target: HOST:PORT. Keywords: timeout=60.0, tls=None, token=None, retry=Retry(), max_message_bytes=256 MiB,
-    keepalive=300.0, channel_options=(); see `foldmint_client.options.Connection`. sleep: how to wait before a retry.
+    keepalive=300.0, channel_options=(); see `foldmint_client.connection.Connection`. sleep: how to wait before a retry.
     Nothing is sent before the first call. Every method raises FoldmintError, and no error of gRPC's.
     """
 
@@ -79,7 +86,7 @@ class Client:
         structure: a path, the bytes of a PDB or mmCIF file (plain or gzip), a Backbone, or a sequence of those.
         timeout: seconds, retries included, and pauses that the server asks for. Keywords: format=None, model_number=0,
         chains=(), complex=False, special_tokens=False, distances=False, codebook_version=None; see
-        `foldmint_client.requests.TokenizeOptions`.
+        `foldmint_client.models.tokenize_request.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))
@@ -139,7 +146,7 @@ class Client:
         ids (length,) with CHAINBREAK between chains. Several chains are decoded as one structure, which makes sense for
         the tokens of a complex; others are better decoded one by one. timeout: seconds, retries included. Keywords:
         format=None, pae=False, labels=None, model=None, codebook_version=None; see
-        `foldmint_client.detokenize_requests.DetokenizeOptions`.
+        `foldmint_client.models.detokenize_request.DetokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         chainbreak = self._known().vocabulary.chainbreak if needs_chainbreak(tokens) else 0

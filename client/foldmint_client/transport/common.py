@@ -6,10 +6,10 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
+from foldmint_client.connection import Connection
 from foldmint_client.errors import InvalidOptions, InvalidStructure, UnreadableInput
-from foldmint_client.options import Connection
-from foldmint_client.requests import Backbone, Structure
-from foldmint_client.results import Health, RequestLimits
+from foldmint_client.models.responses import Health, RequestLimits
+from foldmint_client.models.tokenize_request import Backbone, Structure
 
 # Above this, a request's size is compared with the server's limit before it is sent: a message over it would end the
 # whole stream, not fail for itself. gRPC servers take 4 MiB unless told otherwise; few are told to take less than 1.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldmint_client.cli_common import (
+from foldmint_client.cli.common import (
     LOCALHOST,
     AsJson,
     Attempts,
@@ -33,11 +33,11 @@ from foldmint_client.cli_common import (
 )
 
 if TYPE_CHECKING:
-    from foldmint_client.inputs import Input
-    from foldmint_client.output import Writer
-    from foldmint_client.progress import Reporter
-    from foldmint_client.requests import TokenizeKeywords
-    from foldmint_client.sync import Client
+    from foldmint_client.cli.progress import Reporter
+    from foldmint_client.client import Client
+    from foldmint_client.io.discovery import Input
+    from foldmint_client.io.token_writers import Writer
+    from foldmint_client.models.tokenize_request import TokenizeKeywords
 
 
 class _Format(StrEnum):
@@ -112,10 +112,10 @@ def tokenize(
     --json prints a summary: inputs, tokenized, earlier (not asked again), failed, residues, seconds, and failures by
     kind.
     """
-    from foldmint_client.inputs import STDIN, find
-    from foldmint_client.output import OutputFormat
-    from foldmint_client.outputs import output as opened
-    from foldmint_client.progress import Reporter
+    from foldmint_client.cli.progress import Reporter
+    from foldmint_client.io.discovery import STDIN, find
+    from foldmint_client.io.resumable_output import output as opened
+    from foldmint_client.io.token_writers import OutputFormat
 
     if output == Path(STDIN):
         output = None
@@ -204,7 +204,7 @@ def _write_all(
 ) -> None:
     from contextlib import closing
 
-    from foldmint_client.results import Tokens
+    from foldmint_client.models.responses import Tokens
 
     structures = ((found.source, found.structure()) for found in inputs)
     results = client.tokenize_many(structures, in_flight=in_flight, ordered=not unordered, **options)
@@ -223,7 +223,7 @@ def _hint(output: Path | None, rows_per_shard: int) -> Iterator[None]:
     try:
         yield
     except (typer.Exit, KeyboardInterrupt):
-        from foldmint_client.outputs import unfinished
+        from foldmint_client.io.resumable_output import unfinished
 
         if output is not None and (
             any(output.glob("part-*.parquet")) if rows_per_shard else unfinished(output).exists()

@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from foldmint_client.connection import installed_version
 from foldmint_client.errors import MissingExtra
-from foldmint_client.options import installed_version
-from foldmint_client.results import ChainTokens, Tokens
+from foldmint_client.models.responses import ChainTokens, Tokens
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure
-from foldmint_client.requests import FORMATS, Format, check_size
-from foldmint_client.results import ChainTokens, Tokens
+from foldmint_client.models.responses import ChainTokens, Tokens
+from foldmint_client.models.tokenize_request import FORMATS, Format, check_size
 
 _INT32 = np.iinfo(np.int32)
 _UINT32 = np.iinfo(np.uint32)

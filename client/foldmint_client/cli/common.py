@@ -11,9 +11,9 @@ import typer
 
 if TYPE_CHECKING:
     from foldmint_client.admin import CodebookAdmin
-    from foldmint_client.options import ConnectionOptions
-    from foldmint_client.progress import Reporter
-    from foldmint_client.sync import Client
+    from foldmint_client.cli.progress import Reporter
+    from foldmint_client.client import Client
+    from foldmint_client.connection import ConnectionOptions
 
 INCOMPLETE = 1  # some input has no result
 NO_SERVER = 3  # no server answers, or it refuses or fails the whole call
@@ -88,7 +88,7 @@ def connected(
     tls_files: tuple[Path | None, Path | None, Path | None],
 ) -> "Iterator[Client]":
     """A client, and messages and exit codes instead of its errors."""
-    from foldmint_client.sync import Client
+    from foldmint_client.client import Client
 
     with _told(server, timeout, attempts, token_file, tls, tls_files) as options, Client(server, **options) as client:
         yield client
@@ -123,6 +123,7 @@ def _told(
     tls_files: tuple[Path | None, Path | None, Path | None],
 ) -> "Iterator[ConnectionOptions]":
     """The options of a connection, and messages and exit codes instead of what goes wrong with it."""
+    from foldmint_client.connection import Connection, ConnectionOptions, Retry, Tls
     from foldmint_client.errors import (
         DeadlineExceeded,
         FoldmintError,
@@ -131,7 +132,6 @@ def _told(
         Unavailable,
         UnreadableInput,
     )
-    from foldmint_client.options import Connection, ConnectionOptions, Retry, Tls
 
     try:
         security = Tls(*tls_files) if tls or any(tls_files) else None

@@ -4,9 +4,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from foldmint_client.base import AsyncSleep, Sleep
+from foldmint_client.connection import Retry
 from foldmint_client.errors import Overloaded
-from foldmint_client.options import Retry
+from foldmint_client.transport.common import AsyncSleep, Sleep
 
 T = TypeVar("T")
 Clock = Callable[[], float]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldmint_client.cli_common import (
+from foldmint_client.cli.common import (
     INCOMPLETE,
     LOCALHOST,
     AsJson,
@@ -29,9 +29,9 @@ from foldmint_client.cli_common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foldmint_client.comparison import ChainComparison
-    from foldmint_client.results import Tokens
-    from foldmint_client.sync import Client
+    from foldmint_client.analysis.comparison import ChainComparison
+    from foldmint_client.client import Client
+    from foldmint_client.models.responses import Tokens
 
 _STYLES = ("red", "yellow", "green", "dim", "dim")  # of each Kind
 _MARKS = " .|? "
@@ -71,12 +71,12 @@ def compare(
 
     Structures are tokenized by the server; of two files of tokens none is asked.
     """
-    from foldmint_client import code_vectors
-    from foldmint_client.comparison import chain_pairs, compare_chains
+    from foldmint_client.analysis import code_distances
+    from foldmint_client.analysis.comparison import chain_pairs, compare_chains
     from foldmint_client.errors import UnreadableInput
 
     try:
-        vectors = None if codebook is None else code_vectors.read(codebook)
+        vectors = None if codebook is None else code_distances.read(codebook)
     except UnreadableInput as error:
         raise typer.BadParameter(str(error), param_hint="--codebook") from error
     threshold = 0.0 if vectors is None else vectors.near(near)
@@ -125,7 +125,7 @@ def _sides(client: "Client", paths: tuple[str, str]) -> "tuple[Tokens, Tokens]":
 
 
 def _is_structure(path: str) -> bool:
-    from foldmint_client.inputs import SUFFIXES
+    from foldmint_client.io.discovery import SUFFIXES
 
     return path.lower().removesuffix(".gz").endswith(SUFFIXES)
 
@@ -134,8 +134,8 @@ def _read(path: str) -> "Tokens":
     import numpy as np
 
     from foldmint_client.errors import FoldmintError, UnreadableInput
-    from foldmint_client.results import ChainTokens, Tokens
-    from foldmint_client.token_files import read
+    from foldmint_client.io.token_readers import read
+    from foldmint_client.models.responses import ChainTokens, Tokens
 
     structures = [*read(path)]
     if len(structures) > 1:
@@ -169,7 +169,7 @@ def _print_json(
 ) -> None:
     import json
 
-    from foldmint_client.comparison import share
+    from foldmint_client.analysis.comparison import share
 
     names = ("a", "b")
     answer: dict[str, object] = {
@@ -185,7 +185,7 @@ def _print(
 ) -> None:
     from rich.console import Console
 
-    from foldmint_client.comparison import Kind, share
+    from foldmint_client.analysis.comparison import Kind, share
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     versions = [tokens.codebook_version for tokens in sides]

@@ -9,9 +9,27 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_client.aio_stream import Stream
-from foldmint_client.backlog import Backlog, Result
-from foldmint_client.base import (
+from foldmint_client.connection import Connection, ConnectionOptions
+from foldmint_client.errors import Cancelled, FoldmintError
+from foldmint_client.models.decoded import Decoded, to_decoded
+from foldmint_client.models.detokenize_request import (
+    DetokenizeKeywords,
+    DetokenizeOptions,
+    TokenInput,
+    needs_chainbreak,
+    to_detokenize_request,
+)
+from foldmint_client.models.responses import Health, ModelInfo, Tokens, to_model, to_tokens
+from foldmint_client.models.tokenize_request import (
+    Request,
+    Structure,
+    TokenizeKeywords,
+    TokenizeOptions,
+    check_size,
+    to_request,
+)
+from foldmint_client.transport.async_stream import Stream
+from foldmint_client.transport.common import (
     ASK_LIMIT_ABOVE,
     LOCAL_ERRORS,
     AsyncSleep,
@@ -20,21 +38,10 @@ from foldmint_client.base import (
     message_limit,
     to_health,
 )
-from foldmint_client.decoded import Decoded, to_decoded
-from foldmint_client.detokenize_requests import (
-    DetokenizeKeywords,
-    DetokenizeOptions,
-    TokenInput,
-    needs_chainbreak,
-    to_detokenize_request,
-)
-from foldmint_client.errors import Cancelled, FoldmintError
-from foldmint_client.options import Connection, ConnectionOptions
-from foldmint_client.patience import patiently_awaited
-from foldmint_client.requests import Request, Structure, TokenizeKeywords, TokenizeOptions, check_size, to_request
-from foldmint_client.results import Health, ModelInfo, Tokens, to_model, to_tokens
-from foldmint_client.statuses import from_rpc_error, translated
-from foldmint_client.tracing import Metadata, with_context
+from foldmint_client.transport.retry import patiently_awaited
+from foldmint_client.transport.status import from_rpc_error, translated
+from foldmint_client.transport.stream_state import Backlog, Result
+from foldmint_client.transport.trace_context import Metadata, with_context
 
 K = TypeVar("K")
 T = TypeVar("T")

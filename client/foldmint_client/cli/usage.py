@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldmint_client.cli_common import (
+from foldmint_client.cli.common import (
     LOCAL_ADMIN,
     Admin,
     AsJson,
@@ -29,7 +29,7 @@ from foldmint_client.cli_common import (
 
 if TYPE_CHECKING:
     from foldmint_client.admin import CodebookAdmin
-    from foldmint_client.code_usage import Throughput
+    from foldmint_client.analysis.usage import Throughput
 
 
 def usage(
@@ -55,7 +55,7 @@ def usage(
 
     `foldmint-maintenance usage` tells more: of several servers, of Prometheus, and of drift.
     """
-    from foldmint_client.code_usage import as_row, figures
+    from foldmint_client.analysis.usage import as_row, figures
 
     with (
         output_errors(None),
@@ -111,7 +111,7 @@ def watch(
     On a terminal, a view that is drawn anew each second; elsewhere, or with --json, a line each second. A server that
     goes away while it is watched is waited for. Ends with Ctrl-C.
     """
-    from foldmint_client.code_usage import Throughput
+    from foldmint_client.analysis.usage import Throughput
 
     live = sys.stdout.isatty() and not as_json
     throughput = Throughput()
@@ -124,7 +124,7 @@ def watch(
             if live:
                 _show(first, client, throughput, admin, interval, count)
             else:
-                from foldmint_client.watching import line
+                from foldmint_client.cli.live_view import line
 
                 _ticks(first, client, throughput, interval, count, lambda row: typer.echo(line(row, as_json=as_json)))
         except KeyboardInterrupt:
@@ -136,7 +136,7 @@ def _show(
 ) -> None:
     from rich.live import Live
 
-    from foldmint_client.watching import panel
+    from foldmint_client.cli.live_view import panel
 
     with Live(panel(first, [], admin), auto_refresh=False) as view:
         _ticks(
@@ -173,7 +173,7 @@ def _look(client: "CodebookAdmin", throughput: "Throughput", *, patient: bool) -
     """What one tick tells. patient: an absent server is no error, but something to tell."""
     from datetime import UTC, datetime
 
-    from foldmint_client.code_usage import as_row, figures
+    from foldmint_client.analysis.usage import as_row, figures
     from foldmint_client.errors import DeadlineExceeded, Unavailable
 
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from foldmint_client.cli_common import (
+from foldmint_client.cli.common import (
     LOCALHOST,
     NO_SERVER,
     AsJson,
@@ -36,11 +36,11 @@ from foldmint_client.cli_common import (
 )
 
 if TYPE_CHECKING:
-    from foldmint_client.decoded import Decoded
-    from foldmint_client.requests import Format
-    from foldmint_client.structure_files import Folder, StructureOutput
-    from foldmint_client.sync import Client
-    from foldmint_client.token_files import Found
+    from foldmint_client.client import Client
+    from foldmint_client.io.structure_writers import Folder, StructureOutput
+    from foldmint_client.io.token_readers import Found
+    from foldmint_client.models.decoded import Decoded
+    from foldmint_client.models.tokenize_request import Format
 
 
 class _Format(StrEnum):
@@ -104,10 +104,10 @@ def detokenize(
 
     --json prints a summary: inputs, detokenized, failed, residues, seconds, and failures by kind.
     """
-    from foldmint_client.calls import in_order
+    from foldmint_client.cli.progress import Reporter
     from foldmint_client.errors import FoldmintError
-    from foldmint_client.progress import Reporter
-    from foldmint_client.structure_files import FILE_SUFFIX, StructureOutput, opened, write_file
+    from foldmint_client.io.structure_writers import FILE_SUFFIX, StructureOutput, opened, write_file
+    from foldmint_client.transport.parallel_calls import in_order
 
     kind = StructureOutput(form)
     out = None if out == Path("-") else out
@@ -169,8 +169,8 @@ def detokenize(
 
 def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Folder | None":
     """The folder that files go to; None if there is one output for all."""
-    from foldmint_client.inputs import SUFFIXES
-    from foldmint_client.structure_files import FILE_SUFFIX, Folder
+    from foldmint_client.io.discovery import SUFFIXES
+    from foldmint_client.io.structure_writers import FILE_SUFFIX, Folder
 
     if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
         return None
@@ -182,7 +182,7 @@ def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Fold
 
 def _jobs(paths: Sequence[str], each_chain: bool, folder: "Folder | None", path: Path | None) -> Iterator[_Job]:
     from foldmint_client.errors import FoldmintError, InvalidOptions
-    from foldmint_client.token_files import read
+    from foldmint_client.io.token_readers import read
 
     for found in chain.from_iterable(read(source, each_chain=each_chain) for source in paths):
         if folder is None or isinstance(found.tokens, FoldmintError):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from foldmint_client.base import LOCAL_ERRORS, Sleep
+from foldmint_client.connection import DEFAULT_RETRY, Retry
 from foldmint_client.errors import DeadlineExceeded, FailedPrecondition, FoldmintError, Overloaded, ServerError
-from foldmint_client.options import DEFAULT_RETRY, Retry
+from foldmint_client.transport.common import LOCAL_ERRORS, Sleep
 
 K = TypeVar("K")
 T = TypeVar("T")

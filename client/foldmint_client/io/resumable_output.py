@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from foldmint_client.earlier import Earlier, read_lines, read_shards
 from foldmint_client.errors import InvalidOptions
-from foldmint_client.output import JsonlWriter, OutputFormat, ParquetWriter, Writer, completed, opened
-from foldmint_client.results import Tokens
+from foldmint_client.io.resume import Earlier, read_lines, read_shards
+from foldmint_client.io.token_writers import JsonlWriter, OutputFormat, ParquetWriter, Writer, completed, opened
+from foldmint_client.models.responses import Tokens
 
 _SHARD = re.compile(r"part-(\d{5,})\.parquet")
 _UNFINISHED = re.compile(r"\.part-\d{5,}\.parquet\.[0-9a-f]{8}\.part")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldmint_client.cli_common import (
+from foldmint_client.cli.common import (
     LOCALHOST,
     AsJson,
     Attempts,
@@ -26,14 +26,14 @@ from foldmint_client.cli_common import (
     UseTls,
     connected,
 )
-from foldmint_client.cli_compare import compare
-from foldmint_client.cli_detokenize import detokenize
-from foldmint_client.cli_epilogs import EPILOG, EPILOGS, SHORT
-from foldmint_client.cli_tokenize import tokenize
-from foldmint_client.cli_usage import usage, watch
+from foldmint_client.cli.compare import compare
+from foldmint_client.cli.detokenize import detokenize
+from foldmint_client.cli.help_text import EPILOG, EPILOGS, SHORT
+from foldmint_client.cli.tokenize import tokenize
+from foldmint_client.cli.usage import usage, watch
 
 if TYPE_CHECKING:
-    from foldmint_client.results import ModelInfo
+    from foldmint_client.models.responses import ModelInfo
 
 app = typer.Typer(
     name="foldmint",
@@ -47,7 +47,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from foldmint_client.options import installed_version
+        from foldmint_client.connection import installed_version
 
         typer.echo(f"foldmint {installed_version()}")
         raise typer.Exit
@@ -119,7 +119,7 @@ def health(
     token_file: TokenFile = None,
 ) -> None:
     """Print the server's health, and exit with 0 only if it is SERVING."""
-    from foldmint_client.results import Health
+    from foldmint_client.models.responses import Health
 
     with connected(server, timeout, 1, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client:
         status = client.health(service)

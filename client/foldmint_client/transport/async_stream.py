@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_client.backlog import Message
 from foldmint_client.errors import FoldmintError, Unavailable
-from foldmint_client.statuses import from_parts, from_rpc_error, translated
-from foldmint_client.tracing import Metadata
+from foldmint_client.transport.status import from_parts, from_rpc_error, translated
+from foldmint_client.transport.stream_state import Message
+from foldmint_client.transport.trace_context import Metadata
 
 T = TypeVar("T")
 

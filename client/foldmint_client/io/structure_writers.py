@@ -12,11 +12,11 @@ from typing import IO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from foldmint_client.decoded import Decoded, DecodedChain
 from foldmint_client.errors import InvalidOptions
-from foldmint_client.inputs import STDIN, SUFFIXES
-from foldmint_client.output import completed, standard_output
-from foldmint_client.token_files import Found
+from foldmint_client.io.discovery import STDIN, SUFFIXES
+from foldmint_client.io.token_readers import Found
+from foldmint_client.io.token_writers import completed, standard_output
+from foldmint_client.models.decoded import Decoded, DecodedChain
 
 
 class StructureOutput(StrEnum):
