@@ -16,7 +16,7 @@ from foldmint_maintenance.cli import main
 from foldmint_maintenance.cli import repair as cli_repair
 from foldmint_maintenance.repair.job_metrics import OUTCOMES
 from foldmint_server.settings import Settings
-from support import ROOT
+from helpers.support import ROOT
 
 CRONJOB = ROOT / "deploy/kubernetes/cronjob.yaml"
 SERVICE = ROOT / "deploy/systemd/foldmint-repair.service"

@@ -18,7 +18,7 @@ from foldmint_client import Client
 from foldmint_server.cli import main
 from foldmint_server.settings import Settings
 from foldmint_tokenizer.store import DEFAULT, Store
-from support import ROOT, RunningServer, metrics_of, missing
+from helpers.support import ROOT, RunningServer, metrics_of, missing
 
 COMPOSE = ROOT / "deploy/compose.yaml"
 SERVER = ROOT / "deploy/kubernetes/server.yaml"

@@ -13,7 +13,7 @@ from foldmint_client import AsyncClient, Backbone, Client, FailedPrecondition, I
 from foldmint_client.models.responses import Tokens
 from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone, read_backbones
-from support import ROOT, RunningServer
+from helpers.support import ROOT, RunningServer
 
 ENVIRONMENT = {
     **os.environ,

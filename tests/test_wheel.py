@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from helpers.support import ROOT
 
 
 @pytest.fixture(scope="module")

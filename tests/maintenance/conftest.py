@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from distributed_repair import killed
 from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
 from foldmint_maintenance.training import encoder_trainer
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
@@ -20,6 +19,7 @@ from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import Store, create_store
+from helpers.distributed_repair import killed
 
 HELIX = (-57.0, -47.0)
 STRAND = (-130.0, 130.0)

@@ -25,7 +25,7 @@ from foldmint_tokenizer.decoder import (
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, CODES, EOS, MASK
-from support import REFERENCE_WARNINGS
+from helpers.support import REFERENCE_WARNINGS
 
 pytestmark = REFERENCE_WARNINGS
 

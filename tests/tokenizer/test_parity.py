@@ -16,7 +16,7 @@ from foldmint_tokenizer.encoder import ESM3, Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.neighborhoods import geometry
-from support import REFERENCE_WARNINGS
+from helpers.support import REFERENCE_WARNINGS
 
 pytestmark = REFERENCE_WARNINGS
 
