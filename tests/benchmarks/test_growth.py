@@ -6,9 +6,9 @@ import urllib.request
 import numpy as np
 import pytest
 
-from benchmarks import growth
 from benchmarks._load import pieces, queued, scraped
-from benchmarks.growth import bars, joined, memory_mb, numbers
+from benchmarks.speed import growth
+from benchmarks.speed.growth import bars, joined, memory_mb, numbers
 from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer.neighborhoods import geometry
 from helpers.support import running_server

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import chaos, fuzz, soak
-from benchmarks.attack.progress import Progress
-from benchmarks.performance import rendered
-from benchmarks.reliability import FOLDER, NAMES, PAGE, main
+from benchmarks.faults import chaos, fuzz, soak
+from benchmarks.faults.reliability import FOLDER, NAMES, PAGE, main
+from benchmarks.speed.performance import rendered
+from benchmarks.stress.progress import Progress
 from helpers.support import ROOT
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.scrape import Window, bars, dearer, slower, tables, windows, written
+from benchmarks.speed.scrape import Window, bars, dearer, slower, tables, windows, written
 from helpers.support import running_server
 
 

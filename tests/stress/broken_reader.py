@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from benchmarks.attack import reader
+from benchmarks.stress import reader
 
 FOUND = {
     "file 1": "the process died: -11",

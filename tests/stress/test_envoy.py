@@ -3,8 +3,8 @@
 The long form: python -m benchmarks chaos
 """
 
-from benchmarks import chaos
-from benchmarks.attack import envoy
+from benchmarks.faults import chaos
+from benchmarks.stress import envoy
 from helpers.support import missing
 
 COLUMNS = ("job", "structures", "residues", "kills", "tries")

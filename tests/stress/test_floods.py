@@ -13,8 +13,8 @@ import grpc
 import numpy as np
 import pytest
 
-from benchmarks.attack.servers import KillableServer
-from benchmarks.attack.wire import memory
+from benchmarks.stress.servers import KillableServer
+from benchmarks.stress.wire import memory
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 

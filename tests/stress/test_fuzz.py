@@ -10,9 +10,9 @@ import grpc
 import pytest
 from stress import broken_reader
 
-from benchmarks.attack import reader, wire
-from benchmarks.attack.files import regressions
-from benchmarks.attack.servers import KillableServer
+from benchmarks.stress import reader, wire
+from benchmarks.stress.files import regressions
+from benchmarks.stress.servers import KillableServer
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from benchmarks.attack.jobs import Account, Stretch, collect, collect_async, stretches
-from benchmarks.attack.proxy import Faults, FaultyProxy
+from benchmarks.stress.jobs import Account, Stretch, collect, collect_async, stretches
+from benchmarks.stress.proxy import Faults, FaultyProxy
 from foldmint_client import AsyncClient, Client, Retry
 from helpers.support import RunningServer, metrics_of
 

@@ -79,7 +79,7 @@ class LoadClient:
 @contextmanager
 def load_client(chains: Path = CHAINS) -> Iterator[LoadClient]:
     """A client's process, which holds the chains of a set in memory."""
-    command = [sys.executable, "-m", "benchmarks.general.client", str(chains)]
+    command = [sys.executable, "-m", "benchmarks.baselines.client", str(chains)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             yield LoadClient(process)

@@ -1,6 +1,6 @@
 """What becomes of a codebook whose codes were killed on purpose, by the strategy that repairs it.
 
-python -m benchmarks.repair_strategies --data train.parquet --val val.parquet [--model DIR] --json FILE
+python -m benchmarks.codebook.repair_strategies --data train.parquet --val val.parquet [--model DIR] --json FILE
 
 A share of the codes, drawn at random, is moved far away and its N set to 0. Dead codes then go among the vectors of a
 batch by each strategy, at once or with rounds of k-means that only they follow. Told are, on chains that were not used

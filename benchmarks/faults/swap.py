@@ -1,6 +1,6 @@
 """The pause of a swap: what the exchange of the codebook adds to a request of a steady stream.
 
-    python -m benchmarks.swap --json FILE
+    python -m benchmarks.faults.swap --json FILE
 
 A real server with the default model. A stream of short structures, one after another without pause, is cut into
 windows; in the middle of every second one the codebook is exchanged. The longest request of a window with a swap is
@@ -33,7 +33,7 @@ from foldmint_tokenizer import read_backbones
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.store import Store, create_store, load_model
 
-STRUCTURE = Path(__file__).resolve().parent.parent / "examples" / "1a8o.cif.gz"
+STRUCTURE = Path(__file__).resolve().parent.parent.parent / "examples" / "1a8o.cif.gz"
 # More than the server keeps, so that the next in turn is always loaded from the store.
 VERSIONS, KEPT = 8, 3
 

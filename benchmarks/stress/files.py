@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks._common import ROOT
 
-CORPUS = ROOT / "tests" / "attack" / "corpus"
+CORPUS = ROOT / "tests" / "stress" / "corpus"
 _DATA = ROOT / "tests" / "data"
 _PACKED = ("4cup", "1gbt", "1lcd", "2beg")
 # What an input may have at most: what is slow only for its size tells nothing.

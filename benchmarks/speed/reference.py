@@ -26,7 +26,7 @@ from foldmint_tokenizer.encoder import ESM3, Encoder
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 _SEED = 0
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from benchmarks._common import ROOT
-from benchmarks.performance import FOLDER, NAMES, PAGE, rendered, section
+from benchmarks.speed.performance import FOLDER, NAMES, PAGE, rendered, section
 
 
 def main(folder: Annotated[Path, typer.Option(help="Where the benchmarks' JSON goes.")] = FOLDER) -> None:

@@ -30,7 +30,7 @@ from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods, concatenate, geometry
 from foldmint_tokenizer.store import load_model
 
-CHAINS = Path(__file__).resolve().parent.parent / "tests" / "data" / "chains.parquet"
+CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"
 _RECORDED = 16_384
 # Of a product on a CPU: with more it is slower, since its result leaves the cache.
 _COLUMNS = 512

@@ -1,6 +1,6 @@
 """The packages that benchmarks compare with, in an environment of their own, `.peers`, which sees ours too.
 
-python -m benchmarks.general.peers
+python -m benchmarks.baselines.peers
 """
 
 import importlib

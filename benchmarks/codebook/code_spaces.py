@@ -1,6 +1,6 @@
 """What codes of windows of different extent keep: of the window of nine residues, and of the whole chain.
 
-    python benchmarks/code_spaces.py --train sets/train.parquet --val sets/val.parquet
+    python benchmarks/codebook/code_spaces.py --train sets/train.parquet --val sets/val.parquet
 
 k-means of true windows, with no encoder; chains are put together from the mean step of each code to the next residue,
 with no decoder. Prints a table; takes some minutes.

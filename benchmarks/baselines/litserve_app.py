@@ -1,6 +1,6 @@
 """The default model behind LitServe, over HTTP: JSON whose arrays are packed and written in base64.
 
-.peers/bin/python -m benchmarks.general.litserve_app --threads 2 --batch 8
+.peers/bin/python -m benchmarks.baselines.litserve_app --threads 2 --batch 8
 """
 
 import base64
@@ -14,7 +14,7 @@ import litserve
 import numpy as np
 import typer
 
-from benchmarks.general.model import BATCH_WAIT, MODELS, Parsed, free_port, parsed
+from benchmarks.baselines.model import BATCH_WAIT, MODELS, Parsed, free_port, parsed
 from foldmint_tokenizer import Backbone, TokenizedChain
 
 

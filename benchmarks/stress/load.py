@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from benchmarks.attack.files import file
-from benchmarks.attack.jobs import Stretch, structure
-from benchmarks.attack.servers import KillableServer
+from benchmarks.stress.files import file
+from benchmarks.stress.jobs import Stretch, structure
+from benchmarks.stress.servers import KillableServer
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_client import Backbone, Client, FoldmintError, InvalidStructure, Tokens
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.attack.servers import free_ports
+from benchmarks.stress.servers import free_ports
 
 
 def found() -> Path | None:

@@ -21,7 +21,7 @@ from foldmint_tokenizer.engine import Engine, Precision, Quantized
 from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
 from foldmint_tokenizer.store import load_model
 
-CHAINS = Path(__file__).resolve().parent.parent / "tests" / "data" / "chains.parquet"
+CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"
 
 
 def main(

@@ -18,10 +18,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks._common import write
-from benchmarks.attack import reader, wire
-from benchmarks.attack.progress import Progress, tell
-from benchmarks.attack.reader import Findings
-from benchmarks.attack.servers import KillableServer
+from benchmarks.stress import reader, wire
+from benchmarks.stress.progress import Progress, tell
+from benchmarks.stress.reader import Findings
+from benchmarks.stress.servers import KillableServer
 
 _CHUNK = 2_000
 _SHOWN = 20

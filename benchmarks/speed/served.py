@@ -5,7 +5,7 @@
 In process means `StructureTokenizer`, one chain after another, as a caller would; and, as the most that there is to be
 had, all chains in one call. The server runs in a process of its own with as many threads, the client in another, on the
 same cores: what they need is taken from the computation. All take turns in each round; the figures are medians of the
-rounds. mini3di (20 states, NumPy, one thread) is measured if `python -m benchmarks.general.peers` installed it.
+rounds. mini3di (20 states, NumPy, one thread) is measured if `python -m benchmarks.baselines.peers` installed it.
 """
 
 import time
@@ -21,8 +21,8 @@ import torch
 import typer
 
 from benchmarks._common import write
-from benchmarks.general import peers
-from benchmarks.general.load import (
+from benchmarks.baselines import peers
+from benchmarks.baselines.load import (
     CHAINS,
     LoadClient,
     Part,
@@ -78,7 +78,7 @@ def main(
     for row in table(figures)["rows"]:
         print(" | ".join(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row))
     if MINI3DI not in figures:
-        print("mini3di is not installed, and left out: python -m benchmarks.general.peers")
+        print("mini3di is not installed, and left out: python -m benchmarks.baselines.peers")
     write(file, {"tables": [table(figures)], "bars": bars(figures), "ways": figures, "residues": total})
 
 

@@ -20,12 +20,12 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
-from benchmarks import swap
 from benchmarks._common import ROOT, write
-from benchmarks.attack.jobs import stretches
-from benchmarks.attack.load import MixedLoad
-from benchmarks.attack.progress import tell
-from benchmarks.attack.servers import KillableServer, wait_until_serving
+from benchmarks.faults import swap
+from benchmarks.stress.jobs import stretches
+from benchmarks.stress.load import MixedLoad
+from benchmarks.stress.progress import tell
+from benchmarks.stress.servers import KillableServer, wait_until_serving
 from foldmint_client import CodebookAdmin
 from foldmint_tokenizer import StructureTokenizer
 from foldmint_tokenizer.store import Store

@@ -1,6 +1,6 @@
 """A model whose codes were killed on purpose, and what a whole repair makes of it.
 
-python -m benchmarks.repair_proof --data train.parquet --val val.parquet [--model DIR] --json FILE
+python -m benchmarks.codebook.repair_proof --data train.parquet --val val.parquet [--model DIR] --json FILE
 
 A share of the codes is moved far away and its N set to 0, in a copy of the store. The job repairs the copy on the first
 set, with the second for its gates. Then the model is measured on chains of the second: unharmed, harmed, and repaired,
@@ -19,7 +19,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.repair_strategies import killed
+from benchmarks.codebook.repair_strategies import killed
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, drawn_chains, evaluate

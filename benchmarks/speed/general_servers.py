@@ -1,6 +1,6 @@
 """The default model behind foldmint-server and behind general servers, under one mixed load: throughput and waiting.
 
-    python -m benchmarks.general.peers
+    python -m benchmarks.baselines.peers
     python -m benchmarks general-servers --json FILE
 
 LitServe (popular, HTTP) and Ray Serve (gRPC, with our own contract) run the same engine with as many threads, in small
@@ -24,8 +24,8 @@ import typer
 
 from benchmarks import _published
 from benchmarks._common import write
-from benchmarks.general import peers
-from benchmarks.general.load import (
+from benchmarks.baselines import peers
+from benchmarks.baselines.load import (
     CHAINS,
     LoadClient,
     Part,
@@ -103,16 +103,16 @@ class NotStarted(Exception):
 def known(threads: int, batch: int) -> dict[str, Kind]:
     """The servers that can be had here; the others are told of."""
     options = ["--threads", str(threads), "--batch", str(batch)]
-    litserve = [str(peers.PYTHON), "-m", "benchmarks.general.litserve_app", *options]
+    litserve = [str(peers.PYTHON), "-m", "benchmarks.baselines.litserve_app", *options]
     kinds = {
         OURS: Kind("grpc", foldmint(threads)),
         "LitServe": Kind("http", litserve, "litserve"),
         PUBLISHED: Kind("http", [*litserve, "--computes", "published"], "litserve"),
-        "Ray Serve": Kind("grpc", [str(peers.PYTHON), "-m", "benchmarks.general.ray_app", *options], "ray"),
+        "Ray Serve": Kind("grpc", [str(peers.PYTHON), "-m", "benchmarks.baselines.ray_app", *options], "ray"),
     }
     for name, kind in [*kinds.items()]:
         if kind.package and not peers.available(kind.package):
-            print(f"{name} is not installed, and left out: python -m benchmarks.general.peers")
+            print(f"{name} is not installed, and left out: python -m benchmarks.baselines.peers")
             del kinds[name]
     if PUBLISHED in kinds and not _published.installed():
         print(f"{PUBLISHED} is left out: make reference")

@@ -1,6 +1,6 @@
 """The default model behind Ray Serve, over gRPC, with the very contract of foldmint-server.
 
-.peers/bin/python -m benchmarks.general.ray_app --threads 2 --batch 8
+.peers/bin/python -m benchmarks.baselines.ray_app --threads 2 --batch 8
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import typer
 from ray import serve
 from ray.serve.config import gRPCOptions
 
-from benchmarks.general.model import BATCH_WAIT, BatchModel, Parsed, free_port, parsed
+from benchmarks.baselines.model import BATCH_WAIT, BatchModel, Parsed, free_port, parsed
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.rpc.conversion import decoded, encoded
 from foldmint_tokenizer import Limits, TokenizedChain

@@ -9,9 +9,9 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from benchmarks.attack.jobs import stretches
-from benchmarks.attack.messages import message
-from benchmarks.attack.reader import Findings, clean
+from benchmarks.stress.jobs import stretches
+from benchmarks.stress.messages import message
+from benchmarks.stress.reader import Findings, clean
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_tokenizer import StructureTokenizer, backbone
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.attack.files import (
+from benchmarks.stress.files import (
     MOST_BYTES,
     chance_of,
     delete,

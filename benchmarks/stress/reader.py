@@ -1,6 +1,6 @@
 """The file reader under bad files, in a process that may crash, hang or run out of memory, and is watched.
 
-    python -m benchmarks.attack.reader FIRST COUNT SEED [FILE ...]
+    python -m benchmarks.stress.reader FIRST COUNT SEED [FILE ...]
 
 `hunt` and `replay` run it and read what it prints.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._common import ROOT
-from benchmarks.attack.files import file
+from benchmarks.stress.files import file
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones
 from foldmint_tokenizer.structure.backbone import FARTHEST, LONGEST_NAME
 from foldmint_tokenizer.tokens import structure_geometry
@@ -32,7 +32,7 @@ CPU_SECONDS, MEMORY_BYTES = 20.0, 2**30
 LIMITS = Limits(unpacked_bytes=16 * 2**20, chains=100, residues=5_000)
 _LONGEST_MESSAGE = 2_000
 # What is run: a test puts a reader of known faults in its place.
-MODULE = "benchmarks.attack.reader"
+MODULE = "benchmarks.stress.reader"
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The process that sends a load: a line of JSON in, a load sent, a line of JSON out.
 
-python -m benchmarks.general.client chains.parquet
+python -m benchmarks.baselines.client chains.parquet
 """
 
 import base64
@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.general.load import Part, Sent, Task, task_of
+from benchmarks.baselines.load import Part, Sent, Task, task_of
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import Backbone, Client, Tokens

@@ -21,11 +21,11 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks._common import write
-from benchmarks.attack import envoy
-from benchmarks.attack.jobs import Account, collect, collect_async, stretches
-from benchmarks.attack.progress import Progress, tell
-from benchmarks.attack.proxy import Faults, FaultyProxy
-from benchmarks.attack.servers import Due, KillableServer, Killer, wait_until_serving
+from benchmarks.stress import envoy
+from benchmarks.stress.jobs import Account, collect, collect_async, stretches
+from benchmarks.stress.progress import Progress, tell
+from benchmarks.stress.proxy import Faults, FaultyProxy
+from benchmarks.stress.servers import Due, KillableServer, Killer, wait_until_serving
 from foldmint_client import AsyncClient, Client, Retry
 
 # What a client has on its way is less than any connection carries: at most 8 x 48 residues of 38 bytes.

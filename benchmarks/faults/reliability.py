@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from benchmarks._common import ROOT
-from benchmarks.performance import rendered
+from benchmarks.speed.performance import rendered
 
 NAMES = ("fuzz", "chaos", "soak")
 FOLDER = ROOT / "docs" / "reliability"
