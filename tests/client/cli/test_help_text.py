@@ -30,7 +30,7 @@ def examples(command: str) -> list[str]:
 
 def foldmint(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     roots = os.pathsep.join(str(ROOT / folder) for folder in ("protos", "client"))
-    code = "from foldmint_client.cli import app; app(prog_name='foldmint')"
+    code = "from foldmint_client.cli.main import app; app(prog_name='foldmint')"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, "PYTHONPATH": roots, **environment},
@@ -48,7 +48,7 @@ def test_all_commands_are_there() -> None:
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     roots = os.pathsep.join(str(ROOT / folder) for folder in ("protos", "client"))
     code = (
-        "import sys\nfrom foldmint_client.cli import app\napp(sys.argv[1:], standalone_mode=False)\n"
+        "import sys\nfrom foldmint_client.cli.main import app\napp(sys.argv[1:], standalone_mode=False)\n"
         "print('MODULES', *{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run(
@@ -92,7 +92,7 @@ def test_examples_are_understood(command: str) -> None:
 def test_completion_is_installed(tmp_path: Path) -> None:
     """By bash itself, which the command takes for the shell that it is run from."""
     roots = os.pathsep.join(str(ROOT / folder) for folder in ("protos", "client"))
-    command = f"{sys.executable} -c 'from foldmint_client.cli import app; app(prog_name=\"foldmint\")'"
+    command = f"{sys.executable} -c 'from foldmint_client.cli.main import app; app(prog_name=\"foldmint\")'"
     for option, wanted in (("--show-completion", "complete -o default -F"), ("--install-completion", "installed in")):
         done = subprocess.run(
             ["bash", "--norc", "-c", f"{command} {option}; exit $?"],
