@@ -41,7 +41,7 @@ from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
 from foldmint_server.security.setup import Security
 from foldmint_server.settings import Settings
-from foldmint_server.tracing.trace import create_tracing
+from foldmint_server.tracing.setup import create_tracing
 from foldmint_server.web.dashboard.app import page_app
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
