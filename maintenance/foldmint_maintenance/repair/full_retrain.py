@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from foldmint_maintenance.datasets.loading import read_set
-from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
+from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, drawn_chains, evaluate
 from foldmint_maintenance.repair import gates
 from foldmint_maintenance.repair.config import RepairJob
@@ -32,14 +32,14 @@ def retrained(
     """Train a store's model on, dead codes being put elsewhere on the way, and prove that it got no worse.
 
     steps: of each of the two stages, all together and then the decoder alone, of `batch` residues in chains cut to
-    `crop`. Raises InvalidRecipe if the model has no decoder, or there is no set for the gates alone; OtherTraining if
-    OUT holds a finished model.
+    `crop`. Raises InvalidRecipe if the model has no decoder, or there is no set for the gates alone; CheckpointMismatch
+    if OUT holds a finished model.
     """
     if job.data is None or job.gate_data is None:
         raise InvalidRecipe("scope full needs a set to train on, and another for the gates (--gate-data)")
     finished = out / "model"
     if finished.exists():
-        raise OtherTraining(f"{finished} is there already: choose another folder, or remove it")
+        raise CheckpointMismatch(f"{finished} is there already: choose another folder, or remove it")
     store = Store(job.store)
     model = store.load()
     if model.decoder is None:

@@ -15,7 +15,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from foldmint_server.errors import NotServed, Refused, UnknownVersion
+from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotAvailable
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
 from foldmint_tokenizer.engine import Engine
@@ -126,7 +126,7 @@ class Codebooks:
         """What a request gets that asks for a version.
 
         version: empty for the default, or the active one where none is given; ACTIVE for the active one. Raises
-        NotServed if the version is not kept.
+        VersionNotAvailable if the version is not kept.
         """
         default = self.active if default is None else default
         if version in ("", default.codebook_version):
@@ -135,7 +135,7 @@ class Codebooks:
             return self.active
         if version not in self._kept:
             # Named by a stranger, and part of messages and logs.
-            raise NotServed(
+            raise VersionNotAvailable(
                 f"codebook version {version[:100]!r} is not kept; there are {', '.join(sorted(self._kept))}"
             )
         return self._kept[version]
@@ -143,8 +143,8 @@ class Codebooks:
     async def activate(self, version: str, *, quiet: bool = False) -> Swap:
         """Let a version be the active one; nothing changes where it is already.
 
-        Raises UnknownVersion if neither server nor store has it, Refused with the reason if it cannot be used; the
-        active one stays. quiet: a store that cannot be reached is neither logged nor counted, since it was before.
+        Raises UnknownVersion if neither server nor store has it, CodebookRejected with the reason if it cannot be used;
+        the active one stays. quiet: a store that cannot be reached is neither logged nor counted, since it was before.
         """
         async with self._turn:
             before = self.active.codebook_version
@@ -157,15 +157,17 @@ class Codebooks:
     async def roll_back(self, from_version: str = "") -> Swap:
         """Let the version be active again that was before the present one.
 
-        from_version: that must be active now; empty: any. Raises Refused if another is, if there was none before, or if
-        that one cannot be used any more; UnknownVersion if it is gone.
+        from_version: that must be active now; empty: any. Raises CodebookRejected if another is, if there was none
+        before, or if that one cannot be used any more; UnknownVersion if it is gone.
         """
         async with self._turn:
             active = self.active.codebook_version
             if from_version not in ("", active):
-                raise Refused(f"codebook {active} is active, not {from_version[:100]!r}; it may have been rolled back")
+                raise CodebookRejected(
+                    f"codebook {active} is active, not {from_version[:100]!r}; it may have been rolled back"
+                )
             if not self._history:
-                raise Refused(f"no codebook was active before {active} on this server")
+                raise CodebookRejected(f"no codebook was active before {active} on this server")
             serving = await self._ready(self._history[-1])
             self._history.pop()
             return self._swapped(serving, "rolled_back")
@@ -180,8 +182,8 @@ class Codebooks:
             return self._kept[version]
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._loaded, version)
-        except (UnknownVersion, Refused) as error:
-            if not (quiet and isinstance(error, Refused) and error.unreachable):
+        except (UnknownVersion, CodebookRejected) as error:
+            if not (quiet and isinstance(error, CodebookRejected) and error.unreachable):
                 self._refused(version, str(error))
             raise
 
@@ -196,11 +198,11 @@ class Codebooks:
             self.store.about()  # a store that is gone is not one without this version
             if version not in self.store.versions():
                 if version in self.store.incomplete():
-                    raise Refused(f"codebook {version} is incomplete: it has no manifest")
+                    raise CodebookRejected(f"codebook {version} is incomplete: it has no manifest")
                 raise UnknownVersion(f"neither the server nor its store has a codebook {version[:100]!r}")
             return self._warm(self.store.codebook(version))
         except ModelError as error:
-            raise Refused(str(error), unreachable=unreachable(error)) from error
+            raise CodebookRejected(str(error), unreachable=unreachable(error)) from error
 
     def _swapped(self, serving: Serving, outcome: str) -> Swap:
         before = self.active

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from foldmint_server.codebooks.manager import Codebooks
-from foldmint_server.errors import Refused, UnknownVersion
+from foldmint_server.errors import CodebookRejected, UnknownVersion
 from foldmint_tokenizer import ModelError
 
 log = structlog.get_logger(__name__)
@@ -40,8 +40,8 @@ class Follower:
             said = await asyncio.to_thread(self._codebooks.store.active)
             if said != self._said:
                 await self._codebooks.activate(said, quiet=self._lost)
-        except (ModelError, Refused, UnknownVersion) as error:
-            if isinstance(error, ModelError) or (isinstance(error, Refused) and error.unreachable):
+        except (ModelError, CodebookRejected, UnknownVersion) as error:
+            if isinstance(error, ModelError) or (isinstance(error, CodebookRejected) and error.unreachable):
                 self._lose(error)
                 return
         self._said = said

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.codebooks.manager import Codebooks, Serving
-from foldmint_server.errors import NotServed
+from foldmint_server.errors import VersionNotAvailable
 from foldmint_server.inference.decode_worker import Decoding
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.registry import Metrics
@@ -57,7 +57,8 @@ class Pipeline:
 
         caller: with whose requests it takes turns. trace: is told of it.
 
-        Raises InvalidStructure, NotServed, RateLimited unless it waits for room, and what the scheduler raises.
+        Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
+        raises.
         """
         serving = self.codebooks.asked(request.codebook_version, default)
         trace.describe(model=serving.model, codebook_version=serving.codebook_version)
@@ -82,14 +83,14 @@ class Pipeline:
     async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
         """What tokens stand for. trace: is told of it.
 
-        Raises InvalidTokens, InvalidStructure, NotServed, RateLimited, and what the decoding raises.
+        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what the decoding raises.
         """
         model, decoding = self.codebooks.active.model, self._decoding
         if decoding is None:
-            raise NotServed(f"the model {model} has no decoder")
+            raise VersionNotAvailable(f"the model {model} has no decoder")
         if request.model not in ("", model):
             # Named by a stranger, and part of messages and logs.
-            raise NotServed(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
+            raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
         serving = self.codebooks.asked(request.codebook_version)
         trace.describe(model=model, codebook_version=serving.codebook_version)
         loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.errors import ServerError, Stopping, StreamOver, TooManyStreams
+from foldmint_server.errors import ServerError, Stopping, StreamLimitReached, TooManyStreams
 from foldmint_server.settings import Settings
 
 Ended = Callable[[str], None]
@@ -101,7 +101,7 @@ class Requests:
                     return
                 if count == self._limits.structures:
                     self._ended("too_many_structures")
-                    self.over = StreamOver(f"the stream had its {count} structures; the others were not taken")
+                    self.over = StreamLimitReached(f"the stream had its {count} structures; the others were not taken")
                     return
                 count += 1
                 yield item
@@ -119,7 +119,7 @@ class Requests:
         if self._working():
             return None
         self._ended("idle")
-        return StreamOver(f"nothing was sent for {seconds:g} seconds")
+        return StreamLimitReached(f"nothing was sent for {seconds:g} seconds")
 
 
 class ReadWatch:

@@ -93,7 +93,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     async def _stream(
         self, request_iterator: AsyncIterator[pb.TokenizeStreamRequest], caller: str, trace: Trace
     ) -> AsyncGenerator[pb.TokenizeStreamResponse, None]:
-        """The answers of a stream. Raises Stopping or StreamOver once it was cut short."""
+        """The answers of a stream. Raises Stopping or StreamLimitReached once it was cut short."""
         serving = self._pipeline.codebooks.active
         working = 0
         requests = Requests(request_iterator, self._draining, self._streams, lambda: working > 0, self._ended)

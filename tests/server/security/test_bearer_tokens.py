@@ -12,7 +12,7 @@ from foldmint_server.security.bearer_tokens import (
     PREFIX,
     AccessToken,
     AccessTokens,
-    InvalidTokens,
+    InvalidTokenFile,
     Rate,
     digest_of,
     new_token,
@@ -80,7 +80,7 @@ def test_a_rate_has_a_burst_of_ten_seconds_unless_told() -> None:
     ],
 )
 def test_a_fault_is_told_by_its_place_alone(text: str, message: str) -> None:
-    with pytest.raises(InvalidTokens, match=message) as caught:
+    with pytest.raises(InvalidTokenFile, match=message) as caught:
         parse_tokens(text)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -88,13 +88,13 @@ def test_a_fault_is_told_by_its_place_alone(text: str, message: str) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InvalidTokens, match="No such file"):
+    with pytest.raises(InvalidTokenFile, match="No such file"):
         read_tokens(tmp_path / "absent")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidTokens, match="UTF-8"):
+    with pytest.raises(InvalidTokenFile, match="UTF-8"):
         read_tokens(tmp_path / "binary")
     (tmp_path / "large").write_bytes(b"#" * (2**20 + 1))
-    with pytest.raises(InvalidTokens, match="larger"):
+    with pytest.raises(InvalidTokenFile, match="larger"):
         read_tokens(tmp_path / "large")
     with pytest.raises(ValueError, match="more than 1000"):
         AccessTokens(tuple(AccessToken(f"n{i}", digest_of(str(i)), frozenset({"read"})) for i in range(1001)))
