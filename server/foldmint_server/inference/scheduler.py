@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
 from foldmint_server.inference.batch_executor import Device, DeviceLost, Job, Step, Steps, StepTimes
-from foldmint_server.inference.batch_wait import Filling
+from foldmint_server.inference.batch_wait import BatchWait
 from foldmint_server.inference.fair_queue import FairQueue
 from foldmint_server.inference.futures import LOST, reject, resolve, run
 from foldmint_server.metrics.registry import Metrics
@@ -86,7 +86,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._free = 0  # devices that wait for something to do
         self._queue: FairQueue[Job] = FairQueue(config.step_residues, config.slice_residues, config.queued_residues)
-        self._filling = Filling(config.step_residues, config.max_delay, clock)
+        self._batch_wait = BatchWait(config.step_residues, config.max_delay, clock)
         self._closed = ""  # or why
         self._workers = [
             _Worker(number, device, Steps(number, device, config.step_residues, metrics, clock))
@@ -208,28 +208,28 @@ class Scheduler:
             raise Stopping(self._closed)
 
     def _admit(self, job: Job, *, wait_for_room: bool) -> None:
-        """Queue the job, or let it stand in line for room."""
+        """Queue the job, or let it wait for room."""
         with self._changed:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
             self._check_open()
             if wait_for_room:
-                self._queue.stand(job)
-                self._advance()
-            elif self._queue.enter(job):
-                self._entered([job])
+                self._queue.enqueue_waiting(job)
+                self._admit_waiting()
+            elif self._queue.admit(job):
+                self._admitted([job])
             else:
                 self._metrics.rejects.labels("queue_full").inc()
-                raise Overloaded(f"{self._queue.queued} residues are queued, and there is no room for {job.rows} more")
+                raise Overloaded(f"{self._queue.queued} residues are queued, and there is no room for {job.residues} more")
 
-    def _advance(self) -> None:
+    def _admit_waiting(self) -> None:
         """Let those in for which there is room now; the lock is held."""
-        self._entered(self._queue.advance())
+        self._admitted(self._queue.admit_waiting())
 
-    def _entered(self, jobs: Sequence[Job]) -> None:
+    def _admitted(self, jobs: Sequence[Job]) -> None:
         """Note what was admitted; the lock is held."""
         for job in jobs:
-            self._filling.arrived(job.rows)
+            self._batch_wait.note_arrival(job.residues)
             job.admitted = self._clock()
         self._metrics.queued_residues.set(self._queue.queued)
         if jobs:
@@ -238,7 +238,7 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Let go of the rows of a job that no device was handed yet; the lock is held."""
         self._queue.remove(job)
-        self._advance()
+        self._admit_waiting()
 
     def _serve(self, worker: _Worker) -> None:
         """The thread of a device. If it ends before its time the others go on; nothing waits for the last."""
@@ -270,9 +270,9 @@ class Scheduler:
                 calls = list(worker.calls)
                 worker.calls.clear()
                 if not calls:
-                    self._wait_to_fill(idle)
-                step = self._queue.next_step(min(self._share(), worker.steps.most))
-                self._advance()
+                    self._wait_for_more(idle)
+                step = self._queue.next_batch(min(self._share(), worker.steps.most))
+                self._admit_waiting()
             worker.began = self._clock()
             for call, future in calls:
                 run(call, future)
@@ -284,17 +284,17 @@ class Scheduler:
         """How many of the rows that wait a device takes: all that fit a step, or what the free ones leave it."""
         return max(-(-self._queue.queued // (1 + self._free)), self._config.few_residues)
 
-    def _wait_to_fill(self, idle: bool) -> None:
+    def _wait_for_more(self, idle: bool) -> None:
         """Wait for what is missing from a step, if that is worth it; the lock is held."""
-        until = self._filling.until(self._queue.queued, idle=idle)
+        until = self._batch_wait.deadline(self._queue.queued, idle=idle)
         if until is None:
             return
         while not self._closed and 0 < self._queue.queued < self._config.step_residues:
             left = until - self._clock()
             if left <= 0 or not self._changed.wait(left):
-                self._filling.ended(in_vain=True)
+                self._batch_wait.finish(timed_out=True)
                 return
-        self._filling.ended(in_vain=False)
+        self._batch_wait.finish(timed_out=False)
 
     def _compute(self, worker: _Worker, step: Step) -> None:
         """Compute a step, and tell its jobs. Raises DeviceLost."""
@@ -327,7 +327,7 @@ class Scheduler:
         with self._changed:  # other devices may have had other rows of them
             for job, part in step:
                 job.done += part.stop - part.start
-            complete = [job for job in dict.fromkeys(job for job, _ in step) if job.done == job.rows]
+            complete = [job for job in dict.fromkeys(job for job, _ in step) if job.done == job.residues]
         now = self._clock()
         for job in complete:
             self._metrics.stage_seconds.labels("compute").observe(now - job.started)
