@@ -26,7 +26,7 @@ from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenize
 from foldmint_server.codebooks.manager import Codebooks, Warmer
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_server.codebooks.store_watcher import Follower
-from foldmint_server.inference.decode_worker import Decoding
+from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.devices import engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
@@ -107,11 +107,11 @@ class Server:
         self._decoding = detokenizer = None
         if model.decoder is not None:
             detokenizer = StructureDetokenizer(model, engines[0].device)
-            self._decoding = Decoding(
+            self._decoding = DecodeWorker(
                 self._tracing.decoder(detokenizer),
                 settings.max_queued_detokenize_residues,
                 metrics,
-                failed=lambda: self._scheduler.suspect(self._codebooks.active.embeddings),
+                failed=lambda: self._scheduler.health_check(self._codebooks.active.embeddings),
             )
         self._codebooks = Codebooks(
             store, model.codebook, Warmer(model, engines, detokenizer), settings.keep_versions, metrics
@@ -220,7 +220,7 @@ class Server:
         while True:
             await asyncio.sleep(1)
             seconds = self.settings.stuck_seconds
-            stuck = self._scheduler.stuck(seconds) or (self._decoding is not None and self._decoding.stuck(seconds))
+            stuck = self._scheduler.hung(seconds) or (self._decoding is not None and self._decoding.hung(seconds))
             now_well = not stuck
             if now_well != well:
                 well = now_well

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.codebooks.manager import Codebooks, Serving
 from foldmint_server.errors import VersionNotAvailable
-from foldmint_server.inference.decode_worker import Decoding
+from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.registry import Metrics
 from foldmint_server.rpc.conversion import Decodable, decodable, decoded, decoded_response, encoded, options_of
@@ -30,7 +30,7 @@ class Pipeline:
         self,
         codebooks: Codebooks,
         scheduler: Scheduler,
-        decoding: Decoding | None,
+        decoding: DecodeWorker | None,
         pool: ThreadPoolExecutor,
         limits: Limits,
         decode_limits: Limits,
@@ -63,17 +63,17 @@ class Pipeline:
         serving = self.codebooks.asked(request.codebook_version, default)
         trace.describe(model=serving.model, codebook_version=serving.codebook_version)
         loop = asyncio.get_running_loop()
-        backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request, trace)
-        trace.describe(chains=len(backbones), residues=len(shape.residue_index))
-        await self._rates.admit(len(shape.residue_index), wait=wait_for_room)
-        with trace.computing() as steps:
+        backbones, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
+        trace.describe(chains=len(backbones), residues=len(geometry.residue_index))
+        await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
+        with trace.computing() as batch_times:
             quantized = await self._scheduler.compute(
-                shape, serving.embeddings, caller=caller, wait_for_room=wait_for_room, steps=steps
+                geometry, serving.embeddings, caller=caller, wait_for_room=wait_for_room, batch_times=batch_times
             )
-        chains = assembled(backbones, shape, *quantized, serving.frameless, options_of(request))
+        chains = assembled(backbones, geometry, *quantized, serving.frameless, options_of(request))
         self._metrics.usage.record(serving.codebook_version, *quantized)
-        self._metrics.residues.labels("yes").inc(len(shape.queries))
-        self._metrics.residues.labels("no").inc(len(shape.residue_index) - len(shape.queries))
+        self._metrics.residues.labels("yes").inc(len(geometry.queries))
+        self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
         return pb.TokenizeResponse(
             model=serving.model,
             codebook_version=serving.codebook_version,
@@ -117,6 +117,6 @@ class Pipeline:
         began = self._clock()
         with trace.stage("parse"):
             backbones = decoded(request, self._limits)
-            shape = structure_geometry(backbones, request.options.complex)
+            geometry = structure_geometry(backbones, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
-        return backbones, shape
+        return backbones, geometry

@@ -42,7 +42,7 @@ def test_removing() -> None:
 def test_nothing_waits() -> None:
     turns = of()
     assert not turns
-    with pytest.raises(KeyError, match="nothing waits"):
+    with pytest.raises(KeyError, match="the queue is empty"):
         turns.pop()
 
 
