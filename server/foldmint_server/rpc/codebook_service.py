@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
-from foldmint_server.codebooks.manager import Codebooks
+from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_server.errors import CodebookRejected, ServerError, UnknownVersion, status_of
 from foldmint_server.metrics.code_usage import CodeUsage
@@ -48,7 +48,7 @@ def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]"
 class CodebookServicer(rpc.CodebookServiceServicer):
     """Tells of the codebooks of one server, and exchanges them. reservoir: None if none is kept."""
 
-    def __init__(self, codebooks: Codebooks, usage: CodeUsage, reservoir: Reservoir | None) -> None:
+    def __init__(self, codebooks: CodebookManager, usage: CodeUsage, reservoir: Reservoir | None) -> None:
         self._codebooks, self._usage, self._reservoir = codebooks, usage, reservoir
 
     @_told

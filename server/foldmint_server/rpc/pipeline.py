@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.codebooks.manager import Codebooks, Serving
+from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
 from foldmint_server.errors import VersionNotAvailable
 from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.scheduler import Scheduler
@@ -28,7 +28,7 @@ class Pipeline:
 
     def __init__(
         self,
-        codebooks: Codebooks,
+        codebooks: CodebookManager,
         scheduler: Scheduler,
         decoding: DecodeWorker | None,
         pool: ThreadPoolExecutor,
@@ -47,7 +47,7 @@ class Pipeline:
     async def tokenize(
         self,
         request: pb.TokenizeRequest,
-        default: Serving | None = None,
+        default: LoadedCodebook | None = None,
         *,
         caller: str = "",
         wait_for_room: bool = False,
@@ -60,23 +60,23 @@ class Pipeline:
         Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
         raises.
         """
-        serving = self.codebooks.asked(request.codebook_version, default)
-        trace.describe(model=serving.model, codebook_version=serving.codebook_version)
+        loaded = self.codebooks.resolve_version(request.codebook_version, default)
+        trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
         backbones, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
         trace.describe(chains=len(backbones), residues=len(geometry.residue_index))
         await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
         with trace.computing() as batch_times:
             quantized = await self._scheduler.compute(
-                geometry, serving.embeddings, caller=caller, wait_for_room=wait_for_room, batch_times=batch_times
+                geometry, loaded.embeddings, caller=caller, wait_for_room=wait_for_room, batch_times=batch_times
             )
-        chains = assembled(backbones, geometry, *quantized, serving.frameless, options_of(request))
-        self._metrics.usage.record(serving.codebook_version, *quantized)
+        chains = assembled(backbones, geometry, *quantized, loaded.frameless, options_of(request))
+        self._metrics.usage.record(loaded.codebook_version, *quantized)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
         return pb.TokenizeResponse(
-            model=serving.model,
-            codebook_version=serving.codebook_version,
+            model=loaded.model,
+            codebook_version=loaded.codebook_version,
             chains=[encoded(chain) for chain in chains],
         )
 
@@ -91,19 +91,19 @@ class Pipeline:
         if request.model not in ("", model):
             # Named by a stranger, and part of messages and logs.
             raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
-        serving = self.codebooks.asked(request.codebook_version)
-        trace.describe(model=model, codebook_version=serving.codebook_version)
+        loaded = self.codebooks.resolve_version(request.codebook_version)
+        trace.describe(model=model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
-        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, serving.codes, trace)
+        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, loaded.codes, trace)
         trace.describe(residues=wanted.residues)
         await self._rates.admit(wanted.residues, wait=False)
         with trace.decoding(wanted.tokens):
             structure = await decoding.decode(
-                wanted.tokens, wanted.residues, pae=request.options.pae, embedding=serving.decoder_embedding
+                wanted.tokens, wanted.residues, pae=request.options.pae, embedding=loaded.decoder_embedding
             )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
-            self._pool, decoded_response, structure, wanted, request, model, serving.codebook_version
+            self._pool, decoded_response, structure, wanted, request, model, loaded.codebook_version
         )
 
     def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int, trace: Trace) -> Decodable:

@@ -32,7 +32,7 @@ class StreamLimits:
     send_seconds: float = 300.0
 
     @classmethod
-    def of(cls, settings: Settings) -> "StreamLimits":
+    def from_settings(cls, settings: Settings) -> "StreamLimits":
         """As the settings say."""
         return cls(
             settings.max_stream_in_flight,
@@ -51,7 +51,7 @@ class OpenStreams:
         self._open: Counter[str] = Counter()
 
     @contextmanager
-    def one_more(self, caller: str) -> Iterator[None]:
+    def opened(self, caller: str) -> Iterator[None]:
         """Count a stream while it is open. Raises TooManyStreams."""
         if self._open[caller] >= self._most:
             self._ended("too_many_streams")
