@@ -136,7 +136,7 @@ class Server:
         )
         traffic = Traffic(metrics)
         numbers = UsageApi(usage, settings.usage_window, self._codebooks, traffic)
-        page = self._security.guarded(dashboard_app(self._registry, numbers, Lineage(self._codebooks)))
+        page = self._security.protect(dashboard_app(self._registry, numbers, Lineage(self._codebooks)))
         await self._listen(CodebookServicer(self._codebooks, usage, reservoir), page)
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
         await self._scheduler.warm_up(self._codebooks.active.embeddings)
@@ -148,7 +148,7 @@ class Server:
         if settings.poll_seconds:
             watcher = StoreWatcher(self._codebooks, metrics.store_reachable.set)
             self._tasks.append(asyncio.create_task(watcher.run(settings.poll_seconds)))
-        self._security.announce()
+        self._security.log_setup()
         log.info(
             "serving",
             address=self.address,

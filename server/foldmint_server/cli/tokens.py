@@ -23,9 +23,9 @@ from foldmint_server.security.bearer_tokens import (
     Scope,
     check_name,
     digest_of,
+    format_tokens,
     new_token,
     read_tokens,
-    written,
 )
 
 tokens = typer.Typer(
@@ -60,7 +60,7 @@ def create(
         token = new_token()
         scopes = frozenset(cast(list[Scope], scope))  # checked by the token itself
         made = AccessTokens((*known, AccessToken(name, digest_of(token), scopes, rate)))
-        _replace(file, written(made.tokens))
+        _replace(file, format_tokens(made.tokens))
     typer.echo(token)
 
 
@@ -81,7 +81,7 @@ def revoke(name: Name, file: File = _FILE) -> None:
         kept = [one for one in known if one.name != name]
         if len(kept) == len(known):
             raise InvalidTokenFile(f"{file} has no token of that name")
-        _replace(file, written(kept))
+        _replace(file, format_tokens(kept))
     typer.echo(f"revoked {name}")
 
 

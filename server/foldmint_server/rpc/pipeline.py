@@ -12,7 +12,7 @@ from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.registry import Metrics
 from foldmint_server.rpc.conversion import Decodable, decodable, decoded, decoded_response, encoded, options_of
-from foldmint_server.security.rate_limit import ResidueRates
+from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.trace import UNTRACED, Trace
 from foldmint_tokenizer import Backbone, Limits
 from foldmint_tokenizer.neighborhoods import Geometry
@@ -36,10 +36,10 @@ class Pipeline:
         decode_limits: Limits,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
-        rates: ResidueRates | None = None,
+        rates: ResidueRateLimiter | None = None,
     ) -> None:
         self.codebooks = codebooks
-        self._rates = rates or ResidueRates()
+        self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
         self._limits, self._decode_limits = limits, decode_limits
         self._metrics, self._clock = metrics, clock

@@ -180,7 +180,7 @@ def _named(item: dict[str, Any]) -> str:
     return f" ({name})"
 
 
-def written(tokens: Iterable[AccessToken]) -> str:
+def format_tokens(tokens: Iterable[AccessToken]) -> str:
     """The file's text for tokens."""
     parts = []
     for token in tokens:

@@ -15,10 +15,10 @@ from foldmint_server.security.bearer_tokens import (
     InvalidTokenFile,
     Rate,
     digest_of,
+    format_tokens,
     new_token,
     parse_tokens,
     read_tokens,
-    written,
 )
 
 SECRET = PREFIX + "S3cretS3cretS3cretS3cretS3cretS3cretS3cret012"
@@ -47,7 +47,7 @@ def test_what_is_written_is_read() -> None:
         AccessToken("a", digest_of("1"), frozenset({"tokenize", "read", "admin"})),
         AccessToken("b@c.d-e_f", digest_of("2"), frozenset({"read"}), Rate(0.5, 20_000)),
     )
-    assert parse_tokens(written(some)).tokens == some
+    assert parse_tokens(format_tokens(some)).tokens == some
     assert parse_tokens("").tokens == ()
 
 
@@ -137,7 +137,7 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
 )
 def test_the_command_refuses(tmp_path: Path, arguments: list[str], message: str) -> None:
     file = tmp_path / "tokens.toml"
-    file.write_text(written(AccessToken(name, digest_of(name), frozenset({"read"})) for name in ("alice", "bob")))
+    file.write_text(format_tokens(AccessToken(name, digest_of(name), frozenset({"read"})) for name in ("alice", "bob")))
     before = file.read_text()
     result = command("tokens", *arguments, "--file", str(file))
     assert result.exit_code == 1
