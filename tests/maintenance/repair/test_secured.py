@@ -18,7 +18,7 @@ from foldmint_maintenance.errors import ActivationFailed, UsageUnknown
 from foldmint_maintenance.repair import rollout
 from foldmint_maintenance.repair.canary import canary_of
 from foldmint_maintenance.repair.config import RepairJob
-from foldmint_maintenance.repair.inputs import material
+from foldmint_maintenance.repair.inputs import prepare_inputs
 from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
 from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
 from foldmint_tokenizer.store import Store, load_model
@@ -79,11 +79,11 @@ def test_servers_that_want_a_token_and_speak_tls(
     monkeypatch.delenv("FOLDMINT_TOKEN")
 
     model, job = load_model(harmed), RepairJob(str(harmed), CONFIG, servers=(guarded.admin,), connection=known)
-    assert material(model, job, _quiet).about["servers"] == 1  # the canary's vectors
+    assert prepare_inputs(model, job, _quiet).about["servers"] == 1  # the canary's vectors
     with pytest.raises(Unauthenticated):
-        material(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,), connection=stranger), _quiet)
+        prepare_inputs(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,), connection=stranger), _quiet)
     with pytest.raises(FoldmintError):
-        material(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,)), _quiet)
+        prepare_inputs(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,)), _quiet)
 
     asked = ("--tls-ca", pem / "ca.pem", "--token-file", pem / "token")
     result = run("usage", "--servers", guarded.admin, "--json", tmp_path / "usage.json", *asked)
