@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_server.inference.batch_executor import StepTimes
+from foldmint_server.inference.batch_executor import BatchTimes
 from foldmint_server.inference.decode_worker import Decoder
 
 
@@ -39,8 +39,8 @@ class Trace:
         """Time a part of the work, which may be in another thread."""
         return nullcontext()
 
-    def computing(self) -> AbstractContextManager[list[StepTimes] | None]:
-        """Time the wait for a device and its steps; yields where they are to be noted, None for nowhere."""
+    def computing(self) -> AbstractContextManager[list[BatchTimes] | None]:
+        """Time the wait for a device and its batches; yields where they are to be noted, None for nowhere."""
         return nullcontext()
 
     def decoding(self, tokens: NDArray[np.int64]) -> AbstractContextManager[None]:  # noqa: ARG002
