@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +81,22 @@ class Pair:
     tokenizer: StructureTokenizer
 
     def expected(self, coordinates: torch.Tensor, numbers: torch.Tensor) -> NDArray[np.int64]:
+        """ESM's codes, (residues,), of a batch of one chain."""
         with torch.no_grad():
             _, codes = self.reference.encode(coordinates, residue_index=numbers)
         result: NDArray[np.int64] = codes[0].numpy()
         return result
 
 
-def pair(reference_class: Any, sample: list[EsmChain], config: ModelConfig = SMALL) -> Pair:
-    """Random weights, and codes that are vectors of real residues, so that many of them are in use."""
+def pair(
+    reference_class: Any,
+    sample: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    config: ModelConfig = SMALL,
+) -> Pair:
+    """Random weights, and codes that are vectors of real residues, so that thousands of them are in use.
+
+    sample: of chains, coordinates (residues, 3, 3) and residue numbers, whose vectors become the codes.
+    """
     torch.manual_seed(0)
     reference = reference_class(config.width, 1, config.heads, config.layers, config.out, config.codes).eval()
     with torch.no_grad():
@@ -98,17 +107,18 @@ def pair(reference_class: Any, sample: list[EsmChain], config: ModelConfig = SMA
         reference.pre_vq_proj.weight.mul_(10)
     encoder = Encoder(config)
     state = {name: value for name, value in reference.state_dict().items() if not name.startswith("codebook.")}
+    assert state.keys() == encoder.state_dict().keys()
     encoder.load_state_dict(state)
     engine = Engine(encoder)
-    rows = [geometry(chain.coordinates, chain.numbers).rows(slice(None)) for chain in sample]
+    rows = [geometry(coordinates, numbers).rows(slice(None)) for coordinates, numbers in sample]
     z = torch.cat([engine.vectors(part) for part in rows])
     # Centered: products far from zero cancel, in the reference as well as here.
     shift = z.mean(0)
     with torch.no_grad():
         encoder.pre_vq_proj.bias.sub_(shift)
         reference.pre_vq_proj.bias.sub_(shift)
+    far = torch.full((max(0, config.codes - len(z)), config.out), 1e4)
     chosen = torch.randperm(len(z))[: config.codes]
-    far = torch.full((config.codes - len(chosen), config.out), 1e4)
     reference.codebook.embeddings.copy_(torch.cat([z[chosen] - shift, far]))
     codebook = Codebook(reference.codebook.embeddings.clone(), torch.ones(config.codes), z.new_zeros(0))
     model = Model("random", config, encoder, "-", CodebookVersion("-", "-", codebook))

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import independent_reader
-import real_files
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_structure
 from foldmint_tokenizer.structure.options import ReadOptions
-from independent_reader import Chain, Component
-from support import ROOT, missing
+from helpers import independent_reader, real_files
+from helpers.independent_reader import Chain, Component
+from helpers.support import ROOT, missing
 
 LIMITS = Limits(residues=400_000)
 SECONDS = 60.0

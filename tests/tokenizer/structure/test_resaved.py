@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from foldmint_tokenizer import InvalidStructure, StructureTokenizer, read_backbones
-from support import ROOT, missing
+from helpers.support import ROOT, missing
 
 Tokens = dict[str, NDArray[np.integer]]
 SOURCES = ["1a8o.pdb", "1a8o.cif", "1gbt.cif.gz", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz"]
