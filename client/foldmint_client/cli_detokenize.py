@@ -37,7 +37,7 @@ from foldmint_client.cli_common import (
 
 if TYPE_CHECKING:
     from foldmint_client.decoded import Decoded
-    from foldmint_client.requests import Format
+    from foldmint_client.detokenize_requests import WrittenFormat
     from foldmint_client.structure_files import Folder, StructureOutput
     from foldmint_client.sync import Client
     from foldmint_client.token_files import Found
@@ -50,7 +50,7 @@ class _Format(StrEnum):
     JSONL = "jsonl"
 
 
-_FILES: "dict[_Format, Format]" = {_Format.PDB: "pdb", _Format.MMCIF: "mmcif"}
+_FILES: "dict[_Format, WrittenFormat]" = {_Format.PDB: "pdb", _Format.MMCIF: "mmcif"}
 
 
 class _Job(NamedTuple):
@@ -202,7 +202,7 @@ def _one(jobs: Iterator[_Job]) -> Iterator[_Job]:
     return iter(first)
 
 
-def _call(client: "Client", found: "Found", form: "Format | None", pae: bool) -> "Decoded":
+def _call(client: "Client", found: "Found", form: "WrittenFormat | None", pae: bool) -> "Decoded":
     from foldmint_client.errors import FoldmintError
 
     if isinstance(found.tokens, FoldmintError):

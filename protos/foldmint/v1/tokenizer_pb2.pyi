@@ -113,18 +113,20 @@ class TokenizeOptions(_message.Message):
     def __init__(self, complex: _Optional[bool] = ..., special_tokens: _Optional[bool] = ..., distances: _Optional[bool] = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
-    __slots__ = ("model", "codebook_version", "chains", "left_out", "warnings")
+    __slots__ = ("model", "codebook_version", "chains", "left_out", "warnings", "reading")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
     LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
     model: str
     codebook_version: str
     chains: _containers.RepeatedCompositeFieldContainer[TokenizedChain]
     left_out: _containers.RepeatedCompositeFieldContainer[LeftOut]
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[TokenizedChain, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[LeftOut, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    reading: Reading
+    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[TokenizedChain, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[LeftOut, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., reading: _Optional[_Union[Reading, str]] = ...) -> None: ...
 
 class LeftOut(_message.Message):
     __slots__ = ("kind", "chain", "residues", "names", "of_protein")

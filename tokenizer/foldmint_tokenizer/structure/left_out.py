@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from foldmint_tokenizer.structure.backbone import Backbone
 
 
@@ -52,6 +54,15 @@ _OF_PROTEIN = frozenset(
         LeftOutKind.HETATM,
     }
 )
+
+
+def frame_warnings(chains: Sequence[Backbone]) -> tuple[str, ...]:
+    """A warning if no residue of the chains has N, CA and C, and so none a frame: their tokens say nothing."""
+    if not chains or any(np.isfinite(chain.coordinates).all((1, 2)).any() for chain in chains):
+        return ()
+    traces = any(np.isfinite(chain.coordinates[:, 1]).all(1).any() for chain in chains)
+    atoms = "CA only" if traces else "no CA"
+    return (f"no residue has N, CA and C ({atoms}): the structure's tokens say nothing",)
 
 
 @dataclass(frozen=True)

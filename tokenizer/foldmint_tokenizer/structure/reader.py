@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.backbone import Backbone, as_float32
 from foldmint_tokenizer.structure.decompress import unpacked
-from foldmint_tokenizer.structure.left_out import StructureContent
+from foldmint_tokenizer.structure.left_out import StructureContent, frame_warnings
 from foldmint_tokenizer.structure.options import Format, Limits, ReadOptions
 from foldmint_tokenizer.structure.prefilter import pdb_lines, rejoin, screen_block
 
@@ -45,7 +45,8 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
         if options.chains:
             proteins = _chosen(proteins, options.chains)
         _check_size([residues for _, residues in proteins], limits)
-        return StructureContent([_backbone(name, residues) for name, residues in proteins])
+        chains = [_backbone(name, residues) for name, residues in proteins]
+        return StructureContent(chains, warnings=frame_warnings(chains))
     except UnicodeDecodeError as error:
         raise InvalidStructure("content", f"a name in the file is no UTF-8 text: {error}") from error
 
