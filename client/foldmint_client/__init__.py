@@ -33,14 +33,13 @@ if TYPE_CHECKING:
         Unavailable,
         UnreadableInput,
     )
+    from foldmint_client.left_out import LeftOut, LeftOutKind
     from foldmint_client.options import Retry, Tls
     from foldmint_client.requests import Backbone, Structure
     from foldmint_client.results import (
         ChainTokens,
         DecoderInfo,
         Health,
-        LeftOut,
-        LeftOutKind,
         ModelInfo,
         ModelSizes,
         RequestLimits,
@@ -102,6 +101,8 @@ _HOMES = {
     "Decoded": "decoded",
     "DecodedChain": "decoded",
     "ChainLabels": "detokenize_requests",
+    "LeftOut": "left_out",
+    "LeftOutKind": "left_out",
     "Retry": "options",
     "Tls": "options",
     "Backbone": "requests",
@@ -109,8 +110,6 @@ _HOMES = {
     "ChainTokens": "results",
     "DecoderInfo": "results",
     "Health": "results",
-    "LeftOut": "results",
-    "LeftOutKind": "results",
     "ModelInfo": "results",
     "ModelSizes": "results",
     "RequestLimits": "results",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import ServerError
+from foldmint_client.left_out import LeftOut, LeftOutKind
 from foldmint_client.requests import Reading
 
 ACTIVE = "ACTIVE"
@@ -39,43 +40,6 @@ class ChainTokens:
     def __len__(self) -> int:
         """Number of residues."""
         return len(self.residue_index)
-
-
-class LeftOutKind(StrEnum):
-    """Why residues of a file were left out; OTHER: for a reason that this client does not know."""
-
-    WATER = "water"
-    ION = "ion"
-    LIGAND = "ligand"
-    NUCLEIC_ACID = "nucleic_acid"
-    CAP = "cap"
-    ALTERNATE = "alternate"
-    OTHER_MODEL = "other_model"
-    OTHER_BLOCK = "other_block"
-    OTHER_CHAIN = "other_chain"
-    WITHOUT_CA = "without_ca"
-    HETATM = "hetatm"
-    OTHER = "other"
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Residues of one kind in one chain that were left out.
-
-    chain: its name, empty for models and data blocks. residues: how many; of other models and blocks, how many of
-    those. names: the distinct residue names, the most frequent first, 20 at most; of models their numbers, of blocks
-    their names. of_protein: whether a protein's residues are lost by it, rather than water, ligands and the like.
-    """
-
-    kind: LeftOutKind
-    chain: str
-    residues: int
-    names: tuple[str, ...]
-    of_protein: bool
-
-    def row(self) -> dict[str, object]:
-        """As it stands in JSON and Parquet."""
-        return {"kind": self.kind.value, "chain": self.chain, "residues": self.residues, "names": [*self.names]}
 
 
 @dataclass(frozen=True, eq=False)

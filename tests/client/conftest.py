@@ -54,6 +54,12 @@ class Fault:
         context.abort_with_status(rpc_status.to_status(status))
 
 
+LEFT_OUT: dict[bytes, list[tokenizer_pb2.LeftOut]] = {}
+"""What answers tell of files with a content."""
+WARNINGS: dict[bytes, list[str]] = {}
+"""What answers warn of in files with a content."""
+
+
 def answer(request: tokenizer_pb2.TokenizeRequest) -> tokenizer_pb2.TokenizeResponse:
     """A chain of three residues whose tokens begin with the number in the file; or the backbones' own chains."""
     response = tokenizer_pb2.TokenizeResponse(model="scripted", codebook_version="000007")
@@ -79,6 +85,9 @@ def answer(request: tokenizer_pb2.TokenizeRequest) -> tokenizer_pb2.TokenizeResp
         tokens=[first, first + 1, first + 2],
         has_frame=[True, True, False],
     )
+    response.reading = request.file.reading or tokenizer_pb2.READING_ALL
+    response.left_out.extend(LEFT_OUT.get(content, []))
+    response.warnings.extend(WARNINGS.get(content, []))
     if request.options.distances:
         chain.distances.extend([0.1, 2.5, float("nan")])
     return response
@@ -88,7 +97,7 @@ MASK, EOS, BOS, CHAINBREAK = 4096, 4097, 4098, 4100
 
 
 def decoded(request: tokenizer_pb2.DetokenizeRequest) -> tokenizer_pb2.DetokenizeResponse:
-    """Chains whose residues lie where their tokens say: token 7 has all its coordinates 7."""
+    """Chains whose residues lie where their tokens say: token 7 has all its coordinates 7; NaN without a frame."""
     response = tokenizer_pb2.DetokenizeResponse(model="scripted", codebook_version="000007", ptm=0.75)
     chains: list[list[int]] = [[]]
     for token in request.tokens:
@@ -98,13 +107,14 @@ def decoded(request: tokenizer_pb2.DetokenizeRequest) -> tokenizer_pb2.Detokeniz
             chains[-1].append(token)
     labels = request.chains or [tokenizer_pb2.ChainLabels(chain="ABC"[place]) for place in range(len(chains))]
     for tokens, label in zip(chains, labels, strict=True):
+        frames = np.array(label.has_frame or [True] * len(tokens))
         response.chains.add(
             chain=label.chain,
             sequence=label.sequence or "X" * len(tokens),
             residue_index=label.residue_index or range(1, len(tokens) + 1),
             insertion_codes=label.insertion_codes,
-            coordinates=np.repeat(np.array(tokens, "<f4"), 9).tobytes(),
-            plddt=[0.5] * len(tokens),
+            coordinates=np.repeat(np.where(frames, np.array(tokens, "<f4"), np.float32(np.nan)), 9).tobytes(),
+            plddt=np.where(frames, 0.5, np.nan).tolist(),
         )
     residues = sum(map(len, chains))
     if request.options.pae:
