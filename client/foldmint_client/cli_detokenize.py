@@ -34,6 +34,7 @@ from foldmint_client.cli_common import (
     finish,
     output_errors,
 )
+from foldmint_client.left_out import counted
 
 if TYPE_CHECKING:
     from foldmint_client.decoded import Decoded
@@ -73,11 +74,10 @@ class _Gaps:
         self._empty += gaps == len(decoded)
 
     def line(self) -> str:
-        empty = f", {self._empty} of which have no other" if self._empty else ""
-        return (
-            f"gaps for {self.residues} residues without a frame, in {self._structures} structures{empty}; "
-            "--fill decodes them all the same"
-        )
+        verb = "has" if self._empty == 1 else "have"
+        empty = f", {self._empty} of which {verb} nothing else" if self._empty else ""
+        residues, structures = counted(self.residues, "residue"), counted(self._structures, "structure")
+        return f"gaps for {residues} without a frame, in {structures}{empty}; --fill decodes them all the same"
 
 
 def detokenize(

@@ -24,7 +24,7 @@ class LeftOutKind(StrEnum):
 
 
 # What is counted of these, instead of residues.
-_UNITS = {LeftOutKind.OTHER_MODEL: "models", LeftOutKind.OTHER_BLOCK: "data blocks"}
+_UNITS = {LeftOutKind.OTHER_MODEL: "model", LeftOutKind.OTHER_BLOCK: "data block"}
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,17 @@ class Tally:
         lines = []
         if self._of_protein:
             counts = ", ".join(
-                f"{count} {_UNITS.get(kind, 'residues')} ({kind})" for kind, count in self._of_protein.most_common()
+                f"{counted(count, _UNITS.get(kind, 'residue'))} ({kind})"
+                for kind, count in self._of_protein.most_common()
             )
-            lines.append(f"left out of {_counted(self._structures)}: {counts}; `left_out` in the output tells where")
+            structures = counted(self._structures, "structure")
+            lines.append(f"left out of {structures}: {counts}; `left_out` in the output tells where")
         if self.warned:
             more = "" if self.warned == 1 else f", and {self.warned - 1} more; `warnings` in the output tells of each"
             lines.append(f"warning: {self._example}{more}")
         return lines
 
 
-def _counted(structures: int) -> str:
-    return "1 structure" if structures == 1 else f"{structures} structures"
+def counted(count: int, unit: str) -> str:
+    """A number of things, such as `2 residues`."""
+    return f"{count} {unit}{'' if count == 1 else 's'}"

@@ -124,8 +124,8 @@ class ModelInfo:
     vocabulary: Vocabulary
     limits: RequestLimits
     server_version: str
-    decoder: DecoderInfo | None
     default_reading: Reading
+    decoder: DecoderInfo | None
 
 
 class Health(StrEnum):
@@ -180,12 +180,12 @@ def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
             limits.residues, limits.chains, limits.unpacked_bytes, limits.message_bytes, limits.detokenize_residues
         ),
         server_version=response.server_version,
+        default_reading="esm" if response.default_reading == tokenizer_pb2.READING_ESM else "all",
         decoder=(
             DecoderInfo(decoder.digest, decoder.width, decoder.heads, decoder.layers, decoder.chained)
             if response.HasField("decoder")
             else None
         ),
-        default_reading="esm" if response.default_reading == tokenizer_pb2.READING_ESM else "all",
     )
 
 

@@ -1,5 +1,6 @@
 """Writing of decoded structures as PDB or mmCIF, the pLDDT in the place of B-factors."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
@@ -125,7 +126,8 @@ def _identifiers(label: CompleteLabels) -> list[tuple[int, str]]:
 def _built(structure: DecodedStructure, labels: Sequence[CompleteLabels], title: str) -> gemmi.Structure:
     built = gemmi.Structure()
     built.name = "foldmint"
-    built.info["_struct.title"] = f"{title}; pTM {structure.ptm:.2f}; B-factors are pLDDT"
+    score = "" if math.isnan(structure.ptm) else f"; pTM {structure.ptm:.2f}"
+    built.info["_struct.title"] = f"{title}{score}; B-factors are pLDDT"
     built.info["_exptl.method"] = "THEORETICAL MODEL"
     model = gemmi.Model(1)
     for number, (name, chain, label) in enumerate(zip(default_names(set()), structure.chains, labels, strict=False), 1):
