@@ -61,7 +61,7 @@ def test_of_bare_tokens_by_their_labels(client: "Both", server: "ScriptedServer"
     client.detokenize([1, 2, 3], labels=[ChainLabels(has_frame=[True, True, True])])
     assert frames_sent(server) == [[]]
     with pytest.raises(InvalidStructure, match="has_frame"):
-        client.detokenize([1, 2, 3], labels=[ChainLabels(has_frame=np.array([1, 0, 1]))])  # type: ignore[arg-type]
+        client.detokenize([1, 2, 3], labels=[ChainLabels(has_frame=np.array([1, 0, 1]))])
 
 
 def test_a_server_too_old_to_leave_gaps(client: "Both", server: "ScriptedServer") -> None:
