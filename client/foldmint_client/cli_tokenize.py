@@ -106,6 +106,9 @@ def tokenize(
     assembly: Annotated[
         str, typer.Option(metavar="ID", help="Build this biological assembly, as the file names it.")
     ] = "",
+    renumber: Annotated[
+        bool, typer.Option("--renumber", help="Number residues 1, 2, 3, ... in each chain, whatever the file says.")
+    ] = False,
     codebook_version: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +164,7 @@ def tokenize(
         "reading": reading,
         "min_plddt": min_plddt,
         "assembly": assembly,
+        "renumber": renumber,
         "complex": whole,
         "special_tokens": special_tokens,
         "distances": distances,

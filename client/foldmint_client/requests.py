@@ -84,6 +84,7 @@ class TokenizeKeywords(TypedDict, total=False):
     reading: Reading | None
     min_plddt: float | None
     assembly: str
+    renumber: bool
     complex: bool
     special_tokens: bool
     distances: bool
@@ -98,8 +99,9 @@ class TokenizeOptions:
     numbers its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains;
     reading: `all` residues of proteins, or those that `esm`'s own reader takes, the model's default unless told;
     min_plddt: residues whose CA has a lower B-factor, which holds the pLDDT (0 to 100) in predicted models, count as
-    without a frame; assembly: the name of the biological assembly to build, empty for the coordinates as they are. A
-    server that is too old to know the last three gives a ServerError.
+    without a frame; assembly: the name of the biological assembly to build, empty for the coordinates as they are;
+    renumber: number the residues of each chain 1, 2, 3, ... whatever the file says. With a server that is too old to
+    know the last four, asking for them raises ServerError.
 
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
     between the chains of a complex. distances: return each residue's distance from its code. codebook_version: of the
@@ -114,6 +116,7 @@ class TokenizeOptions:
     reading: Reading | None = None
     min_plddt: float | None = None
     assembly: str = ""
+    renumber: bool = False
     complex: bool = False
     special_tokens: bool = False
     distances: bool = False
@@ -157,9 +160,10 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
         if options.min_plddt is not None:
             request.file.min_plddt = options.min_plddt
         request.file.assembly = options.assembly
+        request.file.renumber = options.renumber
     elif _are_backbones(structure):
         unused = TokenizeOptions()
-        for name in ("format", "model_number", "chains", "reading", "min_plddt", "assembly"):
+        for name in ("format", "model_number", "chains", "reading", "min_plddt", "assembly", "renumber"):
             if getattr(options, name) not in (getattr(unused, name), []):
                 raise InvalidOptions(f"{name} is for files, and means nothing to backbones")
         request.backbones.chains.extend(map(_to_message, structure))

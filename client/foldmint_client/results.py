@@ -147,8 +147,9 @@ def to_tokens(response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.T
     if version not in ("", ACTIVE, response.codebook_version):
         raise ServerError(f"the answer is of codebook version {response.codebook_version}, and {version} was asked for")
     file = request.file
-    if (file.reading or file.HasField("min_plddt") or file.assembly) and not response.reading:
-        raise ServerError("the server is too old to know of reading, min_plddt and assembly, and did not heed them")
+    asked = file.reading or file.HasField("min_plddt") or file.assembly or file.renumber
+    if asked and not response.reading:
+        raise ServerError("the server is too old to know of reading, min_plddt, assembly and renumber")
     return Tokens(
         response.model,
         response.codebook_version,

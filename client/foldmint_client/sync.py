@@ -79,8 +79,8 @@ class Client:
         structure: a path, the bytes of a PDB, mmCIF or BinaryCIF file (plain or gzip), a Backbone, or a sequence of
         those.
         timeout: seconds, retries included, and pauses that the server asks for. Keywords: format=None, model_number=0,
-        chains=(), reading=None, min_plddt=None, assembly="", complex=False, special_tokens=False, distances=False,
-        codebook_version=None; see `foldmint_client.requests.TokenizeOptions`.
+        chains=(), reading=None, min_plddt=None, assembly="", renumber=False, complex=False, special_tokens=False,
+        distances=False, codebook_version=None; see `foldmint_client.requests.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))

@@ -236,6 +236,7 @@ def _read(file: pb.StructureFile, limits: Limits, reading: Reading) -> Structure
             reading=reading,
             min_plddt=file.min_plddt if file.HasField("min_plddt") else None,
             assembly=file.assembly,
+            renumber=file.renumber,
             limits=limits,
         )
         return read_structure(file.content, options)

@@ -79,12 +79,13 @@ def test_extra_keys_when_asked_for(server: "ScriptedServer", files: list[str]) -
 def test_options_reach_the_server(server: "ScriptedServer", files: list[str]) -> None:
     flags = ["--complex", "--special-tokens", "--distances"]
     options = [*flags, "--chain", "A", "--chain", "B", "--model-number", "2", "--in-flight", "1"]
-    options += ["--reading", "esm", "--min-plddt", "0", "--assembly", "1"]
+    options += ["--reading", "esm", "--min-plddt", "0", "--assembly", "1", "--renumber"]
     assert tokenize(server, *options, files[0]).exit_code == 0
     (request,) = server.servicer.requests
     assert (request.options.complex, request.options.special_tokens, request.options.distances) == (True, True, True)
     assert (list(request.file.chains), request.file.model_number) == (["A", "B"], 2)
     assert (request.file.reading, request.file.assembly) == (tokenizer_pb2.READING_ESM, "1")
+    assert request.file.renumber
     assert (request.file.HasField("min_plddt"), request.file.min_plddt) == (True, 0)
     assert tokenize(server, files[0]).exit_code == 0
     last = server.servicer.requests[-1].file

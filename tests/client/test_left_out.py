@@ -57,15 +57,15 @@ def test_of_a_stream(client: "Both") -> None:
 
 
 def test_how_to_read_goes_with_the_request(client: "Both", server: "ScriptedServer") -> None:
-    client.tokenize(b"1", format="bcif", reading="esm", min_plddt=70, assembly="2")
+    client.tokenize(b"1", format="bcif", reading="esm", min_plddt=70, assembly="2", renumber=True)
     sent = server.servicer.requests[-1].file
     assert (sent.format, sent.reading) == (tokenizer_pb2.STRUCTURE_FORMAT_BCIF, tokenizer_pb2.READING_ESM)
-    assert (sent.min_plddt, sent.assembly) == (70, "2")
+    assert (sent.min_plddt, sent.assembly, sent.renumber) == (70, "2", True)
     client.many([b"1"], reading="all")
     assert server.servicer.requests[-1].file.reading == tokenizer_pb2.READING_ALL
 
 
-@pytest.mark.parametrize("options", [{"reading": "esm"}, {"min_plddt": 0.0}, {"assembly": "1"}])
+@pytest.mark.parametrize("options", [{"reading": "esm"}, {"min_plddt": 0.0}, {"assembly": "1"}, {"renumber": True}])
 def test_a_server_too_old_to_hear_it(
     client: "Both", server: "ScriptedServer", options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

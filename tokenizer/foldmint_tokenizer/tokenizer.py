@@ -47,21 +47,30 @@ class StructureTokenizer:
         reading: Reading | None = None,
         min_plddt: float | None = None,
         assembly: str = "",
+        renumber: bool = False,
         limits: Limits = Limits(),
     ) -> TokenizedStructure:
         """The tokens of each chain of a structure, in its order, and what was left out of its file.
 
         structure: a PDB, mmCIF or BinaryCIF file, as path or bytes, plain or packed; or backbones. complex,
-        special_tokens, distances: as in `TokenizeOptions`. format, model_number, chains, reading, min_plddt, assembly:
-        as in `ReadOptions`, for files; reading is the model's default unless told.
+        special_tokens, distances: as in `TokenizeOptions`. format, model_number, chains, reading, min_plddt, assembly,
+        renumber: as in `ReadOptions`, for files; reading is the model's default unless told.
 
         Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails.
         """
         if isinstance(structure, bytes | str | os.PathLike):
             own = self.model.reading if reading is None else reading
-            content = read_structure(
-                structure, ReadOptions(format, model_number, chains, own, min_plddt, assembly, limits)
+            options = ReadOptions(
+                format=format,
+                model_number=model_number,
+                chains=chains,
+                reading=own,
+                min_plddt=min_plddt,
+                assembly=assembly,
+                renumber=renumber,
+                limits=limits,
             )
+            content = read_structure(structure, options)
         else:
             backbones = [structure] if isinstance(structure, Backbone) else structure
             content = StructureContent(backbones, warnings=frame_warnings(backbones))
@@ -69,6 +78,6 @@ class StructureTokenizer:
             return TokenizedStructure((), content.left_out, content.warnings)
         shape = structure_geometry(content.chains, complex)
         codes, apart = self._engine.tokens(shape, self._embeddings)
-        options = TokenizeOptions(complex, special_tokens, distances)
-        tokenized = assembled(content.chains, shape, codes, apart, self._frameless, options)
+        returned = TokenizeOptions(complex, special_tokens, distances)
+        tokenized = assembled(content.chains, shape, codes, apart, self._frameless, returned)
         return TokenizedStructure(tuple(tokenized), content.left_out, content.warnings)

@@ -55,7 +55,7 @@ LEFT_OUT_KIND_WITHOUT_CA: LeftOutKind
 LEFT_OUT_KIND_HETATM: LeftOutKind
 
 class StructureFile(_message.Message):
-    __slots__ = ("content", "format", "model_number", "chains", "reading", "min_plddt", "assembly")
+    __slots__ = ("content", "format", "model_number", "chains", "reading", "min_plddt", "assembly", "renumber")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     MODEL_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class StructureFile(_message.Message):
     READING_FIELD_NUMBER: _ClassVar[int]
     MIN_PLDDT_FIELD_NUMBER: _ClassVar[int]
     ASSEMBLY_FIELD_NUMBER: _ClassVar[int]
+    RENUMBER_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     format: StructureFormat
     model_number: int
@@ -70,7 +71,8 @@ class StructureFile(_message.Message):
     reading: Reading
     min_plddt: float
     assembly: str
-    def __init__(self, content: _Optional[bytes] = ..., format: _Optional[_Union[StructureFormat, str]] = ..., model_number: _Optional[int] = ..., chains: _Optional[_Iterable[str]] = ..., reading: _Optional[_Union[Reading, str]] = ..., min_plddt: _Optional[float] = ..., assembly: _Optional[str] = ...) -> None: ...
+    renumber: bool
+    def __init__(self, content: _Optional[bytes] = ..., format: _Optional[_Union[StructureFormat, str]] = ..., model_number: _Optional[int] = ..., chains: _Optional[_Iterable[str]] = ..., reading: _Optional[_Union[Reading, str]] = ..., min_plddt: _Optional[float] = ..., assembly: _Optional[str] = ..., renumber: _Optional[bool] = ...) -> None: ...
 
 class Backbone(_message.Message):
     __slots__ = ("chain", "coordinates", "residue_index", "sequence")

@@ -60,9 +60,10 @@ def frame_warnings(chains: Sequence[Backbone]) -> tuple[str, ...]:
     """A warning if no residue of the chains has N, CA and C, and so none a frame: their tokens say nothing."""
     if not chains or any(np.isfinite(chain.coordinates).all((1, 2)).any() for chain in chains):
         return ()
-    traces = any(np.isfinite(chain.coordinates[:, 1]).all(1).any() for chain in chains)
-    atoms = "CA only" if traces else "no CA"
-    return (f"no residue has N, CA and C ({atoms}): the structure's tokens say nothing",)
+    coordinates = np.concatenate([chain.coordinates for chain in chains])
+    there = np.isfinite(coordinates).all(2).any(0)  # (N, CA, C)
+    why = "there is CA only" if there.tolist() == [False, True, False] else "N, CA and C are never all there"
+    return (f"no residue has a frame: {why}, so that all tokens say nothing",)
 
 
 @dataclass(frozen=True)
