@@ -113,7 +113,7 @@ def test_wishes_that_cannot_be_met(stub: Stub, data: Path, fields: dict[str, flo
 
 def test_what_esm_leaves_out(esm_stub: Stub, esm_server: RunningServer, esm_store: Path, data: Path) -> None:
     before = metrics_of(esm_server)
-    content = (data / "1a8o.cif").read_bytes()
+    content = (data / "1a8o.pdb").read_bytes()
     response = both(esm_stub, request(content))
     assert len(response.chains[0].tokens) == 66
     hetatm = pb.LeftOut(kind=pb.LEFT_OUT_KIND_HETATM, chain="A", residues=4, names=["MSE"], of_protein=True)
