@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client import ChainLabels, InvalidStructure, ServerError
-from foldmint_client.cli import app
+from foldmint_client.cli.main import app
 
 if TYPE_CHECKING:
     from client.conftest import Both, ScriptedServer

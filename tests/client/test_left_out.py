@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client import ChainTokens, InvalidOptions, LeftOut, LeftOutKind, ServerError, Tokens
-from foldmint_client.cli import app
-from foldmint_client.output import OutputFormat, opened
-from foldmint_client.token_files import read
+from foldmint_client.cli.main import app
+from foldmint_client.io.token_readers import read
+from foldmint_client.io.token_writers import OutputFormat, opened
 
 if TYPE_CHECKING:
     from client.conftest import Both, ScriptedServer

@@ -1,0 +1,227 @@
+"""What a server answers, as plain Python: tokens, the model served, and health."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from foldmint.v1 import tokenizer_pb2
+from foldmint_client.errors import ServerError
+from foldmint_client.left_out import LeftOut, LeftOutKind
+from foldmint_client.models.tokenize_request import Reading
+
+ACTIVE = "ACTIVE"
+"""What to ask for as a codebook's version, on a stream, to follow the server from one to the next."""
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, eq=False)
+class ChainTokens:
+    """The tokens of one chain.
+
+    sequence: one letter a residue. residue_index: (residues,), int32. insertion_codes: one character a residue, or
+    empty if no residue has one. tokens: (residues,), uint16; up to two more with special tokens. has_frame:
+    (residues,), bool: whether N, CA and C are there; the token of a residue without them says nothing but that.
+    distances: (residues,), float32, in the units of the code vectors, NaN without a frame; None unless asked for.
+    """
+
+    chain: str
+    sequence: str
+    residue_index: npt.NDArray[np.int32]
+    insertion_codes: str
+    tokens: npt.NDArray[np.uint16]
+    has_frame: npt.NDArray[np.bool_]
+    distances: npt.NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        """Number of residues."""
+        return len(self.residue_index)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of a structure, with the names of the model and codebook version that they belong to.
+
+    left_out: what the file holds and the tokens do not cover. warnings: what a person should know, a sentence each.
+    Both are empty if an older server answered.
+    """
+
+    model: str
+    codebook_version: str
+    chains: tuple[ChainTokens, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of residues, in all chains."""
+        return sum(map(len, self.chains))
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes of the encoder and its codebook. out: dimensions of a code's vector."""
+
+    width: int
+    heads: int
+    layers: int
+    out: int
+    codes: int
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids: 0 to codes - 1 are codes."""
+
+    codes: int
+    mask: int
+    eos: int
+    bos: int
+    pad: int
+    chainbreak: int
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What a request may hold at most; unpacked_bytes: of a file, after gzip. 0: the server did not say.
+
+    detokenize_residues: of a structure to detokenize; 0 if the model has no decoder.
+    """
+
+    residues: int
+    chains: int
+    unpacked_bytes: int
+    message_bytes: int
+    detokenize_residues: int
+
+
+@dataclass(frozen=True)
+class DecoderInfo:
+    """A decoder: SHA-256 of its weights, and its sizes. chained: whether it places each residue from the one before."""
+
+    digest: str
+    width: int
+    heads: int
+    layers: int
+    chained: bool
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a server serves. Digests are SHA-256, in hexadecimal. decoder: None if it cannot detokenize.
+
+    default_reading: which residues of a file count if a request does not say.
+    """
+
+    model: str
+    encoder_digest: str
+    codebook_version: str
+    codebook_digest: str
+    sizes: ModelSizes
+    vocabulary: Vocabulary
+    limits: RequestLimits
+    server_version: str
+    default_reading: Reading
+    decoder: DecoderInfo | None
+
+
+class Health(StrEnum):
+    """What grpc.health.v1 says of a service. SERVICE_UNKNOWN: the server has no service of that name."""
+
+    UNKNOWN = "UNKNOWN"
+    SERVING = "SERVING"
+    NOT_SERVING = "NOT_SERVING"
+    SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
+
+
+def to_tokens(response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.TokenizeRequest) -> Tokens:
+    """The message as a result. request: that it answers.
+
+    Raises ServerError if its fields do not fit together, or it is not what was asked for: old servers do not hear of
+    versions, nor of how to read a file.
+    """
+    version = request.codebook_version
+    if version not in ("", ACTIVE, response.codebook_version):
+        raise ServerError(f"the answer is of codebook version {response.codebook_version}, and {version} was asked for")
+    file = request.file
+    asked = file.reading or file.HasField("min_plddt") or file.assembly or file.renumber
+    if asked and not response.reading:
+        raise ServerError("the server is too old to know of reading, min_plddt, assembly and renumber")
+    return Tokens(
+        response.model,
+        response.codebook_version,
+        tuple(map(_to_chain, response.chains)),
+        tuple(map(_to_left_out, response.left_out)),
+        tuple(response.warnings),
+    )
+
+
+def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
+    """The message as a result."""
+    sizes, vocabulary, limits = response.sizes, response.vocabulary, response.limits
+    decoder = response.decoder
+    return ModelInfo(
+        model=response.model,
+        encoder_digest=response.encoder_digest,
+        codebook_version=response.codebook_version,
+        codebook_digest=response.codebook_digest,
+        sizes=ModelSizes(sizes.width, sizes.heads, sizes.layers, sizes.out, sizes.codes),
+        vocabulary=Vocabulary(
+            vocabulary.codes,
+            vocabulary.mask,
+            vocabulary.eos,
+            vocabulary.bos,
+            vocabulary.pad,
+            vocabulary.chainbreak,
+        ),
+        limits=RequestLimits(
+            limits.residues, limits.chains, limits.unpacked_bytes, limits.message_bytes, limits.detokenize_residues
+        ),
+        server_version=response.server_version,
+        default_reading="esm" if response.default_reading == tokenizer_pb2.READING_ESM else "all",
+        decoder=(
+            DecoderInfo(decoder.digest, decoder.width, decoder.heads, decoder.layers, decoder.chained)
+            if response.HasField("decoder")
+            else None
+        ),
+    )
+
+
+def _to_left_out(message: tokenizer_pb2.LeftOut) -> LeftOut:
+    kinds = tokenizer_pb2.LeftOutKind
+    name = kinds.Name(message.kind).removeprefix("LEFT_OUT_KIND_") if message.kind in kinds.values() else ""
+    kind = LeftOutKind.__members__.get(name, LeftOutKind.OTHER)
+    return LeftOut(kind, message.chain, message.residues, tuple(message.names), message.of_protein)
+
+
+def _to_chain(message: tokenizer_pb2.TokenizedChain) -> ChainTokens:
+    residues = len(message.residue_index)
+    lengths = {
+        "tokens": len(message.tokens) in range(residues, residues + 3),
+        "has_frame": len(message.has_frame) == residues,
+        "distances": len(message.distances) in (0, residues),
+        "sequence": len(message.sequence) == residues,
+        "insertion_codes": len(message.insertion_codes) in (0, residues),
+    }
+    for field, fits in lengths.items():
+        if not fits:
+            raise ServerError(f"the answer's {field} do not fit the {residues} residues of chain {message.chain!r}")
+    return ChainTokens(
+        chain=message.chain,
+        sequence=message.sequence,
+        residue_index=_array(message.residue_index, np.int32),
+        insertion_codes=message.insertion_codes,
+        tokens=_array(message.tokens, np.uint16),
+        has_frame=_array(message.has_frame, np.bool_),
+        distances=_array(message.distances, np.float32) if message.distances else None,
+    )
+
+
+def _array(field: Collection[float], dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
+    try:
+        return np.fromiter(field, dtype, len(field))
+    except OverflowError as error:
+        raise ServerError(f"the answer holds a number that {np.dtype(dtype)} cannot: {error}") from error
