@@ -33,9 +33,9 @@ if TYPE_CHECKING:
         Unavailable,
         UnreadableInput,
     )
-    from foldmint_client.left_out import LeftOut, LeftOutKind
     from foldmint_client.models.decoded import Decoded, DecodedChain
     from foldmint_client.models.detokenize_request import ChainLabels
+    from foldmint_client.models.left_out import LeftOut, LeftOutKind
     from foldmint_client.models.responses import (
         ChainTokens,
         DecoderInfo,
@@ -101,8 +101,8 @@ _HOMES = {
     "Decoded": "models.decoded",
     "DecodedChain": "models.decoded",
     "ChainLabels": "models.detokenize_request",
-    "LeftOut": "left_out",
-    "LeftOutKind": "left_out",
+    "LeftOut": "models.left_out",
+    "LeftOutKind": "models.left_out",
     "Retry": "connection",
     "Tls": "connection",
     "Backbone": "models.tokenize_request",

@@ -147,8 +147,8 @@ class Client:
         ids (length,) with CHAINBREAK between chains. Several chains are decoded as one structure, which makes sense for
         the tokens of a complex; others are better decoded one by one. timeout: seconds, retries included. Keywords:
         format=None, pae=False, labels=None, fill=False, model=None, codebook_version=None; see
-        `foldmint_client.models.detokenize_request.DetokenizeOptions`. Residues without a frame are gaps in the answer, unless
-        `fill` decodes their tokens all the same.
+        `foldmint_client.models.detokenize_request.DetokenizeOptions`. Residues without a frame are gaps in the answer,
+        unless `fill` decodes their tokens all the same.
         """
         deadline = self._connection.deadline(timeout)
         chainbreak = self._known().vocabulary.chainbreak if needs_chainbreak(tokens) else 0

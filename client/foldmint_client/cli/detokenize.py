@@ -34,7 +34,7 @@ from foldmint_client.cli.common import (
     finish,
     output_errors,
 )
-from foldmint_client.left_out import counted
+from foldmint_client.models.left_out import counted
 
 if TYPE_CHECKING:
     from foldmint_client.client import Client

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from foldmint_client.client import Client
     from foldmint_client.io.discovery import Input
     from foldmint_client.io.token_writers import Writer
-    from foldmint_client.left_out import Tally
+    from foldmint_client.models.left_out import Tally
     from foldmint_client.models.tokenize_request import TokenizeKeywords
 
 
@@ -145,7 +145,7 @@ def tokenize(
     from foldmint_client.io.discovery import STDIN, find
     from foldmint_client.io.resumable_output import output as opened
     from foldmint_client.io.token_writers import OutputFormat
-    from foldmint_client.left_out import Tally
+    from foldmint_client.models.left_out import Tally
 
     if output == Path(STDIN):
         output = None

@@ -17,7 +17,7 @@ import numpy as np
 
 from foldmint_client.connection import installed_version
 from foldmint_client.errors import MissingExtra
-from foldmint_client.left_out import LeftOut, of_each_chain
+from foldmint_client.models.left_out import LeftOut, of_each_chain
 from foldmint_client.models.responses import ChainTokens, Tokens
 
 if TYPE_CHECKING:

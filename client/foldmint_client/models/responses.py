@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import ServerError
-from foldmint_client.left_out import LeftOut, LeftOutKind
+from foldmint_client.models.left_out import LeftOut, LeftOutKind
 from foldmint_client.models.tokenize_request import Reading
 
 ACTIVE = "ACTIVE"

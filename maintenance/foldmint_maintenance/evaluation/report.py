@@ -5,9 +5,9 @@ from html import escape
 
 import numpy as np
 
-from foldmint_maintenance.cli.progress import RECONSTRUCTION_COLUMNS, evaluation_rows, reconstruction_rows, trust
 from foldmint_maintenance.evaluation.evaluate import Details, Evaluation
 from foldmint_maintenance.evaluation.reconstruction import Quartiles, Trace
+from foldmint_maintenance.evaluation.tables import RECONSTRUCTION_COLUMNS, evaluation_rows, reconstruction_rows, trust
 from foldmint_maintenance.html_page import document, figure, table
 
 # Dead codes told by their numbers; the rest by how many they are.

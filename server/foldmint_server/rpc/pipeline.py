@@ -6,9 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.codebooks.manager import Codebooks, Serving
-from foldmint_server.errors import NotServed
-from foldmint_server.inference.decode_worker import Decoding
+from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
+from foldmint_server.errors import VersionNotAvailable
+from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.registry import LEFT_OUT, Metrics
 from foldmint_server.rpc.conversion import (
@@ -22,7 +22,7 @@ from foldmint_server.rpc.conversion import (
     options_of,
     reading_of,
 )
-from foldmint_server.security.rate_limit import ResidueRates
+from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.trace import UNTRACED, Trace
 from foldmint_tokenizer import Limits, StructureContent
 from foldmint_tokenizer.neighborhoods import Geometry
@@ -39,20 +39,20 @@ class Pipeline:
 
     def __init__(
         self,
-        codebooks: Codebooks,
+        codebooks: CodebookManager,
         scheduler: Scheduler,
-        decoding: Decoding | None,
+        decoding: DecodeWorker | None,
         pool: ThreadPoolExecutor,
         limits: Limits,
         decode_limits: Limits,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
-        rates: ResidueRates | None = None,
+        rates: ResidueRateLimiter | None = None,
         reading: Reading = "all",
     ) -> None:
         self.codebooks = codebooks
         self._reading: Reading = reading
-        self._rates = rates or ResidueRates()
+        self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
         self._limits, self._decode_limits = limits, decode_limits
         self._metrics, self._clock = metrics, clock
@@ -60,7 +60,7 @@ class Pipeline:
     async def tokenize(
         self,
         request: pb.TokenizeRequest,
-        default: Serving | None = None,
+        default: LoadedCodebook | None = None,
         *,
         caller: str = "",
         wait_for_room: bool = False,
@@ -70,28 +70,29 @@ class Pipeline:
 
         caller: with whose requests it takes turns. trace: is told of it.
 
-        Raises InvalidStructure, NotServed, RateLimited unless it waits for room, and what the scheduler raises.
+        Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
+        raises.
         """
-        serving = self.codebooks.asked(request.codebook_version, default)
-        trace.describe(model=serving.model, codebook_version=serving.codebook_version)
+        loaded = self.codebooks.resolve_version(request.codebook_version, default)
+        trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
-        content, shape = await loop.run_in_executor(self._pool, self._parsed, request, trace)
-        trace.describe(chains=len(content.chains), residues=len(shape.residue_index))
-        await self._rates.admit(len(shape.residue_index), wait=wait_for_room)
-        with trace.computing() as steps:
+        content, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
+        trace.describe(chains=len(content.chains), residues=len(geometry.residue_index))
+        await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
+        with trace.computing() as batch_times:
             quantized = await self._scheduler.compute(
-                shape, serving.embeddings, caller=caller, wait_for_room=wait_for_room, steps=steps
+                geometry, loaded.embeddings, caller=caller, wait_for_room=wait_for_room, batch_times=batch_times
             )
-        chains = assembled(content.chains, shape, *quantized, serving.frameless, options_of(request))
-        self._metrics.usage.record(serving.codebook_version, *quantized)
-        self._metrics.residues.labels("yes").inc(len(shape.queries))
-        self._metrics.residues.labels("no").inc(len(shape.residue_index) - len(shape.queries))
+        chains = assembled(content.chains, geometry, *quantized, loaded.frameless, options_of(request))
+        self._metrics.usage.record(loaded.codebook_version, *quantized)
+        self._metrics.residues.labels("yes").inc(len(geometry.queries))
+        self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
         for left_out in content.left_out:
             if left_out.kind in LEFT_OUT:
                 self._metrics.left_out_residues.labels(left_out.kind).inc(left_out.residues)
         return pb.TokenizeResponse(
-            model=serving.model,
-            codebook_version=serving.codebook_version,
+            model=loaded.model,
+            codebook_version=loaded.codebook_version,
             chains=[encoded(chain) for chain in chains],
             left_out=[encoded_left_out(left_out) for left_out in content.left_out],
             warnings=content.warnings,
@@ -101,18 +102,18 @@ class Pipeline:
     async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
         """What tokens stand for. trace: is told of it.
 
-        Raises InvalidTokens, InvalidStructure, NotServed, RateLimited, and what the decoding raises.
+        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what the decoding raises.
         """
         model, decoding = self.codebooks.active.model, self._decoding
         if decoding is None:
-            raise NotServed(f"the model {model} has no decoder")
+            raise VersionNotAvailable(f"the model {model} has no decoder")
         if request.model not in ("", model):
             # Named by a stranger, and part of messages and logs.
-            raise NotServed(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
-        serving = self.codebooks.asked(request.codebook_version)
-        trace.describe(model=model, codebook_version=serving.codebook_version)
+            raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
+        loaded = self.codebooks.resolve_version(request.codebook_version)
+        trace.describe(model=model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
-        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, serving.codes, trace)
+        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, loaded.codes, trace)
         trace.describe(residues=wanted.residues)
         await self._rates.admit(wanted.residues, wait=False)
         with trace.decoding(wanted.tokens):
@@ -121,11 +122,11 @@ class Pipeline:
                 wanted.residues,
                 has_frame=wanted.has_frame,
                 pae=request.options.pae,
-                embedding=serving.decoder_embedding,
+                embedding=loaded.decoder_embedding,
             )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
-            self._pool, decoded_response, structure, wanted, request, model, serving.codebook_version
+            self._pool, decoded_response, structure, wanted, request, model, loaded.codebook_version
         )
 
     def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int, trace: Trace) -> Decodable:
@@ -139,6 +140,6 @@ class Pipeline:
         began = self._clock()
         with trace.stage("parse"):
             content = decoded(request, self._limits, self._reading)
-            shape = structure_geometry(content.chains, request.options.complex)
+            geometry = structure_geometry(content.chains, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
-        return content, shape
+        return content, geometry

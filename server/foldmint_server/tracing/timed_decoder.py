@@ -12,7 +12,7 @@ from foldmint_server.inference.decode_worker import Decoder
 from foldmint_tokenizer import DecodedStructure
 
 
-class WatchedDecoder:
+class TimedDecoder:
     """A decoder that notes when it worked on whose tokens, which are known by their array."""
 
     def __init__(self, decoder: Decoder, clock: Callable[[], int] = time.time_ns) -> None:
