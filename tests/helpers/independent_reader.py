@@ -221,7 +221,7 @@ def _bonded(residues: Sequence[Residue]) -> set[Residue]:
         near[place] = False
         if near.any():
             found.add(residue)
-            found.update(residues[other] for other in np.flatnonzero(near))
+            found.update(residues[other] for other in np.flatnonzero(near).tolist())
     return found
 
 

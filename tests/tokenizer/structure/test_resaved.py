@@ -24,10 +24,13 @@ PACKAGED = [
 ]  # fmt: skip
 
 
-_DECIMALS = "coordinates have 5 decimals, and the program writes 3, which moves two residues over the border of a code"
+_DECIMALS = "coordinates have 5 decimals, and the program writes 3: two residues cross the border of a code"
 _BOLTZ, _TWO = "boltz2_olanzapine_P28335.cif", "chain A: 2 of 325 tokens changed"
 EXPLAINED = {
-    ("il2.pdb", "gemmi-cif"): ("chains ['A'] became ['xp']", "a blank chain goes by its label_asym_id, which gemmi adds"),
+    ("il2.pdb", "gemmi-cif"): (
+        "chains ['A'] became ['xp']",
+        "a blank chain goes by its label_asym_id, which gemmi adds",
+    ),
     (_BOLTZ, "biotite-pdb"): (
         "not written: Some residue names exceed 3 characters",
         "biotite writes no PDB file of a ligand with a longer name",

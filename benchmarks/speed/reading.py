@@ -25,7 +25,16 @@ FOLDER = ROOT / ".real-files"
 _BAR = 1.5
 _OPTIONS = ReadOptions(limits=Limits(residues=1_000_000))
 FILES = {
-    "mmCIF": ["1A8O.cif", "4ZHL.cif", "2OFG.cif", "7CFN.cif", "2XHE.cif", "mmcif_3o21.cif", "mmcif_7cth.cif", "2gtl.cif"],
+    "mmCIF": [
+        "1A8O.cif",
+        "4ZHL.cif",
+        "2OFG.cif",
+        "7CFN.cif",
+        "2XHE.cif",
+        "mmcif_3o21.cif",
+        "mmcif_7cth.cif",
+        "2gtl.cif",
+    ],
     "PDB": ["1A8O.pdb", "pdb1ubi.pdb", "1AFS.pdb", "pdb3enl.pdb", "7DDO.pdb", "pdb3hsy.pdb", "2XHE.pdb", "2gtl.pdb"],
 }
 
