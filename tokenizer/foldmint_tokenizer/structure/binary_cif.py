@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure.binary_cif_encodings import Bounds, Damaged, Text, Values, decoded
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock
+from foldmint_tokenizer.structure.binary_cif_encodings import LONGEST, Bounds, Damaged, Text, Values, decoded
+from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, Rows
 from foldmint_tokenizer.structure.options import Limits
 
 Number = TypeVar("Number", np.int64, np.float64)
@@ -215,8 +215,8 @@ class _Block:
         found = self._categories.get(category.lower())
         return 0 if found is None else self._bounded(found)
 
-    def text(self, category: str, item: str) -> NDArray[np.bytes_] | None:
-        column = self._column(category, item)
+    def text(self, category: str, item: str, rows: Rows = None) -> NDArray[np.bytes_] | None:
+        column = self._column(category, item, rows)
         if column is None:
             return None
         values, masked, place = column
@@ -229,10 +229,12 @@ class _Block:
             texts = values.astype(np.bytes_)
         if masked is not None:
             texts[masked] = b""
+        if texts.dtype.itemsize > LONGEST and (np.strings.str_len(texts) > LONGEST).any():
+            _refuse(place, f"a value has more than {LONGEST} bytes")
         return texts
 
-    def integers(self, category: str, item: str) -> NDArray[np.int64] | None:
-        column = self._column(category, item)
+    def integers(self, category: str, item: str, rows: Rows = None) -> NDArray[np.int64] | None:
+        column = self._column(category, item, rows)
         if column is None:
             return None
         values, masked, place = column
@@ -248,8 +250,8 @@ class _Block:
             numbers[masked] = MISSING
         return numbers
 
-    def floats(self, category: str, item: str) -> NDArray[np.float64] | None:
-        column = self._column(category, item)
+    def floats(self, category: str, item: str, rows: Rows = None) -> NDArray[np.float64] | None:
+        column = self._column(category, item, rows)
         if column is None:
             return None
         values, masked, place = column
@@ -272,7 +274,9 @@ class _Block:
             raise InvalidStructure("content", reason)
         return category.rows
 
-    def _column(self, category: str, item: str) -> tuple[Values | Text, NDArray[np.bool_] | None, str] | None:
+    def _column(
+        self, category: str, item: str, chosen: Rows
+    ) -> tuple[Values | Text, NDArray[np.bool_] | None, str] | None:
         """Values of a column, where it has none, and its place for messages."""
         found = self._categories.get(category.lower())
         column = None if found is None else found.column(item)
@@ -285,6 +289,9 @@ class _Block:
         mask = self._decoded(column.get(b"mask", memoryview(b"\xc0")), rows, f"{place}, mask")
         if isinstance(mask, Text):
             _refuse(place, "the mask is text")
+        if chosen is not None:
+            values = values._replace(places=values.places[chosen]) if isinstance(values, Text) else values[chosen]
+            mask = None if mask is None else mask[chosen]
         return values, None if mask is None else mask != 0, place
 
     def _decoded(self, packed: memoryview, rows: int, place: str) -> Values | Text | None:

@@ -11,6 +11,9 @@ Encoded = Mapping[bytes, Any]
 
 Values = NDArray[np.integer[Any]] | NDArray[np.floating[Any]]
 
+LONGEST = 100
+"""Bytes of a text; of a longer one, one more is kept, by which it is known."""
+
 _ENCODINGS = 16  # one after another
 _TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("i1"),
@@ -178,12 +181,25 @@ def _strings(stored: bytes, offsets: NDArray[np.int64], bounds: Bounds) -> NDArr
     if len(offsets) < 2:
         return np.zeros(1, "S1")
     lengths = np.append(np.diff(offsets), 0)
-    width = max(int(lengths.max()), 1)
+    width = min(max(int(lengths.max()), 1), LONGEST + 1)
     if len(lengths) * width > bounds.size:
         raise Damaged(f"{len(lengths) - 1} strings of up to {width} bytes; at most {bounds.size} bytes are taken")
     letters = np.zeros((len(lengths), width), np.uint8)
-    letters[np.arange(width) < lengths[:, None]] = np.frombuffer(stored, np.uint8)[offsets[0] : offsets[-1]]
+    joined = np.frombuffer(stored, np.uint8)[offsets[0] : offsets[-1]]
+    if (lengths > width).any():
+        joined = joined[_first_letters(offsets - offsets[0], width)]
+    letters[np.arange(width) < lengths[:, None]] = joined
     return letters.view(f"S{width}")[:, 0]
+
+
+def _first_letters(offsets: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    """Which of the bytes of joined strings, (bytes,), are among the first of their own."""
+    long = np.diff(offsets) > width
+    changes = np.zeros(offsets[-1] + 1, np.int8)
+    changes[0] = 1
+    changes[offsets[:-1][long] + width] -= 1
+    changes[offsets[1:][long]] += 1
+    return np.cumsum(changes[:-1], dtype=np.int8).astype(np.bool_)
 
 
 def _unit_offsets(stored: bytes) -> NDArray[np.int64] | None:
