@@ -85,7 +85,7 @@ def detokenize(
     pae: Annotated[
         bool, typer.Option("--pae", help="Add predicted aligned errors; of pdb and mmcif, in a .pae.npy beside it.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are there.")] = False,
     failures: Failures = None,
     as_json: AsJson = False,
     timeout: Timeout = 300.0,
@@ -113,7 +113,7 @@ def detokenize(
     out = None if out == Path("-") else out
     folder = _folder(kind, out, overwrite)
     if folder is None:
-        check_output_file(out, "--out")
+        check_output_file(out, "--out", overwrite=overwrite)
     if kind is StructureOutput.NPZ and out is None:
         raise typer.BadParameter("npz is binary and needs a file: --out FILE", param_hint="--format")
     if pae and kind in FILE_SUFFIX and out is None:
@@ -131,7 +131,7 @@ def detokenize(
         output_errors(out),
         connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
         opened(kind, None if kind in FILE_SUFFIX else out) as writer,
-        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures) as reporter,
+        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures, quiet=quiet) as reporter,
     ):
         if alone:
             jobs = _one(jobs)
@@ -169,10 +169,10 @@ def detokenize(
 
 def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Folder | None":
     """The folder that files go to; None if there is one output for all."""
-    from foldmint_client.inputs import SUFFIXES
     from foldmint_client.structure_files import FILE_SUFFIX, Folder
+    from foldmint_client.suffixes import TEXTS
 
-    if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
+    if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in TEXTS and not out.is_dir()):
         return None
     try:
         return Folder(out, FILE_SUFFIX[kind], overwrite=overwrite)

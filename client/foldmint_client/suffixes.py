@@ -5,6 +5,9 @@ from pathlib import PurePath
 STRUCTURES = (".pdb", ".ent", ".pdb1", ".cif", ".mmcif", ".bcif", ".pdbqt")
 """Of files of one structure; each may be compressed too."""
 
+TEXTS = (".pdb", ".ent", ".cif", ".mmcif")
+"""Of files of one structure that Foldmint writes, too."""
+
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 """Of files that are compressed."""
 
