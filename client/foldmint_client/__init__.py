@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnreadableInput,
     )
     from foldmint_client.options import Retry, Tls
-    from foldmint_client.requests import Backbone, Structure
+    from foldmint_client.requests import Backbone, Selection, Structure
     from foldmint_client.results import (
         ChainTokens,
         DecoderInfo,
@@ -77,6 +77,7 @@ __all__ = [
     "PermissionDenied",
     "RequestLimits",
     "Retry",
+    "Selection",
     "ServerError",
     "Structure",
     "Tls",
@@ -101,6 +102,7 @@ _HOMES = {
     "Retry": "options",
     "Tls": "options",
     "Backbone": "requests",
+    "Selection": "requests",
     "Structure": "requests",
     "ChainTokens": "results",
     "DecoderInfo": "results",

@@ -110,9 +110,12 @@ def tokenize(
 ) -> None:
     """Print the tokens of structure files, chain by chain, in the order of the input.
 
-    A bad file does not stop the others. A file that is written appears under its name when all is done; until then
-    JSON lines are in FILE.part, and shards are complete one by one: with --resume, an interrupted run goes on there,
-    and a finished one asks again for what failed. A path named twice counts once then.
+    A bad file does not stop the others, nor does an archive that is damaged or cut off: it is one failure, after the
+    members that can be read. Members are called ARCHIVE!MEMBER, chains of a file PATH:A,B.
+
+    A file that is written appears under its name when all is done; until then JSON lines are in FILE.part, and shards
+    are complete one by one: with --resume, an interrupted run goes on there, and a finished one asks again for what
+    failed. A path named twice counts once then.
 
     --json prints a summary: inputs, tokenized, earlier (not asked again), failed, residues, seconds, and failures by
     kind.
@@ -205,7 +208,9 @@ class _Asked:
         """Of structures that are to come; None if there are archives, which are not read yet."""
         if any(found.has_several for found in self.inputs):
             return None
-        return len({found.source for found in self.inputs} - self._done) if self._done else len(self.inputs)
+        if self._done is None:
+            return len(self.inputs)
+        return len({found.source for found in self.inputs} - self._done)
 
     def wants(self, source: str) -> bool:
         """Whether a structure is to be tokenized; counts it if it is not."""
