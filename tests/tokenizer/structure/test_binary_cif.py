@@ -6,7 +6,7 @@ import sys
 import time
 import tracemalloc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from foldmint_tokenizer import InvalidStructure, Limits
 from foldmint_tokenizer.structure.binary_cif import read_binary_cif
 from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock
+from foldmint_tokenizer.structure.reader import read_structure
 from support import ROOT, missing
 
 FILES = ["1a8o.cif", "1gbt.cif.gz", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz"]
@@ -97,6 +98,19 @@ def test_every_column_of_real_files(pdbx: Any, data: Path, name: str) -> None:
     assert block.floats("none", "x") is None
     assert block.integers("none", "x") is None
     assert block.rows("none") == 0
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_backbones_equal_those_of_mmcif(pdbx: Any, data: Path, name: str, compress: Callable[[bytes], bytes]) -> None:
+    content = (data / name).read_bytes()
+    content = gzip.decompress(content) if name.endswith(".gz") else content
+    found, expected = read_structure(compress(as_binary(pdbx, content))), read_structure(content)
+    assert found.left_out == expected.left_out
+    for one, other in zip(found.chains, expected.chains, strict=True):
+        assert (one.chain, one.sequence, one.insertion_codes) == (other.chain, other.sequence, other.insertion_codes)
+        np.testing.assert_array_equal(one.residue_index, other.residue_index)
+        np.testing.assert_array_equal(one.coordinates, other.coordinates)
 
 
 # By hand: what a writer may write and biotite's does not.
