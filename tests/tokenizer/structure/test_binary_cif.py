@@ -23,7 +23,7 @@ from foldmint_tokenizer import InvalidStructure, Limits
 from foldmint_tokenizer.structure.binary_cif import read_binary_cif
 from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock
 from foldmint_tokenizer.structure.reader import read_structure
-from support import ROOT, missing
+from helpers.support import ROOT, missing
 
 FILES = ["1a8o.cif", "1gbt.cif.gz", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz"]
 

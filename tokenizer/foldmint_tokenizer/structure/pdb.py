@@ -90,17 +90,18 @@ def read_pdb(
     Raises InvalidStructure with field `content` or `model_number`.
     """
     lines = _split(text, limits)
-    record = lines.columns(0, 6, np.arange(len(lines.starts))) & _UPPER
-    atoms = np.flatnonzero(_starts_with(record, b"ATOM") | _starts_with(record, b"HETA"))
+    record = (lines.columns(0, 4, np.arange(len(lines.starts))) & _UPPER).view("<u4")[:, 0]
+    atoms = np.flatnonzero((record == _code(b"ATOM")) | (record == _code(b"HETA")))
     if len(atoms) == 0:
         raise InvalidStructure("content", "read as PDB, the file has no atoms")
     short = lines.lengths[atoms] < _SHORTEST_ATOM
     if short.any():
         line = int(atoms[short.argmax()])
         raise InvalidStructure("content", f"line {line + 1} is too short for an atom: {lines.text(line)!r}")
-    ends = np.flatnonzero(_starts_with(record, b"END") & (record[:, 3] < ord("A")))
-    breaks = np.flatnonzero(_starts_with(record, b"TER") & (record[:, 3] < ord("A")))
-    opens, closes = _starts_with(record, b"MODE"), _starts_with(record, b"ENDM")
+    short_record, fourth = record & np.uint32(0xFFFFFF), record >> np.uint32(24)
+    ends = np.flatnonzero((short_record == _code(b"END")) & (fourth < ord("A")))
+    breaks = np.flatnonzero((short_record == _code(b"TER")) & (fourth < ord("A")))
+    opens, closes = record == _code(b"MODE"), record == _code(b"ENDM")
     if (opens | closes).any():
         model, numbers = _models(lines, opens, closes, atoms)
     else:
@@ -109,7 +110,7 @@ def read_pdb(
     atoms = atoms[model == chosen] if others else atoms
     part = np.searchsorted(ends, atoms)
     section = part + np.searchsorted(breaks, atoms)
-    sequence = np.flatnonzero(_starts_with(record, b"SEQR"))
+    sequence = np.flatnonzero(record == _code(b"SEQR"))
     return _table(lines, atoms, part, section, sequence, short_names), others
 
 
@@ -132,11 +133,9 @@ def _split(text: bytes, limits: Limits) -> _Lines:
     return _Lines(data, starts, ends - starts, None)
 
 
-def _starts_with(record: NDArray[np.uint8], name: bytes) -> NDArray[np.bool_]:
-    found = np.ones(len(record), bool)
-    for place, letter in enumerate(name):
-        found &= record[:, place] == letter
-    return found
+def _code(name: bytes) -> int:
+    """A record's name as `read_pdb` compares it, its case aside."""
+    return int.from_bytes(name, "little")
 
 
 def _models(
@@ -313,6 +312,8 @@ def _segments(
     and the number of the line up to column 80, as before 1996.
     """
     text = lines.columns(72, 80, atoms)
+    if (text[:, :4] == _SPACE).all():
+        return np.zeros(len(starts), np.int64), [""]
     segment = np.ascontiguousarray(text[:, :4]).view("<u4")[:, 0]
     apart = (segment[1:] != segment[:-1]) & ~changes[1:]
     digits = text[:, 4:] - np.uint8(ord("0")) <= 9

@@ -1,0 +1,83 @@
+"""Checkpoints of a training: one safetensors file, from which it goes on as if it had never stopped."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from foldmint_maintenance.errors import CheckpointMismatch
+from foldmint_tokenizer.codebook import Codebook
+
+NAME = "checkpoint.safetensors"
+
+
+class Resumable(Protocol):
+    """A training whose state can be written down; step: how many are done."""
+
+    codebook: Codebook
+    step: int
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its state goes along."""
+        ...
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """What is trained, by name."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What must be equal for a checkpoint to fit."""
+        ...
+
+
+def save(trainer: Resumable, folder: Path) -> None:
+    """Write the training's whole state; the file is complete before it takes the last one's place."""
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in trainer.modules.items():
+        tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"codebook.{name}": value for name, value in trainer.codebook._asdict().items()}
+    for index, state in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    part = folder / (NAME + ".part")
+    # Copies: a file cannot hold two tensors that share memory.
+    save_file({name: value.detach().clone() for name, value in tensors.items()}, part, {"training": _told(trainer)})
+    part.replace(folder / NAME)
+
+
+def restore(trainer: Resumable, folder: Path) -> None:
+    """Put the state of the folder's checkpoint into a new trainer.
+
+    Raises CheckpointMismatch if the checkpoint belongs to a training with other sizes, settings or data.
+    """
+    with safe_open(folder / NAME, "pt") as file:
+        metadata = json.loads((file.metadata() or {})["training"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    step = metadata.pop("step")
+    expected = json.loads(_told(trainer))
+    different = [key for key in metadata if metadata[key] != expected.get(key)]
+    if different:
+        raise CheckpointMismatch(f"the checkpoint in {folder} is of another training: {', '.join(different)} differ")
+    for name, module in trainer.modules.items():
+        prefix = name + "."
+        module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
+    device = trainer.codebook.embeddings.device
+    trainer.codebook = Codebook(*(tensors[f"codebook.{name}"].to(device) for name in Codebook._fields))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = value
+    trainer.optimizer.load_state_dict(trainer.optimizer.state_dict() | {"state": state})
+    trainer.step = step
+
+
+def _told(trainer: Resumable) -> str:
+    return json.dumps({**trainer.identity, "torch": torch.__version__, "step": trainer.step})

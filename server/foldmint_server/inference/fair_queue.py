@@ -1,0 +1,109 @@
+"""The queue of admitted requests: a budget of residues, cut into batches that are shared fairly among callers.
+
+A request is short if it has no more residues than two batches hold, and long otherwise. Each kind gets half of every
+batch, and whatever the other kind leaves. Short requests are computed whole; long ones slice by slice, round robin over
+the callers and over each caller's requests. So however many long requests there are, they delay a short one by two
+batches at most, and long requests make progress however many short ones arrive.
+
+A request that finds no room in the budget may wait for it, round robin as well: small requests behind a large one do
+not overtake it.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from foldmint_server.inference.round_robin import RoundRobin
+
+
+@dataclass(eq=False)
+class Request:
+    """Residues of one caller. dispatched: how many of them were handed to a device."""
+
+    caller: str
+    residues: int
+    dispatched: int = 0
+
+    @property
+    def left(self) -> int:
+        """Residues that are not dispatched yet."""
+        return self.residues - self.dispatched
+
+
+R = TypeVar("R", bound=Request)
+
+
+class FairQueue(Generic[R]):
+    """Not thread-safe. queued: residues admitted and not yet dispatched."""
+
+    def __init__(self, batch: int, slice_: int, budget: int) -> None:
+        """batch: residues of a batch. slice_: of a long request's turn while others wait. budget: limit of `queued`."""
+        self.queued = 0
+        self._batch, self._slice, self._budget = batch, slice_, budget
+        self._short: RoundRobin[R] = RoundRobin()
+        self._long: RoundRobin[R] = RoundRobin()
+        self._waiting: RoundRobin[R] = RoundRobin()
+
+    def admit(self, request: R) -> bool:
+        """Admit a request if the budget has room. A request larger than the budget is admitted alone."""
+        if not self._has_room(request):
+            return False
+        self.queued += request.residues
+        self._ready_of(request).push(request.caller, request)
+        return True
+
+    def enqueue_waiting(self, request: R) -> None:
+        """Queue a request that waits for room; `admit_waiting` admits it."""
+        self._waiting.push(request.caller, request)
+
+    def admit_waiting(self) -> list[R]:
+        """Admit waiting requests, in their order, while there is room; return those admitted."""
+        admitted = []
+        while self._waiting and self._has_room(self._waiting.peek()):
+            request = self._waiting.pop()
+            self.admit(request)
+            admitted.append(request)
+        return admitted
+
+    def remove(self, request: R) -> None:
+        """Remove what is left of a request; a no-op if nothing of it is queued."""
+        if self._ready_of(request).remove(request.caller, request):
+            self.queued -= request.left
+        else:
+            self._waiting.remove(request.caller, request)
+
+    def clear(self) -> list[R]:
+        """Remove and return all requests, waiting ones included."""
+        self.queued = 0
+        return self._short.clear() + self._long.clear() + self._waiting.clear()
+
+    def next_batch(self, most: int) -> list[tuple[R, slice]]:
+        """Dispatch the next slices, up to a batch and at most `most` residues."""
+        slices: dict[R, slice] = {}
+        room = size = min(self._batch, most)
+
+        def dispatch(ready: RoundRobin[R], most: int) -> int:
+            request = ready.pop()
+            stop = request.dispatched + min(most, request.left)
+            count = stop - request.dispatched
+            slices[request] = slice(slices[request].start if request in slices else request.dispatched, stop)
+            request.dispatched = stop
+            if request.left:
+                (ready.push if ready is self._long else ready.push_front)(request.caller, request)
+            return count
+
+        reserved = size - size // 2 if self._long else 0  # for long requests
+        while self._short and room > reserved:
+            room -= dispatch(self._short, room - reserved)
+        while self._long and room:
+            alone = len(self._long) == 1 and not self._short
+            room -= dispatch(self._long, room if alone else min(room, self._slice))
+        while self._short and room:
+            room -= dispatch(self._short, room)
+        self.queued -= size - room
+        return list(slices.items())
+
+    def _has_room(self, request: R) -> bool:
+        return not self.queued or self.queued + request.residues <= self._budget
+
+    def _ready_of(self, request: R) -> RoundRobin[R]:
+        return self._short if request.residues <= 2 * self._batch else self._long

@@ -1,0 +1,122 @@
+"""The path of a structure: parse in a thread, compute or decode on the device, answer; counted and timed on its way."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from foldmint.v1 import tokenizer_pb2 as pb
+from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
+from foldmint_server.errors import VersionNotAvailable
+from foldmint_server.inference.decode_worker import DecodeWorker
+from foldmint_server.inference.scheduler import Scheduler
+from foldmint_server.metrics.registry import Metrics
+from foldmint_server.rpc.conversion import Decodable, decodable, decoded, decoded_response, encoded, options_of
+from foldmint_server.security.rate_limit import ResidueRateLimiter
+from foldmint_server.tracing.trace import UNTRACED, Trace
+from foldmint_tokenizer import Backbone, Limits
+from foldmint_tokenizer.neighborhoods import Geometry
+from foldmint_tokenizer.tokens import assembled, structure_geometry
+
+
+class Pipeline:
+    """From a request to its response.
+
+    decoding: None if the model has no decoder. limits, decode_limits: of a structure, and of one to decode. rates: of
+    callers, by their tokens.
+    """
+
+    def __init__(
+        self,
+        codebooks: CodebookManager,
+        scheduler: Scheduler,
+        decoding: DecodeWorker | None,
+        pool: ThreadPoolExecutor,
+        limits: Limits,
+        decode_limits: Limits,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        rates: ResidueRateLimiter | None = None,
+    ) -> None:
+        self.codebooks = codebooks
+        self._rates = rates or ResidueRateLimiter()
+        self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
+        self._limits, self._decode_limits = limits, decode_limits
+        self._metrics, self._clock = metrics, clock
+
+    async def tokenize(
+        self,
+        request: pb.TokenizeRequest,
+        default: LoadedCodebook | None = None,
+        *,
+        caller: str = "",
+        wait_for_room: bool = False,
+        trace: Trace = UNTRACED,
+    ) -> pb.TokenizeResponse:
+        """The tokens of a structure, under the version that it asks for; default: if it asks for none, else the active.
+
+        caller: with whose requests it takes turns. trace: is told of it.
+
+        Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
+        raises.
+        """
+        loaded = self.codebooks.resolve_version(request.codebook_version, default)
+        trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
+        loop = asyncio.get_running_loop()
+        backbones, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
+        trace.describe(chains=len(backbones), residues=len(geometry.residue_index))
+        await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
+        with trace.computing() as batch_times:
+            quantized = await self._scheduler.compute(
+                geometry, loaded.embeddings, caller=caller, wait_for_room=wait_for_room, batch_times=batch_times
+            )
+        chains = assembled(backbones, geometry, *quantized, loaded.frameless, options_of(request))
+        self._metrics.usage.record(loaded.codebook_version, *quantized)
+        self._metrics.residues.labels("yes").inc(len(geometry.queries))
+        self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
+        return pb.TokenizeResponse(
+            model=loaded.model,
+            codebook_version=loaded.codebook_version,
+            chains=[encoded(chain) for chain in chains],
+        )
+
+    async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
+        """What tokens stand for. trace: is told of it.
+
+        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what the decoding raises.
+        """
+        model, decoding = self.codebooks.active.model, self._decoding
+        if decoding is None:
+            raise VersionNotAvailable(f"the model {model} has no decoder")
+        if request.model not in ("", model):
+            # Named by a stranger, and part of messages and logs.
+            raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
+        loaded = self.codebooks.resolve_version(request.codebook_version)
+        trace.describe(model=model, codebook_version=loaded.codebook_version)
+        loop = asyncio.get_running_loop()
+        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, loaded.codes, trace)
+        trace.describe(residues=wanted.residues)
+        await self._rates.admit(wanted.residues, wait=False)
+        with trace.decoding(wanted.tokens):
+            structure = await decoding.decode(
+                wanted.tokens, wanted.residues, pae=request.options.pae, embedding=loaded.decoder_embedding
+            )
+        # In a thread, for it may write a file.
+        return await loop.run_in_executor(
+            self._pool, decoded_response, structure, wanted, request, model, loaded.codebook_version
+        )
+
+    def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int, trace: Trace) -> Decodable:
+        began = self._clock()
+        with trace.stage("parse"):
+            wanted = decodable(request, codes, self._decode_limits)
+        self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
+        return wanted
+
+    def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[list[Backbone], Geometry]:
+        began = self._clock()
+        with trace.stage("parse"):
+            backbones = decoded(request, self._limits)
+            geometry = structure_geometry(backbones, request.options.complex)
+        self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
+        return backbones, geometry

@@ -1,0 +1,192 @@
+"""Bearer tokens: who may call, and what for; the file holds a hash of each token, never the token.
+
+[[token]]
+name = "alice"
+sha256 = "9f86d0…"                # of the token; `foldmint-server tokens create alice` makes both
+scopes = ["tokenize", "read"]
+residues_per_second = 2000        # optional, with burst = 20000
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Scope = Literal["tokenize", "read", "admin"]
+"""What a caller may: tokenize and detokenize; read what is served, and how it is used; exchange the codebook, and
+sample the vectors of what others sent."""
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+PREFIX = "foldmint_"
+"""Of every token, so that a token that lies about is known for what it is."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FILE_BYTES = 2**20
+_TOKENS = 1000  # each call is compared with all of them
+_KEYS = {"name", "sha256", "scopes", "residues_per_second", "burst"}
+_BURST_SECONDS = 10  # of the rate, where no burst is given
+
+
+class InvalidTokenFile(ValueError):
+    """A file of tokens that cannot be used. The message names its line and the token's name, and never a value."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Residues a second, and how many may come at once after a pause."""
+
+    residues_per_second: float
+    burst: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.residues_per_second < float("inf") or not 1 <= self.burst < float("inf"):
+            raise ValueError("residues_per_second is positive, and burst 1 or more")
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """A token as the file has it. digest: its SHA-256. rate: None for no limit."""
+
+    name: str
+    digest: bytes = field(repr=False)
+    scopes: frozenset[Scope]
+    rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.scopes or not self.scopes <= set(SCOPES):
+            raise ValueError(f"scopes are one or more of {', '.join(SCOPES)}")
+
+
+@dataclass(frozen=True)
+class AccessTokens:
+    """All tokens that are valid."""
+
+    tokens: tuple[AccessToken, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) > _TOKENS:
+            raise ValueError(f"there are more than {_TOKENS} tokens")
+        for what, values in (("name", [one.name for one in self.tokens]), ("sha256", [d.digest for d in self.tokens])):
+            if len(set(values)) < len(values):
+                raise ValueError(f"two tokens have the same {what}")
+
+    def find(self, presented: str) -> AccessToken | None:
+        """The token that was presented; None if there is no such. All are compared, in time that tells nothing."""
+        digest, found = digest_of(presented), None
+        for token in self.tokens:
+            if hmac.compare_digest(digest, token.digest):
+                found = token
+        return found
+
+
+def digest_of(token: str) -> bytes:
+    """SHA-256: enough for 256 random bits, which nobody guesses, and quick enough for every call."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_token() -> str:
+    """A token of 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, without repeating it, for what is no name: it may be a token in the wrong place."""
+    if not _NAME.fullmatch(name) or PREFIX in name:
+        raise ValueError("a name is 1 to 64 of A-Z a-z 0-9 . _ @ - and begins with a letter or a digit")
+
+
+def read_tokens(path: Path) -> AccessTokens:
+    """The tokens of a file. Raises InvalidTokenFile, also where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidTokenFile(f"{path}: {error.strerror or error}") from error
+    if len(content) > _FILE_BYTES:
+        raise InvalidTokenFile(f"{path} is larger than {_FILE_BYTES} bytes")
+    try:
+        return parse_tokens(content.decode())
+    except InvalidTokenFile as error:
+        raise InvalidTokenFile(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise InvalidTokenFile(f"{path} is no UTF-8") from None
+
+
+def parse_tokens(text: str) -> AccessTokens:
+    """The tokens of a file's text. Raises InvalidTokenFile."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # The parser's own words may repeat what stands there; the place is all that is needed.
+        place = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
+        raise InvalidTokenFile(f"no TOML at {place[1] if place else 'an unknown place'}") from None
+    items = table.get("token", [])
+    if set(table) - {"token"} or not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InvalidTokenFile("a file of tokens holds tables [[token]], and nothing else")
+    places = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*token\s*\]\]", line)]
+    tokens = []
+    for position, item in enumerate(items):
+        where = f"line {places[position]}" if len(places) == len(items) else f"token {position + 1}"
+        try:
+            tokens.append(_token(item))
+        except ValueError as error:
+            raise InvalidTokenFile(f"{where}{_named(item)}: {error}") from None
+    try:
+        return AccessTokens(tuple(tokens))
+    except ValueError as error:
+        raise InvalidTokenFile(str(error)) from None
+
+
+def _token(item: dict[str, Any]) -> AccessToken:
+    if unknown := sorted(key for key in item if key not in _KEYS):
+        shown = [key for key in unknown if _NAME.fullmatch(key) and len(key) < 32 and PREFIX not in key]
+        raise ValueError(f"{', '.join(shown) or 'something'} is not known; known are {', '.join(sorted(_KEYS))}")
+    name, digest, scopes = item.get("name"), item.get("sha256"), item.get("scopes")
+    if not isinstance(name, str):
+        raise ValueError("name is missing, or no text")  # noqa: TRY004 (what is wrong is the file)
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise ValueError("sha256 is the token's hash, 64 hexadecimal digits; is it the token itself?")
+    if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+        raise ValueError("scopes is a list of texts")
+    return AccessToken(name, bytes.fromhex(digest), frozenset(scopes), _rate(item))
+
+
+def _rate(item: dict[str, Any]) -> Rate | None:
+    given = {key: item[key] for key in ("residues_per_second", "burst") if key in item}
+    if not given:
+        return None
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in given.values()):
+        raise ValueError("residues_per_second and burst are numbers")
+    if "residues_per_second" not in given:
+        raise ValueError("burst goes with residues_per_second")
+    speed = float(given["residues_per_second"])
+    return Rate(speed, float(given.get("burst", max(1.0, speed * _BURST_SECONDS))))
+
+
+def _named(item: dict[str, Any]) -> str:
+    """The name, if it can be no token."""
+    name = item.get("name")
+    try:
+        check_name(name if isinstance(name, str) else "")
+    except ValueError:
+        return ""
+    return f" ({name})"
+
+
+def format_tokens(tokens: Iterable[AccessToken]) -> str:
+    """The file's text for tokens."""
+    parts = []
+    for token in tokens:
+        scopes = ", ".join(f'"{scope}"' for scope in SCOPES if scope in token.scopes)
+        lines = ["[[token]]", f'name = "{token.name}"', f'sha256 = "{token.digest.hex()}"', f"scopes = [{scopes}]"]
+        if token.rate is not None:
+            lines += [f"residues_per_second = {token.rate.residues_per_second:g}", f"burst = {token.rate.burst:g}"]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
