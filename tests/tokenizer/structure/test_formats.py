@@ -56,8 +56,8 @@ def test_what_is_read(name: str) -> None:
 
 
 def test_structures_of_the_tests(data: Path) -> None:
-    attack = data.parent / "attack" / "corpus"
-    found = {path: detect_format(path.read_bytes()) for path in [*attack.glob("*.[pc]*"), *data.glob("1a8o.*")]}
+    corpus = data.parent / "stress" / "corpus"
+    found = {path: detect_format(path.read_bytes()) for path in [*corpus.glob("*.[pc]*"), *data.glob("1a8o.*")]}
     assert len(found) > 40
     for path, form in found.items():
         assert form == {".pdb": "pdb", ".cif": "mmcif"}[path.suffix]
