@@ -100,6 +100,8 @@ class _Atoms:
 
 def by_group(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The places of each code, in the order in which the codes come first."""
+    if len(codes) == 0:
+        return []
     order = np.argsort(codes, kind="stable")
     bounds = np.flatnonzero(codes[order][1:] != codes[order][:-1]) + 1
     return sorted(np.split(order, bounds), key=lambda members: int(members[0]))

@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
@@ -65,7 +66,7 @@ class _Lines:
             found = self.grid[:, first : min(last, self.grid.shape[1] - 1)][lines]
             missing = last - first - found.shape[1]
             return found if missing <= 0 else np.pad(found, ((0, 0), (0, missing)), constant_values=_SPACE)
-        found = self.data[self.starts[lines][:, None] + np.arange(first, last)]
+        found = sliding_window_view(self.data, last - first)[self.starts[lines] + first]
         lengths = self.lengths[lines]
         if len(lengths) and lengths.min() < last:
             found = np.where(np.arange(first, last) < lengths[:, None], found, _SPACE)
@@ -118,17 +119,17 @@ def _split(text: bytes, limits: Limits) -> _Lines:
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     most = max(_FEWEST_LINES, limits.unpacked_bytes // _LINE_BYTES)
-    count = text.count(b"\n") + 1
-    if count > most:
-        raise InvalidStructure("content", f"{count} lines; at most {most} are accepted")
+    data = np.frombuffer(text, np.uint8)
     width = text.find(b"\n") + 1
-    if width > 0 and len(text) == width * (count - 1):
-        grid = np.frombuffer(text, np.uint8).reshape(-1, width)
-        if (grid[:, -1] == ord("\n")).all():
-            starts = np.arange(count - 1) * width
-            return _Lines(np.frombuffer(text, np.uint8), starts, np.full(count - 1, width - 1), grid)
-    data = np.frombuffer(text + b" " * _WIDEST, np.uint8)
+    if width > _SHORTEST_ATOM and len(text) % width == 0:
+        grid = data.reshape(-1, width)
+        breaks = grid == ord("\n")
+        if breaks[:, -1].all() and np.count_nonzero(breaks) == len(grid) <= most:
+            return _Lines(data, np.arange(len(grid)) * width, np.full(len(grid), width - 1), grid)
+    data = np.concatenate([data, np.full(_WIDEST, _SPACE)])
     ends = np.append(np.flatnonzero(data == ord("\n")), len(text))
+    if len(ends) > most:
+        raise InvalidStructure("content", f"{len(ends)} lines; at most {most} are accepted")
     starts = np.concatenate([[0], ends[:-1] + 1])
     return _Lines(data, starts, ends - starts, None)
 

@@ -19,7 +19,7 @@ from foldmint_tokenizer.structure.cif_text import read_cif_text
 from foldmint_tokenizer.structure.decompress import unpacked
 from foldmint_tokenizer.structure.esm_reading import find_esm_chains
 from foldmint_tokenizer.structure.formats import detect_format
-from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent
+from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent, frame_warnings
 from foldmint_tokenizer.structure.mmcif import read_blocks
 from foldmint_tokenizer.structure.options import Format, Limits, ReadOptions
 from foldmint_tokenizer.structure.pdb import read_pdb
@@ -62,8 +62,7 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
     if options.assembly:
         backbones = build_assembly(options.assembly, text if blocks is None else blocks, taken, backbones)
         _check_size(backbones, limits)
-    if not any(np.isfinite(backbone.coordinates).all((1, 2)).any() for backbone in backbones):
-        warnings.append("no residue has a frame: N, CA and C are never all there, so that all tokens say nothing")
+    warnings += frame_warnings(backbones)
     left_out = [*_told(table, runs, chains, taken, esm=esm), *others]
     return StructureContent(backbones, tuple(left_out), tuple(warnings))
 
