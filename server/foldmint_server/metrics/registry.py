@@ -6,8 +6,6 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from foldmint_server.metrics.code_usage import CodeUsage
-
 # Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -55,7 +53,6 @@ class Metrics:
     codebook_info: Gauge
     codebook_activated: Gauge
     codebook_swaps: Counter
-    usage: CodeUsage
 
     def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
         """Tell what the server runs on, and the most residues that its two queues admit."""
@@ -65,12 +62,11 @@ class Metrics:
         self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
 
 
-def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
-    """Register all instruments, and the collector of the codes, with a registry.
+def create_metrics(registry: CollectorRegistry) -> Metrics:
+    """Register all instruments with a registry; those of the codes are a collector of their own, `CodeUsage`.
 
     Series of labels whose values are known stand at 0 from the start: an increase from nothing is none to Prometheus.
     """
-    registry.register(usage)
 
     def counter(name: str, text: str, labels: Iterable[str] = (), values: Iterable[str] = ()) -> Counter:
         made = Counter(name, text, list(labels), registry=registry)
@@ -197,5 +193,4 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             ["outcome"],
             OUTCOMES,
         ),
-        usage=usage,
     )

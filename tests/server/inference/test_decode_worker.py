@@ -13,7 +13,6 @@ from torch import Tensor
 
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.inference.decode_worker import DecodeWorker
-from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer import DecodedChain, DecodedStructure, InvalidTokens
 
@@ -57,7 +56,7 @@ def decoder() -> Decoder:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return create_metrics(CollectorRegistry(), CodeUsage(4096, 60, lambda: 0.0))
+    return create_metrics(CollectorRegistry())
 
 
 @pytest.fixture
