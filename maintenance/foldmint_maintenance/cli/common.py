@@ -1,6 +1,5 @@
 """What the commands of `foldmint-maintenance` share."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,18 +64,6 @@ def use_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def parsed_duration(text: str) -> float:
-    """Seconds of a duration as Prometheus writes it, such as 90s, 12h or 1d12h. Raises ValueError for another."""
-    parts = re.findall(r"(\d+)([smhdw])", text)
-    seconds = float(sum(int(number) * _UNITS[unit] for number, unit in parts))
-    if "".join(number + unit for number, unit in parts) != text or not seconds:
-        raise ValueError(f"{text!r} is no duration such as 12h or 7d")
-    return seconds
 
 
 def connection(

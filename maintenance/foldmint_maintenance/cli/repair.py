@@ -16,7 +16,6 @@ from foldmint_maintenance.cli.common import (
     checked,
     connection,
     faults,
-    parsed_duration,
     usage_errors,
     use_threads,
 )
@@ -175,12 +174,12 @@ def _counts(
 ) -> "Callable[[Store, str], CodeCounts] | None":
     """What to ask for the counts of a version; None: the codebook's own. Raises ValueError if both are given."""
     from foldmint_maintenance.usage import sources
-    from foldmint_maintenance.usage.prometheus_api import Prometheus
+    from foldmint_maintenance.usage.prometheus_api import Prometheus, parse_duration
 
     if prometheus is not None and servers:
         raise ValueError("hits are counted by Prometheus or by servers, not by both")
     if prometheus is not None:
-        address, seconds = prometheus, parsed_duration(window)
+        address, seconds = prometheus, parse_duration(window)
         Prometheus(address, entry=entry)  # refuses what is no address
         return lambda store, version: sources.from_prometheus(  # noqa: ARG005
             address, seconds, selector=selector, entry=entry

@@ -203,10 +203,11 @@ def _prometheus(
     against: str | None,
     against_window: str | None,
 ) -> _Source:
-    from foldmint_maintenance.usage.prometheus_api import seconds
+    from foldmint_maintenance.usage.prometheus_api import parse_duration
     from foldmint_maintenance.usage.prometheus_counts import WindowCounts, counted
 
-    length, before = seconds(window), None if against_window is None else seconds(against_window)
+    length = parse_duration(window)
+    before = None if against_window is None else parse_duration(against_window)
     found: list[WindowCounts] = []
 
     def counts() -> "CodeCounts":

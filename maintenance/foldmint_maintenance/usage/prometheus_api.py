@@ -132,7 +132,7 @@ class Prometheus:
             raise UsageUnknown(f"{self.url} answers {query} as no Prometheus does: {content[:200]!r}") from error
 
 
-def seconds(duration: str) -> float:
+def parse_duration(duration: str) -> float:
     """A duration as Prometheus writes it (7d, 1h30m, 90s) in seconds. Raises ValueError if it is none, or is 0."""
     parts = re.findall(r"(\d+)(ms|[smhdwy])", duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
