@@ -65,6 +65,7 @@ def test_info_and_health(server: RunningServer) -> None:
     assert foldmint("health", "--server", server.address).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_library(server: RunningServer, chains: list[Record], data: Path) -> None:
     tokenizer = StructureTokenizer.load()
     with Client(server.address) as client:
@@ -165,6 +166,7 @@ def test_from_tokenize_to_detokenize_through_a_pipe(decoding_server: RunningServ
     assert bad.stderr.splitlines()[0] == "-:1: tokens[2]: 4096 (MASK) stands among the residues"
 
 
+@pytest.mark.slow
 def test_the_demo() -> None:
     finished = subprocess.run(
         [sys.executable, ROOT / "examples/demo.py"], capture_output=True, text=True, env=ENVIRONMENT, check=False

@@ -180,6 +180,7 @@ def _races(folder: str, barrier: multiprocessing.synchronize.Barrier, won: "mult
         barrier.wait(60)
 
 
+@pytest.mark.slow
 def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["foldmint_maintenance.store.lock"])

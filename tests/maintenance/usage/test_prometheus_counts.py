@@ -228,6 +228,7 @@ def test_labels_are_quoted() -> None:
     assert matching({"b": 'a"\\\n', "a": "é"}) == r'a="é",b="a\"\\\n"'
 
 
+@pytest.mark.slow
 def test_a_server_that_runs(model: Model, codebook: Codebook, records: list[Record], tmp_path: Path) -> None:
     place = tmp_path / "a-model"
     Store(place).publish(Codebook(*(part.flip(0) for part in codebook)), parent="000001", about={})

@@ -197,6 +197,7 @@ def test_each_thread_of_a_cpu_has_an_engine(asked: str, precision: str, engines:
     assert 1 <= sizes.min_split_residues <= sizes.batch_residues
 
 
+@pytest.mark.slow
 def test_a_server_on_two_devices_gives_the_same_tokens(chains: list[Record]) -> None:
     tokenizer = StructureTokenizer.load()
     with running_server("--device", "cpu,cpu") as server, stub_of(server) as stub:
