@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from foldmint_client.models.decoded import Decoded, DecodedChain
     from foldmint_client.models.detokenize_request import ChainLabels
+    from foldmint_client.models.left_out import LeftOut, LeftOutKind
     from foldmint_client.models.responses import (
         ChainTokens,
         DecoderInfo,
@@ -69,6 +70,8 @@ __all__ = [
     "Health",
     "InvalidOptions",
     "InvalidStructure",
+    "LeftOut",
+    "LeftOutKind",
     "MissingExtra",
     "ModelInfo",
     "ModelSizes",
@@ -98,6 +101,8 @@ _HOMES = {
     "Decoded": "models.decoded",
     "DecodedChain": "models.decoded",
     "ChainLabels": "models.detokenize_request",
+    "LeftOut": "models.left_out",
+    "LeftOutKind": "models.left_out",
     "Retry": "connection",
     "Tls": "connection",
     "Backbone": "models.tokenize_request",

@@ -138,6 +138,7 @@ class Server:
             usage,
             metrics,
             rates=security.rates,
+            reading=model.reading,
         )
         servicer = TokenizerServicer(
             pipeline,

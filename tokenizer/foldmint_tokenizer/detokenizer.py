@@ -3,6 +3,7 @@
 StructureDetokenizer.load().detokenize(tokens)
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from foldmint_tokenizer.decoder import aligned_error, backbone_atoms
+from foldmint_tokenizer.decoder import AlignedError, aligned_error, backbone_atoms
 from foldmint_tokenizer.errors import InvalidTokens, ModelError
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.store import load_model
@@ -27,7 +28,8 @@ class DecodedChain:
     """The backbone of one chain.
 
     coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; all chains of a structure in one frame of
-    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue.
+    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue. Both are NaN for
+    residues that were said to have no frame.
     """
 
     coordinates: NDArray[np.float32]
@@ -41,8 +43,9 @@ class DecodedChain:
 class DecodedStructure:
     """What tokens stand for.
 
-    ptm: the TM-score that the decoder expects, 0 to 1. pae: (residues, residues) float32, Å, over all chains: expected
-    error of the column's residue seen from the row's; None unless asked for.
+    ptm: the TM-score that the decoder expects, 0 to 1, of the residues with a frame; NaN if there are none. pae:
+    (residues, residues) float32, Å, over all chains: expected error of the column's residue seen from the row's, NaN
+    for residues without a frame; None unless asked for.
     """
 
     chains: tuple[DecodedChain, ...]
@@ -73,33 +76,69 @@ class StructureDetokenizer:
         return codebook.embedding(self._decoder)
 
     def detokenize(
-        self, tokens: ArrayLike | Sequence[int], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: ArrayLike | Sequence[int],
+        *,
+        has_frame: ArrayLike | Sequence[bool] | None = None,
+        pae: bool = False,
+        embedding: Tensor | None = None,
     ) -> DecodedStructure:
         """The backbones of a structure's tokens (length,): its chains with CHAINBREAK between them.
 
-        BOS before and EOS after are taken, and put there where they are not. pae: return the aligned errors, whose
-        memory grows with the square of the residues. embedding: of another version of the codebook than the model's.
-        Raises InvalidTokens, with the position, for tokens that are none or stand in a place where they make no sense;
-        ModelError if the decoder computes what is not finite.
+        BOS before and EOS after are taken, and put there where they are not. has_frame: (residues,) bool, over all
+        chains, as `TokenizedChain` tells: the tokens of residues without a frame say nothing, and become gaps; None
+        decodes all. pae: return the aligned errors, whose memory grows with the square of the residues. embedding: of
+        another version of the codebook than the model's. Raises InvalidTokens, with the position, for tokens that are
+        none or stand in a place where they make no sense, and if has_frame does not fit to them; ModelError if the
+        decoder computes what is not finite.
         """
         sequence = checked_tokens(tokens, self.model.config.codes)
         residue = np.flatnonzero(sequence < MASK)
+        framed = checked_frames(has_frame, len(residue))
+        kept = residue[framed]
         with torch.inference_mode():
             ids = torch.from_numpy(sequence).to(self.device)
             read = F.embedding(ids, self._embedding if embedding is None else embedding)
             states = self._decoder.states(read[None])
             atoms = backbone_atoms(self._decoder.rigids(states))[0].cpu().numpy()
             plddt = self._decoder.confidence(states)[0].cpu().numpy()
-            errors = aligned_error(self._decoder, states[0], torch.from_numpy(residue).to(self.device))
-        ptm = float(errors.ptm)  # NaN if an aligned error is
-        if not (np.isfinite(atoms[residue]).all() and np.isfinite(plddt[residue]).all() and np.isfinite(ptm)):
+            errors = None
+            if len(kept):
+                errors = aligned_error(self._decoder, states[0], torch.from_numpy(kept).to(self.device))
+        ptm = math.nan if errors is None else float(errors.ptm)  # NaN if an aligned error is
+        finite = np.isfinite(atoms[kept]).all() and np.isfinite(plddt[kept]).all()
+        if not finite or (errors is not None and math.isnan(ptm)):
             raise ModelError("the decoder computed a position or a confidence that is not finite")
+        atoms[residue[~framed]] = plddt[residue[~framed]] = np.nan
         breaks = np.flatnonzero(sequence == CHAINBREAK)
         chains = [
             DecodedChain(atoms[start:end], plddt[start:end])
             for start, end in zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True)
         ]
-        return DecodedStructure(tuple(chains), ptm, errors.pae.cpu().numpy() if pae else None)
+        return DecodedStructure(tuple(chains), ptm, _spread(errors, framed) if pae else None)
+
+
+def _spread(errors: AlignedError | None, framed: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Aligned errors of the residues with a frame, in their places among all (residues, residues)."""
+    if errors is not None and framed.all():
+        return errors.pae.cpu().numpy()
+    spread = np.full((len(framed), len(framed)), np.nan, np.float32)
+    if errors is not None:
+        spread[np.ix_(framed, framed)] = errors.pae.cpu().numpy()
+    return spread
+
+
+def checked_frames(has_frame: ArrayLike | Sequence[bool] | None, residues: int) -> NDArray[np.bool_]:
+    """Which of so many residues have a frame, (residues,); None: all. Raises InvalidTokens if it does not fit."""
+    if has_frame is None:
+        return np.ones(residues, np.bool_)
+    framed = np.asarray(has_frame)
+    if framed.shape != (residues,) or framed.dtype != np.bool_:
+        raise InvalidTokens(
+            f"has_frame is {framed.dtype} of shape {framed.shape}; true or false for each of {residues} residues is "
+            "wanted"
+        )
+    return framed
 
 
 def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.int64]:

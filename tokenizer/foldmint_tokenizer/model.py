@@ -9,6 +9,7 @@ from torch import Tensor
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.structure.options import Reading
 
 
 class DecoderRows(NamedTuple):
@@ -47,7 +48,8 @@ class CodebookVersion:
 class Model:
     """An encoder, one version of its codebook, and a decoder if there is one.
 
-    encoder_digest, decoder_digest: SHA-256 of their files.
+    encoder_digest, decoder_digest: SHA-256 of their files. reading: which residues of a file count, unless a caller
+    says otherwise.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Model:
     codebook: CodebookVersion
     decoder: Decoder | None = None
     decoder_digest: str | None = None
+    reading: Reading = "all"
 
 
 class Weights(NamedTuple):
@@ -68,3 +71,4 @@ class Weights(NamedTuple):
     encoder_digest: str
     decoder: Decoder | None
     decoder_digest: str | None
+    reading: Reading

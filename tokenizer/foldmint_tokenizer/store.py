@@ -1,6 +1,7 @@
 """The store: a model and the versions of its codebook, as files whose digests are checked; anywhere fsspec reaches.
 
-model.json                              name, sizes, digests of encoder and decoder
+model.json                              name, sizes, digests of encoder and decoder; `reading`, if files are to be read
+                                        otherwise than with `all`
 encoder.safetensors
 decoder.safetensors                     if the model has a decoder
 codebooks/000001/codebook.safetensors   embeddings, N, z_avg; windows if they were measured
@@ -19,7 +20,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -33,6 +34,7 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
 from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.structure.options import Reading
 from foldmint_tokenizer.validation import checked_codebook, checked_rows, fill
 
 FORMAT = 1
@@ -82,6 +84,7 @@ class Store:
             self.codebook(version),
             weights.decoder,
             weights.decoder_digest,
+            weights.reading,
         )
 
     def weights(self) -> Weights:
@@ -99,7 +102,8 @@ class Store:
             raise ModelError(
                 f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
             )
-        return Weights(name, config, encoder.eval(), digest, *self._decoder(about))
+        decoder, decoder_digest = self._decoder(about)
+        return Weights(name, config, encoder.eval(), digest, decoder, decoder_digest, self._reading(about))
 
     def versions(self) -> list[str]:
         """The versions of the codebook that are complete, in order."""
@@ -145,6 +149,7 @@ class Store:
         codebook: Codebook,
         decoder: Decoder | None = None,
         windows: Tensor | None = None,
+        reading: Reading | None = None,
         about: Mapping[str, object],
     ) -> Model:
         """What `create_store` does, in a place that holds nothing."""
@@ -158,6 +163,8 @@ class Store:
             "encoder_sha256": self._save(encoder.state_dict(), "encoder.safetensors"),
             "about": dict(about),
         }
+        if reading is not None:
+            model["reading"] = reading
         if decoder is not None:
             decoder_digest = self._save(decoder.state_dict(), "decoder.safetensors")
             model["decoder"] = {"sizes": asdict(decoder.config), "sha256": decoder_digest}
@@ -234,6 +241,13 @@ class Store:
             manifest["decoder_rows_sha256"] = self._save(decoder_rows._asdict(), f"{folder}/{_ROWS}")
             manifest["decoder_sha256"] = model["decoder"]["sha256"]
         self._create(f"{folder}/{_MANIFEST}", _written(manifest | {"about": dict(about)}))
+
+    def _reading(self, about: Mapping[str, Any]) -> Reading:
+        reading: Reading = about.get("reading", "all")
+        if reading not in get_args(Reading):
+            known = ", ".join(get_args(Reading))
+            raise ModelError(f"{self.files.path('model.json')}: reading is {reading!r}; this software knows {known}")
+        return reading
 
     def _decoder(self, about: Mapping[str, Any]) -> tuple[Decoder, str] | tuple[None, None]:
         if "decoder" not in about:
@@ -335,15 +349,23 @@ def create_store(
     codebook: Codebook,
     decoder: Decoder | None = None,
     windows: Tensor | None = None,
+    reading: Reading | None = None,
     about: Mapping[str, object],
 ) -> Model:
     """Write a new store with one version of the codebook, and load it back.
 
-    decoder, windows: if the model has them. about: where the model came from; goes into model.json and the manifest as
-    it is. Raises ModelError if the folder exists and holds anything.
+    decoder, windows: if the model has them. reading: which residues of a file count unless a caller says otherwise; all
+    if None. about: where the model came from; goes into model.json and the manifest as it is. Raises ModelError if the
+    folder exists and holds anything.
     """
     return Store(location).begin(
-        name=name, encoder=encoder, codebook=codebook, decoder=decoder, windows=windows, about=about
+        name=name,
+        encoder=encoder,
+        codebook=codebook,
+        decoder=decoder,
+        windows=windows,
+        reading=reading,
+        about=about,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from foldmint_client.client import Client
     from foldmint_client.io.discovery import Input
     from foldmint_client.io.token_writers import Writer
+    from foldmint_client.models.left_out import Tally
     from foldmint_client.models.tokenize_request import TokenizeKeywords
 
 
@@ -81,8 +82,33 @@ def tokenize(
     special_tokens: Annotated[bool, typer.Option("--special-tokens", help="Enclose tokens in BOS and EOS.")] = False,
     distances: Annotated[bool, typer.Option("--distances", help="Add each residue's distance from its code.")] = False,
     insertion_codes: Annotated[bool, typer.Option("--insertion-codes", help="Add insertion codes to JSON.")] = False,
-    chain: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this chain; may be repeated.")] = None,
+    chain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this chain, as the file's author names it; may be repeated."),
+    ] = None,
     model_number: Annotated[int, typer.Option(min=0, help="Model of the file to read; 0 is the first.")] = 0,
+    reading: Annotated[
+        Literal["all", "esm"] | None,
+        typer.Option(
+            help="Which residues count: all of proteins, or those that ESM's own reader takes. The model's default "
+            "unless told."
+        ),
+    ] = None,
+    min_plddt: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="X",
+            help="Residues whose CA has a lower B-factor (in predicted models the pLDDT) count as without a frame.",
+        ),
+    ] = None,
+    assembly: Annotated[
+        str, typer.Option(metavar="ID", help="Build this biological assembly, as the file names it.")
+    ] = "",
+    renumber: Annotated[
+        bool, typer.Option("--renumber", help="Number residues 1, 2, 3, ... in each chain, whatever the file says.")
+    ] = False,
     codebook_version: Annotated[
         str | None,
         typer.Option(
@@ -109,13 +135,17 @@ def tokenize(
     JSON lines are in FILE.part, and shards are complete one by one: with --resume, an interrupted run goes on there,
     and a finished one asks again for what failed. A path named twice counts once then.
 
-    --json prints a summary: inputs, tokenized, earlier (not asked again), failed, residues, seconds, and failures by
-    kind.
+    What a file holds and the tokens do not cover stands as left_out beside the tokens of its chain; what is of no chain
+    with tokens, and warnings, beside those of the first. A line at the end tells if any of a protein was left out.
+
+    --json prints a summary: inputs, tokenized, earlier (not asked again), failed, residues, seconds, failures by kind,
+    left_out by kind, and warnings, the number of structures that have some.
     """
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.io.discovery import STDIN, find
     from foldmint_client.io.resumable_output import output as opened
     from foldmint_client.io.token_writers import OutputFormat
+    from foldmint_client.models.left_out import Tally
 
     if output == Path(STDIN):
         output = None
@@ -127,10 +157,14 @@ def tokenize(
     problems: list[tuple[str, str]] = []
     inputs = [*find(paths, lambda path, why: problems.append((path, why)))]
     sources = {found.source for found in inputs} if resume else None
-    total = len(inputs) + len(problems)
+    total, tally = len(inputs) + len(problems), Tally()
     options: TokenizeKeywords = {
         "model_number": model_number,
         "chains": chain or (),
+        "reading": reading,
+        "min_plddt": min_plddt,
+        "assembly": assembly,
+        "renumber": renumber,
         "complex": whole,
         "special_tokens": special_tokens,
         "distances": distances,
@@ -156,7 +190,9 @@ def tokenize(
         with Reporter(len(inputs), shown=bar, failures=failures) as reporter:
             for path, why in problems:
                 reporter.failure(path, why, counted=False)
-            _write_all(client, inputs, in_flight, unordered, options, writer, reporter)
+            _write_all(client, inputs, in_flight, unordered, options, writer, reporter, tally)
+    for line in () if quiet else tally.lines():
+        typer.echo(line, err=True)
     finish(
         reporter,
         f"{reporter.failed} of {total} inputs have no tokens",
@@ -168,6 +204,8 @@ def tokenize(
             "residues": reporter.residues,
             "seconds": round(time.monotonic() - started, 3),
             "failures": reporter.counts(),
+            "left_out": tally.counts(),
+            "warnings": tally.warned,
             "output": str(output),
         }
         if as_json
@@ -201,6 +239,7 @@ def _write_all(
     options: "TokenizeKeywords",
     writer: "Writer",
     reporter: "Reporter",
+    tally: "Tally",
 ) -> None:
     from contextlib import closing
 
@@ -212,6 +251,7 @@ def _write_all(
         for source, result in results:
             if isinstance(result, Tokens):
                 writer.write(source, result)
+                tally.add(source, result.left_out, result.warnings)
                 reporter.done(len(result))
             else:
                 reporter.failure(source, str(result).removeprefix(f"{source}: "), result)

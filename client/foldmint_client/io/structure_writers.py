@@ -1,6 +1,7 @@
 """Writers of decoded structures: a PDB or mmCIF file each, or JSON lines or npz for all."""
 
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -89,7 +90,7 @@ class TextWriter:
 
 
 class JsonlWriter:
-    """One JSON object a line and structure: coordinates to 0.001 Å, plddt from 0 to 1, pae to 0.01 Å."""
+    """One JSON object a line and structure: coordinates to 0.001 Å, plddt from 0 to 1, pae to 0.01 Å; null in gaps."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -100,7 +101,7 @@ class JsonlWriter:
             "source": found.source,
             "model": decoded.model,
             "codebook_version": decoded.codebook_version,
-            "ptm": round(decoded.ptm, 4),
+            "ptm": None if math.isnan(decoded.ptm) else round(decoded.ptm, 4),
             "chains": [self._chain(chain) for chain in decoded.chains],
         }
         if decoded.pae is not None:
@@ -180,4 +181,10 @@ def file_stem(source: str) -> str:
 
 
 def _rounded(array: npt.NDArray[np.float32], decimals: int) -> object:
-    return np.round(array.astype(np.float64), decimals).tolist()
+    """Nested lists, with None for NaN."""
+    rounded = np.round(array.astype(np.float64), decimals)
+    if not np.isnan(rounded).any():
+        return rounded.tolist()
+    values = rounded.astype(object)
+    values[np.isnan(rounded)] = None
+    return values.tolist()

@@ -19,7 +19,7 @@ from foldmint_client.io.discovery import STDIN
 from foldmint_client.models.responses import ChainTokens, Tokens
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
-_NPZ_COLUMNS = (":residue_index", ":has_frame", ":distances")
+_NPZ_COLUMNS = (":residue_index", ":has_frame", ":distances", ":left_out", ":warnings")
 _NPZ_KEY = re.compile(r"(.*):([^:]*?)(#\d+)?", re.DOTALL)  # source, chain, and what tells chains of one name apart
 
 _Integer = TypeVar("_Integer", bound=np.integer)

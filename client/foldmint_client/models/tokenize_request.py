@@ -12,12 +12,22 @@ import numpy.typing as npt
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure, UnreadableInput
 
-Format = Literal["pdb", "mmcif"]
+Format = Literal["pdb", "mmcif", "bcif"]
+"""How a file is written: the PDB's column format, PDBx/mmCIF, or BinaryCIF."""
 
+Reading = Literal["all", "esm"]
+"""Which residues of a file count: all of a protein, or those that ESM's own reader takes."""
+
+READINGS = {
+    None: tokenizer_pb2.READING_UNSPECIFIED,
+    "all": tokenizer_pb2.READING_ALL,
+    "esm": tokenizer_pb2.READING_ESM,
+}
 FORMATS = {
     None: tokenizer_pb2.STRUCTURE_FORMAT_UNSPECIFIED,
     "pdb": tokenizer_pb2.STRUCTURE_FORMAT_PDB,
     "mmcif": tokenizer_pb2.STRUCTURE_FORMAT_MMCIF,
+    "bcif": tokenizer_pb2.STRUCTURE_FORMAT_BCIF,
 }
 _INT32 = np.iinfo(np.int32)
 
@@ -58,7 +68,8 @@ class Backbone:
 
 
 Structure = str | os.PathLike[str] | bytes | Backbone | Sequence[Backbone]
-"""A path (str or os.PathLike), the bytes of a PDB or mmCIF file (plain or gzip), a backbone, or several as one."""
+"""A path (str or os.PathLike), the bytes of a PDB, mmCIF or BinaryCIF file (plain or gzip), a backbone, or several as
+one."""
 
 
 Request = tokenizer_pb2.TokenizeRequest | tokenizer_pb2.DetokenizeRequest
@@ -70,6 +81,10 @@ class TokenizeKeywords(TypedDict, total=False):
     format: Format | None
     model_number: int
     chains: Sequence[str]
+    reading: Reading | None
+    min_plddt: float | None
+    assembly: str
+    renumber: bool
     complex: bool
     special_tokens: bool
     distances: bool
@@ -80,8 +95,13 @@ class TokenizeKeywords(TypedDict, total=False):
 class TokenizeOptions:
     """What to read of a structure, and what to return of it.
 
-    Of files only: format: `pdb` or `mmcif`, found out from the content unless told; model_number: as the file numbers
-    its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains.
+    Of files only: format: `pdb`, `mmcif` or `bcif`, found out from the content unless told; model_number: as the file
+    numbers its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains;
+    reading: `all` residues of proteins, or those that `esm`'s own reader takes, the model's default unless told;
+    min_plddt: residues whose CA has a lower B-factor, which holds the pLDDT (0 to 100) in predicted models, count as
+    without a frame; assembly: the name of the biological assembly to build, empty for the coordinates as they are;
+    renumber: number the residues of each chain 1, 2, 3, ... whatever the file says. With a server that is too old to
+    know the last four, asking for them raises ServerError.
 
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
     between the chains of a complex. distances: return each residue's distance from its code. codebook_version: of the
@@ -93,6 +113,10 @@ class TokenizeOptions:
     format: Format | None = None
     model_number: int = 0
     chains: Sequence[str] = ()
+    reading: Reading | None = None
+    min_plddt: float | None = None
+    assembly: str = ""
+    renumber: bool = False
     complex: bool = False
     special_tokens: bool = False
     distances: bool = False
@@ -100,7 +124,11 @@ class TokenizeOptions:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
+            raise InvalidOptions(f"format is 'pdb', 'mmcif', 'bcif' or None, not {self.format!r}")
+        if self.reading not in READINGS:
+            raise InvalidOptions(f"reading is 'all', 'esm' or None, not {self.reading!r}")
+        if self.min_plddt is not None and not 0 <= self.min_plddt <= 100:
+            raise InvalidOptions(f"min_plddt is 0 to 100, not {self.min_plddt}")
         if not 0 <= self.model_number <= _INT32.max:
             raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}")
         if isinstance(self.chains, str):
@@ -128,9 +156,16 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
         request.file.format = FORMATS[options.format]
         request.file.model_number = options.model_number
         request.file.chains.extend(options.chains)
+        request.file.reading = READINGS[options.reading]
+        if options.min_plddt is not None:
+            request.file.min_plddt = options.min_plddt
+        request.file.assembly = options.assembly
+        request.file.renumber = options.renumber
     elif _are_backbones(structure):
-        if options.format is not None or options.model_number or options.chains:
-            raise InvalidOptions("format, model_number and chains are for files, and mean nothing to backbones")
+        unused = TokenizeOptions()
+        for name in ("format", "model_number", "chains", "reading", "min_plddt", "assembly", "renumber"):
+            if getattr(options, name) not in (getattr(unused, name), []):
+                raise InvalidOptions(f"{name} is for files, and means nothing to backbones")
         request.backbones.chains.extend(map(_to_message, structure))
         request.backbones.SetInParent()
     else:

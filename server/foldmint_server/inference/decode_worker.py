@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -29,9 +30,17 @@ class Decoder(Protocol):
     """What is asked of a detokenizer."""
 
     def detokenize(
-        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        has_frame: NDArray[np.bool_] | None = None,
+        pae: bool = False,
+        embedding: Tensor | None = None,
     ) -> DecodedStructure:
-        """The structure that tokens (length,) stand for; embedding (vocabulary, width): None for the model's own."""
+        """The structure that tokens (length,) stand for.
+
+        has_frame: (residues,); None if all have one. embedding: (vocabulary, width); None for the model's own.
+        """
         ...
 
 
@@ -61,16 +70,24 @@ class DecodeWorker:
         self._thread = ThreadPoolExecutor(1, "decode")
 
     async def decode(
-        self, tokens: NDArray[np.int64], residues: int, *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: NDArray[np.int64],
+        residues: int,
+        *,
+        has_frame: NDArray[np.bool_] | None = None,
+        pae: bool = False,
+        embedding: Tensor | None = None,
     ) -> DecodedStructure:
-        """The structure that tokens (length,) with so many residues stand for; pae: with its aligned errors.
+        """The structure that tokens (length,) with so many residues stand for.
 
-        embedding: (vocabulary, width), what the decoder reads of each token of the version that they are codes of.
+        has_frame: (residues,), which of them are no gaps; None: all. pae: with its aligned errors. embedding:
+        (vocabulary, width), what the decoder reads of each token of the version that they are codes of.
 
         Raises Overloaded if the budget has no room, Stopping if the thread is being closed, DeviceFull if the device
         has no memory for it, and what the decoder raised. Cancelling it drops a structure whose decoding has not begun.
         """
-        return await asyncio.wrap_future(self._admitted(tokens, residues, pae, embedding))
+        call = partial(self._decoder.detokenize, tokens, has_frame=has_frame, pae=pae, embedding=embedding)
+        return await asyncio.wrap_future(self._admitted(call, residues))
 
     async def warm_up(self) -> None:
         """Decode tokens that tell nothing, so that the first request does not wait for libraries."""
@@ -88,9 +105,7 @@ class DecodeWorker:
             self._closed = True
         self._thread.shutdown()
 
-    def _admitted(
-        self, tokens: NDArray[np.int64], residues: int, pae: bool, embedding: Tensor | None
-    ) -> "Future[DecodedStructure]":
+    def _admitted(self, call: Callable[[], DecodedStructure], residues: int) -> "Future[DecodedStructure]":
         with self._lock:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
@@ -98,7 +113,7 @@ class DecodeWorker:
             if self._queued and self._queued + residues > self._budget:
                 self._metrics.rejects.labels("queue_full").inc()
                 raise Overloaded(f"{self._queued} residues are to be decoded, and there is no room for {residues} more")
-            job = self._thread.submit(self._decoded, tokens, residues, pae, embedding, self._clock())
+            job = self._thread.submit(self._decoded, call, residues, self._clock())
         self._queue(residues)
         job.add_done_callback(lambda _: self._queue(-residues))
         return job
@@ -109,16 +124,14 @@ class DecodeWorker:
             self._queued += residues
             self._metrics.queued_detokenize_residues.set(self._queued)
 
-    def _decoded(
-        self, tokens: NDArray[np.int64], residues: int, pae: bool, embedding: Tensor | None, admitted: float
-    ) -> DecodedStructure:
+    def _decoded(self, call: Callable[[], DecodedStructure], residues: int, admitted: float) -> DecodedStructure:
         if self._closed:
             raise Stopping("the server is stopping")
         began = self._clock()
         self._metrics.stage_seconds.labels("queue").observe(began - admitted)
         self._under_way = _UnderWay(residues, began)
         try:
-            structure = self._decoder.detokenize(tokens, pae=pae, embedding=embedding)
+            structure = call()
         except TokenizerError:
             raise
         except Exception as error:

@@ -11,12 +11,23 @@ from foldmint_server.errors import VersionNotAvailable
 from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
-from foldmint_server.metrics.registry import Metrics
-from foldmint_server.rpc.conversion import Decodable, decodable, decoded, decoded_response, encoded, options_of
+from foldmint_server.metrics.registry import LEFT_OUT, Metrics
+from foldmint_server.rpc.conversion import (
+    Decodable,
+    decodable,
+    decoded,
+    decoded_response,
+    encoded,
+    encoded_left_out,
+    encoded_reading,
+    options_of,
+    reading_of,
+)
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.trace import UNTRACED, Trace
-from foldmint_tokenizer import Backbone, Limits
+from foldmint_tokenizer import Limits, StructureContent
 from foldmint_tokenizer.neighborhoods import Geometry
+from foldmint_tokenizer.structure.options import Reading
 from foldmint_tokenizer.tokens import assembled, structure_geometry
 
 
@@ -24,7 +35,7 @@ class Pipeline:
     """From a request to its response.
 
     decoding: None if the model has no decoder. limits, decode_limits: of a structure, and of one to decode. rates: of
-    callers, by their tokens.
+    callers, by their tokens. reading: of files, unless a request says otherwise.
     """
 
     def __init__(
@@ -39,8 +50,10 @@ class Pipeline:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         rates: ResidueRateLimiter | None = None,
+        reading: Reading = "all",
     ) -> None:
         self.codebooks = codebooks
+        self._reading: Reading = reading
         self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
         self._limits, self._decode_limits = limits, decode_limits
@@ -65,21 +78,27 @@ class Pipeline:
         loaded = self.codebooks.resolve_version(request.codebook_version, default)
         trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
-        backbones, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
-        trace.describe(chains=len(backbones), residues=len(geometry.residue_index))
+        content, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
+        trace.describe(chains=len(content.chains), residues=len(geometry.residue_index))
         await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
         with trace.computing() as batch_times:
             quantized = await self._scheduler.compute(
                 geometry, loaded.embeddings, caller=caller, wait_for_room=wait_for_room, batch_times=batch_times
             )
-        chains = assembled(backbones, geometry, *quantized, loaded.frameless, options_of(request))
+        chains = assembled(content.chains, geometry, *quantized, loaded.frameless, options_of(request))
         self._usage.record(loaded.codebook_version, *quantized)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
+        for left_out in content.left_out:
+            if left_out.kind in LEFT_OUT:
+                self._metrics.left_out_residues.labels(left_out.kind).inc(left_out.residues)
         return pb.TokenizeResponse(
             model=loaded.model,
             codebook_version=loaded.codebook_version,
             chains=[encoded(chain) for chain in chains],
+            left_out=[encoded_left_out(left_out) for left_out in content.left_out],
+            warnings=content.warnings,
+            reading=encoded_reading(reading_of(request, self._reading)),
         )
 
     async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
@@ -101,7 +120,11 @@ class Pipeline:
         await self._rates.admit(wanted.residues, wait=False)
         with trace.decoding(wanted.tokens):
             structure = await decoding.decode(
-                wanted.tokens, wanted.residues, pae=request.options.pae, embedding=loaded.decoder_embedding
+                wanted.tokens,
+                wanted.residues,
+                has_frame=wanted.has_frame,
+                pae=request.options.pae,
+                embedding=loaded.decoder_embedding,
             )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
@@ -115,10 +138,10 @@ class Pipeline:
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return wanted
 
-    def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[list[Backbone], Geometry]:
+    def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[StructureContent, Geometry]:
         began = self._clock()
         with trace.stage("parse"):
-            backbones = decoded(request, self._limits)
-            geometry = structure_geometry(backbones, request.options.complex)
+            content = decoded(request, self._limits, self._reading)
+            geometry = structure_geometry(content.chains, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
-        return backbones, geometry
+        return content, geometry

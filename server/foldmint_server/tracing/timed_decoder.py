@@ -30,12 +30,17 @@ class TimedDecoder:
             del self._times[id(tokens)]
 
     def detokenize(
-        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        has_frame: NDArray[np.bool_] | None = None,
+        pae: bool = False,
+        embedding: Tensor | None = None,
     ) -> DecodedStructure:
         """As the decoder's."""
         times = self._times.get(id(tokens), [])
         times.append(self._clock())
         try:
-            return self._decoder.detokenize(tokens, pae=pae, embedding=embedding)
+            return self._decoder.detokenize(tokens, has_frame=has_frame, pae=pae, embedding=embedding)
         finally:
             times.append(self._clock())

@@ -14,12 +14,14 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
+from foldmint.v1 import tokenizer_pb2
 from foldmint_client.cli.main import app
 
 if TYPE_CHECKING:
     from client.conftest import Certificates, ScriptedServer
 
 KEYS = ["source", "chain", "residue_index", "sequence", "tokens", "has_frame", "model", "codebook_version"]
+TOLD = ["left_out", "warnings"]
 ROOT = Path(__file__).parents[3]
 
 
@@ -53,7 +55,7 @@ def test_json_lines_in_the_order_of_the_input(server: "ScriptedServer", files: l
     assert (result.exit_code, result.stderr) == (0, "")
     found = rows(result)
     assert [row["source"] for row in found] == files
-    assert [*found[0]] == KEYS
+    assert [*found[0]] == [*KEYS, *TOLD]
     assert found[0] == {
         "source": "3.pdb",
         "chain": "A",
@@ -63,22 +65,31 @@ def test_json_lines_in_the_order_of_the_input(server: "ScriptedServer", files: l
         "has_frame": [True, True, False],
         "model": "scripted",
         "codebook_version": "000007",
+        "left_out": [],
+        "warnings": [],
     }
 
 
 def test_extra_keys_when_asked_for(server: "ScriptedServer", files: list[str]) -> None:
     (row,) = rows(tokenize(server, "--distances", "--insertion-codes", files[0]))
-    assert [*row] == [*KEYS, "insertion_codes", "distances"]
+    assert [*row] == [*KEYS, "insertion_codes", "distances", *TOLD]
     assert (row["insertion_codes"], row["distances"]) == ("  A", [0.1, 2.5, None])
 
 
 def test_options_reach_the_server(server: "ScriptedServer", files: list[str]) -> None:
     flags = ["--complex", "--special-tokens", "--distances"]
     options = [*flags, "--chain", "A", "--chain", "B", "--model-number", "2", "--in-flight", "1"]
+    options += ["--reading", "esm", "--min-plddt", "0", "--assembly", "1", "--renumber"]
     assert tokenize(server, *options, files[0]).exit_code == 0
     (request,) = server.servicer.requests
     assert (request.options.complex, request.options.special_tokens, request.options.distances) == (True, True, True)
     assert (list(request.file.chains), request.file.model_number) == (["A", "B"], 2)
+    assert (request.file.reading, request.file.assembly) == (tokenizer_pb2.READING_ESM, "1")
+    assert request.file.renumber
+    assert (request.file.HasField("min_plddt"), request.file.min_plddt) == (True, 0)
+    assert tokenize(server, files[0]).exit_code == 0
+    last = server.servicer.requests[-1].file
+    assert (last.reading, last.HasField("min_plddt"), last.assembly) == (tokenizer_pb2.READING_UNSPECIFIED, False, "")
 
 
 def test_standard_input_folder_and_pattern(server: "ScriptedServer", files: list[str]) -> None:
@@ -132,6 +143,8 @@ def test_what_failed_is_written_and_counted(server: "ScriptedServer", files: lis
         "failed": 3,
         "residues": 3,
         "failures": {"UnreadableInput": 2, "InvalidStructure": 1},
+        "left_out": {},
+        "warnings": 0,
         "output": "out.jsonl",
     }
 
@@ -224,6 +237,8 @@ def test_parquet(server: "ScriptedServer", files: list[str]) -> None:
         "distances": None,
         "model": "scripted",
         "codebook_version": "000007",
+        "left_out": [],
+        "warnings": [],
     }
     assert str(table.schema.field("tokens").type) == "list<element: uint16>"
     metadata = parquet.read_schema("out.parquet").metadata

@@ -37,7 +37,12 @@ class Decoder:
         self.error: Exception = RuntimeError("out of memory")
 
     def detokenize(
-        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        has_frame: NDArray[np.bool_] | None = None,  # noqa: ARG002
+        pae: bool = False,
+        embedding: Tensor | None = None,
     ) -> DecodedStructure:
         self.entered.set()
         assert self.go.wait(10)
