@@ -135,7 +135,7 @@ def detokenize(
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.errors import FoldmintError
     from foldmint_client.io.structure_writers import FILE_SUFFIX, StructureOutput, opened, write_file
-    from foldmint_client.transport.parallel_calls import in_order
+    from foldmint_client.transport.parallel_calls import map_in_order
 
     kind = StructureOutput(form)
     out = None if out == Path("-") else out
@@ -167,7 +167,7 @@ def detokenize(
             fail(f"{server}: its model has no decoder", NO_SERVER)
         total, gaps = 0, _Gaps()
         calls = ((job, partial(_call, client, job.found, _FILES.get(form), pae, fill)) for job in jobs)
-        for job, result in in_order(calls, in_flight):
+        for job, result in map_in_order(calls, in_flight):
             total += 1
             if isinstance(result, FoldmintError):
                 reporter.failure(job.found.name, str(result).removeprefix(f"{job.found.name}: "), result)

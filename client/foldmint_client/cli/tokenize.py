@@ -142,7 +142,7 @@ def tokenize(
     left_out by kind, and warnings, the number of structures that have some.
     """
     from foldmint_client.cli.progress import Reporter
-    from foldmint_client.io.discovery import STDIN, find
+    from foldmint_client.io.discovery import STDIN, find_inputs
     from foldmint_client.io.resumable_output import output as opened
     from foldmint_client.io.token_writers import OutputFormat
     from foldmint_client.models.left_out import Tally
@@ -155,7 +155,7 @@ def tokenize(
         raise typer.BadParameter("standard input can be read once only", param_hint="PATH...")
     started = time.monotonic()
     problems: list[tuple[str, str]] = []
-    inputs = [*find(paths, lambda path, why: problems.append((path, why)))]
+    inputs = [*find_inputs(paths, lambda path, why: problems.append((path, why)))]
     sources = {found.source for found in inputs} if resume else None
     total, tally = len(inputs) + len(problems), Tally()
     options: TokenizeKeywords = {
@@ -180,12 +180,14 @@ def tokenize(
             rows_per_shard=rows_per_shard,
             resumed=sources,
             insertion_codes=insertion_codes,
-        ) as (writer, earlier),
+        ) as (writer, resume_state),
     ):
-        if earlier.sources:
-            earlier.check(str(output), model=client.model().model, distances=distances, special_tokens=special_tokens)
-            options["codebook_version"] = codebook_version or earlier.version
-            inputs = [*{found.source: found for found in inputs if found.source not in earlier.sources}.values()]
+        if resume_state.sources:
+            resume_state.check(
+                str(output), model=client.model().model, distances=distances, special_tokens=special_tokens
+            )
+            options["codebook_version"] = codebook_version or resume_state.version
+            inputs = [*{found.source: found for found in inputs if found.source not in resume_state.sources}.values()]
         bar = not quiet and not (output is None and sys.stdout.isatty())
         with Reporter(len(inputs), shown=bar, failures=failures) as reporter:
             for path, why in problems:

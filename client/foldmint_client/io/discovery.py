@@ -29,7 +29,7 @@ class Input:
         return sys.stdin.buffer.read() if self.path == STDIN else Path(self.path)
 
 
-def find(paths: Iterable[str], problem: Callable[[str, str], None]) -> Iterator[Input]:
+def find_inputs(paths: Iterable[str], problem: Callable[[str, str], None]) -> Iterator[Input]:
     """The structures that the paths mean, in their order; within a folder or pattern, sorted by name.
 
     A folder means the files below it with a suffix of SUFFIXES, and .gz of those, hidden ones left out. A path that

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from foldmint_client.io.discovery import find
+from foldmint_client.io.discovery import find_inputs
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def found(*paths: str) -> tuple[list[str], list[tuple[str, str]]]:
     problems: list[tuple[str, str]] = []
-    sources = [one.source for one in find(paths, lambda path, why: problems.append((path, why)))]
+    sources = [one.source for one in find_inputs(paths, lambda path, why: problems.append((path, why)))]
     return sources, problems
 
 
