@@ -23,17 +23,13 @@ from foldmint_client.cli.common import (
     Quiet,
     Server,
     Timeout,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    TokenFile,
-    UseTls,
     check_output_file,
     connected,
     fail,
     finish,
     output_errors,
 )
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_client.models.left_out import counted
 
 if TYPE_CHECKING:
@@ -80,6 +76,7 @@ class _Gaps:
         return f"gaps for {residues} without a frame, in {structures}{empty}; --fill decodes them all the same"
 
 
+@with_credentials
 def detokenize(
     paths: Annotated[
         list[str],
@@ -117,11 +114,7 @@ def detokenize(
     timeout: Timeout = 300.0,
     in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 2,
     attempts: Attempts = 5,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     quiet: Quiet = False,
 ) -> None:
     """Write the structures that tokens stand for, in the order of the input; the chains of a source are one structure.
@@ -157,7 +150,7 @@ def detokenize(
     bar = not quiet and not (out is None and sys.stdout.isatty())
     with (
         output_errors(out),
-        connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        connected(server, timeout, attempts, credentials) as client,
         opened(kind, None if kind in FILE_SUFFIX else out) as writer,
         Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures) as reporter,
     ):

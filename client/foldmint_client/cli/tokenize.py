@@ -21,16 +21,12 @@ from foldmint_client.cli.common import (
     Quiet,
     Server,
     Timeout,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    TokenFile,
-    UseTls,
     check_output_file,
     connected,
     finish,
     output_errors,
 )
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 
 if TYPE_CHECKING:
     from foldmint_client.cli.progress import Reporter
@@ -47,6 +43,7 @@ class _Format(StrEnum):
     NPZ = "npz"
 
 
+@with_credentials
 def tokenize(
     paths: Annotated[
         list[str],
@@ -122,11 +119,7 @@ def tokenize(
     timeout: Timeout = 60.0,
     in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 64,
     attempts: Attempts = 5,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     quiet: Quiet = False,
 ) -> None:
     """Print the tokens of structure files, chain by chain, in the order of the input.
@@ -173,7 +166,7 @@ def tokenize(
     with (
         _hint(output, rows_per_shard),
         output_errors(output),
-        connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        connected(server, timeout, attempts, credentials) as client,
         opened(
             OutputFormat(form),
             output,

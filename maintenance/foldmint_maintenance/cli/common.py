@@ -66,19 +66,6 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def connection(
-    tls: bool, files: tuple[Path | None, Path | None, Path | None], token_file: Path | None
-) -> "ConnectionOptions":
-    """Raises ValueError if the options do not fit together, or a file cannot be read."""
-    from foldmint_client.connection import Tls
-
-    try:
-        token = token_file.read_text().strip() if token_file else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
-    return {"tls": Tls(*files) if tls or any(files) else None, "token": token}
-
-
 def checked(options: "ConnectionOptions", *addresses: str) -> None:
     """Raise ValueError if servers cannot be reached like this: a token in the clear, a file that cannot be read."""
     from foldmint_client.connection import Connection

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foldmint_client.cli.common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
     PrometheusAuth,
     PrometheusCa,
     Threads,
     checked,
-    connection,
     faults,
     usage_errors,
     use_threads,
@@ -31,6 +30,7 @@ GATE_FAILED = 3
 _SERVERS = "HOST:PORT,…"
 
 
+@with_credentials
 def repair(
     store: Annotated[str, typer.Option(help="The store whose active codebook is repaired: a folder, or a URL.")],
     data: Annotated[
@@ -80,11 +80,7 @@ def repair(
     lock_seconds: Annotated[float, typer.Option(help="How long the lock outlives a run that vanished.")] = 600.0,
     prometheus_auth: PrometheusAuth = None,
     prometheus_ca: PrometheusCa = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")] = "auto",
     threads: Threads = None,
 ) -> None:
@@ -109,7 +105,7 @@ def repair(
         own = own_device(device)
         # Servers that give vectors tell how their codes are used too, unless Prometheus does.
         asked = servers or (None if prometheus else from_servers)
-        options = connection(tls, (tls_ca, tls_certificate, tls_key), token_file)
+        options = credentials.read()
         checked(options, *_addresses(asked), *_addresses(from_servers), *_addresses(activate))
         entry = read_entry(prometheus_auth, prometheus_ca)
         counts = _counts(prometheus, window, selector, _addresses(asked), entry, options)

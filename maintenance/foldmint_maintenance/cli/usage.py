@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from foldmint_client.cli.common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
     PrometheusAuth,
     PrometheusCa,
     Threads,
-    connection,
     faults,
     usage_errors,
     use_threads,
@@ -35,6 +34,7 @@ class _Source(NamedTuple):
     against: "Callable[[], CodeCounts] | None"
 
 
+@with_credentials
 def usage(
     store: Annotated[
         str | None, typer.Option(metavar="DIR", help="A store: moving averages of its codebook. A folder, or a URL.")
@@ -73,11 +73,7 @@ def usage(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw N by rank, in a .svg or .png file.")] = None,
     prometheus_auth: PrometheusAuth = None,
     prometheus_ca: PrometheusCa = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     threads: Threads = None,
 ) -> None:
     """Tell how the codes are used, from one of --store, --prometheus, --servers and --data, and compare it.
@@ -109,8 +105,7 @@ def usage(
             server = Prometheus(str(prometheus), entry=entry)
             source = _prometheus(server, window, selector, version, against_version, against_window)
         elif chosen == "--servers":
-            files = (tls_ca, tls_certificate, tls_key)
-            source = _servers(str(servers), version, against_version, connection(tls, files, token_file))
+            source = _servers(str(servers), version, against_version, credentials.read())
         elif chosen == "--data":
             use_threads(threads)
             source = _data(Path(str(data)), model, version, against_version)
