@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         Tokens,
         Vocabulary,
     )
-    from foldmint_client.models.tokenize_request import Backbone, Structure
+    from foldmint_client.models.tokenize_request import Backbone, Selection, Structure
 
 __all__ = [
     "Activation",
@@ -80,6 +80,7 @@ __all__ = [
     "PermissionDenied",
     "RequestLimits",
     "Retry",
+    "Selection",
     "ServerError",
     "Structure",
     "Tls",
@@ -106,6 +107,7 @@ _HOMES = {
     "Retry": "connection",
     "Tls": "connection",
     "Backbone": "models.tokenize_request",
+    "Selection": "models.tokenize_request",
     "Structure": "models.tokenize_request",
     "ChainTokens": "models.responses",
     "DecoderInfo": "models.responses",

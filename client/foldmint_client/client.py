@@ -83,8 +83,8 @@ class Client:
     ) -> Tokens:
         """The tokens of one structure.
 
-        structure: a path, the bytes of a PDB, mmCIF or BinaryCIF file (plain or gzip), a Backbone, or a sequence of
-        those.
+        structure: a path, a file's bytes, a Selection (chains of a file), a Backbone, or a sequence of those; files are
+        PDB, mmCIF or BinaryCIF, plain or compressed by gzip, zstd, xz or bzip2.
         timeout: seconds, retries included, and pauses that the server asks for. Keywords: format=None, model_number=0,
         chains=(), reading=None, min_plddt=None, assembly="", renumber=False, complex=False, special_tokens=False,
         distances=False, codebook_version=None; see `foldmint_client.models.tokenize_request.TokenizeOptions`.

@@ -108,7 +108,7 @@ def detokenize(
             "--fill", help="Decode residues without a frame too, whose tokens say nothing; else they are gaps."
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are there.")] = False,
     failures: Failures = None,
     as_json: AsJson = False,
     timeout: Timeout = 300.0,
@@ -134,7 +134,7 @@ def detokenize(
     out = None if out == Path("-") else out
     folder = _folder(kind, out, overwrite)
     if folder is None:
-        check_output_file(out, "--out")
+        check_output_file(out, "--out", overwrite=overwrite)
     if kind is StructureOutput.NPZ and out is None:
         raise typer.BadParameter("npz is binary and needs a file: --out FILE", param_hint="--format")
     if pae and kind in FILE_SUFFIX and out is None:
@@ -152,7 +152,7 @@ def detokenize(
         output_errors(out),
         connected(server, timeout, attempts, credentials) as client,
         opened(kind, None if kind in FILE_SUFFIX else out) as writer,
-        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures) as reporter,
+        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures, quiet=quiet) as reporter,
     ):
         if alone:
             jobs = _one(jobs)
@@ -194,10 +194,10 @@ def detokenize(
 
 def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Folder | None":
     """The folder that files go to; None if there is one output for all."""
-    from foldmint_client.io.discovery import SUFFIXES
     from foldmint_client.io.structure_writers import FILE_SUFFIX, Folder
+    from foldmint_client.io.suffixes import TEXTS
 
-    if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
+    if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in TEXTS and not out.is_dir()):
         return None
     try:
         return Folder(out, FILE_SUFFIX[kind], overwrite=overwrite)

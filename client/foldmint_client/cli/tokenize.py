@@ -5,7 +5,7 @@ foldmint tokenize --server HOST:PORT --format jsonl PATH...
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -47,7 +47,11 @@ class _Format(StrEnum):
 def tokenize(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Structure files, folders of them, patterns, or - for standard input."),
+        typer.Argument(
+            metavar="PATH",
+            help="Structure files, archives, folders of them, or patterns; PATH:A,B for chains, ARCHIVE!MEMBER for a "
+            "member, @FILE for what its lines name, - for standard input.",
+        ),
     ],
     server: Server = LOCALHOST,
     form: Annotated[_Format, typer.Option("--format", help="How tokens are written.")] = _Format.JSONL,
@@ -72,6 +76,7 @@ def tokenize(
         bool,
         typer.Option("--resume", help="Go on with an interrupted run: do not ask for what is in the output already."),
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")] = False,
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Write answers as they come, not in the order of the input.")
     ] = False,
@@ -124,9 +129,12 @@ def tokenize(
 ) -> None:
     """Print the tokens of structure files, chain by chain, in the order of the input.
 
-    A bad file does not stop the others. A file that is written appears under its name when all is done; until then
-    JSON lines are in FILE.part, and shards are complete one by one: with --resume, an interrupted run goes on there,
-    and a finished one asks again for what failed. A path named twice counts once then.
+    A bad file does not stop the others, nor does an archive that is damaged or cut off: it is one failure, after the
+    members that can be read. Members are called ARCHIVE!MEMBER, chains of a file PATH:A,B.
+
+    A file that is written appears under its name when all is done; until then JSON lines are in FILE.part, and shards
+    are complete one by one: with --resume, an interrupted run goes on there, and a finished one asks again for what
+    failed. A path named twice counts once then.
 
     What a file holds and the tokens do not cover stands as left_out beside the tokens of its chain; what is of no chain
     with tokens, and warnings, beside those of the first. A line at the end tells if any of a protein was left out.
@@ -142,15 +150,16 @@ def tokenize(
 
     if output == Path(STDIN):
         output = None
-    _check_output(form, output, rows_per_shard, resume, as_json)
+    _check_output(form, output, rows_per_shard, resume, as_json, overwrite)
     check_output_file(failures, "--failures")
     if paths.count(STDIN) > 1:
         raise typer.BadParameter("standard input can be read once only", param_hint="PATH...")
     started = time.monotonic()
     problems: list[tuple[str, str]] = []
-    inputs = [*find_inputs(paths, lambda path, why: problems.append((path, why)))]
-    sources = {found.source for found in inputs} if resume else None
-    total, tally = len(inputs) + len(problems), Tally()
+    notes: list[str] = []
+    inputs = [*find_inputs(paths, lambda path, why: problems.append((path, why)), notes.append)]
+    asked = _Asked(inputs)
+    tally = Tally()
     options: TokenizeKeywords = {
         "model_number": model_number,
         "chains": chain or (),
@@ -171,7 +180,7 @@ def tokenize(
             OutputFormat(form),
             output,
             rows_per_shard=rows_per_shard,
-            resumed=sources,
+            resumed=asked if resume else None,
             insertion_codes=insertion_codes,
         ) as (writer, resume_state),
     ):
@@ -180,21 +189,25 @@ def tokenize(
                 str(output), model=client.model().model, distances=distances, special_tokens=special_tokens
             )
             options["codebook_version"] = codebook_version or resume_state.version
-            inputs = [*{found.source: found for found in inputs if found.source not in resume_state.sources}.values()]
+        if resume:
+            asked.leave_out(resume_state.sources)
         bar = not quiet and not (output is None and sys.stdout.isatty())
-        with Reporter(len(inputs), shown=bar, failures=failures) as reporter:
+        with Reporter(asked.number, shown=bar, failures=failures, quiet=quiet) as reporter:
+            for note in notes:
+                reporter.note(note)
             for path, why in problems:
                 reporter.failure(path, why, counted=False)
-            _write_all(client, inputs, in_flight, unordered, options, writer, reporter, tally)
+            _write_all(client, asked, in_flight, unordered, options, writer, reporter, tally)
     for line in () if quiet else tally.lines():
         typer.echo(line, err=True)
+    total = asked.left_out + reporter.succeeded + reporter.failed
     finish(
         reporter,
         f"{reporter.failed} of {total} inputs have no tokens",
         {
             "inputs": total,
             "tokenized": reporter.succeeded,
-            "earlier": total - reporter.succeeded - reporter.failed,
+            "earlier": asked.left_out,
             "failed": reporter.failed,
             "residues": reporter.residues,
             "seconds": round(time.monotonic() - started, 3),
@@ -209,7 +222,44 @@ def tokenize(
     )
 
 
-def _check_output(form: _Format, output: Path | None, rows_per_shard: int, resume: bool, as_json: bool) -> None:
+class _Asked:
+    """The inputs, without what is done already. number: of their structures; None while archives are not read."""
+
+    def __init__(self, inputs: "Sequence[Input]") -> None:
+        self.inputs = inputs
+        self.left_out = 0
+        self._done: set[str] | None = None
+
+    def __contains__(self, source: object) -> bool:
+        return isinstance(source, str) and any(found.may_hold(source) for found in self.inputs)
+
+    def leave_out(self, done: Collection[str]) -> None:
+        """Leave out what is done, and whatever comes a second time."""
+        self._done = set(done)
+
+    @property
+    def number(self) -> int | None:
+        """Of structures that are to come; None if there are archives, which are not read yet."""
+        if any(found.has_several for found in self.inputs):
+            return None
+        if self._done is None:
+            return len(self.inputs)
+        return len({found.source for found in self.inputs} - self._done)
+
+    def wants(self, source: str) -> bool:
+        """Whether a structure is to be tokenized; counts it if it is not."""
+        if self._done is None:
+            return True
+        if source in self._done:
+            self.left_out += 1
+            return False
+        self._done.add(source)
+        return True
+
+
+def _check_output(
+    form: _Format, output: Path | None, rows_per_shard: int, resume: bool, as_json: bool, overwrite: bool
+) -> None:
     if rows_per_shard:
         if form is not _Format.PARQUET:
             raise typer.BadParameter("shards are Parquet: --format parquet", param_hint="--rows-per-shard")
@@ -218,7 +268,7 @@ def _check_output(form: _Format, output: Path | None, rows_per_shard: int, resum
     else:
         if output is None and form is not _Format.JSONL:
             raise typer.BadParameter(f"{form} is binary and needs a file: --output FILE", param_hint="--format")
-        check_output_file(output, "--output")
+        check_output_file(output, "--output", overwrite=overwrite or resume)
     if as_json and output is None:
         raise typer.BadParameter("tokens go to standard output: --output FILE", param_hint="--json")
     if resume and (output is None or not (rows_per_shard or form is _Format.JSONL)):
@@ -228,7 +278,7 @@ def _check_output(form: _Format, output: Path | None, rows_per_shard: int, resum
 
 def _write_all(
     client: "Client",
-    inputs: "Sequence[Input]",
+    asked: _Asked,
     in_flight: int,
     unordered: bool,
     options: "TokenizeKeywords",
@@ -238,18 +288,20 @@ def _write_all(
 ) -> None:
     from contextlib import closing
 
+    from foldmint_client.io.input_reader import InputReader
     from foldmint_client.models.responses import Tokens
 
-    structures = ((found.source, found.structure()) for found in inputs)
-    results = client.tokenize_many(structures, in_flight=in_flight, ordered=not unordered, **options)
-    with closing(results):
-        for source, result in results:
-            if isinstance(result, Tokens):
-                writer.write(source, result)
-                tally.add(source, result.left_out, result.warnings)
-                reporter.done(len(result))
-            else:
-                reporter.failure(source, str(result).removeprefix(f"{source}: "), result)
+    with InputReader(asked.wants, reporter.failure, reporter.note) as reader:
+        structures = reader.read(asked.inputs)
+        results = client.tokenize_many(structures, in_flight=in_flight, ordered=not unordered, **options)
+        with closing(results):
+            for source, result in results:
+                if isinstance(result, Tokens):
+                    writer.write(source, result)
+                    tally.add(source, result.left_out, result.warnings)
+                    reporter.done(len(result))
+                else:
+                    reporter.failure(source, str(result).removeprefix(f"{source}: "), result)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldmint_client.errors import InvalidOptions
-from foldmint_client.io.discovery import STDIN, SUFFIXES
+from foldmint_client.io.discovery import STDIN
+from foldmint_client.io.suffixes import COMPRESSED, FOLDCOMP, STRUCTURES
 from foldmint_client.io.token_readers import Found
 from foldmint_client.io.token_writers import completed, standard_output
 from foldmint_client.models.decoded import Decoded, DecodedChain
@@ -32,8 +33,8 @@ class StructureOutput(StrEnum):
 FILE_SUFFIX = {StructureOutput.PDB: ".pdb", StructureOutput.MMCIF: ".cif"}
 """Of the formats that have one structure a file."""
 
-_SOURCE_SUFFIXES = "|".join(re.escape(suffix) for suffix in (*SUFFIXES, ".txt", ".jsonl"))
-_SOURCE_SUFFIX = re.compile(rf"({_SOURCE_SUFFIXES})(\.gz)?(?=$|:)", re.IGNORECASE)
+_SOURCE_SUFFIXES = "|".join(map(re.escape, (*STRUCTURES, FOLDCOMP, ".txt", ".jsonl")))
+_SOURCE_SUFFIX = re.compile(rf"({_SOURCE_SUFFIXES})({'|'.join(map(re.escape, COMPRESSED))})?(?=$|:)", re.IGNORECASE)
 
 
 class Folder:
@@ -176,7 +177,7 @@ def opened(form: StructureOutput, path: Path | None) -> Iterator[Writer]:
 def file_stem(source: str) -> str:
     """A file's name, without suffix, for a source: `structures/1a8o.cif.gz:A` becomes `1a8o_A`."""
     name = "stdin" + source[1:] if source == STDIN or source.startswith(f"{STDIN}:") else source
-    name = _SOURCE_SUFFIX.sub("", re.split(r"[/\\]", name)[-1])
+    name = _SOURCE_SUFFIX.sub("", re.split(r"[/\\!]", name)[-1])
     return re.sub(r"[^\w.+-]", "_", name).lstrip(".")[:200] or "structure"
 
 

@@ -33,7 +33,7 @@ class LeftOut:
 
     chain: its name, empty for models and data blocks. residues: how many; of other models and blocks, how many of
     those. names: the distinct residue names, the most frequent first, 20 at most; of models their numbers, of blocks
-    their names. of_protein: whether a protein's residues are lost by it, rather than water, ligands and the like.
+    their names. of_protein: whether a protein's residues are lost by it, chains not asked for aside.
     """
 
     kind: LeftOutKind

@@ -67,9 +67,20 @@ class Backbone:
             _refuse("residue_index", "there is a number that 32 bits do not hold")
 
 
-Structure = str | os.PathLike[str] | bytes | Backbone | Sequence[Backbone]
-"""A path (str or os.PathLike), the bytes of a PDB, mmCIF or BinaryCIF file (plain or gzip), a backbone, or several as
-one."""
+@dataclass(frozen=True)
+class Selection:
+    """Some chains of a file.
+
+    file: a path, or the file's bytes. chains: names as its author gave them, instead of `TokenizeOptions.chains`.
+    """
+
+    file: str | os.PathLike[str] | bytes
+    chains: Sequence[str]
+
+
+Structure = str | os.PathLike[str] | bytes | Selection | Backbone | Sequence[Backbone]
+"""A path (str or os.PathLike), a file's bytes (PDB, mmCIF or BinaryCIF; plain, gzip, zstd, xz or bzip2), chains of a
+file, a backbone, or several as one."""
 
 
 Request = tokenizer_pb2.TokenizeRequest | tokenizer_pb2.DetokenizeRequest
@@ -148,6 +159,9 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
         ),
         codebook_version=options.codebook_version or "",
     )
+    chains = structure.chains if isinstance(structure, Selection) else options.chains
+    if isinstance(structure, Selection):
+        structure = structure.file
     if isinstance(structure, Backbone):
         structure = [structure]
     if isinstance(structure, (str, os.PathLike, bytes)):
@@ -155,7 +169,7 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
         request.file.content = content
         request.file.format = FORMATS[options.format]
         request.file.model_number = options.model_number
-        request.file.chains.extend(options.chains)
+        request.file.chains.extend(chains)
         request.file.reading = READINGS[options.reading]
         if options.min_plddt is not None:
             request.file.min_plddt = options.min_plddt

@@ -118,6 +118,25 @@ def test_a_bad_file_does_not_stop_the_rest(server: "ScriptedServer", files: list
     ]
 
 
+def test_many_failures_are_told_in_few_lines(server: "ScriptedServer", files: list[str]) -> None:
+    Path("in").mkdir()
+    for number in range(126):
+        Path(f"in/{number:03}.pdb").write_text("bad")
+    summary = [
+        "126 of 127 inputs have no tokens",
+        f"  126 InvalidStructure: {', '.join(f'in/{number:03}.pdb' for number in range(5))} and 121 more",
+    ]
+    result = tokenize(server, files[0], "in")
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines[:10]] == [f"in/{number:03}.pdb" for number in range(10)]
+    assert lines[10:] == ["more failures are counted; --failures FILE lists them", *summary]
+    assert tokenize(server, "--failures", "failed", files[0], "in").stderr.splitlines() == summary
+    assert len(Path("failed").read_text().splitlines()) == 126
+    quiet = tokenize(server, "--quiet", files[0], "in")
+    assert (quiet.exit_code, quiet.stderr) == (1, "")
+
+
 def test_what_failed_is_written_and_counted(server: "ScriptedServer", files: list[str]) -> None:
     Path("bad.pdb").write_text("bad")
     options = ["--failures", "failed.jsonl", "--json", "-o", "out.jsonl"]
@@ -245,7 +264,7 @@ def test_parquet(server: "ScriptedServer", files: list[str]) -> None:
     assert metadata[b"model"] == b"scripted"
     assert metadata[b"codebook_version"] == b"000007"
     assert b"foldmint_version" in metadata
-    tokenize(server, "--format", "parquet", "--distances", "-o", "out.parquet", files[0])
+    tokenize(server, "--overwrite", "--format", "parquet", "--distances", "-o", "out.parquet", files[0])
     distances = parquet.read_table("out.parquet").column("distances").to_pylist()
     np.testing.assert_array_equal(np.array(distances[0], np.float32), np.array([0.1, 2.5, np.nan], np.float32))
 
@@ -270,11 +289,14 @@ def test_an_output_appears_when_it_is_complete(server: "ScriptedServer", files: 
     before = {*files}
     out = Path("out")
     out.write_text("earlier")
+    refused = tokenize(server, "--format", form, "-o", "out", *files)
+    assert (refused.exit_code, server.servicer.requests) == (2, [])
+    assert "out exists; --overwrite writes over it" in " ".join(refused.stderr.split())
     server.fail(grpc.StatusCode.INTERNAL)
-    assert tokenize(server, "--format", form, "-o", "out", *files).exit_code == 3
+    assert tokenize(server, "--overwrite", "--format", form, "-o", "out", *files).exit_code == 3
     assert out.read_text() == "earlier"
     Path("link").symlink_to("out")
-    assert tokenize(server, "--format", form, "-o", "link", *files).exit_code == 0
+    assert tokenize(server, "--overwrite", "--format", form, "-o", "link", *files).exit_code == 0
     assert Path("link").is_symlink()
     assert out.read_bytes() != b"earlier"
     assert {path.name for path in Path().iterdir()} == {*before, "out", "link"}
@@ -357,6 +379,6 @@ def test_progress_on_a_terminal(server: "ScriptedServer", files: list[str]) -> N
         assert done.returncode == 1
         assert len(done.stdout.splitlines()) == 3
         text = shown.getvalue().decode()
-        assert "bad.pdb: no protein" in text
+        assert ("bad.pdb: no protein" in text) is bool(wanted)
         assert ("1 failed" in text) is bool(wanted)
         assert (wanted in text) if wanted else "tokenizing" not in text

@@ -41,14 +41,13 @@ class LeftOut:
 
     @property
     def of_protein(self) -> bool:
-        """Whether a protein's residues are lost by it, rather than water, ligands and the like."""
+        """Whether a protein's residues are lost by it, other than those of chains that were not asked for."""
         return self.kind in _OF_PROTEIN
 
 
 _OF_PROTEIN = frozenset(
     {
         LeftOutKind.ALTERNATE,
-        LeftOutKind.OTHER_CHAIN,
         LeftOutKind.OTHER_MODEL,
         LeftOutKind.WITHOUT_CA,
         LeftOutKind.HETATM,
