@@ -33,7 +33,7 @@ SESSIONS = {
     "codebook": [START, "docs/codebook.md"],
     "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
-# Written by generators that have tests of their own; their examples are no session.
+# Written by generators that have tests of their own; their examples are not session.
 GENERATED = {
     "cli.md",
     "cli-maintenance.md",

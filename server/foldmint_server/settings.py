@@ -49,7 +49,7 @@ class ListenSettings(BaseModel):
     def _address(cls, value: str) -> str:
         host, separator, port = value.rpartition(":")
         if not separator or not host or not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"{value!r} is no HOST:PORT")
+            raise ValueError(f"{value!r} is not a HOST:PORT")
         return value
 
 
@@ -280,7 +280,7 @@ def read_settings(given: dict[str, object], file: Path | None) -> Settings:
     """Settings from what the command line gave, the environment and a TOML file.
 
     Raises pydantic's ValidationError for values that do not fit, FileNotFoundError for a missing file, and
-    tomllib.TOMLDecodeError for one that is no TOML.
+    tomllib.TOMLDecodeError for one that is not TOML.
     """
     if file is None:
         return Settings(**given)  # type: ignore[arg-type]

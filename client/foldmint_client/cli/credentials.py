@@ -29,7 +29,7 @@ class Credentials(NamedTuple):
         _File,
         typer.Option(
             envvar="FOLDMINT_TOKEN_FILE",
-            help="File with a bearer token; needs TLS, or localhost. Unless told, what FOLDMINT_TOKEN holds.",
+            help="File with a bearer token; needs TLS, or localhost. By default, what FOLDMINT_TOKEN holds.",
         ),
     ] = None
 

@@ -93,7 +93,7 @@ def detokenize(
             "--out",
             "-o",
             help="Of pdb and mmcif, a folder for a file each, or a .pdb or .cif for one structure; else the file to "
-            "write. Standard output unless told.",
+            "write. Standard output by default.",
         ),
     ] = None,
     each_chain: Annotated[

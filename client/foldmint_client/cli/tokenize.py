@@ -60,7 +60,7 @@ def tokenize(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, or with --rows-per-shard the folder; standard output unless told.",
+            help="The file to write, or with --rows-per-shard the folder; standard output by default.",
         ),
     ] = None,
     rows_per_shard: Annotated[
@@ -93,7 +93,7 @@ def tokenize(
         Literal["all", "esm"] | None,
         typer.Option(
             help="Which residues count: all of proteins, or those that ESM's own reader takes. The model's default "
-            "unless told."
+            "by default."
         ),
     ] = None,
     min_plddt: Annotated[

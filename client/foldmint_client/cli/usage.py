@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def usage(
     admin: Admin = LOCAL_ADMIN,
     codebook_version: Annotated[
-        str | None, typer.Option(metavar="V", help="Of the codebook; the active one unless told.")
+        str | None, typer.Option(metavar="V", help="Of the codebook; the active one by default.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the most frequent codes to name.")] = 10,
     as_json: AsJson = False,

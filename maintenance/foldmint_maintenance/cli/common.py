@@ -14,7 +14,7 @@ LOCKED = 4
 NOT_ACTIVATED = 5
 STOPPED = 130  # what shells report of a program ended by SIGINT
 
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless told.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 
 PrometheusAuth = Annotated[
     Path | None,

@@ -176,7 +176,7 @@ def _counts(
         raise ValueError("hits are counted by Prometheus or by servers, not by both")
     if prometheus is not None:
         address, seconds = prometheus, parse_duration(window)
-        Prometheus(address, entry=entry)  # refuses what is no address
+        Prometheus(address, entry=entry)  # refuses what is not an address
         return lambda store, version: sources.from_prometheus(  # noqa: ARG005
             address, seconds, selector=selector, entry=entry
         )

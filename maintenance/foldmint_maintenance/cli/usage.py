@@ -47,10 +47,10 @@ def usage(
         Path | None, typer.Option(help="A set that is encoded: Parquet, packed corpus, or structure files.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What --data is encoded by; the embedded default unless told.")
+        str | None, typer.Option(metavar="DIR", help="What --data is encoded by; the embedded model by default.")
     ] = None,
     version: Annotated[
-        str | None, typer.Option(metavar="V", help="Of the codebook; the active one unless told.")
+        str | None, typer.Option(metavar="V", help="Of the codebook; the active one by default.")
     ] = None,
     window: Annotated[str, typer.Option(help="How far back Prometheus is asked: 12h, 7d, …")] = "7d",
     selector: Annotated[str, typer.Option(help='Labels of the servers in Prometheus, such as job="foldmint".')] = "",

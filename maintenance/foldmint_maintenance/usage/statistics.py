@@ -27,7 +27,7 @@ class CodeCounts:
 
     counts: (codes,) float64. residues: how many were counted, so that counts are hits; None: counts are N, a moving
     average of hits a step of `STEP_RESIDUES`. version: of the codebook, None if not known. source: in words. notes:
-    what is to be known of the counts. Raises ValueError where counts are no counts.
+    what is to be known of the counts. Raises ValueError where counts are not counts.
     """
 
     counts: NDArray[np.float64]

@@ -96,7 +96,7 @@ def new_token() -> str:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, without repeating it, for what is no name: it may be a token in the wrong place."""
+    """Raise ValueError, without repeating it, for what is not a name: it may be a token in the wrong place."""
     if not _NAME.fullmatch(name) or PREFIX in name:
         raise ValueError("a name is 1 to 64 of A-Z a-z 0-9 . _ @ - and begins with a letter or a digit")
 
@@ -115,7 +115,7 @@ def read_tokens(path: Path) -> AccessTokens:
     except InvalidTokenFile as error:
         raise InvalidTokenFile(f"{path}: {error}") from None
     except UnicodeDecodeError:
-        raise InvalidTokenFile(f"{path} is no UTF-8") from None
+        raise InvalidTokenFile(f"{path} is not UTF-8") from None
 
 
 def parse_tokens(text: str) -> AccessTokens:

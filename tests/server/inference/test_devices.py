@@ -172,7 +172,7 @@ async def test_callers_take_turns_in_line(devices: list[CountingDevice]) -> None
 def test_devices_have_names() -> None:
     assert devices_of("cpu, cpu") == [torch.device("cpu")] * 2
     assert len(devices_of("auto")) == 1
-    for wrong, reason in (("gpu", "'gpu' is no device"), ("cpu,", "'' is no device"), ("cuda:99", "cuda:99")):
+    for wrong, reason in (("gpu", "'gpu' is not a device"), ("cpu,", "'' is not a device"), ("cuda:99", "cuda:99")):
         with pytest.raises(ModelError, match=reason):
             devices_of(wrong)
     if not torch.cuda.is_available():

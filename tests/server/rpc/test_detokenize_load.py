@@ -57,7 +57,7 @@ def test_a_full_queue_is_told_and_passes(decoding_store: Path) -> None:
     assert found['foldmint_stage_duration_seconds_count{stage="decode"}'] == 25 - refused
     assert found["foldmint_detokenized_residues_total"] == 400 * (25 - refused)
     assert found["foldmint_queued_detokenize_residues"] == 0
-    # What is decoded is no use of a code.
+    # What is decoded is not use of a code.
     assert sum(value for name, value in found.items() if name.startswith("foldmint_code_hits_total")) == 0
 
 
