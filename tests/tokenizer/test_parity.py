@@ -73,6 +73,7 @@ def agreement(pair: Pair, cases: list[tuple[NDArray[np.float32], NDArray[np.int6
     return total, wrong, len(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [SMALL, DEEP], ids=["width-128", "width-96-of-3-layers"])
 def test_whole_chains(paired: Callable[[ModelConfig], Pair], chains: list[Record], config: ModelConfig) -> None:
     random = np.random.default_rng(0)
@@ -90,6 +91,7 @@ def test_broken_chains(paired: Callable[[ModelConfig], Pair], chains: list[Recor
     assert wrong <= total * 1e-4
 
 
+@pytest.mark.slow
 def test_esm3_size(paired: Callable[[ModelConfig], Pair], chains: list[Record]) -> None:
     random = np.random.default_rng(2)
     pair = paired(ESM3)

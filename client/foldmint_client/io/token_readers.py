@@ -224,7 +224,7 @@ def _frames(values: object, length: int) -> npt.NDArray[np.bool_]:
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name!r} is no text")
+        raise ValueError(f"{name!r} is not text")
     return value or ""
 
 
