@@ -201,7 +201,6 @@ RULES: dict[str, Callable[[], bytes]] = {
         for row, line in enumerate(pdb(MANY, lambda _: " ", same).splitlines())
     ),
     "TER after each residue": lambda: pdb(MANY, lambda _: " ", same).replace(b"\n", b"\nTER\n"),
-    "numbers that fall again and again": lambda: pdb(MANY, one, lambda row: 9 - row % 9),
     "amino acids that may be free": lambda: doubtful(MANY // 4),
     "two residues in each place": lambda: alternatives(MANY // 2),
 }
