@@ -27,7 +27,7 @@ _MESSAGE_PACK = re.compile(rb"[\x81-\x8f]|\xde..|\xdf....", re.DOTALL)
 _BINARY_CIF = re.compile(
     rb"(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa0-\xbf]|\xd9.)(?:encoder|dataBlocks|version)", re.DOTALL
 )
-_FLOAT = rb"[+-]?\d+\.\d*(?:[eE][+-]?\d+)?"
+_FLOAT = rb"[+-]?(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 _ARCHIVE = "is an archive: {}; unpack it, or let the command `foldmint tokenize` read its members"
 _CONVERT = "{} is not supported; convert it to PDB or mmCIF"
