@@ -281,6 +281,7 @@ def _chain_names(table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.in
     """Names of chains, and those of their authors, by code, in the order of the file."""
     first = np.unique(chain, return_index=True)[1]
     taken: set[str] = set()
+    numbers: dict[str, int] = {}
     in_file = set(table.chain_names)
     free = default_names(in_file | set(table.segment_names))
     found = {}
@@ -288,10 +289,11 @@ def _chain_names(table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.in
         run = runs[place]
         author_name = table.chain_names[table.chain[run]]
         wanted = author_name or table.segment_names[table.segment[run]] or next(free)
-        name, number = wanted, 1
+        name, number = wanted, numbers.get(wanted, 1)
         while name in taken or (number > 1 and name in in_file):
             number += 1
             name = f"{wanted}_{number}"
+        numbers[wanted] = number
         taken.add(name)
         found[int(chain[place])] = (name, author_name)
     return found
