@@ -45,3 +45,15 @@ def test_the_line_at_fault_is_that_of_the_file(text: str) -> None:
     line = changed.count("\n")
     with pytest.raises(InvalidStructure, match=rf"data:{line}:"):
         read_backbones(changed.encode())
+
+
+def test_a_coordinate_that_is_no_number_is_told_by_residue(text: str) -> None:
+    changed = text.replace("ATOM   10 ", "ATOM   10 ", 1)
+    row = _row(changed, 10)
+    end = changed.index("\n", row)
+    words = changed[row:end].split()
+    words[10] = "1.2.3"
+    broken = changed[:row] + " ".join(words) + changed[end:]
+    with pytest.raises(InvalidStructure, match=r"Cartn_x is not a number: '1.2.3'") as caught:
+        read_backbones(broken.encode())
+    assert (caught.value.chain, caught.value.residue) == ("A", f"{words[5]} {words[21]}")

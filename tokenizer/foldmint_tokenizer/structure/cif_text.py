@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, Rows
+from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, InvalidCell, Rows
 from foldmint_tokenizer.structure.numerals import parse_floats, parse_integers
 
 LONGEST_VALUE = 100
@@ -154,7 +154,7 @@ class TextBlock:
             place = int((~valid).argmax())
             row = place if rows is None else int(rows[place])
             value = characters[place].tobytes().decode("latin-1").strip()
-            raise InvalidStructure("content", f"row {row + 1} of {what} is not {wanted}: {value[:40]!r}")
+            raise InvalidCell(f"row {row + 1} of {what} is not {wanted}: {value[:40]!r}", row)
 
 
 def read_cif_text(text: bytes) -> list[CifBlock]:
