@@ -28,8 +28,8 @@ class _Generator(NamedTuple):
 
 def build_assembly(
     wanted: str, source: bytes | Sequence[CifBlock], chains: Sequence[ProteinChain], backbones: Sequence[Backbone]
-) -> list[Backbone]:
-    """The chains of an assembly. source: a PDB file's text, or the blocks of an mmCIF file.
+) -> tuple[list[Backbone], list[ProteinChain]]:
+    """The chains of an assembly, and those of the file that it is made of. source: a PDB file's text, or the blocks of an mmCIF file.
 
     backbones: of the chains. The first copy of a chain keeps its name; the others are called A-2, A-3, ...
 
@@ -49,7 +49,7 @@ def build_assembly(
                         raise InvalidStructure("assembly", f"more than {_MOST_COPIES} copies of chains")
     if not copies:
         raise InvalidStructure("assembly", f"assembly {wanted} has none of the chains")
-    return copies
+    return copies, [chain for chain in chains if chain.name in seen]
 
 
 def _moved(backbone: Backbone, operator: NDArray[np.float64], number: int) -> Backbone:

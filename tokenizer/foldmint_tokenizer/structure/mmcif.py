@@ -15,7 +15,7 @@ from foldmint_tokenizer.structure.atom_table import (
     choose_model,
     decode_name,
 )
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock
+from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, InvalidCell
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind
 
 _ATOMS = "atom_site"
@@ -113,7 +113,16 @@ def _table(block: CifBlock, part: int, rows: NDArray[np.int64] | None) -> AtomTa
         return local if rows is None else rows[local]
 
     def positions(local: NDArray[np.int64]) -> NDArray[np.float64]:
-        axes = [block.floats(_ATOMS, f"Cartn_{axis}", at(local)) for axis in "xyz"]
+        try:
+            axes = [block.floats(_ATOMS, f"Cartn_{axis}", at(local)) for axis in "xyz"]
+        except InvalidCell as error:
+            run = int(np.searchsorted(starts, local[np.flatnonzero(at(local) == error.row)[0]], "right")) - 1
+            raise InvalidStructure(
+                error.field,
+                error.reason,
+                chain=chain_names[chain_code[run]],
+                residue=f"{names[name[run]]} {number_text[run].decode('latin-1')}",
+            ) from error
         if any(values is None for values in axes):
             raise InvalidStructure("content", "_atom_site has no Cartn_x, Cartn_y and Cartn_z")
         return np.stack([values for values in axes if values is not None], 1)

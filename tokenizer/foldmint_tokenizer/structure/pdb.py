@@ -256,8 +256,7 @@ def _altlocs(lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
 def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], list[str]]:
     """Chains and residue names of runs, as indices and names. text: (runs, 5), columns 18 to 22.
 
-    Column 21 belongs to a name of four letters (HISE, TIP3) or to a chain of two: to a chain in files that have an
-    amino acid there which would otherwise have no known name.
+    Column 21 belongs to a name of four letters (HISE, TIP3, CYSF) or to a chain of two. See `_has_two_letters`.
     """
     code = np.zeros((len(text), 8), np.uint8)
     code[:, :5] = text
@@ -266,7 +265,7 @@ def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArr
     names: dict[str, int] = {}
     pairs = []
     texts = [kind.to_bytes(8, "little")[:5] for kind in kinds.tolist()]
-    two_letters = any(map(_needs_two_letters, texts))
+    two_letters = _has_two_letters(texts, place.reshape(-1))
     for one in texts:
         name, chain = _name_and_chain(one, two_letters)
         pairs.append((chains.setdefault(chain, len(chains)), names.setdefault(name, len(names))))
@@ -274,13 +273,21 @@ def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArr
     return pair[:, 0], list(chains), pair[:, 1], list(names)
 
 
-@lru_cache(4096)
-def _needs_two_letters(text: bytes) -> bool:
-    """Whether columns 18 to 22 hold an amino acid and a chain of two letters, beyond doubt."""
-    if not text[3:4].strip() or not text[4:].strip():
-        return False
-    name, long = text[:3].decode("latin-1"), text[:4].decode("latin-1")
-    return name in STANDARD and not is_known_long_name(long)
+def _has_two_letters(texts: list[bytes], place: NDArray[np.int64]) -> bool:
+    """Whether a file has chains of two letters. texts: kinds of columns 18 to 22; place: (runs,) the kind of each run.
+
+    It has if two standard amino acids of different names that follow one another share letters in columns 21 and 22,
+    which would otherwise be two names that nobody knows; or if all amino acids have letters there.
+    """
+    standard = np.array([text[:3].decode("latin-1") in STANDARD for text in texts])
+    long = np.array([bool(text[3:4].strip() and text[4:].strip()) for text in texts])
+    known = np.array([is_known_long_name(text[:4].decode("latin-1")) for text in texts])
+    doubtful = standard & long & ~known
+    if not doubtful.any() or not (standard & ~long).any():
+        return bool(doubtful.any())
+    letters = np.unique([text[3:] for text in texts], return_inverse=True)[1][place]
+    follows = (place[1:] != place[:-1]) & (letters[1:] == letters[:-1])
+    return bool((follows & doubtful[place[1:]] & doubtful[place[:-1]]).any())
 
 
 @lru_cache(4096)
