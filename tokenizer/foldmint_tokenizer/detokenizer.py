@@ -5,7 +5,8 @@ StructureDetokenizer.load().detokenize(tokens)
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from foldmint_tokenizer.decoder import aligned_error, backbone_atoms
-from foldmint_tokenizer.errors import InvalidTokens, ModelError
+from foldmint_tokenizer.assignment import Assignment
+from foldmint_tokenizer.decoder import Decoder, Rigids, aligned_error, backbone_atoms
+from foldmint_tokenizer.errors import InvalidStructure, InvalidTokens, ModelError
 from foldmint_tokenizer.model import CodebookVersion, Model
+from foldmint_tokenizer.motion_decoder import MotionDecoder
+from foldmint_tokenizer.motions import Layout, Segments, code_motions, placed, whole_chain
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 
@@ -27,11 +31,15 @@ class DecodedChain:
     """The backbone of one chain.
 
     coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; all chains of a structure in one frame of
-    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue.
+    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue. segment_starts:
+    (segments,) int64, the first residue of each segment. placed: (segments,) bool, whether a segment stands where its
+    structure had it, seen from the others that are placed; otherwise it follows the residue before it as if bonded.
     """
 
     coordinates: NDArray[np.float32]
     plddt: NDArray[np.float32]
+    segment_starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    placed: NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, np.bool_))
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -50,6 +58,16 @@ class DecodedStructure:
     pae: NDArray[np.float32] | None = None
 
 
+class Reading(NamedTuple):
+    """What a decoder reads of one version of the codebook, on its device.
+
+    embedding: (vocabulary, width), of each token. motions: (codes,), of models whose codes state motions.
+    """
+
+    embedding: Tensor
+    motions: Rigids | None
+
+
 class StructureDetokenizer:
     """A model's decoder on a device. Not safe for use by several threads at a time."""
 
@@ -59,7 +77,7 @@ class StructureDetokenizer:
             raise ModelError(f"the model {model.name} has no decoder")
         self.model, self.device = model, torch.device(device)
         self._decoder = model.decoder.to(self.device).eval()
-        self._embedding = self.embedding_of(model.codebook)
+        self._reading = self.reading_of(model.codebook)
 
     @classmethod
     def load(
@@ -68,38 +86,108 @@ class StructureDetokenizer:
         """The detokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
         return cls(load_model(path), device)
 
-    def embedding_of(self, codebook: CodebookVersion) -> Tensor:
-        """What the decoder reads of each token of a version of the codebook (vocabulary, width), on the device."""
-        return codebook.embedding(self._decoder)
+    def reading_of(self, codebook: CodebookVersion) -> Reading:
+        """What the decoder reads of a version of the codebook."""
+        motions = None
+        if isinstance(self._decoder, MotionDecoder) and self.model.lever is not None:
+            found = code_motions(codebook.codebook.embeddings, self.model.lever)
+            motions = Rigids(*(part.to(self.device) for part in found))
+        return Reading(codebook.embedding(self._decoder), motions)
 
     def detokenize(
-        self, tokens: ArrayLike | Sequence[int], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: ArrayLike | Sequence[int],
+        *,
+        pae: bool = False,
+        reading: Reading | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         """The backbones of a structure's tokens (length,): its chains with CHAINBREAK between them.
 
         BOS before and EOS after are taken, and put there where they are not. pae: return the aligned errors, whose
-        memory grows with the square of the residues. embedding: of another version of the codebook than the model's.
+        memory grows with the square of the residues. reading: of another version of the codebook than the model's.
+        assignment: how the tokens were chosen. segments: of each chain, where composition begins anew, and with which
+        frame; without them each chain is one segment.
+
         Raises InvalidTokens, with the position, for tokens that are none or stand in a place where they make no sense;
-        ModelError if the decoder computes what is not finite.
+        InvalidStructure for segments that are not one for each chain; ModelError if the decoder computes what is not
+        finite, or if its codes state no motions and the tokens are anchored or tracking ones, or have first frames.
         """
         sequence = checked_tokens(tokens, self.model.config.codes)
         residue = np.flatnonzero(sequence < MASK)
+        breaks = np.flatnonzero(sequence == CHAINBREAK)
+        bounds = list(zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True))
+        read = self._reading if reading is None else reading
+        layout = _layout([stop - start for start, stop in bounds], segments)
+        if read.motions is None:
+            self._check_plain(assignment, layout)
         with torch.inference_mode():
             ids = torch.from_numpy(sequence).to(self.device)
-            read = F.embedding(ids, self._embedding if embedding is None else embedding)
-            states = self._decoder.states(read[None])
-            atoms = backbone_atoms(self._decoder.rigids(states))[0].cpu().numpy()
-            plddt = self._decoder.confidence(states)[0].cpu().numpy()
-            errors = aligned_error(self._decoder, states[0], torch.from_numpy(residue).to(self.device))
+            states = self._states(F.embedding(ids, read.embedding)[None], assignment)
+            atoms, plddt = np.zeros((len(sequence), 3, 3), np.float32), np.zeros(len(sequence), np.float32)
+            atoms[residue] = backbone_atoms(self._rigids(ids, states, residue, read, assignment, layout)).cpu().numpy()
+            plddt[:] = self._decoder.confidence(states)[0].cpu().numpy()
+            head = self._decoder.pairwise_classification_head
+            errors = aligned_error(head, states[0], torch.from_numpy(residue).to(self.device))
         ptm = float(errors.ptm)  # NaN if an aligned error is
         if not (np.isfinite(atoms[residue]).all() and np.isfinite(plddt[residue]).all() and np.isfinite(ptm)):
             raise ModelError("the decoder computed a position or a confidence that is not finite")
-        breaks = np.flatnonzero(sequence == CHAINBREAK)
+        stand = layout.placed if read.motions is not None else np.ones(len(layout.starts), np.bool_)
+        places = np.searchsorted(residue, [start for start, _ in bounds])
+        ends = np.append(places[1:], len(residue))
         chains = [
-            DecodedChain(atoms[start:end], plddt[start:end])
-            for start, end in zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True)
+            DecodedChain(atoms[start:stop], plddt[start:stop], layout.starts[own] - first, stand[own])
+            for (start, stop), first, own in zip(
+                bounds,
+                places,
+                [(layout.starts >= first) & (layout.starts < end) for first, end in zip(places, ends, strict=True)],
+                strict=True,
+            )
         ]
         return DecodedStructure(tuple(chains), ptm, errors.pae.cpu().numpy() if pae else None)
+
+    def _check_plain(self, assignment: Assignment, layout: Layout) -> None:
+        if assignment is not Assignment.INDEPENDENT:
+            raise ModelError(f"the codes of {self.model.name} state no motions: no tokens of it are {assignment}")
+        if not np.isnan(layout.frames).all():
+            raise ModelError(f"the codes of {self.model.name} state no motions: first frames cannot place segments")
+
+    def _states(self, embedded: Tensor, assignment: Assignment) -> Tensor:
+        if isinstance(self._decoder, MotionDecoder):
+            return self._decoder.states(embedded, assigned=assignment is not Assignment.INDEPENDENT)
+        return self._decoder.states(embedded)
+
+    def _rigids(
+        self,
+        ids: Tensor,
+        states: Tensor,
+        residue: NDArray[np.int64],
+        read: Reading,
+        assignment: Assignment,
+        layout: Layout,
+    ) -> Rigids:
+        """Frames (residues,) of tokens (length,)."""
+        some = torch.from_numpy(residue).to(self.device)
+        if isinstance(self._decoder, Decoder):
+            whole = self._decoder.rigids(states)
+            return Rigids(whole.rotation[0, some], whole.origin[0, some])
+        assert read.motions is not None  # noqa: S101 (for types; a store holds no motion decoder without them)
+        motions = Rigids(*(part[ids[some]] for part in read.motions))
+        if assignment is Assignment.INDEPENDENT and self._decoder.config.corrections:
+            motions = self._decoder.corrected(motions, states[0, some])
+        return placed(motions, layout)
+
+
+def _layout(sizes: list[int], segments: Sequence[Segments] | None) -> Layout:
+    if segments is None:
+        segments = [whole_chain() for _ in sizes]
+    if len(segments) != len(sizes):
+        raise InvalidStructure("chains", f"{len(segments)} have segments, and the tokens have {len(sizes)} chains")
+    for place, (size, own) in enumerate(zip(sizes, segments, strict=True)):
+        if own.starts[-1] >= size:
+            raise InvalidStructure(f"chains[{place}].segment_starts", f"{own.starts[-1]} is beyond {size} residues")
+    return Layout.of(segments, sizes)
 
 
 def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.int64]:

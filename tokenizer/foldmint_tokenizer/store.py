@@ -1,6 +1,6 @@
 """The store: a model and the versions of its codebook, as files whose digests are checked; anywhere fsspec reaches.
 
-model.json                              name, sizes, digests of encoder and decoder
+model.json                              name, sizes, digests of encoder and decoder; the lever arm of motions
 encoder.safetensors
 decoder.safetensors                     if the model has a decoder
 codebooks/000001/codebook.safetensors   embeddings, N, z_avg; windows if they were measured
@@ -34,6 +34,8 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.files import Files
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
+from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.motions import MOTION
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "default"
@@ -82,6 +84,7 @@ class Store:
             self.codebook(version),
             weights.decoder,
             weights.decoder_digest,
+            weights.lever,
         )
 
     def weights(self) -> Weights:
@@ -90,6 +93,7 @@ class Store:
         try:
             name, sizes, digest = str(about["name"]), dict(about["sizes"]), str(about["encoder_sha256"])
             config = ModelConfig(**sizes)
+            lever = _lever(about, config)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{where} is incomplete or wrong: {error!r}") from error
         with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
@@ -99,7 +103,7 @@ class Store:
             raise ModelError(
                 f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
             )
-        return Weights(name, config, encoder.eval(), digest, *self._decoder(about))
+        return Weights(name, config, encoder.eval(), digest, *self._decoder(about), lever)
 
     def versions(self) -> list[str]:
         """The versions of the codebook that are complete, in order."""
@@ -143,8 +147,9 @@ class Store:
         name: str,
         encoder: Encoder,
         codebook: Codebook,
-        decoder: Decoder | None = None,
+        decoder: AnyDecoder | None = None,
         windows: Tensor | None = None,
+        lever: float | None = None,
         about: Mapping[str, object],
     ) -> Model:
         """What `create_store` does, in a place that holds nothing."""
@@ -158,9 +163,12 @@ class Store:
             "encoder_sha256": self._save(encoder.state_dict(), "encoder.safetensors"),
             "about": dict(about),
         }
+        if lever is not None:
+            model["motion"] = {"lever": lever}
         if decoder is not None:
+            reads = "vectors" if isinstance(decoder, MotionDecoder) else "ids"
             decoder_digest = self._save(decoder.state_dict(), "decoder.safetensors")
-            model["decoder"] = {"sizes": asdict(decoder.config), "sha256": decoder_digest}
+            model["decoder"] = {"reads": reads, "sizes": asdict(decoder.config), "sha256": decoder_digest}
         self._write_version(version, None, codebook, windows, None, model, about)
         self._write("ACTIVE", f"{version}\n".encode())
         # Last: without it, the folder is no store.
@@ -235,18 +243,24 @@ class Store:
             manifest["decoder_sha256"] = model["decoder"]["sha256"]
         self._create(f"{folder}/{_MANIFEST}", _written(manifest | {"about": dict(about)}))
 
-    def _decoder(self, about: Mapping[str, Any]) -> tuple[Decoder, str] | tuple[None, None]:
+    def _decoder(self, about: Mapping[str, Any]) -> tuple[AnyDecoder, str] | tuple[None, None]:
         if "decoder" not in about:
             return None, None
         try:
             digest = str(about["decoder"]["sha256"])
-            config = DecoderConfig(**about["decoder"]["sizes"])
-        except (KeyError, TypeError, ValueError) as error:
+            # Of models written before there were others: token ids.
+            reads, sizes = about["decoder"].get("reads", "ids"), about["decoder"]["sizes"]
+            config = {"ids": DecoderConfig, "vectors": MotionDecoderConfig}[reads](**sizes)
+            vectors = about["sizes"]["out"] if "motion" in about else None
+            if isinstance(config, MotionDecoderConfig) and config.out != vectors:
+                raise ValueError("it reads vectors that the model does not have")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"{self.files.path('model.json')}: its decoder is incomplete or wrong: {error!r}"
             ) from error
+        decoder: AnyDecoder
         with torch.device("meta"):
-            decoder = Decoder(config)
+            decoder = Decoder(config) if isinstance(config, DecoderConfig) else MotionDecoder(config)
         fill(decoder, self._tensors("decoder.safetensors", digest), self.files.path("decoder.safetensors"))
         return decoder.eval(), digest
 
@@ -333,18 +347,31 @@ def create_store(
     name: str,
     encoder: Encoder,
     codebook: Codebook,
-    decoder: Decoder | None = None,
+    decoder: AnyDecoder | None = None,
     windows: Tensor | None = None,
+    lever: float | None = None,
     about: Mapping[str, object],
 ) -> Model:
     """Write a new store with one version of the codebook, and load it back.
 
-    decoder, windows: if the model has them. about: where the model came from; goes into model.json and the manifest as
-    it is. Raises ModelError if the folder exists and holds anything.
+    decoder, windows, lever: if the model has them. about: where the model came from; goes into model.json and the
+    manifest as it is. Raises ModelError if the folder exists and holds anything.
     """
     return Store(location).begin(
-        name=name, encoder=encoder, codebook=codebook, decoder=decoder, windows=windows, about=about
+        name=name, encoder=encoder, codebook=codebook, decoder=decoder, windows=windows, lever=lever, about=about
     )
+
+
+def _lever(about: Mapping[str, Any], config: ModelConfig) -> float | None:
+    """The lever arm of a model whose codes state motions. Raises ValueError or KeyError if there is something wrong."""
+    if "motion" not in about:
+        return None
+    lever = about["motion"]["lever"]
+    if not isinstance(lever, int | float) or isinstance(lever, bool) or not 0 < lever < float("inf"):
+        raise ValueError(f"motion.lever must be a positive number, not {lever!r}")
+    if config.out < MOTION:
+        raise ValueError(f"vectors of {config.out} numbers state no motions, which take {MOTION}")
+    return float(lever)
 
 
 def _is_version(name: str) -> bool:
