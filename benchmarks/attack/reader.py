@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks._common import ROOT
 from benchmarks.attack.files import file
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones
-from foldmint_tokenizer.backbone import FARTHEST, LONGEST_NAME
+from foldmint_tokenizer.structure.backbone import FARTHEST, LONGEST_NAME
 from foldmint_tokenizer.tokens import structure_geometry
 
 # Of one input, which has at most 300 kB.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from foldmint_tokenizer.backbone import Backbone
 from foldmint_tokenizer.model import CodebookVersion, Model
+from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 
 _FILE = Path(__file__).parent / "canary.json"

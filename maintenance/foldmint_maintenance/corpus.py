@@ -161,7 +161,10 @@ class PreparedSet:
         # A query is its own first neighbor: rows of rows, so to speak.
         own = np.arange(len(query) * NEIGHBORS, dtype=np.int32).reshape(-1, NEIGHBORS)
         shape = Geometry(
-            frames, self.shape.residue_index[around.ravel()], own[:, 0].astype(np.int64), np.where(nearest >= 0, own, -1)
+            frames,
+            self.shape.residue_index[around.ravel()],
+            own[:, 0].astype(np.int64),
+            np.where(nearest >= 0, own, -1),
         )
         return shape.rows(slice(None))
 

@@ -82,12 +82,12 @@ def follows(data: PreparedSet) -> NDArray[np.bool_]:
     gap = np.linalg.norm(data.backbone[1:, 0] - data.backbone[:-1, 2], axis=-1)
     # A comparison with NaN is false.
     bonded = (data.chain[1:] == data.chain[:-1]) & exists[1:] & exists[:-1] & (gap < _LONGEST_BOND)
-    return np.append(bonded, False)  # noqa: FBT003 (a value)
+    return np.append(bonded, False)
 
 
 class Targets(NamedTuple):
-    """motion (rows, 12): rotation matrix and translation (Å); moves (rows,): whether there is one. letter (rows,): place
-    in `LETTERS`, -1 where not known. neighbors, above, order (rows,): classes, of alike many residues each.
+    """motion (rows, 12): rotation matrix and translation (Å); moves (rows,): whether there is one. letter (rows,):
+    place in `LETTERS`, -1 where not known. neighbors, above, order (rows,): classes, of alike many residues each.
     """
 
     motion: Tensor
@@ -156,7 +156,9 @@ class EnvironmentPredictor(nn.Module):
         self.lever, self.blur, self.motion_blur = lever, blur, motion_blur
         self.norm = nn.BatchNorm1d(environment, affine=False, momentum=0.01)
         self.sizes = (len(LETTERS), _BURIAL_CLASSES, _CONTACT_CLASSES, _CONTACT_CLASSES)
-        self.hidden = nn.Sequential(nn.Linear(MOTION + environment, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.hidden = nn.Sequential(
+            nn.Linear(MOTION + environment, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
         self.logits = nn.Linear(hidden, sum(self.sizes))
 
     def forward(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -169,7 +171,7 @@ class EnvironmentPredictor(nn.Module):
 
 
 def motion_loss(z: Tensor, truth: Targets, lever: float) -> tuple[Tensor, Tensor]:
-    """The loss (rows,), Å, of motions in z (rows, 12 or more), and the squared angle (rows,), radians², of the rotation.
+    """The loss (rows,), Å, of motions in z (rows, 12 or more), and the squared angle (rows,), radians², of rotations.
 
     Rows without a motion have zero. The angle is that of small errors: |ΔR|² / 2.
     """
@@ -182,6 +184,8 @@ def motion_loss(z: Tensor, truth: Targets, lever: float) -> tuple[Tensor, Tensor
 def environment_loss(logits: tuple[Tensor, ...], truth: Targets) -> tuple[Tensor, Tensor]:
     """Mean cross-entropies, nats: of all, weighed, to train; and of letter, neighbors, above, order, to watch."""
     wanted = (truth.letter, truth.neighbors, truth.above, truth.order)
-    each = torch.stack([F.cross_entropy(guess, true, ignore_index=-1) for guess, true in zip(logits, wanted, strict=True)])
+    each = torch.stack(
+        [F.cross_entropy(guess, true, ignore_index=-1) for guess, true in zip(logits, wanted, strict=True)]
+    )
     weights = each.new_tensor([2.0, 1.0, 0.5, 0.5])
     return (torch.nan_to_num(each) * weights).sum(), each.detach()

@@ -1,8 +1,8 @@
 """Training of an encoder whose vectors state motions and environments, with checkpoints that resume.
 
 No codebook takes part: k-means of the finished vectors makes one (`motion_codes`). Some of the inputs are blurred by
-small errors of the coordinates, and the motion wanted is that without them: what the experiment's noise adds to a motion
-is not worth a code.
+small errors of the coordinates, and the motion wanted is that without them: what noise adds to a motion is not worth a
+code.
 """
 
 import copy
@@ -108,7 +108,9 @@ class MotionTrainer:
         device: torch.device | str = "cpu",
     ) -> None:
         if model.out <= MOTION + 1:
-            raise ValueError(f"vectors of {model.out} numbers hold no motion and environment; {MOTION + 2} are the fewest")
+            raise ValueError(
+                f"vectors of {model.out} numbers hold no motion and environment; {MOTION + 2} are the fewest"
+            )
         torch.manual_seed(config.seed)
         self.config, self.data, self.group = config, data, group
         self.device = torch.device(device)

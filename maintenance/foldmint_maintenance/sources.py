@@ -12,7 +12,7 @@ from foldmint_maintenance.corpus import Record, read_parquet, write_parquet
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.packed import SUFFIX, read_packed
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure import read_backbones
+from foldmint_tokenizer.structure.reader import read_backbones
 
 STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 

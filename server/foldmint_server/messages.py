@@ -22,11 +22,11 @@ from foldmint_tokenizer import (
     structure_text,
 )
 from foldmint_tokenizer.detokenizer import checked_tokens
-from foldmint_tokenizer.labels import CompleteLabels, completed
-from foldmint_tokenizer.structure import Format
+from foldmint_tokenizer.structure.chain_labels import CompleteLabels, completed
+from foldmint_tokenizer.structure.options import Format
+from foldmint_tokenizer.structure.writer import check_writable
 from foldmint_tokenizer.tokens import TokenizeOptions
 from foldmint_tokenizer.vocabulary import CHAINBREAK
-from foldmint_tokenizer.writing import check_writable
 
 _FORMATS: dict[int, Format | None] = {
     pb.STRUCTURE_FORMAT_UNSPECIFIED: None,

@@ -17,8 +17,8 @@ from foldmint_maintenance.codebooks import listed, verified
 from foldmint_maintenance.errors import LockLost
 from foldmint_maintenance.lock import StoreLock
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.files import Files
 from foldmint_tokenizer.model import DecoderRows, Model
+from foldmint_tokenizer.storage import Files
 from foldmint_tokenizer.store import Store
 
 DAY = 86_400

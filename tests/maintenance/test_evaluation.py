@@ -12,11 +12,11 @@ from foldmint_maintenance import evaluation, fidelity, reconstruction
 from foldmint_maintenance.corpus import PreparedSet, Record
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.evaluation import EvaluationConfig, evaluate, windows_of_codes
-from foldmint_tokenizer.backbone import Backbone
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import create_store
+from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from foldmint_maintenance.errors import LockLost, StoreLocked
 from foldmint_maintenance.lock import Owner, StoreLock, read_lock, this_process
-from foldmint_tokenizer.files import Files
+from foldmint_tokenizer.storage import Files
 
 ROUNDS = 25
 
@@ -202,7 +202,7 @@ def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
 _HOLDS = """
 import sys, time
 from foldmint_maintenance.lock import StoreLock
-from foldmint_tokenizer.files import Files
+from foldmint_tokenizer.storage import Files
 with StoreLock(Files(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -5,14 +5,16 @@ from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer
 StructureDetokenizer.load().detokenize(chain.tokens)
 """
 
-from foldmint_tokenizer.backbone import Backbone, backbone
 from foldmint_tokenizer.detokenizer import DecodedChain, DecodedStructure, StructureDetokenizer
 from foldmint_tokenizer.errors import InvalidStructure, InvalidTokens, ModelError, TokenizerError
-from foldmint_tokenizer.labels import ChainLabels
-from foldmint_tokenizer.structure import Limits, read_backbones
+from foldmint_tokenizer.structure.backbone import Backbone, backbone
+from foldmint_tokenizer.structure.chain_labels import ChainLabels
+from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent
+from foldmint_tokenizer.structure.options import Limits, ReadOptions
+from foldmint_tokenizer.structure.reader import read_backbones, read_structure
+from foldmint_tokenizer.structure.writer import structure_text
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 from foldmint_tokenizer.tokens import TokenizedChain
-from foldmint_tokenizer.writing import structure_text
 
 __all__ = [
     "Backbone",
@@ -21,13 +23,18 @@ __all__ = [
     "DecodedStructure",
     "InvalidStructure",
     "InvalidTokens",
+    "LeftOut",
+    "LeftOutKind",
     "Limits",
     "ModelError",
+    "ReadOptions",
+    "StructureContent",
     "StructureDetokenizer",
     "StructureTokenizer",
     "TokenizedChain",
     "TokenizerError",
     "backbone",
     "read_backbones",
+    "read_structure",
     "structure_text",
 ]

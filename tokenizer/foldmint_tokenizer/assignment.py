@@ -113,6 +113,7 @@ def assign(
         turn, move = _true_motions(frames)
         around = np.ascontiguousarray(environment, np.float32)
         from foldmint_tokenizer.compiled import track
+
         track(turn, move, begins, goes_on, around, *table, found)
     return Assigned(found, _composed_rmsd(table, frames, segments, found))
 
@@ -145,9 +146,7 @@ def _true_motions(frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float
     return turn, move
 
 
-def _composed_rmsd(
-    table: CodeTable, frames: Frames, segments: Segments, codes: NDArray[np.int64]
-) -> float | None:
+def _composed_rmsd(table: CodeTable, frames: Frames, segments: Segments, codes: NDArray[np.int64]) -> float | None:
     from foldmint_tokenizer.compiled import compose
 
     begins = np.zeros(len(codes), np.bool_)
@@ -174,5 +173,3 @@ def _least_square(first: NDArray[np.float64], second: NDArray[np.float64]) -> fl
     left, size, right = np.linalg.svd(first.T @ second)
     size[2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))
     return max(0.0, float((first**2).sum() + (second**2).sum() - 2 * size.sum()))
-
-

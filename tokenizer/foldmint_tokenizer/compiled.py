@@ -73,16 +73,12 @@ def track(
             for k in range(3):
                 place[i] += rotation[best, k, i] * (by[k] - translation[best, k])
                 at[i, k] = (
-                    rotation[best, 0, i] * to[0, k]
-                    + rotation[best, 1, i] * to[1, k]
-                    + rotation[best, 2, i] * to[2, k]
+                    rotation[best, 0, i] * to[0, k] + rotation[best, 1, i] * to[1, k] + rotation[best, 2, i] * to[2, k]
                 )
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def compose(
-    rotation: Floats, translation: Floats, codes: NDArray[np.int64], begins: Flags
-) -> tuple[Floats, Floats]:
+def compose(rotation: Floats, translation: Floats, codes: NDArray[np.int64], begins: Flags) -> tuple[Floats, Floats]:
     """Frames (residues,) of a chain's codes (residues,), each segment from the origin."""
     turned = np.zeros((len(codes), 3, 3))
     moved = np.zeros((len(codes), 3))

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Geometry, Neighborhoods, concatenate
 
 # Elements of the largest intermediate of a step of the plain encoder, (rows, 16, 16, heads) or (rows, 16, 2 * hidden):

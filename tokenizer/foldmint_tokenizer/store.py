@@ -27,15 +27,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from foldmint_tokenizer import vocabulary
-from foldmint_tokenizer.checks import checked_codebook, checked_rows, fill
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.files import Files
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
 from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
 from foldmint_tokenizer.motions import MOTION
+from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.validation import checked_codebook, checked_rows, fill
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "default"

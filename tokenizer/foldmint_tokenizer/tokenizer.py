@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import torch
 
-from foldmint_tokenizer.backbone import Backbone
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import load_model
-from foldmint_tokenizer.structure import Format, Limits, read_backbones
+from foldmint_tokenizer.structure.backbone import Backbone
+from foldmint_tokenizer.structure.options import Format, Limits
+from foldmint_tokenizer.structure.reader import read_backbones
 from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, structure_geometry
 
 

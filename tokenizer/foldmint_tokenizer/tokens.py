@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_tokenizer.backbone import Backbone
 from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, geometry, joined
+from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from foldmint_maintenance.corpus import Record
+from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
 
 CONFIGS = {

@@ -3,21 +3,19 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_tokenizer.backbone import Backbone, as_float32
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.screening import pdb_lines, rejoin, screen_block
-from foldmint_tokenizer.unpacking import unpacked
-
-Format = Literal["pdb", "mmcif"]
+from foldmint_tokenizer.structure.backbone import Backbone, as_float32
+from foldmint_tokenizer.structure.decompress import unpacked
+from foldmint_tokenizer.structure.left_out import StructureContent
+from foldmint_tokenizer.structure.options import Format, Limits, ReadOptions
+from foldmint_tokenizer.structure.prefilter import pdb_lines, rejoin, screen_block
 
 _ATOMS = {"N": 0, "CA": 1, "C": 2}
 # The first line that is neither blank nor a comment.
@@ -27,18 +25,29 @@ _RESIDUES_IN_ALL = 4
 _FEWEST_IN_ALL = 1_000
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a structure may hold at most. unpacked_bytes: of a file, after gzip. chains, residues: in all."""
+def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions = ReadOptions()) -> StructureContent:
+    """All protein chains of a file, or those asked for, in the file's order, and what was left out.
 
-    unpacked_bytes: int = 256 * 2**20
-    chains: int = 1_000
-    residues: int = 200_000
+    source: a path, or a file's bytes; plain or gzip.
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"Limits.{name} must be positive, not {value}")
+    Raises InvalidStructure, with field `content` or the option at fault; OSError if a path cannot be read.
+    """
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    limits = options.limits
+    text = unpacked(content, limits.unpacked_bytes)
+    try:
+        structure = _parsed(text, options.format or _guessed(text), options.model_number, limits)
+        model = _model(structure, options.model_number)
+        _check_all(model, limits)
+        proteins = [(chain.name, residues) for chain in model if (residues := list(_protein_residues(chain)))]
+        if not proteins:
+            raise InvalidStructure("content", "there is no protein in the file")
+        if options.chains:
+            proteins = _chosen(proteins, options.chains)
+        _check_size([residues for _, residues in proteins], limits)
+        return StructureContent([_backbone(name, residues) for name, residues in proteins])
+    except UnicodeDecodeError as error:
+        raise InvalidStructure("content", f"a name in the file is no UTF-8 text: {error}") from error
 
 
 def read_backbones(
@@ -49,33 +58,9 @@ def read_backbones(
     chains: Sequence[str] = (),
     limits: Limits = Limits(),
 ) -> list[Backbone]:
-    """The backbones of all protein chains of a file, or of those named, in the file's order.
-
-    source: a path, or a file's bytes; plain or gzip. format: found out from the content unless told. model_number: as
-    the file numbers them, 0 for the first. chains: names as the author gave them (auth_asym_id).
-
-    A residue counts if it belongs to the chain's polymer and is an amino acid, modified ones included; nucleic acids,
-    ligands and waters are left out. Of alternate locations that of the highest occupancy is taken, one for a whole
-    residue so that no frame mixes two. residue_index is the author's number, without insertion code. An atom whose
-    position is not a number is missing.
-
-    Raises InvalidStructure, with field `content`, `model_number` or `chains`; OSError if a path cannot be read.
-    """
-    content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    text = unpacked(content, limits.unpacked_bytes)
-    try:
-        structure = _parsed(text, format or _guessed(text), model_number, limits)
-        model = _model(structure, model_number)
-        _check_all(model, limits)
-        proteins = [(chain.name, residues) for chain in model if (residues := list(_protein_residues(chain)))]
-        if not proteins:
-            raise InvalidStructure("content", "there is no protein in the file")
-        if chains:
-            proteins = _chosen(proteins, chains)
-        _check_size([residues for _, residues in proteins], limits)
-        return [_backbone(name, residues) for name, residues in proteins]
-    except UnicodeDecodeError as error:
-        raise InvalidStructure("content", f"a name in the file is no UTF-8 text: {error}") from error
+    """The chains of `read_structure`, without what was left out."""
+    options = ReadOptions(format=format, model_number=model_number, chains=chains, limits=limits)
+    return list(read_structure(source, options).chains)
 
 
 def _chosen(
@@ -116,7 +101,7 @@ def _guessed(text: bytes) -> Format:
 
 def _parsed(text: bytes, format: Format, model_number: int, limits: Limits) -> gemmi.Structure:  # noqa: A002
     """The structure, of other models than that one an atom or nothing, with chains whole and entity types told."""
-    name = {"pdb": "PDB", "mmcif": "mmCIF"}[format]
+    name = {"pdb": "PDB", "mmcif": "mmCIF", "bcif": "BinaryCIF"}[format]
     numbers = None
     try:
         if format == "mmcif":

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_tokenizer.backbone import check_insertions, check_name, whole_numbers
 from foldmint_tokenizer.errors import InvalidStructure
+from foldmint_tokenizer.structure.backbone import check_insertions, check_name, whole_numbers
 
 _NAMES = ascii_uppercase + ascii_lowercase + digits
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones, screening
+from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones
 from foldmint_tokenizer.neighborhoods import geometry
+from foldmint_tokenizer.structure import prefilter
 
 LIMITS = Limits(residues=100_000)
 # Of lines or rows; with gemmi alone some of these files took minutes, as time grew with the square.
@@ -179,7 +180,7 @@ def test_portions_change_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) ->
     for content in [(data / "1a8o.cif").read_bytes(), (data / "1gbt.cif.gz").read_bytes(), shuffled]:
         whole = read_backbones(content)
         with monkeypatch.context() as changed:
-            changed.setattr(screening, "_PORTION", 3)
+            changed.setattr(prefilter, "_PORTION", 3)
             parted = read_backbones(content)
         assert_same(whole, parted)
 
@@ -190,7 +191,7 @@ def test_portions_of_a_file_without_the_authors_names(monkeypatch: pytest.Monkey
     start = next(place for place, line in enumerate(lines) if line.startswith(b"ATOM"))
     for place in range(start, len(lines) - 1, 2):
         lines[place] = lines[place].replace(b" CA ", b" N ")
-    monkeypatch.setattr(screening, "_PORTION", 4)
+    monkeypatch.setattr(prefilter, "_PORTION", 4)
     chains = read_backbones(b"\n".join(lines))
     assert [(chain.chain, len(chain)) for chain in chains] == [("A", 15), ("B C", 15)]
     assert np.isfinite(np.concatenate([chain.coordinates for chain in chains])[:, :2]).all()

@@ -16,8 +16,8 @@ from foldmint_tokenizer import (
     read_backbones,
     structure_text,
 )
-from foldmint_tokenizer.labels import completed
-from foldmint_tokenizer.structure import Format
+from foldmint_tokenizer.structure.chain_labels import completed
+from foldmint_tokenizer.structure.options import Format
 from foldmint_tokenizer.vocabulary import CHAINBREAK
 
 FORMATS: list[Format] = ["pdb", "mmcif"]

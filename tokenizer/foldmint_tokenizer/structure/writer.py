@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer.detokenizer import DecodedChain, DecodedStructure
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.labels import CompleteLabels, Labels, completed, default_names
-from foldmint_tokenizer.structure import Format
+from foldmint_tokenizer.structure.chain_labels import CompleteLabels, Labels, completed, default_names
+from foldmint_tokenizer.structure.options import Format
 
 _ATOMS = (("N", "N"), ("CA", "C"), ("C", "C"))
 _UNKNOWN = "UNK"

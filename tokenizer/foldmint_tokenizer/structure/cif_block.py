@@ -1,0 +1,40 @@
+"""What the reader asks of a CIF data block, whichever way it is written: mmCIF text or BinaryCIF."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING = np.iinfo(np.int64).min
+"""Stands in integer columns where a value is unknown (`?`) or inapplicable (`.`)."""
+
+
+class CifBlock(Protocol):
+    """A data block as columns. Categories and items are named without underscore or dot, such as `atom_site`."""
+
+    @property
+    def name(self) -> str:
+        """The block's name, without `data_`."""
+        ...
+
+    def rows(self, category: str) -> int:
+        """Number of rows of a category; 0 if the block has none."""
+        ...
+
+    def text(self, category: str, item: str) -> NDArray[np.bytes_] | None:
+        """A column as UTF-8, (rows,), unquoted, empty where unknown or inapplicable; None if there is no such item."""
+        ...
+
+    def integers(self, category: str, item: str) -> NDArray[np.int64] | None:
+        """A column as integers, (rows,), MISSING where unknown or inapplicable; None if there is no such item.
+
+        Raises InvalidStructure for a value that is not an integer.
+        """
+        ...
+
+    def floats(self, category: str, item: str) -> NDArray[np.float64] | None:
+        """A column as floats, (rows,), NaN where unknown or inapplicable; None if there is no such item.
+
+        A standard uncertainty in parentheses is ignored. Raises InvalidStructure for a value that is not a number.
+        """
+        ...

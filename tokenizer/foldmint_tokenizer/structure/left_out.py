@@ -1,0 +1,63 @@
+"""What a reader left out of a structure file, and what it warns of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from foldmint_tokenizer.structure.backbone import Backbone
+
+
+class LeftOutKind(StrEnum):
+    """Why residues were left out."""
+
+    WATER = "water"
+    ION = "ion"
+    LIGAND = "ligand"  # free amino acids and glycans among them
+    NUCLEIC_ACID = "nucleic_acid"
+    CAP = "cap"  # ACE, NH2, NME, ...
+    ALTERNATE = "alternate"  # another residue in the same place, of lower occupancy
+    OTHER_MODEL = "other_model"
+    OTHER_BLOCK = "other_block"  # a data block of an mmCIF file that holds no atoms
+    OTHER_CHAIN = "other_chain"  # a protein chain that was not asked for
+    WITHOUT_CA = "without_ca"  # read as ESM does: no CA
+    HETATM = "hetatm"  # read as ESM does: protein residues in HETATM records
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Residues of one kind in one chain that were left out.
+
+    chain: its name, empty where it is no chain's (other models and blocks). residues: how many; of other models and
+    blocks, how many of those. names: the distinct residue names (or numbers of models, names of blocks), the most
+    frequent first, 20 at most.
+    """
+
+    kind: LeftOutKind
+    chain: str
+    residues: int
+    names: tuple[str, ...]
+
+    @property
+    def of_protein(self) -> bool:
+        """Whether a protein's residues are lost by it, rather than water, ligands and the like."""
+        return self.kind in _OF_PROTEIN
+
+
+_OF_PROTEIN = frozenset(
+    {
+        LeftOutKind.ALTERNATE,
+        LeftOutKind.OTHER_CHAIN,
+        LeftOutKind.OTHER_MODEL,
+        LeftOutKind.WITHOUT_CA,
+        LeftOutKind.HETATM,
+    }
+)
+
+
+@dataclass(frozen=True)
+class StructureContent:
+    """What a file holds: its protein chains, what was left out, and warnings, each a sentence for a person."""
+
+    chains: Sequence[Backbone]
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
