@@ -36,10 +36,10 @@ class MotionConfig:
 
     steps: in all. batch: residues a step. lever: Å, that rotations are multiplied with in the loss and in the vectors.
     environment_weight: of the environment's loss, nats, against the motion's, Å. blur: noise that the environment
-    passes, in standard deviations; motion_blur: noise on the motion that goes with it, Å. noisy: share of the rows whose
-    coordinates are moved, by a normal error of up to `noise` Å. learning_rate: after a warm-up of
-    `warmup` steps; in the last `cooling` steps it falls to zero, by a cosine. averaging: decay of the moving average of the weights, which are the result. bf16: products
-    in bfloat16. compiled: run the encoder through torch.compile.
+    passes, in standard deviations; motion_blur: noise on the motion that goes with it, Å. noisy: share of the rows
+    whose coordinates are moved, by normal errors of up to `noise` Å. learning_rate: after a warm-up of `warmup` steps;
+    in the last `cooling` steps it falls to zero, by a cosine. averaging: decay of the moving average of the weights,
+    which is the result. bf16: products in bfloat16. compiled: run the encoder through torch.compile.
     """
 
     steps: int = 4500
@@ -109,7 +109,7 @@ class MotionTrainer:
     ) -> None:
         if model.out <= MOTION + 1:
             raise ValueError(
-                f"vectors of {model.out} numbers hold no motion and environment; {MOTION + 2} are the fewest"
+                f"vectors of {model.out} numbers hold no motion and environment: {MOTION + 2} do"
             )
         torch.manual_seed(config.seed)
         self.config, self.data, self.group = config, data, group

@@ -56,6 +56,18 @@ class CodeTable(NamedTuple):
         return cls(columns, half.astype(np.float32), rotation, translation, lever)
 
 
+class Coding(NamedTuple):
+    """What assignment needs of a version of the codebook: its table, and its vectors (codes, out) float32."""
+
+    table: CodeTable
+    embeddings: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, embeddings: Tensor, lever: float) -> "Coding":
+        """Of codes' vectors (codes, out), wherever they lie."""
+        return cls(CodeTable.of(embeddings, lever), embeddings.detach().float().cpu().numpy())
+
+
 class Assigned(NamedTuple):
     """Codes (residues,) int64 of a chain, and the RMSD of N, CA and C, Å, that composing their motions reaches: each
     segment superposed on its own, over the residues with a frame; None if there is none.

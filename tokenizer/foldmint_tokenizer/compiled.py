@@ -14,7 +14,7 @@ Flags = NDArray[np.bool_]
 
 
 # Sums may be reordered, which is what lets the compiler use vector registers.
-@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def track(
     turn: Floats,
     move: Floats,
@@ -77,7 +77,7 @@ def track(
                 )
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True)
 def compose(rotation: Floats, translation: Floats, codes: NDArray[np.int64], begins: Flags) -> tuple[Floats, Floats]:
     """Frames (residues,) of a chain's codes (residues,), each segment from the origin."""
     turned = np.zeros((len(codes), 3, 3))

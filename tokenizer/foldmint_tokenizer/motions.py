@@ -55,16 +55,18 @@ def follows(frames: Frames, residue_index: NDArray[np.integer], backbone: NDArra
     Both have a frame, the number stays (insertion codes) or grows by one, and C and the next N are within 2.5 Å.
     backbone: (residues, 3, 3), Å.
     """
-    step = np.diff(np.asarray(residue_index, np.int64))
-    near = np.zeros(len(step), np.bool_)
+    near = np.zeros(len(backbone) - 1, np.bool_)
     both = frames.exists[1:] & frames.exists[:-1]
     gap = backbone[1:, 0].astype(np.float64) - backbone[:-1, 2].astype(np.float64)
     near[both] = (gap[both] ** 2).sum(1) < _LONGEST_BOND**2
-    return np.append(both & near & _counts_on(step), False)
+    return np.append(both & near & _counts_on(residue_index), False)
 
 
-def _counts_on(step: NDArray[np.integer]) -> NDArray[np.bool_]:
-    return np.asarray((step == 0) | (step == 1), np.bool_)
+def _counts_on(residue_index: NDArray[np.integer] | Sequence[int]) -> NDArray[np.bool_]:
+    """Whether the number of each residue but the first (residues - 1,) is that before it, or one more."""
+    number = np.asarray(residue_index, np.int64)
+    before, after = number[:-1], number[1:]
+    return np.asarray((after == before) | (after == before + 1), np.bool_)
 
 
 def segments_of(frames: Frames, goes_on: NDArray[np.bool_]) -> Segments:
@@ -84,8 +86,7 @@ def whole_chain() -> Segments:
 
 def numbered_segments(residue_index: NDArray[np.integer] | Sequence[int]) -> Segments:
     """The segments that the numbers (residues,) of a chain tell of: each gap, or step back, begins one."""
-    step = np.diff(np.asarray(residue_index, np.int64))
-    starts = np.concatenate([[0], 1 + np.flatnonzero(~_counts_on(step))]).astype(np.int64)
+    starts = np.concatenate([[0], 1 + np.flatnonzero(~_counts_on(residue_index))]).astype(np.int64)
     return Segments(starts, np.full((len(starts), MOTION), np.nan, np.float32))
 
 
@@ -132,11 +133,8 @@ class Layout:
     @property
     def placed(self) -> NDArray[np.bool_]:
         """Which segments (segments,) stand where their structure had them; the first, alone, stands anywhere."""
-        known: NDArray[np.bool_] = np.isfinite(self.frames).all(1)
-        if not known.any():
-            known = known.copy()
-            known[0] = True
-        return known
+        known: NDArray[np.bool_] = np.asarray(np.isfinite(self.frames).all(1), np.bool_)
+        return known if known.any() else np.arange(len(known)) == 0
 
 
 def placed(motions: Rigids, layout: Layout) -> Rigids:

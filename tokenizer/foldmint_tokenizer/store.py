@@ -103,7 +103,8 @@ class Store:
             raise ModelError(
                 f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
             )
-        return Weights(name, config, encoder.eval(), digest, *self._decoder(about), lever)
+        decoder, decoder_digest = self._decoder(about)
+        return Weights(name, config, encoder.eval(), digest, decoder, decoder_digest, lever)
 
     def versions(self) -> list[str]:
         """The versions of the codebook that are complete, in order."""

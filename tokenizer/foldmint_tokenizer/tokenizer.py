@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
+from foldmint_tokenizer.assignment import Assignment, Coding
 from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.structure.backbone import Backbone
@@ -25,6 +27,7 @@ class StructureTokenizer:
         self._engine = Engine(model.encoder, device)
         self._embeddings = model.codebook.codebook.embeddings.to(self._engine.device)
         self._frameless = self._engine.frameless_code(self._embeddings)
+        self._coding = None if model.lever is None else Coding.of(self._embeddings, model.lever)
 
     @classmethod
     def load(
@@ -40,6 +43,8 @@ class StructureTokenizer:
         complex: bool = False,  # noqa: A002 (the field's word)
         special_tokens: bool = False,
         distances: bool = False,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        first_frames: bool = False,
         format: Format | None = None,  # noqa: A002
         model_number: int = 0,
         chains: Sequence[str] = (),
@@ -48,10 +53,14 @@ class StructureTokenizer:
         """The tokens of each chain of a structure, in its order.
 
         structure: a PDB or mmCIF file, as path or bytes, plain or gzip; or backbones. complex, special_tokens,
-        distances: as in `TokenizeOptions`. format, model_number, chains: as in `read_backbones`, for files.
+        distances, assignment, first_frames: as in `TokenizeOptions`. format, model_number, chains: as in `read_backbones`, for files.
 
-        Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails.
+        Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails, or if what is asked
+        for needs codes that state motions, and the model's do not.
         """
+        options = TokenizeOptions(complex, special_tokens, distances, Assignment(assignment), first_frames)
+        if self._coding is None and (lacking := options.needs_motions):
+            raise ModelError(f"the codes of {self.model.name} state no motions: it has no {lacking}")
         if isinstance(structure, Backbone):
             backbones: Sequence[Backbone] = [structure]
         elif isinstance(structure, bytes | str | os.PathLike):
@@ -63,6 +72,8 @@ class StructureTokenizer:
         if not backbones:
             return []
         shape = structure_geometry(backbones, complex)
-        codes, apart = self._engine.tokens(shape, self._embeddings)
-        options = TokenizeOptions(complex, special_tokens, distances)
-        return assembled(backbones, shape, codes, apart, self._frameless, options)
+        keep = options.assignment is not Assignment.INDEPENDENT
+        quantized, vectors = self._engine.tokens_and_vectors(shape, self._embeddings, keep=keep)
+        return assembled(
+            backbones, shape, *quantized, self._frameless, options, self._coding, vectors if keep else None
+        )

@@ -1,11 +1,14 @@
 """From backbones to rows for the encoder, and from the rows' codes back to tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foldmint_tokenizer.assignment import Assignment, Coding, assign, chain_segments
+from foldmint_tokenizer.frames import Frames
+from foldmint_tokenizer.motions import MOTION
 from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, geometry, joined
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
@@ -17,12 +20,22 @@ class TokenizeOptions:
 
     complex: neighbors are looked for across chains. special_tokens: enclose in BOS and EOS; of a complex, the chains'
     tokens one after another are the complex's, with CHAINBREAK before each further chain. distances: of each residue
-    from its code.
+    from its code. assignment: how codes are chosen; other than independent, of models whose codes state motions.
+    first_frames: with segments, the frame that each begins with.
     """
 
     complex: bool = False
     special_tokens: bool = False
     distances: bool = False
+    assignment: Assignment = Assignment.INDEPENDENT
+    first_frames: bool = False
+
+    @property
+    def needs_motions(self) -> str:
+        """What of it only a model does whose codes state motions, in words; empty if nothing."""
+        if self.assignment is not Assignment.INDEPENDENT:
+            return f"{self.assignment} assignment"
+        return "first frames of segments" if self.first_frames else ""
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,13 @@ class TokenizedChain:
 
     chain, sequence, residue_index (residues,), insertion_codes: as in `Backbone`. tokens: (residues,) int64, or more
     with special tokens. has_frame: (residues,) bool; the token of a residue without a frame says nothing but that.
-    distances: (residues,) float32 from vector to code, NaN without a frame; None unless asked for.
+    distances: (residues,) float32 from vector to code, NaN without a frame; None unless asked for. assignment: how the
+    tokens were chosen.
+
+    Of models whose codes state motions: segment_starts (segments,) int64, the first residue of each stretch without a
+    gap; first_frames (segments, 12) float32, the frame of that residue, rotation matrix row by row and origin, Å, NaN
+    where it has none, None unless asked for; composed_rmsd, of tokens that are not independent: RMSD of N, CA and C, Å,
+    of what their motions are composed to, each segment superposed on its own.
     """
 
     chain: str
@@ -41,6 +60,10 @@ class TokenizedChain:
     tokens: NDArray[np.int64]
     has_frame: NDArray[np.bool_]
     distances: NDArray[np.float32] | None = None
+    assignment: Assignment = Assignment.INDEPENDENT
+    segment_starts: NDArray[np.int64] | None = None
+    first_frames: NDArray[np.float32] | None = None
+    composed_rmsd: float | None = None
 
 
 def structure_geometry(backbones: Sequence[Backbone], complex: bool = False) -> Geometry:  # noqa: A002
@@ -67,34 +90,66 @@ def assembled(
     distances: NDArray[np.float32],
     frameless: int,
     options: TokenizeOptions,
+    coding: Coding | None = None,
+    vectors: NDArray[np.float32] | None = None,
 ) -> list[TokenizedChain]:
     """The tokenized chains.
 
     shape: what `structure_geometry` made of the backbones. codes, distances: (rows,), of its rows. frameless: the code
-    of residues without a frame.
+    of residues without a frame. coding: of a model whose codes state motions. vectors: (rows, out), if the assignment
+    is not independent.
     """
     residues = len(shape.residue_index)
     tokens = np.full(residues, frameless, np.int64)
     tokens[shape.queries] = codes
     apart = np.full(residues, np.nan, np.float32)
     apart[shape.queries] = distances
+    own = np.zeros((residues, 0 if vectors is None else vectors.shape[1]), np.float32)
+    if vectors is not None:
+        own[shape.queries] = vectors
     ends = np.cumsum([len(chain) for chain in backbones])
     chains = []
     for place, (chain, end) in enumerate(zip(backbones, ends, strict=True)):
         part = slice(end - len(chain), end)
         first, last = place == 0, place == len(backbones) - 1
-        chains.append(
-            TokenizedChain(
-                chain.chain,
-                chain.sequence,
-                chain.residue_index,
-                chain.insertion_codes,
-                _enclosed(tokens[part], options, first, last) if options.special_tokens else tokens[part],
-                shape.frames.exists[part],
-                apart[part] if options.distances else None,
-            )
+        made = TokenizedChain(
+            chain.chain,
+            chain.sequence,
+            chain.residue_index,
+            chain.insertion_codes,
+            tokens[part],
+            shape.frames.exists[part],
+            apart[part] if options.distances else None,
+            options.assignment,
         )
+        if coding is not None:
+            frames = shape.frames.part(part)
+            made = _coded(made, chain, frames, own[part], options, coding)
+        if options.special_tokens:
+            made = replace(made, tokens=_enclosed(made.tokens, options, first, last))
+        chains.append(made)
     return chains
+
+
+def _coded(
+    made: TokenizedChain,
+    chain: Backbone,
+    frames: Frames,
+    vectors: NDArray[np.float32],
+    options: TokenizeOptions,
+    coding: Coding,
+) -> TokenizedChain:
+    """A chain with its segments, and with codes assigned along them where that is asked for."""
+    goes_on, segments = chain_segments(frames, chain.residue_index, chain.coordinates)
+    made = replace(made, segment_starts=segments.starts, first_frames=segments.frames if options.first_frames else None)
+    if options.assignment is Assignment.INDEPENDENT:
+        return made
+    found = assign(coding.table, options.assignment, frames, goes_on, segments, made.tokens, vectors[:, MOTION:])
+    distances = made.distances
+    if distances is not None:
+        apart = np.linalg.norm(vectors - coding.embeddings[found.codes], axis=1)
+        distances = np.where(frames.exists, apart, np.nan).astype(np.float32)
+    return replace(made, tokens=found.codes, composed_rmsd=found.composed_rmsd, distances=distances)
 
 
 def _enclosed(tokens: NDArray[np.int64], options: TokenizeOptions, first: bool, last: bool) -> NDArray[np.int64]:
