@@ -78,7 +78,7 @@ class AsyncClient:
         deadline = self._connection.deadline(timeout)
         request = await self._request(structure, TokenizeOptions(**options))
         response = await self._patient(self._tokenizer.Tokenize, request, deadline)
-        return to_tokens(response, request.codebook_version)
+        return to_tokens(response, request.codebook_version, request.options.assignment)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure

@@ -92,7 +92,7 @@ class Backlog(Generic[K]):
         self._breaks = self._stalls = 0
         self._sent.remove(response.id)
         entry = self._entries[response.id]
-        result = _result(response, self._message(response.id).request.codebook_version)
+        result = _result(response, self._message(response.id).request)
         if isinstance(result, _PASSING) and entry.tries < self._retry.refused_attempts:
             self._refused[response.id] = self._clock() + self._retry.backoff(entry.tries, self._chance())
             entry.tries += 1
@@ -167,13 +167,13 @@ class Backlog(Generic[K]):
         return message
 
 
-def _result(response: tokenizer_pb2.TokenizeStreamResponse, codebook_version: str) -> Result:
+def _result(response: tokenizer_pb2.TokenizeStreamResponse, request: tokenizer_pb2.TokenizeRequest) -> Result:
     kind = response.WhichOneof("result")
     if kind == "failure":
         return from_failure(response.failure)
     if kind is None:
         return ServerError("the server's answer is empty")
     try:
-        return to_tokens(response.response, codebook_version)
+        return to_tokens(response.response, request.codebook_version, request.options.assignment)
     except ServerError as error:
         return error

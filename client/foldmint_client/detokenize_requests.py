@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure
-from foldmint_client.requests import FORMATS, Format, check_size
+from foldmint_client.requests import ASSIGNMENTS, FORMATS, Assignment, Format, check_size
 from foldmint_client.results import ChainTokens, Tokens
 
 _INT32 = np.iinfo(np.int32)
@@ -51,12 +51,18 @@ class ChainLabels:
     chain: a name; A, B, C, ... unless told. sequence: one letter a residue, which gives the file's residue names; X and
     the residue name UNK unless told. residue_index: (residues,), integers; 1, 2, 3, ... unless told. insertion_codes:
     one character a residue, a space for none.
+
+    Of models whose codes state motions: segment_starts: (segments,), the first residue of each segment; unless told,
+    one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the frame that each
+    begins with; segments are placed by it.
     """
 
     chain: str = ""
     sequence: str = ""
     residue_index: npt.NDArray[np.integer] | Sequence[int] = ()
     insertion_codes: str = ""
+    segment_starts: npt.NDArray[np.integer] | Sequence[int] | None = None
+    first_frames: npt.NDArray[np.floating] | None = None
 
 
 class DetokenizeKeywords(TypedDict, total=False):
@@ -67,6 +73,7 @@ class DetokenizeKeywords(TypedDict, total=False):
     labels: Sequence[Labels] | None
     model: str | None
     codebook_version: str | None
+    assignment: Assignment | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ class DetokenizeOptions:
     format: `pdb` or `mmcif` for a file too, with pLDDT from 0 to 100 in the B-factors. pae: return predicted aligned
     errors, 4 bytes for each pair of residues. labels: one for each chain; those that came with the tokens unless told.
     model, codebook_version: that the tokens are of, so that a server of another refuses them (FailedPrecondition);
-    as `Tokens` tell unless told, and not checked for bare token ids; empty: not checked.
+    as `Tokens` tell unless told, and not checked for bare token ids; empty: not checked. assignment: how the tokens
+    were chosen, as they tell unless told; independent, of bare token ids.
     """
 
     format: Format | None = None
@@ -84,10 +92,13 @@ class DetokenizeOptions:
     labels: Sequence[Labels] | None = None
     model: str | None = None
     codebook_version: str | None = None
+    assignment: Assignment | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
+        if self.assignment is not None and self.assignment not in ASSIGNMENTS:
+            raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))} or None, not {self.assignment!r}")
 
 
 def needs_chainbreak(tokens: TokenInput) -> bool:
@@ -111,13 +122,47 @@ def to_detokenize_request(
     labels = options.labels if options.labels is not None else chains or ()
     request = tokenizer_pb2.DetokenizeRequest(
         tokens=ids,
-        chains=[_to_message(place, label) for place, label in enumerate(labels)],
+        chains=_messages(labels, chains),
         model=model if options.model is None else options.model,
         codebook_version=version if options.codebook_version is None else options.codebook_version,
         options=tokenizer_pb2.DetokenizeOptions(format=FORMATS[options.format], pae=options.pae),
+        assignment=_assignment(options.assignment, chains),
     )
     check_size(request, max_bytes, "tokens")
     return request
+
+
+def _messages(labels: Sequence[Labels], chains: Sequence[ChainTokens] | None) -> list[tokenizer_pb2.ChainLabels]:
+    """Labels, with the segments that they tell, or else the chains that they are of."""
+    found = []
+    for place, label in enumerate(labels):
+        message = _to_message(place, label)
+        own: object = label
+        if not (isinstance(label, ChainTokens | ChainLabels) and label.segment_starts is not None):
+            own = chains[place] if chains is not None and place < len(chains) else None
+        if isinstance(own, ChainTokens | ChainLabels) and own.segment_starts is not None:
+            message.segment_starts.extend(_starts(place, own.segment_starts))
+            if own.first_frames is not None:
+                message.first_frames = np.asarray(own.first_frames, "<f4").tobytes()
+        found.append(message)
+    return found
+
+
+def _starts(place: int, starts: npt.NDArray[np.integer] | Sequence[int]) -> list[int]:
+    given = np.asarray(starts)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer) or (given.size and given.min() < 0):
+        _refuse(f"chains[{place}].segment_starts", "whole numbers from 0 on, of shape (segments,), are wanted")
+    found: list[int] = given.tolist()
+    return found
+
+
+def _assignment(wanted: Assignment | None, chains: Sequence[ChainTokens] | None) -> "tokenizer_pb2.Assignment":
+    """As it is told, or as the chains tell, which must agree."""
+    told = {chain.assignment or "independent" for chain in chains or ()} if wanted is None else {wanted}
+    if len(told) > 1:
+        _refuse("assignment", f"the chains' tokens are of several: {', '.join(sorted(told))}")
+    name = next(iter(told), "independent")
+    return tokenizer_pb2.ASSIGNMENT_UNSPECIFIED if name == "independent" else ASSIGNMENTS[name]
 
 
 def _chains(tokens: TokenInput) -> Sequence[ChainTokens] | None:

@@ -13,11 +13,19 @@ from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure, UnreadableInput
 
 Format = Literal["pdb", "mmcif"]
+Assignment = Literal["independent", "anchored", "tracking"]
+"""How codes are chosen: the code nearest to each residue's own vector; along the chain, the one nearest to where the
+chain should go from where the tokens before have led, measured anew at anchors; the same, but never anew."""
 
 FORMATS = {
     None: tokenizer_pb2.STRUCTURE_FORMAT_UNSPECIFIED,
     "pdb": tokenizer_pb2.STRUCTURE_FORMAT_PDB,
     "mmcif": tokenizer_pb2.STRUCTURE_FORMAT_MMCIF,
+}
+ASSIGNMENTS = {
+    "independent": tokenizer_pb2.ASSIGNMENT_INDEPENDENT,
+    "anchored": tokenizer_pb2.ASSIGNMENT_ANCHORED,
+    "tracking": tokenizer_pb2.ASSIGNMENT_TRACKING,
 }
 _INT32 = np.iinfo(np.int32)
 
@@ -73,6 +81,8 @@ class TokenizeKeywords(TypedDict, total=False):
     complex: bool
     special_tokens: bool
     distances: bool
+    assignment: Assignment
+    first_frames: bool
     codebook_version: str | None
 
 
@@ -84,7 +94,9 @@ class TokenizeOptions:
     its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains.
 
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
-    between the chains of a complex. distances: return each residue's distance from its code. codebook_version: of the
+    between the chains of a complex. distances: return each residue's distance from its code. assignment: how codes are
+    chosen; first_frames: return the frame that each segment begins with; both, unless by default, are for models whose
+    codes state motions, and FailedPrecondition with others. codebook_version: of the
     codebook to quantize with, so that all tokens of a job are of one; FailedPrecondition where the server does not, or
     no longer, keep it. Unless told, the one that is active when the structure arrives or, of a stream, was active when
     the stream began; one that broke begins anew. `ACTIVE`: the one that is active, on a stream too.
@@ -96,11 +108,15 @@ class TokenizeOptions:
     complex: bool = False
     special_tokens: bool = False
     distances: bool = False
+    assignment: Assignment = "independent"
+    first_frames: bool = False
     codebook_version: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
+        if self.assignment not in ASSIGNMENTS:
+            raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))}, not {self.assignment!r}")
         if not 0 <= self.model_number <= _INT32.max:
             raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}")
         if isinstance(self.chains, str):
@@ -116,7 +132,16 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
     """
     request = tokenizer_pb2.TokenizeRequest(
         options=tokenizer_pb2.TokenizeOptions(
-            complex=options.complex, special_tokens=options.special_tokens, distances=options.distances
+            complex=options.complex,
+            special_tokens=options.special_tokens,
+            distances=options.distances,
+            # What is not asked for is not sent: servers and tools from before it go on as they did.
+            assignment=(
+                tokenizer_pb2.ASSIGNMENT_UNSPECIFIED
+                if options.assignment == "independent"
+                else ASSIGNMENTS[options.assignment]
+            ),
+            first_frames=options.first_frames,
         ),
         codebook_version=options.codebook_version or "",
     )

@@ -78,13 +78,14 @@ class Client:
 
         structure: a path, the bytes of a PDB or mmCIF file (plain or gzip), a Backbone, or a sequence of those.
         timeout: seconds, retries included, and pauses that the server asks for. Keywords: format=None, model_number=0,
-        chains=(), complex=False, special_tokens=False, distances=False, codebook_version=None; see
+        chains=(), complex=False, special_tokens=False, distances=False, assignment="independent", first_frames=False,
+        codebook_version=None; see
         `foldmint_client.requests.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))
         response = self._patient(self._tokenizer.Tokenize, request, deadline)
-        return to_tokens(response, request.codebook_version)
+        return to_tokens(response, request.codebook_version, request.options.assignment)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure

@@ -18,6 +18,8 @@ from torch import Tensor
 from foldmint_server.errors import NotServed, Refused, UnknownVersion
 from foldmint_server.metrics import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
+from foldmint_tokenizer.assignment import Coding
+from foldmint_tokenizer.detokenizer import Reading
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.store import Store
@@ -34,8 +36,8 @@ class Serving(NamedTuple):
     """One version of model and codebook; a structure keeps the one that it was admitted under.
 
     embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
-    decoder_embedding: (vocabulary, width), what the decoder reads of each token; None without a decoder. manifest: of
-    the version.
+    reading: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models whose
+    codes state no motions. manifest: of the version.
     """
 
     model: str
@@ -45,7 +47,8 @@ class Serving(NamedTuple):
     embeddings: Sequence[Tensor]
     frameless: int
     codes: int
-    decoder_embedding: Tensor | None
+    reading: Reading | None
+    coding: Coding | None
     manifest: Mapping[str, Any]
 
 
@@ -85,7 +88,8 @@ class Warmer:
             embeddings,
             self._engines[0].frameless_code(embeddings[0]),
             model.config.codes,
-            None if self._detokenizer is None else self._detokenizer.embedding_of(codebook),
+            None if self._detokenizer is None else self._detokenizer.reading_of(codebook),
+            None if model.lever is None else Coding.of(vectors, model.lever),
             manifest,
         )
 

@@ -7,18 +7,19 @@ that wait or are under way, and let go of if its caller gives up before its turn
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.metrics import Metrics
 from foldmint_server.steps import free_memory, no_memory
-from foldmint_tokenizer import DecodedStructure, TokenizerError
+from foldmint_tokenizer import Assignment, DecodedStructure, TokenizerError
+from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.motions import Segments
 
 # Residues from which on the time allowed for one structure grows, with their square, as the computation does.
 _SHORT = 1000
@@ -29,15 +30,36 @@ class Decoder(Protocol):
     """What is asked of a detokenizer."""
 
     def detokenize(
-        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        pae: bool = False,
+        reading: Reading | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
-        """The structure that tokens (length,) stand for; embedding (vocabulary, width): None for the model's own."""
+        """The structure that tokens (length,) stand for; as of `StructureDetokenizer`."""
         ...
+
+
+class Wanted(NamedTuple):
+    """How tokens are to be decoded; as of `StructureDetokenizer.detokenize`.
+
+    reading: of the version that the tokens are codes of.
+    """
+
+    pae: bool = False
+    reading: Reading | None = None
+    assignment: Assignment = Assignment.INDEPENDENT
+    segments: Sequence[Segments] | None = None
 
 
 class _UnderWay(NamedTuple):
     residues: int
     began: float
+
+
+_PLAIN = Wanted()
 
 
 class Decoding:
@@ -60,17 +82,13 @@ class Decoding:
         self._under_way: _UnderWay | None = None
         self._thread = ThreadPoolExecutor(1, "decode")
 
-    async def decode(
-        self, tokens: NDArray[np.int64], residues: int, *, pae: bool = False, embedding: Tensor | None = None
-    ) -> DecodedStructure:
-        """The structure that tokens (length,) with so many residues stand for; pae: with its aligned errors.
-
-        embedding: (vocabulary, width), what the decoder reads of each token of the version that they are codes of.
+    async def decode(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted = _PLAIN) -> DecodedStructure:
+        """The structure that tokens (length,) with so many residues stand for.
 
         Raises Overloaded if the budget has no room, Stopping if the thread is being closed, DeviceFull if the device
         has no memory for it, and what the decoder raised. Cancelling it drops a structure whose decoding has not begun.
         """
-        return await asyncio.wrap_future(self._admitted(tokens, residues, pae, embedding))
+        return await asyncio.wrap_future(self._admitted(tokens, residues, wanted))
 
     async def warm_up(self) -> None:
         """Decode tokens that tell nothing, so that the first request does not wait for libraries."""
@@ -88,9 +106,7 @@ class Decoding:
             self._closed = True
         self._thread.shutdown()
 
-    def _admitted(
-        self, tokens: NDArray[np.int64], residues: int, pae: bool, embedding: Tensor | None
-    ) -> "Future[DecodedStructure]":
+    def _admitted(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted) -> "Future[DecodedStructure]":
         with self._lock:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
@@ -98,7 +114,7 @@ class Decoding:
             if self._queued and self._queued + residues > self._budget:
                 self._metrics.rejects.labels("queue_full").inc()
                 raise Overloaded(f"{self._queued} residues are to be decoded, and there is no room for {residues} more")
-            job = self._thread.submit(self._decoded, tokens, residues, pae, embedding, self._clock())
+            job = self._thread.submit(self._decoded, tokens, residues, wanted, self._clock())
         self._queue(residues)
         job.add_done_callback(lambda _: self._queue(-residues))
         return job
@@ -109,16 +125,14 @@ class Decoding:
             self._queued += residues
             self._metrics.queued_detokenize_residues.set(self._queued)
 
-    def _decoded(
-        self, tokens: NDArray[np.int64], residues: int, pae: bool, embedding: Tensor | None, admitted: float
-    ) -> DecodedStructure:
+    def _decoded(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted, admitted: float) -> DecodedStructure:
         if self._closed:
             raise Stopping("the server is stopping")
         began = self._clock()
         self._metrics.stage_seconds.labels("queue").observe(began - admitted)
         self._under_way = _UnderWay(residues, began)
         try:
-            structure = self._decoder.detokenize(tokens, pae=pae, embedding=embedding)
+            structure = self._decoder.detokenize(tokens, **wanted._asdict())
         except TokenizerError:
             raise
         except Exception as error:

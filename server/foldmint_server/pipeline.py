@@ -4,19 +4,22 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.codebooks import Codebooks, Serving
-from foldmint_server.decoding import Decoding
+from foldmint_server.decoding import Decoding, Wanted
 from foldmint_server.errors import NotServed
 from foldmint_server.messages import Decodable, decodable, decoded, decoded_response, encoded, options_of
 from foldmint_server.metrics import Metrics
 from foldmint_server.residue_rate import ResidueRates
 from foldmint_server.scheduler import Scheduler
 from foldmint_server.tracing import UNTRACED, Trace
-from foldmint_tokenizer import Backbone, Limits
+from foldmint_tokenizer import Assignment, Backbone, Limits
 from foldmint_tokenizer.neighborhoods import Geometry
-from foldmint_tokenizer.tokens import assembled, structure_geometry
+from foldmint_tokenizer.tokens import Coded, assembled, coded, structure_geometry
 
 
 class Pipeline:
@@ -59,18 +62,35 @@ class Pipeline:
 
         Raises InvalidStructure, NotServed, RateLimited unless it waits for room, and what the scheduler raises.
         """
-        serving = self.codebooks.asked(request.codebook_version, default)
+        serving, options = self.codebooks.asked(request.codebook_version, default), options_of(request)
+        if serving.coding is None and (lacking := options.needs_motions):
+            raise NotServed(f"the codes of the model {serving.model} state no motions: it has no {lacking}")
         trace.describe(model=serving.model, codebook_version=serving.codebook_version)
         loop = asyncio.get_running_loop()
         backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request, trace)
         trace.describe(chains=len(backbones), residues=len(shape.residue_index))
         await self._rates.admit(len(shape.residue_index), wait=wait_for_room)
+        assigning = options.assignment is not Assignment.INDEPENDENT
+        out = serving.embeddings[0].shape[1]
+        vectors = np.empty((len(shape.queries), out), np.float32) if assigning else None
         with trace.computing() as steps:
             quantized = await self._scheduler.compute(
-                shape, serving.embeddings, caller=caller, wait_for_room=wait_for_room, steps=steps
+                shape,
+                serving.embeddings,
+                caller=caller,
+                wait_for_room=wait_for_room,
+                steps=steps,
+                vectors=vectors,
             )
-        chains = assembled(backbones, shape, *quantized, serving.frameless, options_of(request))
-        self._metrics.usage.record(serving.codebook_version, *quantized)
+        codes, distances, told = *quantized, None
+        if serving.coding is not None:
+            code = partial(coded, backbones, shape, codes, distances, options, serving.coding, vectors)
+            # Along a chain, residue by residue: not in the event loop.
+            codes, distances, told = (
+                await loop.run_in_executor(self._pool, self._assigned, code, trace) if assigning else code()
+            )
+        chains = assembled(backbones, shape, codes, distances, serving.frameless, options, told)
+        self._metrics.usage.record(serving.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(shape.queries))
         self._metrics.residues.labels("no").inc(len(shape.residue_index) - len(shape.queries))
         return pb.TokenizeResponse(
@@ -94,11 +114,15 @@ class Pipeline:
         trace.describe(model=model, codebook_version=serving.codebook_version)
         loop = asyncio.get_running_loop()
         wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, serving.codes, trace)
+        if serving.coding is None and (lacking := wanted.needs_motions):
+            raise NotServed(f"the codes of the model {model} state no motions: it has no {lacking}")
         trace.describe(residues=wanted.residues)
         await self._rates.admit(wanted.residues, wait=False)
         with trace.decoding(wanted.tokens):
             structure = await decoding.decode(
-                wanted.tokens, wanted.residues, pae=request.options.pae, embedding=serving.decoder_embedding
+                wanted.tokens,
+                wanted.residues,
+                Wanted(request.options.pae, serving.reading, wanted.assignment, wanted.segments),
             )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
@@ -111,6 +135,13 @@ class Pipeline:
             wanted = decodable(request, codes, self._decode_limits)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return wanted
+
+    def _assigned(self, code: Callable[[], Coded], trace: Trace) -> Coded:
+        began = self._clock()
+        with trace.stage("assign"):
+            found = code()
+        self._metrics.stage_seconds.labels("assign").observe(self._clock() - began)
+        return found
 
     def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[list[Backbone], Geometry]:
         began = self._clock()

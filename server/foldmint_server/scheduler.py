@@ -17,6 +17,7 @@ from functools import partial
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
@@ -107,11 +108,12 @@ class Scheduler:
         caller: str = "",
         wait_for_room: bool = False,
         steps: list[StepTimes] | None = None,
+        vectors: NDArray[np.float32] | None = None,
     ) -> Quantized:
         """Codes and distances (rows,) of a structure's rows, quantized with these embeddings (codes, out).
 
         embeddings: the same, on each device. caller: with whose requests it takes turns. steps: is given the times of
-        each step that its rows have a part in, as it begins.
+        each step that its rows have a part in, as it begins. vectors: (rows, out), is given the rows' vectors.
 
         Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), Stopping if the
         scheduler closes, and what the device raised. Cancelling it drops the rows that were not yet computed.
@@ -129,6 +131,7 @@ class Scheduler:
             future=loop.create_future(),
             codes=np.empty(rows, np.int64),
             distances=np.empty(rows, np.float32),
+            vectors=vectors,
             steps=steps,
         )
         self._admit(job, wait_for_room=wait_for_room)

@@ -1,15 +1,16 @@
 """When the decode thread worked on whose tokens."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldmint_server.decoding import Decoder
-from foldmint_tokenizer import DecodedStructure
+from foldmint_tokenizer import Assignment, DecodedStructure
+from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.motions import Segments
 
 
 class WatchedDecoder:
@@ -30,12 +31,18 @@ class WatchedDecoder:
             del self._times[id(tokens)]
 
     def detokenize(
-        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        pae: bool = False,
+        reading: Reading | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         """As the decoder's."""
         times = self._times.get(id(tokens), [])
         times.append(self._clock())
         try:
-            return self._decoder.detokenize(tokens, pae=pae, embedding=embedding)
+            return self._decoder.detokenize(tokens, pae=pae, reading=reading, assignment=assignment, segments=segments)
         finally:
             times.append(self._clock())

@@ -2,20 +2,21 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
-from torch import Tensor
 
-from foldmint_server.decoding import Decoding
+from foldmint_server.decoding import Decoding, Wanted
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.metrics import Metrics, create_metrics
 from foldmint_server.usage import CodeUsage
-from foldmint_tokenizer import DecodedChain, DecodedStructure, InvalidTokens
+from foldmint_tokenizer import Assignment, DecodedChain, DecodedStructure, InvalidTokens
+from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.motions import Segments, whole_chain
 
 BUDGET = 1000
 
@@ -29,7 +30,8 @@ class Decoder:
 
     def __init__(self) -> None:
         self.decoded: list[int] = []
-        self.embeddings: list[Tensor | None] = []
+        self.readings: list[Reading | None] = []
+        self.told: list[tuple[Assignment, Sequence[Segments] | None]] = []
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Event()
@@ -37,12 +39,19 @@ class Decoder:
         self.error: Exception = RuntimeError("out of memory")
 
     def detokenize(
-        self, tokens: NDArray[np.int64], *, pae: bool = False, embedding: Tensor | None = None
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        pae: bool = False,
+        reading: Reading | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         self.entered.set()
         assert self.go.wait(10)
         self.decoded.append(len(tokens))
-        self.embeddings.append(embedding)
+        self.readings.append(reading)
+        self.told.append((assignment, segments))
         if self.failing:
             raise self.error
         length = len(tokens)
@@ -82,13 +91,20 @@ async def test_each_gets_its_own(decoding: Decoding, decoder: Decoder, metrics: 
     assert decoder.decoded == [10 + name for name in range(20)]
     assert metrics.detokenized_residues._value.get() == sum(decoder.decoded)
     assert metrics.queued_detokenize_residues._value.get() == 0
-    assert (await decoding.decode(tokens(3), 3, pae=True)).pae is not None
+    assert (await decoding.decode(tokens(3), 3, Wanted(pae=True))).pae is not None
 
 
 async def test_each_is_read_by_the_embedding_of_its_version(decoding: Decoding, decoder: Decoder) -> None:
-    first, second = torch.zeros(1), torch.ones(1)
-    await asyncio.gather(*(decoding.decode(tokens(3), 3, embedding=one) for one in (first, second, first)))
-    assert decoder.embeddings == [first, second, first]
+    first, second = Reading(torch.zeros(1), None), Reading(torch.ones(1), None)
+    await asyncio.gather(*(decoding.decode(tokens(3), 3, Wanted(reading=one)) for one in (first, second, first)))
+    assert decoder.readings == [first, second, first]
+
+
+async def test_each_is_composed_as_it_was_assigned(decoding: Decoding, decoder: Decoder) -> None:
+    segments = [whole_chain()]
+    await decoding.decode(tokens(3), 3, Wanted(assignment=Assignment.TRACKING, segments=segments))
+    await decoding.decode(tokens(3), 3)
+    assert decoder.told == [(Assignment.TRACKING, segments), (Assignment.INDEPENDENT, None)]
 
 
 async def test_a_full_queue_refuses_and_then_takes_again(

@@ -16,7 +16,7 @@ from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.options import Format, Limits
 from foldmint_tokenizer.structure.reader import read_backbones
-from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, structure_geometry
+from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, coded, structure_geometry
 
 
 class StructureTokenizer:
@@ -53,7 +53,8 @@ class StructureTokenizer:
         """The tokens of each chain of a structure, in its order.
 
         structure: a PDB or mmCIF file, as path or bytes, plain or gzip; or backbones. complex, special_tokens,
-        distances, assignment, first_frames: as in `TokenizeOptions`. format, model_number, chains: as in `read_backbones`, for files.
+        distances, assignment, first_frames: as in `TokenizeOptions`. format, model_number, chains: as in
+        `read_backbones`, for files.
 
         Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails, or if what is asked
         for needs codes that state motions, and the model's do not.
@@ -74,6 +75,8 @@ class StructureTokenizer:
         shape = structure_geometry(backbones, complex)
         keep = options.assignment is not Assignment.INDEPENDENT
         quantized, vectors = self._engine.tokens_and_vectors(shape, self._embeddings, keep=keep)
-        return assembled(
-            backbones, shape, *quantized, self._frameless, options, self._coding, vectors if keep else None
-        )
+        codes, apart = quantized
+        told = None
+        if self._coding is not None:
+            codes, apart, told = coded(backbones, shape, codes, apart, options, self._coding, vectors if keep else None)
+        return assembled(backbones, shape, codes, apart, self._frameless, options, told)

@@ -1,14 +1,14 @@
 """From backbones to rows for the encoder, and from the rows' codes back to tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.assignment import Assignment, Coding, assign, chain_segments
-from foldmint_tokenizer.frames import Frames
-from foldmint_tokenizer.motions import MOTION
+from foldmint_tokenizer.motions import MOTION, Segments
 from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, geometry, joined
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
@@ -83,6 +83,61 @@ def structure_geometry(backbones: Sequence[Backbone], complex: bool = False) -> 
     return geometry(np.concatenate([chain.coordinates for chain in backbones]), np.concatenate(indices))
 
 
+class ChainCoding(NamedTuple):
+    """The segments of a chain, and what composing assigned tokens reaches; None of independent ones."""
+
+    segments: Segments
+    composed_rmsd: float | None
+
+
+class Coded(NamedTuple):
+    """Rows' codes (rows,) int64 and distances (rows,) float32 as they are assigned, and what is told of each chain."""
+
+    codes: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    chains: list[ChainCoding]
+
+
+def coded(
+    backbones: Sequence[Backbone],
+    shape: Geometry,
+    codes: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    options: TokenizeOptions,
+    coding: Coding,
+    vectors: NDArray[np.float32] | None = None,
+) -> Coded:
+    """The segments of chains, and the codes along them where the assignment is not independent.
+
+    As of `assembled`; vectors: (rows, out), needed for an assignment.
+    """
+    assigning = options.assignment is not Assignment.INDEPENDENT
+    if assigning and vectors is None:
+        raise ValueError("an assignment needs vectors")
+    own = np.zeros(len(shape.residue_index), np.int64)
+    own[shape.queries] = codes
+    environment = np.zeros((len(own), 0 if vectors is None else vectors.shape[1] - MOTION), np.float32)
+    if vectors is not None:
+        environment[shape.queries] = vectors[:, MOTION:]
+    chains = []
+    ends = np.cumsum([len(chain) for chain in backbones])
+    for chain, end in zip(backbones, ends, strict=True):
+        part = slice(end - len(chain), end)
+        frames = shape.frames.part(part)
+        goes_on, segments = chain_segments(frames, chain.residue_index, chain.coordinates)
+        rmsd = None
+        if assigning:
+            own[part], rmsd = assign(
+                coding.table, options.assignment, frames, goes_on, segments, own[part], environment[part]
+            )
+        chains.append(ChainCoding(segments, rmsd))
+    if vectors is None or not assigning:
+        return Coded(codes, distances, chains)
+    found = own[shape.queries]
+    apart = np.linalg.norm(vectors - coding.embeddings[found], axis=1).astype(np.float32)
+    return Coded(found, apart, chains)
+
+
 def assembled(
     backbones: Sequence[Backbone],
     shape: Geometry,
@@ -90,66 +145,40 @@ def assembled(
     distances: NDArray[np.float32],
     frameless: int,
     options: TokenizeOptions,
-    coding: Coding | None = None,
-    vectors: NDArray[np.float32] | None = None,
+    told: Sequence[ChainCoding] | None = None,
 ) -> list[TokenizedChain]:
     """The tokenized chains.
 
     shape: what `structure_geometry` made of the backbones. codes, distances: (rows,), of its rows. frameless: the code
-    of residues without a frame. coding: of a model whose codes state motions. vectors: (rows, out), if the assignment
-    is not independent.
+    of residues without a frame. told: of each chain, if the model's codes state motions.
     """
     residues = len(shape.residue_index)
     tokens = np.full(residues, frameless, np.int64)
     tokens[shape.queries] = codes
     apart = np.full(residues, np.nan, np.float32)
     apart[shape.queries] = distances
-    own = np.zeros((residues, 0 if vectors is None else vectors.shape[1]), np.float32)
-    if vectors is not None:
-        own[shape.queries] = vectors
     ends = np.cumsum([len(chain) for chain in backbones])
     chains = []
     for place, (chain, end) in enumerate(zip(backbones, ends, strict=True)):
         part = slice(end - len(chain), end)
         first, last = place == 0, place == len(backbones) - 1
-        made = TokenizedChain(
-            chain.chain,
-            chain.sequence,
-            chain.residue_index,
-            chain.insertion_codes,
-            tokens[part],
-            shape.frames.exists[part],
-            apart[part] if options.distances else None,
-            options.assignment,
+        own = None if told is None else told[place]
+        chains.append(
+            TokenizedChain(
+                chain.chain,
+                chain.sequence,
+                chain.residue_index,
+                chain.insertion_codes,
+                _enclosed(tokens[part], options, first, last) if options.special_tokens else tokens[part],
+                shape.frames.exists[part],
+                apart[part] if options.distances else None,
+                options.assignment,
+                None if own is None else own.segments.starts,
+                own.segments.frames if own is not None and options.first_frames else None,
+                None if own is None else own.composed_rmsd,
+            )
         )
-        if coding is not None:
-            frames = shape.frames.part(part)
-            made = _coded(made, chain, frames, own[part], options, coding)
-        if options.special_tokens:
-            made = replace(made, tokens=_enclosed(made.tokens, options, first, last))
-        chains.append(made)
     return chains
-
-
-def _coded(
-    made: TokenizedChain,
-    chain: Backbone,
-    frames: Frames,
-    vectors: NDArray[np.float32],
-    options: TokenizeOptions,
-    coding: Coding,
-) -> TokenizedChain:
-    """A chain with its segments, and with codes assigned along them where that is asked for."""
-    goes_on, segments = chain_segments(frames, chain.residue_index, chain.coordinates)
-    made = replace(made, segment_starts=segments.starts, first_frames=segments.frames if options.first_frames else None)
-    if options.assignment is Assignment.INDEPENDENT:
-        return made
-    found = assign(coding.table, options.assignment, frames, goes_on, segments, made.tokens, vectors[:, MOTION:])
-    distances = made.distances
-    if distances is not None:
-        apart = np.linalg.norm(vectors - coding.embeddings[found.codes], axis=1)
-        distances = np.where(frames.exists, apart, np.nan).astype(np.float32)
-    return replace(made, tokens=found.codes, composed_rmsd=found.composed_rmsd, distances=distances)
 
 
 def _enclosed(tokens: NDArray[np.int64], options: TokenizeOptions, first: bool, last: bool) -> NDArray[np.int64]:
