@@ -19,8 +19,15 @@ NAME = "checkpoint.safetensors"
 class Resumable(Protocol):
     """A training whose state can be written down; step: how many are done. codebook: None if none takes part."""
 
-    codebook: Codebook | None
     step: int
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """None if none takes part."""
+        ...
+
+    @codebook.setter
+    def codebook(self, value: Codebook) -> None: ...
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

@@ -70,15 +70,16 @@ def train(
     data: Annotated[Path, typer.Option(help="A set: Parquet, packed corpus, or folder of structure files.")],
     out: Annotated[Path, typer.Option(help="Folder of the job; OUT/model in the end.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML file of stages and settings; the default model's unless told.")
-    ] = None,
+        str,
+        typer.Option(help="TOML file of stages and settings, or the name of one that is shipped: foldmint, geometry."),
+    ] = "foldmint",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A change to the recipe; may be given many times."),
     ] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option("--stage", help="Only this of codes, refit, joint_stage, decoder_stage; may be given many times."),
+        typer.Option("--stage", help="Only this of the recipe's stages; may be given many times."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a model to begin with.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the recipe's unless told.")] = None,
@@ -95,7 +96,7 @@ def train(
 
     from foldmint_maintenance.display import TrainingDisplay
     from foldmint_maintenance.group import own_device, training_group
-    from foldmint_maintenance.recipe import DEFAULT, read_recipe
+    from foldmint_maintenance.recipe import read_recipe, recipe_path
     from foldmint_maintenance.running import TrainJob
     from foldmint_maintenance.running import train as run_training
 
@@ -105,7 +106,7 @@ def train(
         own = own_device(device)
     with faults(), training_group(own) as group:
         with usage_errors():
-            steps = read_recipe(recipe or DEFAULT, changes, stages or ())
+            steps = read_recipe(recipe_path(recipe), changes, stages or ())
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:

@@ -167,11 +167,12 @@ class EnvironmentPredictor(nn.Module):
         motion = z[:, :MOTION] + self.motion_blur * noise[:, :MOTION]
         around = self.norm(z[:, MOTION:]) + self.blur * noise[:, MOTION:]
         logits = self.logits(self.hidden(torch.cat([motion / self.lever, around], 1)))
-        return logits.split(self.sizes, 1)
+        letter, neighbors, above, order = logits.split(self.sizes, 1)
+        return letter, neighbors, above, order
 
 
 def motion_loss(z: Tensor, truth: Targets, lever: float) -> tuple[Tensor, Tensor]:
-    """The loss (rows,), Å, of motions in z (rows, 12 or more), and the squared angle (rows,), radians², of rotations.
+    """The loss (rows,), Å, of motions in z (rows, 12 or more), and squared angles (rows,), radians², of rotations.
 
     Rows without a motion have zero. The angle is that of small errors: |ΔR|² / 2.
     """

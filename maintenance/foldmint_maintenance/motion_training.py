@@ -108,9 +108,7 @@ class MotionTrainer:
         device: torch.device | str = "cpu",
     ) -> None:
         if model.out <= MOTION + 1:
-            raise ValueError(
-                f"vectors of {model.out} numbers hold no motion and environment: {MOTION + 2} do"
-            )
+            raise ValueError(f"vectors of {model.out} numbers hold no motion and environment: {MOTION + 2} do")
         torch.manual_seed(config.seed)
         self.config, self.data, self.group = config, data, group
         self.device = torch.device(device)

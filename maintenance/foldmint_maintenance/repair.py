@@ -29,7 +29,9 @@ from foldmint_maintenance.repair_material import Material, Part, material
 from foldmint_maintenance.repair_result import RepairResult
 from foldmint_maintenance.usage import figures
 from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model
+from foldmint_tokenizer.motion_decoder import MotionDecoder
 from foldmint_tokenizer.store import Store
 
 Tell = Callable[[str], None]
@@ -112,7 +114,13 @@ def _moved(model: Model, dead: Tensor, given: Material, begun: RepairResult, job
         passed["live_rows"] = gates.live_rows_gate(old.codebook.embeddings, codebook.embeddings, dead)
     notes = list(begun.notes)
     rows = None
-    if model.decoder is not None and given.train.data is not None:
+    if isinstance(model.decoder, MotionDecoder) and given.gate.data is not None:
+        # It reads the codes' vectors: whoever moves a code moves its meaning with it.
+        tell("decoding the gates' chains")
+        decoded = _reconstructions(model, made, None, given.gate, (before[1].tokens, after[1].tokens), config)
+        passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
+        begun.statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
+    elif isinstance(model.decoder, Decoder) and given.train.data is not None:
         trained = dead if config.scope == "repair" else torch.ones_like(dead)
         tell(f"retraining the decoder's rows of {int(trained.sum())} codes")
         was, now = (
@@ -126,7 +134,7 @@ def _moved(model: Model, dead: Tensor, given: Material, begun: RepairResult, job
         decoded = _reconstructions(model, made, rows, given.gate, (before[1].tokens, after[1].tokens), config)
         passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
         begun.statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
-    elif model.decoder is not None:
+    elif isinstance(model.decoder, Decoder):
         notes.append("there are no chains to retrain the decoder's rows on: it reads replaced codes as before")
     canary = canary_of(model, made)
     statistics = begun.statistics | {
@@ -205,12 +213,12 @@ def _windows(
 def _reconstructions(
     model: Model,
     made: CodebookVersion,
-    rows: DecoderRows,
+    rows: DecoderRows | None,
     part: Part,
     tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
     config: RepairConfig,
 ) -> dict[str, gates.Reconstructed]:
-    """Of the gates' chains: before; after; and after, had the rows not been retrained."""
+    """Of the gates' chains: before; after; and, where there are rows, after, had they not been retrained."""
     assert part.data is not None  # noqa: S101 (for types; there are chains where there are rows)
     ids = [
         gates.whole_tokens(part.data, own, gates.frameless_code(model, held.embeddings))
@@ -218,9 +226,10 @@ def _reconstructions(
     ]
     versions = {
         "before": (model.codebook, ids[0]),
-        "after": (replace(made, decoder_rows=rows), ids[1]),
-        "without_rows": (made, ids[1]),
+        "after": (made if rows is None else replace(made, decoder_rows=rows), ids[1]),
     }
+    if rows is not None:
+        versions["without_rows"] = (made, ids[1])
     return {
         name: gates.reconstructed(model, version, part.records, part.data, own, config.gate_decoded)
         for name, (version, own) in versions.items()

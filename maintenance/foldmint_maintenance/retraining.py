@@ -22,6 +22,7 @@ from foldmint_maintenance.repair_counts import Tell, Usage, measured
 from foldmint_maintenance.repair_result import RepairResult
 from foldmint_maintenance.running import TrainJob, train
 from foldmint_maintenance.sources import read_set
+from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import Store
 
@@ -42,8 +43,8 @@ def retrained(
         raise OtherTraining(f"{finished} is there already: choose another folder, or remove it")
     store = Store(job.store)
     model = store.load()
-    if model.decoder is None:
-        raise InvalidRecipe(f"scope full needs a decoder, and {model.name} has none")
+    if not isinstance(model.decoder, Decoder):
+        raise InvalidRecipe(f"scope full needs a decoder that reads token ids, and {model.name} has none")
     dead = measured(store, model.codebook, job, usage, tell)
     result = RepairResult(
         int(dead.found.dead.sum()), (), False, model.codebook.version, None, exposure=dead.found.exposure

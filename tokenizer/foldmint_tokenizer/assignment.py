@@ -158,24 +158,30 @@ def _true_motions(frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float
     return turn, move
 
 
-def _composed_rmsd(table: CodeTable, frames: Frames, segments: Segments, codes: NDArray[np.int64]) -> float | None:
+def composed_atoms(table: CodeTable, codes: NDArray[np.int64], segments: Segments) -> NDArray[np.float64]:
+    """N, CA and C (residues, 3, 3), Å, that the codes (residues,) of a chain are composed to, each segment by itself,
+    its first frame in the origin.
+    """
     from foldmint_tokenizer.compiled import compose
 
     begins = np.zeros(len(codes), np.bool_)
     begins[segments.starts] = True
-    rotation, origin = compose(table.rotation, table.translation, codes, begins)
+    return _atoms(*compose(table.rotation, table.translation, codes, begins))
+
+
+def _atoms(rotation: NDArray[np.float64], origin: NDArray[np.float64]) -> NDArray[np.float64]:
+    atoms: NDArray[np.float64] = np.einsum("lij,aj->lai", rotation, _RESIDUE) + origin[:, None]
+    return atoms
+
+
+def _composed_rmsd(table: CodeTable, frames: Frames, segments: Segments, codes: NDArray[np.int64]) -> float | None:
+    made, real = composed_atoms(table, codes, segments), _atoms(frames.rotation, frames.origin)
     square, atoms = 0.0, 0
     ends = np.append(segments.starts[1:], len(codes))
     for start, stop in zip(segments.starts, ends, strict=True):
-        if not frames.exists[start]:
-            continue
-        part = slice(start, stop)
-        made, real = (
-            (turn[part] @ _RESIDUE.T).transpose(0, 2, 1).reshape(-1, 3) + place[part].repeat(3, 0)
-            for turn, place in ((rotation, origin), (frames.rotation, frames.origin))
-        )
-        square += _least_square(made, real)
-        atoms += len(made)
+        if frames.exists[start]:
+            square += _least_square(made[start:stop].reshape(-1, 3), real[start:stop].reshape(-1, 3))
+            atoms += 3 * (stop - start)
     return None if not atoms else float(np.sqrt(square / atoms))
 
 

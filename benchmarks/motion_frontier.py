@@ -1,0 +1,158 @@
+"""What lever arm and weight of the environment give: RMSD by assignment, stability, and what tokens tell.
+
+    python benchmarks/motion_frontier.py --model job/encoder/model --train sets/train.parquet --val sets/val.parquet
+
+Of one encoder of motions: for each choice, codes by k-means, then chains of `val` composed from their motions alone, with
+no decoder network. Prints a line for each choice, and writes all to a CSV file and a plot of the frontier.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foldmint_maintenance import fidelity, reconstruction
+from foldmint_maintenance.corpus import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.evaluation import drawn_chains
+from foldmint_maintenance.group import ALONE
+from foldmint_maintenance.motion_codes import MotionCodesConfig, motion_codebook, scales
+from foldmint_maintenance.motion_objective import surroundings
+from foldmint_maintenance.sources import read_set
+from foldmint_maintenance.vectors import vectors_of
+from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
+from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.frames import Frames
+from foldmint_tokenizer.motions import MOTION
+from foldmint_tokenizer.store import load_model
+
+SHORT = 256
+NOISE = 0.03  # Å a coordinate
+_CLASSES = 8
+
+
+def classes(column: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Of alike many residues each."""
+    return np.digitize(column, np.quantile(column, np.arange(1, _CLASSES) / _CLASSES)).astype(np.int64)
+
+
+def joint(codes: NDArray[np.int64], letters: NDArray[np.integer], size: int) -> NDArray[np.int64]:
+    """How often each pair occurs."""
+    found = np.zeros((size, int(letters.max()) + 1), np.int64)
+    np.add.at(found, (codes, letters), 1)
+    return found
+
+
+class Measured:
+    """Chains of `val` and what the encoder says of them, to be quantized in many ways."""
+
+    def __init__(self, encoder: torch.nn.Module, records: list[Record], short: int, long: int, seed: int = 0) -> None:
+        self.some = [r for r in records if len(r.sequence) <= SHORT][:short]
+        self.some += [r for r in records if len(r.sequence) > SHORT][:long]
+        whole = prepared(records)
+        self.letters = whole.dssp[whole.shape.queries]
+        around = surroundings(whole)
+        self.burial, self.order = (classes(column[whole.shape.queries]) for column in (around.neighbors, around.order))
+        self.z = self._vectors(encoder, whole)
+        random = np.random.default_rng(seed)
+        moved = [r.coordinates + random.normal(0, NOISE, r.coordinates.shape).astype(np.float32) for r in self.some]
+        self.noisy = [
+            Record(r.id, r.sequence, r.residue_index, m, r.dssp) for r, m in zip(self.some, moved, strict=True)
+        ]
+        self.chains = [gathered([r]) for r in self.some]
+        self.vectors = [self._vectors(encoder, chain) for chain in self.chains]
+        self.noisy_vectors = [self._vectors(encoder, gathered([r])) for r in self.noisy]
+
+    @staticmethod
+    def _vectors(encoder: torch.nn.Module, data: PreparedSet) -> torch.Tensor:
+        return vectors_of(encoder, data, np.arange(len(data)), ALONE, "cpu")  # type: ignore[arg-type]
+
+
+def row(measured: Measured, train: torch.Tensor, lever: float, config: MotionCodesConfig) -> dict[str, float]:
+    """All figures of one choice; train: vectors (rows, out) for k-means; lever: Å, that the encoder has."""
+    scale, shift = scales(train, lever, config)
+
+    def space(z: torch.Tensor) -> torch.Tensor:
+        return ((z[:, : len(scale)].double() - shift) * scale).float()
+
+    codebook = motion_codebook(space(train), 4096, config)
+    table = CodeTable.of(codebook.embeddings, config.lever)
+    codes = nearest_code(space(measured.z), codebook.embeddings)[0].numpy()
+    known = measured.letters > 0
+    found: dict[str, float] = {
+        "lever": config.lever,
+        "environment": config.environment,
+        "used": fidelity.used_ratio(np.bincount(codes, minlength=4096)),
+        "perplexity": fidelity.perplexity(np.bincount(codes, minlength=4096)),
+        "mi_dssp": fidelity.mutual_information(joint(codes[known], measured.letters[known], 4096)),
+        "mi_burial": fidelity.mutual_information(joint(codes, measured.burial, 4096)),
+        "mi_order": fidelity.mutual_information(joint(codes, measured.order, 4096)),
+    }
+    same = []
+    for one, other in zip(measured.vectors, measured.noisy_vectors, strict=True):
+        near = [nearest_code(space(z), codebook.embeddings)[0] for z in (one, other)]
+        same.append(float((near[0] == near[1]).float().mean()))
+    found["same_0.03"] = float(np.mean(same))
+    for assignment in Assignment:
+        figures = [_chain(table, assignment, *pair, space, codebook.embeddings) for pair in _pairs(measured)]
+        for name, longer in (("short", False), ("long", True)):
+            some = [f for f, r in zip(figures, measured.some, strict=True) if (len(r.sequence) > SHORT) == longer]
+            if some:
+                found[f"{assignment}_rmsd_{name}"] = float(np.median([f[0] for f in some]))
+                found[f"{assignment}_lddt_{name}"] = float(np.median([f[1] for f in some]))
+                found[f"{assignment}_worst_{name}"] = float(np.max([f[0] for f in some]))
+    return found
+
+
+def _pairs(measured: Measured) -> list[tuple[Record, Frames, torch.Tensor]]:
+    frames = [chain.shape.frames for chain in measured.chains]
+    return list(zip(measured.some, frames, measured.vectors, strict=True))
+
+
+def _chain(table, assignment, record, frames, z, space, embeddings):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """RMSD of the backbone, Å, and lDDT-CA of one chain composed of its codes' motions."""
+    goes_on, segments = chain_segments(frames, record.residue_index, record.coordinates)
+    own = space(z)
+    codes = nearest_code(own, embeddings)[0].numpy()
+    found = assign(table, assignment, frames, goes_on, segments, codes, own[:, MOTION:].numpy())
+    atoms = composed_atoms(table, found.codes, segments)
+    return (
+        reconstruction.backbone_rmsd(record.coordinates, atoms),
+        reconstruction.lddt_ca(record.coordinates[:, 1], atoms[:, 1]).chain,
+    )
+
+
+def main() -> None:
+    """Measure each choice."""
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--model", type=Path, required=True, help="a store whose codes state motions")
+    ask.add_argument("--train", type=Path, required=True)
+    ask.add_argument("--val", type=Path, required=True)
+    ask.add_argument("--choices", default="10:1,10:1.5,10:2,8:0,10:0", help="lever:environment, Å, with commas between")
+    ask.add_argument("--residues", type=int, default=300_000, help="of the training set, for k-means")
+    ask.add_argument("--rounds", type=int, default=12)
+    ask.add_argument("--short", type=int, default=100, help="chains of up to 256 residues")
+    ask.add_argument("--long", type=int, default=25, help="longer chains")
+    ask.add_argument("--out", type=Path, default=Path("frontier.csv"))
+    args = ask.parse_args()
+    model = load_model(args.model)
+    assert model.lever is not None, "the model's codes state no motions"
+    data = prepared(drawn_chains(read_set(args.train), args.residues, 0))
+    train = vectors_of(model.encoder, data, np.arange(len(data)), ALONE, "cpu")
+    measured = Measured(model.encoder, list(read_set(args.val)), args.short, args.long)
+    rows = []
+    for choice in args.choices.split(","):
+        lever, environment = (float(part) for part in choice.split(":"))
+        config = MotionCodesConfig(lever, environment, args.residues, args.rounds)
+        rows.append(row(measured, train, model.lever, config))
+        print("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
+        with args.out.open("w", newline="", encoding="ascii") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
