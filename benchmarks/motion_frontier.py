@@ -2,8 +2,8 @@
 
     python benchmarks/motion_frontier.py --model job/encoder/model --train sets/train.parquet --val sets/val.parquet
 
-Of one encoder of motions: for each choice, codes by k-means, then chains of `val` composed from their motions alone, with
-no decoder network. Prints a line for each choice, and writes all to a CSV file and a plot of the frontier.
+Of one encoder of motions: for each choice, codes by k-means, then chains of `val` composed from their motions alone,
+with no decoder network. Prints a line for each choice, and writes all to a CSV file and a plot of the frontier.
 """
 
 import argparse
@@ -18,12 +18,13 @@ from foldmint_maintenance import fidelity, reconstruction
 from foldmint_maintenance.corpus import PreparedSet, Record, gathered, prepared
 from foldmint_maintenance.evaluation import drawn_chains
 from foldmint_maintenance.group import ALONE
-from foldmint_maintenance.motion_codes import MotionCodesConfig, motion_codebook, scales
+from foldmint_maintenance.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.motion_objective import surroundings
 from foldmint_maintenance.sources import read_set
 from foldmint_maintenance.vectors import vectors_of
 from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
 from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.frames import Frames
 from foldmint_tokenizer.motions import MOTION
 from foldmint_tokenizer.store import load_model
@@ -35,7 +36,7 @@ _CLASSES = 8
 
 def classes(column: NDArray[np.floating]) -> NDArray[np.int64]:
     """Of alike many residues each."""
-    return np.digitize(column, np.quantile(column, np.arange(1, _CLASSES) / _CLASSES)).astype(np.int64)
+    return np.asarray(np.digitize(column, np.quantile(column, np.arange(1, _CLASSES) / _CLASSES)), np.int64)
 
 
 def joint(codes: NDArray[np.int64], letters: NDArray[np.integer], size: int) -> NDArray[np.int64]:
@@ -48,7 +49,7 @@ def joint(codes: NDArray[np.int64], letters: NDArray[np.integer], size: int) -> 
 class Measured:
     """Chains of `val` and what the encoder says of them, to be quantized in many ways."""
 
-    def __init__(self, encoder: torch.nn.Module, records: list[Record], short: int, long: int, seed: int = 0) -> None:
+    def __init__(self, encoder: Encoder, records: list[Record], short: int, long: int, seed: int = 0) -> None:
         self.some = [r for r in records if len(r.sequence) <= SHORT][:short]
         self.some += [r for r in records if len(r.sequence) > SHORT][:long]
         whole = prepared(records)
@@ -66,23 +67,19 @@ class Measured:
         self.noisy_vectors = [self._vectors(encoder, gathered([r])) for r in self.noisy]
 
     @staticmethod
-    def _vectors(encoder: torch.nn.Module, data: PreparedSet) -> torch.Tensor:
-        return vectors_of(encoder, data, np.arange(len(data)), ALONE, "cpu")  # type: ignore[arg-type]
+    def _vectors(encoder: Encoder, data: PreparedSet) -> torch.Tensor:
+        return vectors_of(encoder, data, np.arange(len(data)), ALONE, "cpu")
 
 
-def row(measured: Measured, train: torch.Tensor, lever: float, config: MotionCodesConfig) -> dict[str, float]:
-    """All figures of one choice; train: vectors (rows, out) for k-means; lever: Å, that the encoder has."""
-    scale, shift = scales(train, lever, config)
-
-    def space(z: torch.Tensor) -> torch.Tensor:
-        return ((z[:, : len(scale)].double() - shift) * scale).float()
-
+def row(measured: Measured, train: torch.Tensor, space: VectorSpace, config: MotionCodesConfig) -> dict[str, float]:
+    """All figures of one choice; train: vectors (rows, out) of the encoder, for k-means."""
     codebook = motion_codebook(space(train), 4096, config)
     table = CodeTable.of(codebook.embeddings, config.lever)
     codes = nearest_code(space(measured.z), codebook.embeddings)[0].numpy()
     known = measured.letters > 0
     found: dict[str, float] = {
         "lever": config.lever,
+        "burial": config.burial,
         "environment": config.environment,
         "used": fidelity.used_ratio(np.bincount(codes, minlength=4096)),
         "perplexity": fidelity.perplexity(np.bincount(codes, minlength=4096)),
@@ -111,7 +108,15 @@ def _pairs(measured: Measured) -> list[tuple[Record, Frames, torch.Tensor]]:
     return list(zip(measured.some, frames, measured.vectors, strict=True))
 
 
-def _chain(table, assignment, record, frames, z, space, embeddings):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _chain(
+    table: CodeTable,
+    assignment: Assignment,
+    record: Record,
+    frames: Frames,
+    z: torch.Tensor,
+    space: VectorSpace,
+    embeddings: torch.Tensor,
+) -> tuple[float, float]:
     """RMSD of the backbone, Å, and lDDT-CA of one chain composed of its codes' motions."""
     goes_on, segments = chain_segments(frames, record.residue_index, record.coordinates)
     own = space(z)
@@ -130,7 +135,11 @@ def main() -> None:
     ask.add_argument("--model", type=Path, required=True, help="a store whose codes state motions")
     ask.add_argument("--train", type=Path, required=True)
     ask.add_argument("--val", type=Path, required=True)
-    ask.add_argument("--choices", default="10:1,10:1.5,10:2,8:0,10:0", help="lever:environment, Å, with commas between")
+    ask.add_argument(
+        "--choices",
+        default="8:0:0,10:0:0,10:0.5:0.5,10:1:0.5,10:1:1,10:1.5:1.5",
+        help="lever:burial:environment, Å each",
+    )
     ask.add_argument("--residues", type=int, default=300_000, help="of the training set, for k-means")
     ask.add_argument("--rounds", type=int, default=12)
     ask.add_argument("--short", type=int, default=100, help="chains of up to 256 residues")
@@ -141,12 +150,14 @@ def main() -> None:
     assert model.lever is not None, "the model's codes state no motions"
     data = prepared(drawn_chains(read_set(args.train), args.residues, 0))
     train = vectors_of(model.encoder, data, np.arange(len(data)), ALONE, "cpu")
+    neighbors = torch.from_numpy(surroundings(data).neighbors[data.shape.queries])
     measured = Measured(model.encoder, list(read_set(args.val)), args.short, args.long)
     rows = []
     for choice in args.choices.split(","):
-        lever, environment = (float(part) for part in choice.split(":"))
-        config = MotionCodesConfig(lever, environment, args.residues, args.rounds)
-        rows.append(row(measured, train, model.lever, config))
+        lever, burial, environment = (float(part) for part in choice.split(":"))
+        config = MotionCodesConfig(lever, burial, environment, args.residues, args.rounds)
+        space = VectorSpace.of(train, neighbors, model.lever, config)
+        rows.append(row(measured, train, space, config))
         print("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
         with args.out.open("w", newline="", encoding="ascii") as file:
             writer = csv.DictWriter(file, list(rows[0]))

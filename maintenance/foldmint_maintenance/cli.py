@@ -147,7 +147,7 @@ def evaluate(
     from rich.console import Console
 
     from foldmint_maintenance import evaluation
-    from foldmint_maintenance.display import counting, evaluation_table, reconstruction_table
+    from foldmint_maintenance.display import assignment_table, counting, evaluation_table, reconstruction_table
     from foldmint_maintenance.sources import read_set
     from foldmint_tokenizer.store import load_model
 
@@ -186,6 +186,8 @@ def evaluate(
     console.print(evaluation_table(result))
     if result.reconstruction is not None:
         console.print(reconstruction_table(result.reconstruction))
+    if result.assignments is not None:
+        console.print(assignment_table(result.assignments))
     for note in result.notes:
         console.print(f"- {note}", markup=False, highlight=False)
 

@@ -5,6 +5,7 @@ environment counts against both, is a matter of its last layer's rows. `docs/tra
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,12 +20,14 @@ from foldmint_tokenizer.motions import MOTION, code_motions
 class MotionCodesConfig:
     """Which vectors, and how codes are made of them.
 
-    lever: Å, that rotations are multiplied with. environment: Å that a standard deviation of each environment feature
-    counts; 0: vectors are motions alone. residues: of the set, drawn at random, that k-means sees. rounds: of k-means,
-    the first ones on a part of them. batch: residues a step, which the counts of the codes are told in.
+    lever: Å, that rotations are multiplied with. burial: Å that a standard deviation counts of what the environment
+    features tell of the number of neighbors; environment: the same of what else they tell. What counts nothing is left
+    out of the vectors. residues: of the set, drawn at random, that k-means sees. rounds: of k-means, the first ones on
+    a part of them. batch: residues a step, which the counts of the codes are told in.
     """
 
     lever: float = 10.0
+    burial: float = 1.5
     environment: float = 1.5
     residues: int = 600_000
     rounds: int = 16
@@ -32,38 +35,52 @@ class MotionCodesConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.lever <= 0 or self.environment < 0:
-            raise ValueError("lever must be positive, and environment cannot be negative")
+        if self.lever <= 0 or min(self.burial, self.environment) < 0:
+            raise ValueError("lever must be positive, and burial and environment cannot be negative")
         if min(self.residues, self.rounds, self.batch) < 1:
             raise ValueError("residues, rounds and batch must be positive")
 
 
-def scaled(encoder: Encoder, z: Tensor, lever: float, config: MotionCodesConfig) -> Encoder:
-    """The encoder with its last layer's rows scaled, and those of the environment left out where it counts nothing.
+class VectorSpace(NamedTuple):
+    """A linear map from an encoder's vectors to others: z @ matrix + shift; matrix (out, new out), shift (new out,)."""
 
-    z: (rows, out), vectors of the encoder, of which the spread of each environment feature is taken. lever: Å, that the
-    encoder has now.
-    """
-    scale, shift = scales(z, lever, config)
-    old = encoder.config
-    renewed = Encoder(ModelConfig(old.width, old.heads, old.layers, len(scale), old.codes))
-    state = dict(encoder.state_dict())
-    for name in ("pre_vq_proj.weight", "pre_vq_proj.bias"):
-        state[name] = state[name][: len(scale)].double()
-    state["pre_vq_proj.weight"] = (state["pre_vq_proj.weight"] * scale[:, None]).float()
-    state["pre_vq_proj.bias"] = ((state["pre_vq_proj.bias"] - shift) * scale).float()
-    renewed.load_state_dict(state)
-    return renewed.eval()
+    matrix: Tensor
+    shift: Tensor
 
+    @classmethod
+    def of(cls, z: Tensor, neighbors: Tensor, lever: float, config: MotionCodesConfig) -> "VectorSpace":
+        """The space that the config asks for.
 
-def scales(z: Tensor, lever: float, config: MotionCodesConfig) -> tuple[Tensor, Tensor]:
-    """What `scaled` multiplies vectors with, after taking something from them: scale, shift (new out,), float64."""
-    motion = torch.tensor([config.lever / lever] * 9 + [1.0] * 3, dtype=torch.float64)
-    around = z[:, MOTION:].double()
-    spread = config.environment / around.std(0).clamp_min(1e-6)
-    if not config.environment:
-        return motion, torch.zeros(MOTION, dtype=torch.float64)
-    return torch.cat([motion, spread]), torch.cat([torch.zeros(MOTION, dtype=torch.float64), around.mean(0)])
+        z: (rows, out), vectors of the encoder, whose lever arm is `lever`, Å; neighbors: (rows,), how many CA are
+        within 12 Å, by which the direction is found that tells of burial.
+        """
+        motion = torch.diag(torch.tensor([config.lever / lever] * 9 + [1.0] * 3, dtype=torch.float64))
+        around = z[:, MOTION:].double()
+        mean, spread = around.mean(0), around.std(0).clamp_min(1e-6)
+        unit = (around - mean) / spread
+        told = torch.linalg.lstsq(unit, (neighbors.double() - neighbors.double().mean())[:, None]).solution
+        # The first column of an orthonormal basis is the direction of burial; the others are what is left.
+        basis = torch.linalg.qr(torch.cat([told, torch.eye(len(told), dtype=torch.float64)], 1)).Q
+        weights = torch.tensor([config.burial] + [config.environment] * (len(told) - 1), dtype=torch.float64)
+        kept = weights > 0
+        environment = (basis[:, kept] * weights[kept]) / spread[:, None]
+        matrix = torch.block_diag(motion, environment)  # type: ignore[no-untyped-call]
+        return cls(matrix, torch.cat([torch.zeros(MOTION, dtype=torch.float64), -mean @ environment]))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Vectors (rows, new out), float32, of vectors z (rows, out)."""
+        return (z.double() @ self.matrix + self.shift).float()
+
+    def encoder(self, encoder: Encoder) -> Encoder:
+        """An encoder of these vectors: the same, but for its last layer."""
+        old = encoder.config
+        renewed = Encoder(ModelConfig(old.width, old.heads, old.layers, len(self.shift), old.codes))
+        state = dict(encoder.state_dict())
+        weight, bias = (state[f"pre_vq_proj.{name}"].double() for name in ("weight", "bias"))
+        state["pre_vq_proj.weight"] = (self.matrix.T @ weight).float()
+        state["pre_vq_proj.bias"] = (bias @ self.matrix + self.shift).float()
+        renewed.load_state_dict(state)
+        return renewed.eval()
 
 
 def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook:

@@ -132,7 +132,7 @@ class TargetTable:
 def motions(
     rotation: NDArray[np.floating], origin: NDArray[np.floating], one: NDArray[np.integer], other: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Motions (rows, 12) from residues `one` to residues `other`; rotation (residues, 3, 3), origin (residues, 3), Å."""
+    """Motions (rows, 12) from residues `one` to `other`; rotation (residues, 3, 3), origin (residues, 3), Å."""
     back = rotation[one].transpose(0, 2, 1)
     turn = (back @ rotation[other]).reshape(-1, 9)
     apart = (back @ (origin[other] - origin[one])[..., None])[..., 0]

@@ -72,7 +72,7 @@ class MotionConfig:
 
 
 class Progress(NamedTuple):
-    """What a step tells. motion_loss: Å. angle: RMS error of the rotations, degrees. The rest: cross-entropies, nats."""
+    """What a step tells. motion_loss: Å. angle: RMS error of rotations, degrees. The rest: cross-entropies, nats."""
 
     step: int
     loss: float

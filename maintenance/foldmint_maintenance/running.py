@@ -26,8 +26,9 @@ from foldmint_maintenance.corpus import PreparedSet, prepared
 from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
 from foldmint_maintenance.evaluation import drawn_chains, windows_of_codes
 from foldmint_maintenance.group import ALONE, Group
-from foldmint_maintenance.motion_codes import MotionCodesConfig, motion_codebook, scaled, scales
+from foldmint_maintenance.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.motion_decoder_training import MotionDecoderTrainer, tracking_tokens
+from foldmint_maintenance.motion_objective import surroundings
 from foldmint_maintenance.motion_training import MotionTrainer
 from foldmint_maintenance.recipe import Recipe
 from foldmint_maintenance.refit import refitted
@@ -176,7 +177,7 @@ def _encoder(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Wat
     trainer = MotionTrainer(sizes, config, data.prepared, job.group, job.device)
     figures = run_steps(trainer, folder / "training", job, config.steps, watch, tell)
     # Codes that are good enough for a store; the stage `vectors` makes better ones.
-    codes = MotionCodesConfig(config.lever, 1.0, residues=16 * sizes.codes, rounds=2)
+    codes = MotionCodesConfig(config.lever, residues=16 * sizes.codes, rounds=2)
     return _with_codes(job, data, trainer.averaged.cpu().eval(), config.lever, codes, figures, tell)
 
 
@@ -200,11 +201,11 @@ def _with_codes(
     drawn = np.sort(np.random.default_rng(config.seed).choice(len(data.prepared), count, replace=False))
     tell(f"vectors of {count} residues")
     z = vectors_of(encoder, data.prepared, drawn, job.group, job.device)
-    scale, shift = scales(z, lever, config)
-    renewed = scaled(encoder, z, lever, config)
+    neighbors = surroundings(data.prepared).neighbors[data.prepared.shape.queries[drawn]]
+    space = VectorSpace.of(z, torch.from_numpy(neighbors), lever, config)
+    renewed = space.encoder(encoder)
     tell("codes")
-    size = encoder.config.codes
-    made = motion_codebook(((z[:, : len(scale)].double() - shift) * scale).float(), size, config)
+    made = motion_codebook(space(z), encoder.config.codes, config)
     codebook = Codebook(*(job.group.from_first(part) for part in made))
     measured = _measured(job, data, renewed, codebook, None, figures, tell)
     return measured._replace(lever=config.lever)
