@@ -195,7 +195,7 @@ REFUSED = {
     "random bytes": (bytes(range(256)) * 8, "content"),
     "html": (b"<html><body>404 Not Found</body></html>", "no atoms"),
     "empty mmCIF": (b"data_1ABC\n#\n", "no atoms"),
-    "broken mmCIF": (b"data_1ABC\nloop_\n_atom_site.id\n_atom_site.x\n1 2 3\n", "no mmCIF file"),
+    "broken mmCIF": (b"data_1ABC\nloop_\n_atom_site.id\n_atom_site.x\n1 2 3\n", "not an mmCIF file"),
     "gzip of nothing": (gzip.compress(b""), "content"),
     "gzip bomb": (gzip.compress(b"\0" * 5_000_000), "unpacks to more than"),
     "truncated gzip": (gzip.compress(b"ATOM" * 5_000)[:-20], "truncated"),
@@ -220,7 +220,7 @@ def test_truncated_files(data: Path) -> None:
         with pytest.raises(InvalidStructure):
             read_backbones(header)
     cut_in_a_row = (data / "1a8o.cif").read_bytes()[:60_000]
-    with pytest.raises(InvalidStructure, match="no mmCIF file"):
+    with pytest.raises(InvalidStructure, match="not an mmCIF file"):
         read_backbones(cut_in_a_row)
 
 
@@ -250,7 +250,7 @@ def test_coordinates_beyond_reason(data: Path) -> None:
 
 def test_a_name_that_is_no_text(capsid: PdbText) -> None:
     content = capsid.bytes().replace(b"ALA A", b"A\xde\xffA A").replace(b"\xde\xffA A", b"\xde\xff A")
-    with pytest.raises(InvalidStructure, match="no UTF-8"):
+    with pytest.raises(InvalidStructure, match="not UTF-8"):
         read_backbones(content)
 
 
@@ -282,11 +282,12 @@ def test_a_residue_without_a_number_and_with_a_name_without_end() -> None:
         "Cartn_x Cartn_y Cartn_z occupancy"
     )
     head = "\n".join(["data_x", "loop_", *(f"_atom_site.{column}" for column in columns.split())])
-    rows = [f"ATOM {i} C {name} . {'Q' * 100_000} A 1 ? {i} 0 {i % 2} 1" for i, name in enumerate(("N", "CA", "C"))]
-    with pytest.raises(InvalidStructure, match="no number") as caught:
-        read_backbones("\n".join([head, *rows, ""]).encode())
-    assert caught.value.chain == "A"
-    assert len(str(caught.value)) < 200
+    for kind, reason in (("ALA", "no number"), ("Q" * 100, "no protein"), ("Q" * 100_000, "100000 characters")):
+        rows = [f"ATOM {i} C {name} . {kind} A 1 ? {i} 0 {i % 2} 1" for i, name in enumerate(("N", "CA", "C"))]
+        with pytest.raises(InvalidStructure, match=reason) as caught:
+            read_backbones("\n".join([head, *rows, ""]).encode())
+        assert caught.value.chain == ("A" if kind == "ALA" else None)
+        assert len(str(caught.value)) < 200
 
 
 def test_a_position_that_is_no_number_is_missing(data: Path) -> None:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 MISSING = np.iinfo(np.int64).min
 """Stands in integer columns where a value is unknown (`?`) or inapplicable (`.`)."""
 
+Rows = NDArray[np.int64] | None
+"""Indices of rows; None for all of them."""
+
 
 class CifBlock(Protocol):
     """A data block as columns. Categories and items are named without underscore or dot, such as `atom_site`."""
@@ -21,18 +24,21 @@ class CifBlock(Protocol):
         """Number of rows of a category; 0 if the block has none."""
         ...
 
-    def text(self, category: str, item: str) -> NDArray[np.bytes_] | None:
-        """A column as UTF-8, (rows,), unquoted, empty where unknown or inapplicable; None if there is no such item."""
+    def text(self, category: str, item: str, rows: Rows = None) -> NDArray[np.bytes_] | None:
+        """A column as UTF-8, (rows,), unquoted, empty where unknown or inapplicable; None if there is no such item.
+
+        Raises InvalidStructure for a value of more than 100 bytes.
+        """
         ...
 
-    def integers(self, category: str, item: str) -> NDArray[np.int64] | None:
+    def integers(self, category: str, item: str, rows: Rows = None) -> NDArray[np.int64] | None:
         """A column as integers, (rows,), MISSING where unknown or inapplicable; None if there is no such item.
 
         Raises InvalidStructure for a value that is not an integer.
         """
         ...
 
-    def floats(self, category: str, item: str) -> NDArray[np.float64] | None:
+    def floats(self, category: str, item: str, rows: Rows = None) -> NDArray[np.float64] | None:
         """A column as floats, (rows,), NaN where unknown or inapplicable; None if there is no such item.
 
         A standard uncertainty in parentheses is ignored. Raises InvalidStructure for a value that is not a number.

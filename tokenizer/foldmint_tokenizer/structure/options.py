@@ -35,7 +35,8 @@ class ReadOptions:
     names as the author gave them (auth_asym_id); empty: all protein chains. reading: `esm` leaves out what ESM's own
     reader leaves out. min_plddt: residues whose CA has a lower B-factor, which holds the pLDDT (0 to 100) in predicted
     models, are read as if they had no frame; None: all residues keep theirs. assembly: name of the biological assembly
-    to build (mmCIF's `_pdbx_struct_assembly.id`, PDB's BIOMOLECULE); empty: the coordinates as they are.
+    to build (mmCIF's `_pdbx_struct_assembly.id`, PDB's BIOMOLECULE); empty: the coordinates as they are. renumber:
+    number the residues of each chain 1, 2, 3, ... as `ESM3.encode` does, whatever the file says.
 
     Raises InvalidStructure, with the option as its field, for values that no file could satisfy.
     """
@@ -46,6 +47,7 @@ class ReadOptions:
     reading: Reading = "all"
     min_plddt: float | None = None
     assembly: str = ""
+    renumber: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

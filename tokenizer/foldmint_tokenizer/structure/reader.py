@@ -1,53 +1,71 @@
-"""Reading of PDB and mmCIF files: their protein chains, as backbones."""
+"""Reading of structure files: their protein chains, as backbones, and what was left out."""
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
+from foldmint_tokenizer.structure.assembly import build_assembly
+from foldmint_tokenizer.structure.atom_table import AtomTable, listed
 from foldmint_tokenizer.structure.backbone import Backbone, as_float32
+from foldmint_tokenizer.structure.chains import ProteinChain, find_chains
+from foldmint_tokenizer.structure.cif_text import read_cif_text
 from foldmint_tokenizer.structure.decompress import unpacked
-from foldmint_tokenizer.structure.left_out import StructureContent
+from foldmint_tokenizer.structure.esm_reading import find_esm_chains
+from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent
+from foldmint_tokenizer.structure.mmcif import read_blocks
 from foldmint_tokenizer.structure.options import Format, Limits, ReadOptions
-from foldmint_tokenizer.structure.prefilter import pdb_lines, rejoin, screen_block
+from foldmint_tokenizer.structure.pdb import read_pdb
+from foldmint_tokenizer.structure.residue_names import STANDARD, letter
+from foldmint_tokenizer.structure.residues import ProteinRuns, find_protein
 
-_ATOMS = {"N": 0, "CA": 1, "C": 2}
-# The first line that is neither blank nor a comment.
-_FIRST_LINE = re.compile(rb"^[ \t\r\f\v]*+([^\s#][^\n]{0,10})", re.MULTILINE)
 # Residues of all kinds, waters and nucleic acids among them, for each of a protein.
 _RESIDUES_IN_ALL = 4
 _FEWEST_IN_ALL = 1_000
+_NAMES = 20
+# The first line that is neither blank nor a comment.
+_FIRST_LINE = re.compile(rb"^[ \t\r\f\v]*+([^\s#][^\n]{0,10})", re.MULTILINE)
 
 
 def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions = ReadOptions()) -> StructureContent:
     """All protein chains of a file, or those asked for, in the file's order, and what was left out.
 
-    source: a path, or a file's bytes; plain or gzip.
+    source: a path, or a file's bytes; plain or compressed. Which residues count, and what chains are called, is told in
+    `find_protein` and `find_chains`, and for readers in docs/reading.md.
 
     Raises InvalidStructure, with field `content` or the option at fault; OSError if a path cannot be read.
     """
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     limits = options.limits
-    text = unpacked(content, limits.unpacked_bytes)
-    try:
-        structure = _parsed(text, options.format or _guessed(text), options.model_number, limits)
-        model = _model(structure, options.model_number)
-        _check_all(model, limits)
-        proteins = [(chain.name, residues) for chain in model if (residues := list(_protein_residues(chain)))]
-        if not proteins:
-            raise InvalidStructure("content", "there is no protein in the file")
-        if options.chains:
-            proteins = _chosen(proteins, options.chains)
-        _check_size([residues for _, residues in proteins], limits)
-        return StructureContent([_backbone(name, residues) for name, residues in proteins])
-    except UnicodeDecodeError as error:
-        raise InvalidStructure("content", f"a name in the file is no UTF-8 text: {error}") from error
+    text = unpacked(content, limits.unpacked_bytes).removeprefix(b"\xef\xbb\xbf")
+    form = options.format or _guessed(text)
+    esm = options.reading == "esm"
+    if form == "pdb":
+        table, others = read_pdb(text, options.model_number, limits, short_names=esm)
+        blocks = None
+    else:
+        blocks = read_cif_text(text.replace(b"\r", b"\n") if b"\r" in text else text)
+        table, others = read_blocks(blocks, options.model_number)
+    _check_all(table, limits)
+    runs = find_protein(table)
+    chains = find_esm_chains(table) if esm else find_chains(table, runs.protein, runs.backbone)
+    if not chains:
+        raise InvalidStructure("content", _nothing(table, runs))
+    taken = _chosen(chains, options.chains) if options.chains else chains
+    _check_size(taken, limits)
+    backbones, warnings = _backbones(table, taken, options)
+    if options.assembly:
+        backbones = build_assembly(options.assembly, text if blocks is None else blocks, taken, backbones)
+        _check_size(backbones, limits)
+    if not any(np.isfinite(backbone.coordinates).all((1, 2)).any() for backbone in backbones):
+        warnings.append("no residue has a frame: N, CA and C are never all there, so that all tokens say nothing")
+    left_out = [*_told(table, runs, chains, taken, esm=esm), *others]
+    return StructureContent(backbones, tuple(left_out), tuple(warnings))
 
 
 def read_backbones(
@@ -63,163 +81,125 @@ def read_backbones(
     return list(read_structure(source, options).chains)
 
 
-def _chosen(
-    proteins: Sequence[tuple[str, list[gemmi.Residue]]], chains: Sequence[str]
-) -> list[tuple[str, list[gemmi.Residue]]]:
-    """Those of the chains that are named. Raises InvalidStructure for a name that none has."""
-    names = {name for name, _ in proteins}
-    for name in chains:
-        if name not in names:
-            reason = f"no protein chain has this name; there are: {_listed(sorted(names))}"
-            raise InvalidStructure("chains", reason, chain=name)
-    wanted = set(chains)
-    return [protein for protein in proteins if protein[0] in wanted]
-
-
-def _check_size(chains: Sequence[Sequence[object]], limits: Limits) -> None:
-    """Raise InvalidStructure if there are more chains or residues than the limits allow."""
-    if len(chains) > limits.chains:
-        raise InvalidStructure("content", f"{len(chains)} chains; at most {limits.chains} are taken")
-    residues = sum(len(chain) for chain in chains)
-    if residues > limits.residues:
-        raise InvalidStructure("content", f"{residues} residues; at most {limits.residues} are taken")
-
-
-def _check_all(model: gemmi.Model, limits: Limits) -> None:
-    """Raise InvalidStructure if a model is far beyond the limits, before it is looked at closely."""
-    residues = sum(len(chain) for chain in model)
-    most = max(_FEWEST_IN_ALL, _RESIDUES_IN_ALL * limits.residues)
-    if residues > most:
-        reason = f"{residues} residues, with those that are no protein's; at most {most} are taken"
-        raise InvalidStructure("content", reason)
-
-
 def _guessed(text: bytes) -> Format:
     first = _FIRST_LINE.search(text)
     return "mmcif" if first is not None and first[1][:5].lower() == b"data_" else "pdb"
 
 
-def _parsed(text: bytes, format: Format, model_number: int, limits: Limits) -> gemmi.Structure:  # noqa: A002
-    """The structure, of other models than that one an atom or nothing, with chains whole and entity types told."""
-    name = {"pdb": "PDB", "mmcif": "mmCIF", "bcif": "BinaryCIF"}[format]
-    numbers = None
-    try:
-        if format == "mmcif":
-            document = gemmi.cif.read_string(text)
-            if len(document) == 0:
-                raise InvalidStructure("content", "the mmCIF file has no data block")
-            parted = screen_block(document[0], model_number, limits.chains)
-            structure = gemmi.make_structure_from_block(document[0])
-            del document  # many times the size of the file
-            (rejoin if parted else gemmi.Structure.merge_chain_parts)(structure)
-        else:
-            lines, numbers = pdb_lines(text, model_number, limits.chains, limits.unpacked_bytes)
-            structure = gemmi.read_pdb_string(lines)
-            structure.merge_chain_parts()
-    except UnicodeDecodeError:
-        raise
-    except (RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, InvalidStructure):
-            raise
-        said = _one_line(error, numbers)
-        raise InvalidStructure("content", f"this is no {name} file that can be read: {said}") from error
-    if not any(len(chain) for model in structure for chain in model):
-        raise InvalidStructure("content", f"read as {name}, the file has no atoms")
-    structure.add_entity_types()
-    return structure
+def _check_all(table: AtomTable, limits: Limits) -> None:
+    """Raise InvalidStructure if a model is far beyond the limits, before it is looked at closely."""
+    most = max(_FEWEST_IN_ALL, _RESIDUES_IN_ALL * limits.residues)
+    if len(table) > most:
+        reason = f"{len(table)} residues, those that are not a protein's included; at most {most} are accepted"
+        raise InvalidStructure("content", reason)
 
 
-def _one_line(error: Exception, numbers: NDArray[np.int64] | None) -> str:
-    """What gemmi says. numbers: which lines of the file those that it was given are, if it was not given all."""
-
-    def told(line: re.Match[str]) -> str:
-        number = int(line[2])
-        return line[1] + str(number if numbers is None or number > len(numbers) else numbers[number - 1])
-
-    return re.sub(r"^(Problem in line )(\d+)", told, " ".join(str(error).split())[:200])
-
-
-def _model(structure: gemmi.Structure, number: int) -> gemmi.Model:
-    if number == 0:
-        return structure[0]
-    for model in structure:
-        if model.num == number:
-            return model
-    known = _listed([str(model.num) for model in structure])
-    raise InvalidStructure("model_number", f"the file has no model {number}; its models are: {known}")
+def _check_size(chains: Sequence[ProteinChain | Backbone], limits: Limits) -> None:
+    """Raise InvalidStructure if there are more chains or residues than the limits allow."""
+    if len(chains) > limits.chains:
+        raise InvalidStructure("content", f"{len(chains)} chains; at most {limits.chains} are accepted")
+    residues = sum(len(chain.coordinates) for chain in chains)
+    if residues > limits.residues:
+        raise InvalidStructure("content", f"{residues} residues; at most {limits.residues} are accepted")
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first of many names: messages stay short, whatever a file holds."""
-    most = 20
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _nothing(table: AtomTable, runs: ProteinRuns) -> str:
+    """Why there is no chain: what the file holds instead."""
+    counts = Counter(runs.kinds[kind].value.replace("_", " ") for kind in runs.kind.tolist())
+    held = ", ".join(f"{count} of kind {kind}" for kind, count in counts.most_common())
+    names = Counter(table.names[name] for name in table.name.tolist()).most_common(5)
+    return f"the file has no protein; its residues: {held} ({', '.join(name[:10] for name, _ in names)})"
 
 
-def _backbone(name: str, residues: Sequence[gemmi.Residue]) -> Backbone:
-    positions = np.full((len(residues), 3, 3), np.nan)
-    insertions = "".join(residue.seqid.icode for residue in residues)
-    try:
-        for row, residue in enumerate(residues):
-            for place, position in _positions(residue):
-                positions[row, place] = position
-        return Backbone(
-            chain=name,
-            sequence="".join(_letter(residue) for residue in residues),
-            residue_index=np.array([residue.seqid.num for residue in residues], np.int64),
-            coordinates=as_float32(positions),
-            insertion_codes=insertions if insertions.strip() else "",
+def _chosen(chains: Sequence[ProteinChain], names: Sequence[str]) -> list[ProteinChain]:
+    """The chains that are named, by their own name or their author's. Raises InvalidStructure for others."""
+    for name in names:
+        if not any(name in (chain.name, chain.author_name) for chain in chains):
+            known = listed(sorted(chain.name for chain in chains))
+            reason = f"no protein chain has this name; there are: {known}"
+            owners = sorted(chain.name for chain in chains if name in chain.segment_names)
+            if owners:
+                reason += f". It is the label_asym_id of chain {listed(owners)}; chains go by auth_asym_id"
+            raise InvalidStructure("chains", reason, chain=name)
+    wanted = set(names)
+    return [chain for chain in chains if wanted & {chain.name, chain.author_name}]
+
+
+def _backbones(
+    table: AtomTable, chains: Sequence[ProteinChain], options: ReadOptions
+) -> tuple[list[Backbone], list[str]]:
+    esm = options.reading == "esm"
+    letters = np.array([_letter(name, by_ccd=table.entity_tables, esm=esm) for name in table.names])
+    backbones, warnings = [], []
+    for chain in chains:
+        insertions = table.insertion[chain.runs].tobytes().decode("latin-1")
+        numbers = table.number[chain.runs]
+        coordinates = as_float32(chain.coordinates)
+        if options.min_plddt is not None:
+            low = _below(table, chain, options.min_plddt)
+            coordinates[low] = np.nan
+            if low.any():
+                warnings.append(
+                    f"chain {chain.name}: {low.sum()} of {len(low)} residues have a pLDDT (B-factor) below "
+                    f"{options.min_plddt:g}, and are read as if they had no frame"
+                )
+        try:
+            backbone = Backbone(
+                chain=chain.name,
+                sequence="".join(letters[table.name[chain.runs]].tolist()),
+                residue_index=np.arange(1, len(numbers) + 1) if options.renumber else numbers,
+                coordinates=coordinates,
+                insertion_codes=insertions if insertions.strip() and not options.renumber else "",
+            )
+        except InvalidStructure as error:
+            raise InvalidStructure("content", error.reason, chain=chain.name, residue=error.residue) from error
+        backbones.append(backbone)
+    return backbones, warnings
+
+
+def _letter(name: str, *, by_ccd: bool, esm: bool) -> str:
+    return STANDARD.get(name, "X") if esm else letter(name, by_ccd=by_ccd)
+
+
+def _below(table: AtomTable, chain: ProteinChain, least: float) -> NDArray[np.bool_]:
+    """Which residues have a CA with a B-factor below `least`, (residues,)."""
+    there = chain.alpha >= 0
+    low = np.zeros(len(there), bool)
+    low[there] = table.b_factors(chain.alpha[there]) < least
+    return low
+
+
+def _told(
+    table: AtomTable, runs: ProteinRuns, chains: Sequence[ProteinChain], taken: Sequence[ProteinChain], *, esm: bool
+) -> list[LeftOut]:
+    """What was left out, by chain and kind, in the order of the file."""
+    kinds = [*runs.kinds]
+    kind = np.where(runs.protein, -1, runs.kind)
+    if esm:
+        kind[runs.protein] = kinds.index(LeftOutKind.HETATM)
+        for chain in chains:
+            kind[chain.runs] = -1
+    for chain in chains:
+        kind[chain.alternates] = kinds.index(LeftOutKind.ALTERNATE)
+    names_taken = {chain.name for chain in taken}
+    for chain in chains:
+        if chain.name not in names_taken:
+            kind[chain.runs] = kinds.index(LeftOutKind.OTHER_CHAIN)
+    left = np.flatnonzero(kind >= 0)
+    if len(left) == 0:
+        return []
+    code = (kind[left] * len(table.chain_names) + table.chain[left]) * len(table.names) + table.name[left]
+    codes, first, counts = np.unique(code, return_index=True, return_counts=True)
+    found: dict[tuple[int, int], list[tuple[int, str]]] = {}
+    for place in np.argsort(first).tolist():
+        pair, name = divmod(int(codes[place]), len(table.names))
+        found.setdefault(divmod(pair, len(table.chain_names)), []).append((int(counts[place]), table.names[name]))
+    return [
+        LeftOut(
+            kinds[of_kind],
+            table.chain_names[of_chain],
+            sum(count for count, _ in names),
+            tuple(name for _, name in sorted(names, key=lambda pair: -pair[0])[:_NAMES]),
         )
-    except InvalidStructure as error:
-        raise InvalidStructure("content", error.reason, chain=name, residue=error.residue) from error
-
-
-def _protein_residues(chain: gemmi.Chain) -> Iterator[gemmi.Residue]:
-    """The chain's amino acids; where several kinds are alternatives in one place, that of the highest occupancy."""
-    taken = (residue for residue in chain if _is_protein(residue))
-    for (number, _), group in groupby(taken, key=lambda residue: (residue.seqid.num, residue.seqid.icode)):
-        residues = list(group)
-        if number is None:
-            raise InvalidStructure("content", "it has no number", chain=chain.name, residue=residues[0].name)
-        if all(atom.has_altloc() for residue in residues for atom in residue):
-            yield max(residues, key=lambda residue: max(atom.occ for atom in residue))
-        else:
-            yield from residues
-
-
-def _is_protein(residue: gemmi.Residue) -> bool:
-    kind = gemmi.find_tabulated_residue(residue.name)
-    if kind.is_nucleic_acid() or kind.is_water():
-        return False
-    amino_acid = kind.is_amino_acid() or residue.find_atom("CA", "*") is not None
-    if residue.entity_type == gemmi.EntityType.Polymer:
-        return amino_acid
-    # Very short chains, and files that tell nothing of entities, have no polymer of their own in gemmi's eyes.
-    return residue.entity_type == gemmi.EntityType.Unknown and amino_acid and residue.het_flag == "A"
-
-
-def _positions(residue: gemmi.Residue) -> Iterator[tuple[int, list[float]]]:
-    """Places (0 N, 1 CA, 2 C) and positions of the residue's backbone atoms, all of one alternate location."""
-    atoms = [atom for atom in residue if atom.name in _ATOMS]
-    if len({(atom.name, atom.altloc) for atom in atoms}) < len(atoms):
-        raise InvalidStructure(
-            "content",
-            "an atom is there twice; residues that share a number cannot be told apart",
-            residue=f"{residue.name} {residue.seqid}",
-        )
-    occupancy: dict[str, float] = {}
-    for atom in atoms:
-        if atom.has_altloc():
-            occupancy[atom.altloc] = occupancy.get(atom.altloc, 0.0) + atom.occ
-    best = max(occupancy, key=lambda location: occupancy[location]) if occupancy else ""
-    seen: set[int] = set()
-    # Atoms of the best location first, then those that have only one, then what is left.
-    for atom in sorted(atoms, key=lambda atom: (atom.altloc != best, atom.has_altloc(), -atom.occ)):
-        place = _ATOMS[atom.name]
-        if place not in seen:
-            seen.add(place)
-            yield place, atom.pos.tolist()
-
-
-def _letter(residue: gemmi.Residue) -> str:
-    letter = gemmi.find_tabulated_residue(residue.name).one_letter_code.strip().upper()
-    return letter if len(letter) == 1 else "X"
+        for (of_kind, of_chain), names in found.items()
+    ]

@@ -1,0 +1,286 @@
+"""Protein residues into chains: parts of residues joined, chains of one name told apart, alternatives chosen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldmint_tokenizer.errors import InvalidStructure
+from foldmint_tokenizer.structure.atom_table import AtomRole, AtomTable
+from foldmint_tokenizer.structure.chain_labels import default_names
+from foldmint_tokenizer.structure.cif_block import MISSING
+from foldmint_tokenizer.structure.residues import BackboneAtoms
+
+_BACKBONE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class ProteinChain:
+    """A chain as it stands in the file.
+
+    name: unique in the file. author_name: as the file has it, empty where it is blank. segment_names: of its residues;
+    in mmCIF, label_asym_id.
+
+    runs: (residues,) the first run of each residue in the table. coordinates: (residues, 3, 3) float64, Å, NaN where an
+    atom is missing. alpha: (residues,) index of each CA among the atoms, -1 without one. alternates: runs of residues
+    in whose place another one was taken.
+    """
+
+    name: str
+    author_name: str
+    segment_names: frozenset[str]
+    runs: NDArray[np.int64]
+    coordinates: NDArray[np.float64]
+    alpha: NDArray[np.int64]
+    alternates: NDArray[np.int64]
+
+
+def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: BackboneAtoms) -> list[ProteinChain]:
+    """The chains of protein residues, in the order of the file.
+
+    Chains are told apart by name. Where the name is blank, or where one residue would be there twice, by segment name
+    (in mmCIF: label_asym_id), then by TER, then where the numbers begin anew. Parts between END records and data blocks
+    are apart. A blank chain takes its segment's name, or the first of A, B, C, ... that is free; further chains of a
+    name are called after it: A, A_2, A_3, ...
+
+    Raises InvalidStructure for a residue without a number, or with an atom that is there twice.
+    """
+    runs = np.flatnonzero(protein)
+    check_numbers(table, runs)
+    own = protein[backbone.run]
+    place = np.cumsum(protein) - 1
+    atoms = _Atoms(backbone.atoms[own], place[backbone.run[own]], backbone.role[own], backbone.positions[own])
+    chain = _tell_apart(table, runs, atoms)
+    key = _codes(chain, _residue_codes(table, runs))
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    if len(first) < len(runs):  # some residues stand in several parts
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        residue, heads = rank[inverse], first[order]
+    else:
+        residue = heads = np.arange(len(runs))
+    kept = _without_alternates(table, runs, chain, residue, heads)
+    coordinates, alpha = _positions(table, atoms, residue[atoms.run], len(heads))
+    chains = []
+    names = _chain_names(table, runs, chain)
+    for members in by_group(chain[heads]):
+        name, author_name = names[int(chain[heads[members[0]]])]
+        taken = members[kept[members]]
+        segments = np.unique(table.segment[runs[heads[members]]])
+        chains.append(
+            ProteinChain(
+                name=name,
+                author_name=author_name,
+                segment_names=frozenset(table.segment_names[segment] for segment in segments.tolist()),
+                runs=runs[heads[taken]],
+                coordinates=coordinates[taken],
+                alpha=alpha[taken],
+                alternates=runs[heads[members[~kept[members]]]],
+            )
+        )
+    return chains
+
+
+@dataclass(frozen=True, eq=False)
+class _Atoms:
+    """As `BackboneAtoms`; run: (n,) places among the protein's runs."""
+
+    atoms: NDArray[np.int64]
+    run: NDArray[np.int64]
+    role: NDArray[np.int8]
+    positions: NDArray[np.float64]
+
+
+def by_group(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The places of each code, in the order in which the codes come first."""
+    order = np.argsort(codes, kind="stable")
+    bounds = np.flatnonzero(codes[order][1:] != codes[order][:-1]) + 1
+    return sorted(np.split(order, bounds), key=lambda members: int(members[0]))
+
+
+def check_numbers(table: AtomTable, runs: NDArray[np.int64]) -> None:
+    """Raise InvalidStructure for a residue without a number."""
+    missing = runs[table.number[runs] == MISSING]
+    if len(missing):
+        run = int(missing[0])
+        text = table.number_text(run)
+        reason = "it has no number"
+        if text:
+            reason = f"its number is {text[:20]!r}, which is not an integer"
+        if "*" in text:
+            reason += "; the program that wrote the file ran out of columns: write mmCIF, or hybrid-36 numbers"
+        raise InvalidStructure(
+            "content", reason, chain=table.chain_names[table.chain[run]], residue=table.names[table.name[run]]
+        )
+
+
+def _codes(*values: NDArray[np.integer]) -> NDArray[np.int64]:
+    """One integer for each combination of values, (n,)."""
+    code = np.zeros(len(values[0]), np.int64)
+    for value in values:
+        low = int(value.min(initial=0))
+        span = int(value.max(initial=0)) - low + 1
+        if (int(code.max(initial=0)) + 1) * span >= 2**62:
+            code = np.unique(code, return_inverse=True)[1]
+            value = np.unique(value, return_inverse=True)[1]
+            low, span = 0, int(value.max(initial=0)) + 1
+        code = code * span + (value - low)
+    return code
+
+
+def _residue_codes(table: AtomTable, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    return _codes(table.number[runs], table.insertion[runs], table.name[runs])
+
+
+def _tell_apart(table: AtomTable, runs: NDArray[np.int64], atoms: _Atoms) -> NDArray[np.int64]:
+    """Which chain each of a protein's runs belongs to, (runs,), as any integers."""
+    chain = _codes(table.part[runs], table.chain[runs])
+    residue = _residue_codes(table, runs)
+    blank = np.array([not name for name in table.chain_names], bool)[table.chain[runs]]
+    twice = _twice(table, chain, residue, atoms)
+    segments, sections = table.segment[runs], table.section[runs]
+    unnamed = np.array([not name for name in table.segment_names], bool)[segments]
+    for value, doubtful in ((segments, blank), (sections, blank & unnamed), (None, np.zeros(len(runs), bool))):
+        split = doubtful | twice
+        if not split.any():
+            return chain
+        if value is None:
+            value = _restarts(chain, table.number[runs], residue)
+        chain = _codes(chain, np.where(split, value, 0))
+        twice = _twice(table, chain, residue, atoms)
+    if twice.any():
+        _refuse_twice(table, runs, chain, residue, atoms)
+    return chain
+
+
+def _restarts(chain: NDArray[np.int64], number: NDArray[np.int64], residue: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often the numbers of its chain have fallen, or a residue has come again, before each one, (runs,)."""
+    order = np.argsort(chain, kind="stable")
+    falls = np.zeros(len(chain), np.int64)
+    begins = (number[order][1:] < number[order][:-1]) | (residue[order][1:] == residue[order][:-1])
+    falls[1:] = begins & (chain[order][1:] == chain[order][:-1])
+    found = np.empty_like(falls)
+    found[order] = np.cumsum(falls)
+    return found
+
+
+def _repeated(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of values that are there before, (n,)."""
+    order = np.argsort(values, kind="stable")
+    places: NDArray[np.int64] = order[1:][values[order][1:] == values[order][:-1]]
+    return places
+
+
+def _twice(table: AtomTable, chain: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms) -> NDArray[np.bool_]:
+    """Which runs are of a chain that has an atom twice, (runs,)."""
+    found = _first_twice(table, chain, residue, atoms)
+    return np.zeros(len(chain), bool) if len(found) == 0 else np.isin(chain, chain[atoms.run[found]])
+
+
+def _first_twice(
+    table: AtomTable, chain: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms
+) -> NDArray[np.int64]:
+    """Which backbone atoms are there a second time: of the same residue, role and alternate location."""
+    if np.bincount(atoms.run * _BACKBONE + atoms.role).max(initial=0) <= 1:
+        ahead = (chain[1:] > chain[:-1]) | ((chain[1:] == chain[:-1]) & (residue[1:] > residue[:-1]))
+        if ahead.all():  # as in most files: each chain in one piece, its numbers growing
+            return np.zeros(0, np.int64)
+    return _repeated(_codes(chain[atoms.run], residue[atoms.run], atoms.role, table.altloc[atoms.atoms]))
+
+
+def _refuse_twice(
+    table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms
+) -> None:
+    atom = int(_first_twice(table, chain, residue, atoms).min())
+    run = int(runs[atoms.run[atom]])
+    raise InvalidStructure(
+        "content",
+        f"its atom {AtomRole(int(atoms.role[atom])).name} is there twice; residues that share chain, number and name "
+        "cannot be told apart",
+        chain=table.chain_names[table.chain[run]],
+        residue=table.residue_label(run),
+    )
+
+
+def _without_alternates(
+    table: AtomTable,
+    runs: NDArray[np.int64],
+    chain: NDArray[np.int64],
+    residue: NDArray[np.int64],
+    heads: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Which residues stay, (residues,): of several kinds in one place, that of the highest occupancy."""
+    kept = np.ones(len(heads), bool)
+    place = _codes(chain[heads], table.number[runs[heads]], table.insertion[runs[heads]])
+    order = np.argsort(place, kind="stable")
+    edges = np.flatnonzero(np.concatenate([[True], place[order][1:] != place[order][:-1], [True]]))
+    by_residue = np.argsort(residue, kind="stable")
+    begins = np.searchsorted(residue[by_residue], np.arange(len(heads) + 1))
+    for group in np.flatnonzero(np.diff(edges) > 1).tolist():
+        members = order[edges[group] : edges[group + 1]].tolist()
+        occupancies = []
+        for member in members:
+            own = runs[by_residue[begins[member] : begins[member + 1]]].tolist()
+            atoms = np.concatenate([np.arange(table.starts[run], table.starts[run + 1]) for run in own])
+            if (table.altloc[atoms] > 0).all():
+                occupancies.append(float(table.occupancies(atoms).max()))
+        if len(occupancies) == len(members):
+            best = members[occupancies.index(max(occupancies))]
+            kept[members] = False
+            kept[best] = True
+    return kept
+
+
+def _positions(
+    table: AtomTable, atoms: _Atoms, residue: NDArray[np.int64], residues: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Coordinates (residues, 3, 3) and CA atoms (residues,), each residue of one alternate location where it has any.
+
+    The location with the highest sum of occupancies, then atoms without one, then those of others.
+    """
+    place = residue * _BACKBONE + atoms.role
+    chosen = np.arange(len(place))
+    several = np.zeros(residues * _BACKBONE, bool)
+    several[:] = np.bincount(place, minlength=residues * _BACKBONE) > 1
+    if several.any():
+        crowded = several.reshape(-1, _BACKBONE).any(1)[residue]
+        doubtful = np.flatnonzero(crowded)
+        altloc, occupancy = table.altloc[atoms.atoms[doubtful]], table.occupancies(atoms.atoms[doubtful])
+        location = _codes(residue[doubtful], altloc)
+        _, first, inverse = np.unique(location, return_index=True, return_inverse=True)
+        sums = np.where(altloc[first] > 0, np.bincount(inverse, occupancy), -1.0)
+        order = np.lexsort((first, -sums, residue[doubtful][first]))
+        owners = residue[doubtful][first][order]
+        best = order[np.concatenate([[True], owners[1:] != owners[:-1]])]
+        is_best = np.isin(inverse, best)
+        rank = np.lexsort((-occupancy, altloc > 0, ~is_best, place[doubtful]))
+        ranked = place[doubtful][rank]
+        taken = rank[np.concatenate([[True], ranked[1:] != ranked[:-1]])]
+        chosen = np.concatenate([np.flatnonzero(~crowded), doubtful[taken]])
+    coordinates = np.full((residues * _BACKBONE, 3), np.nan)
+    coordinates[place[chosen]] = atoms.positions[chosen]
+    alpha = np.full(residues, -1, np.int64)
+    alphas = chosen[atoms.role[chosen] == AtomRole.CA]
+    alpha[residue[alphas]] = atoms.atoms[alphas]
+    return coordinates.reshape(residues, _BACKBONE, 3), alpha
+
+
+def _chain_names(table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.int64]) -> dict[int, tuple[str, str]]:
+    """Names of chains, and those of their authors, by code, in the order of the file."""
+    first = np.unique(chain, return_index=True)[1]
+    taken: set[str] = set()
+    in_file = set(table.chain_names)
+    free = default_names(in_file | set(table.segment_names))
+    found = {}
+    for place in np.sort(first).tolist():
+        run = runs[place]
+        author_name = table.chain_names[table.chain[run]]
+        wanted = author_name or table.segment_names[table.segment[run]] or next(free)
+        name, number = wanted, 1
+        while name in taken or (number > 1 and name in in_file):
+            number += 1
+            name = f"{wanted}_{number}"
+        taken.add(name)
+        found[int(chain[place])] = (name, author_name)
+    return found

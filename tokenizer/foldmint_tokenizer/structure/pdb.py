@@ -1,0 +1,325 @@
+"""The PDB's column format, as the PDB and everybody else writes it, into a table of atoms."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldmint_tokenizer.errors import InvalidStructure
+from foldmint_tokenizer.structure.atom_table import (
+    ROLES,
+    AtomRole,
+    AtomTable,
+    FileWord,
+    choose_model,
+    decode_name,
+)
+from foldmint_tokenizer.structure.cif_block import MISSING
+from foldmint_tokenizer.structure.left_out import LeftOut
+from foldmint_tokenizer.structure.numerals import parse_floats, parse_integers
+from foldmint_tokenizer.structure.options import Limits
+from foldmint_tokenizer.structure.residue_names import is_known, is_known_long_name
+
+_FEWEST_LINES = 1_000_000
+_LINE_BYTES = 40  # on average, or more: 81 in files of the PDB
+_SHORTEST_ATOM = 54  # up to the end of z
+_WIDEST = 80
+_UPPER = np.uint8(0xDF)
+_SPACE = np.uint8(ord(" "))
+# Hybrid-36: after 9999 come A000 to ZZZZ, then a000 to zzzz (cci.lbl.gov/hybrid_36).
+_HYBRID_36 = re.compile(r"[A-Z][0-9A-Z]{3}|[a-z][0-9a-z]{3}")
+_HYBRID_UPPER, _HYBRID_LOWER = 10_000 - 10 * 36**3, 10_000 + 16 * 36**3
+
+# Names of atoms in their four columns, as integers, in order, and their roles.
+_CODES = sorted(
+    (int.from_bytes((b" " * place + name).ljust(4), "little"), role)
+    for name, role in ROLES.items()
+    for place in range(5 - len(name))
+)
+_NAME_CODES = np.array([code for code, _ in _CODES], np.uint32)
+_NAME_ROLES = np.array([role for _, role in _CODES], np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """Lines of a file, and columns of them. starts, lengths: (lines,), without line ends.
+
+    grid: (lines, length + 1), the characters, where all lines are equally long, as in files of the PDB.
+    """
+
+    data: NDArray[np.uint8]  # followed by as many spaces as a line is wide
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    grid: NDArray[np.uint8] | None
+
+    def columns(self, first: int, last: int, lines: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Characters of lines, (lines, last - first), C-contiguous, from column `first`, counted from 0.
+
+        Spaces beyond the end of a line.
+        """
+        if self.grid is not None:
+            found = self.grid[:, first : min(last, self.grid.shape[1] - 1)][lines]
+            missing = last - first - found.shape[1]
+            return found if missing <= 0 else np.pad(found, ((0, 0), (0, missing)), constant_values=_SPACE)
+        found = self.data[self.starts[lines][:, None] + np.arange(first, last)]
+        lengths = self.lengths[lines]
+        if len(lengths) and lengths.min() < last:
+            found = np.where(np.arange(first, last) < lengths[:, None], found, _SPACE)
+        return np.asarray(found, np.uint8)
+
+    def text(self, line: int, first: int = 0, last: int = _WIDEST) -> str:
+        """Some columns of a line."""
+        start, end = self.starts[line] + first, self.starts[line] + min(last, self.lengths[line])
+        return self.data[start : max(start, end)].tobytes().decode("latin-1").rstrip()
+
+
+def read_pdb(
+    text: bytes, model_number: int, limits: Limits, *, short_names: bool = False
+) -> tuple[AtomTable, list[LeftOut]]:
+    """The atoms of one model, and the other models. model_number: as the file numbers them, 0: the first.
+
+    short_names: names of residues have three letters, those of chains one, and numbers four digits, come what may.
+
+    A model begins at MODEL, and ends at ENDMDL or the next MODEL. After END the file goes on: a part that repeats the
+    atoms of an earlier one, name by name, is a further model; any other belongs to the same.
+
+    Raises InvalidStructure with field `content` or `model_number`.
+    """
+    lines = _split(text, limits)
+    record = lines.columns(0, 6, np.arange(len(lines.starts))) & _UPPER
+    atoms = np.flatnonzero(_starts_with(record, b"ATOM") | _starts_with(record, b"HETA"))
+    if len(atoms) == 0:
+        raise InvalidStructure("content", "read as PDB, the file has no atoms")
+    short = lines.lengths[atoms] < _SHORTEST_ATOM
+    if short.any():
+        line = int(atoms[short.argmax()])
+        raise InvalidStructure("content", f"line {line + 1} is too short for an atom: {lines.text(line)!r}")
+    ends = np.flatnonzero(_starts_with(record, b"END") & (record[:, 3] < ord("A")))
+    breaks = np.flatnonzero(_starts_with(record, b"TER") & (record[:, 3] < ord("A")))
+    opens, closes = _starts_with(record, b"MODE"), _starts_with(record, b"ENDM")
+    if (opens | closes).any():
+        model, numbers = _models(lines, opens, closes, atoms)
+    else:
+        model, numbers = _repeats(lines, ends, atoms)
+    chosen, others = choose_model(numbers, model_number)
+    atoms = atoms[model == chosen] if others else atoms
+    part = np.searchsorted(ends, atoms)
+    section = part + np.searchsorted(breaks, atoms)
+    sequence = np.flatnonzero(_starts_with(record, b"SEQR"))
+    return _table(lines, atoms, part, section, sequence, short_names), others
+
+
+def _split(text: bytes, limits: Limits) -> _Lines:
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    most = max(_FEWEST_LINES, limits.unpacked_bytes // _LINE_BYTES)
+    count = text.count(b"\n") + 1
+    if count > most:
+        raise InvalidStructure("content", f"{count} lines; at most {most} are accepted")
+    width = text.find(b"\n") + 1
+    if width > 0 and len(text) == width * (count - 1):
+        grid = np.frombuffer(text, np.uint8).reshape(-1, width)
+        if (grid[:, -1] == ord("\n")).all():
+            starts = np.arange(count - 1) * width
+            return _Lines(np.frombuffer(text, np.uint8), starts, np.full(count - 1, width - 1), grid)
+    data = np.frombuffer(text + b" " * _WIDEST, np.uint8)
+    ends = np.append(np.flatnonzero(data == ord("\n")), len(text))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    return _Lines(data, starts, ends - starts, None)
+
+
+def _starts_with(record: NDArray[np.uint8], name: bytes) -> NDArray[np.bool_]:
+    found = np.ones(len(record), bool)
+    for place, letter in enumerate(name):
+        found &= record[:, place] == letter
+    return found
+
+
+def _models(
+    lines: _Lines, opens: NDArray[np.bool_], closes: NDArray[np.bool_], atoms: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Which model each atom is of, and the models' numbers: those of MODEL, or else their places in the file."""
+    bounds = np.flatnonzero(opens | closes)
+    frames, model = np.unique(np.searchsorted(bounds, atoms), return_inverse=True)
+    numbers = []
+    for place, frame in enumerate(frames.tolist(), 1):
+        opening = int(bounds[frame - 1]) if frame else None
+        told = re.match(r"\s*(\d+)", lines.text(opening, 6, 14)) if opening is not None and opens[opening] else None
+        numbers.append(int(told[1]) if told else place)
+    return model, numbers
+
+
+def _repeats(lines: _Lines, ends: NDArray[np.int64], atoms: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
+    """Which model each atom is of, where END records part a file, and the models' numbers."""
+    bounds = np.unique(np.searchsorted(atoms, ends))
+    bounds = bounds[(bounds > 0) & (bounds < len(atoms))]
+    if len(bounds) == 0:
+        return np.zeros(len(atoms), np.int64), [1]
+    seen: dict[bytes, int] = {}
+    model = np.empty(len(atoms), np.int64)
+    edges = [0, *bounds.tolist(), len(atoms)]
+    for first, last in pairwise(edges):
+        names = lines.columns(12, 27, atoms[first:last]).tobytes()
+        model[first:last] = seen[names] = seen.get(names, -1) + 1
+    return model, list(range(1, int(model.max()) + 2))
+
+
+def _table(
+    lines: _Lines,
+    atoms: NDArray[np.int64],
+    part: NDArray[np.int64],
+    section: NDArray[np.int64],
+    sequence: NDArray[np.int64],
+    short_names: bool,
+) -> AtomTable:
+    identity = np.zeros((len(atoms), 16), np.uint8)
+    identity[:, :10] = lines.columns(17, 27, atoms)
+    identity.view("<i4")[:, 3] = section
+    words = identity.view("<u8")
+    changes = np.ones(len(atoms), bool)
+    changes[1:] = (words[1:, 0] != words[:-1, 0]) | (words[1:, 1] != words[:-1, 1])
+    starts = np.flatnonzero(changes)
+    runs = identity[starts, :10].copy()
+    if short_names:
+        runs[:, 3] = _SPACE
+    chain, chain_names, name, names = _names(runs[:, :5])
+    number, insertion = _numbers(runs[:, 5:10], four_digits=short_names)
+    segment, segment_names = _segments(lines, atoms, changes, starts)
+
+    def floats(rows: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        return parse_floats(lines.columns(first, last, atoms[rows]))
+
+    def positions(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        values, valid = parse_floats(lines.columns(30, 54, atoms[rows]).reshape(-1, 8))
+        if not valid.all():
+            place = int((~valid).argmax())
+            line = int(atoms[rows[place // 3]])
+            first = 30 + 8 * (place % 3)
+            raise InvalidStructure(
+                "content",
+                f"{'xyz'[place % 3]} in line {line + 1} is not a number: {lines.text(line, first, first + 8)!r}",
+                chain=lines.text(line, 21, 22),
+                residue=" ".join(lines.text(line, 17, 27).split()),
+            )
+        return values.reshape(-1, 3)
+
+    def occupancies(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        values, valid = floats(rows, 54, 60)
+        return np.where(np.isnan(values), np.where(valid, 1.0, 0.0), values)  # blank: 1
+
+    return AtomTable(
+        role=_roles(lines, atoms),
+        altloc=_altlocs(lines, atoms),
+        hetatm=lines.columns(0, 1, atoms)[:, 0] & _UPPER == ord("H"),
+        starts=np.append(starts, len(atoms)),
+        chain=chain,
+        chain_names=chain_names,
+        segment=segment,
+        segment_names=segment_names,
+        name=name,
+        names=names,
+        part=part[starts],
+        section=section[starts],
+        number=number,
+        insertion=insertion,
+        word=np.full(len(starts), FileWord.NOTHING, np.int8),
+        entity_tables=False,
+        positions=positions,
+        occupancies=occupancies,
+        b_factors=lambda rows: floats(rows, 60, 66)[0],
+        number_text=lambda run: lines.text(int(atoms[starts[run]]), 22, 26).strip(),
+        sequences=_sequences(lines, sequence),
+    )
+
+
+def _roles(lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Wherever in its four columns a name stands. An atom called CA whose element is calcium is not an alpha carbon."""
+    code = lines.columns(12, 16, atoms).view("<u4")[:, 0]
+    place = np.minimum(np.searchsorted(_NAME_CODES, code), len(_NAME_CODES) - 1)
+    role = np.where(_NAME_CODES[place] == code, _NAME_ROLES[place], np.int8(AtomRole.OTHER))
+    alpha = np.flatnonzero(role == AtomRole.CA)
+    element = lines.columns(76, 78, atoms[alpha]) & _UPPER
+    role[alpha[(element[:, 0] == ord("C")) & (element[:, 1] == ord("A"))]] = AtomRole.OTHER
+    return role
+
+
+def _altlocs(lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
+    letters = lines.columns(16, 17, atoms)[:, 0].astype(np.int64)
+    return np.where(letters == _SPACE, 0, letters)
+
+
+def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], list[str]]:
+    """Chains and residue names of runs, as indices and names. text: (runs, 5), columns 18 to 22.
+
+    Column 21 belongs to a name of four letters (HISE, TIP3) or to a chain of two, whichever gives a known name.
+    """
+    kinds, place = np.unique(np.ascontiguousarray(text).view("S5")[:, 0], return_inverse=True)
+    chains: dict[str, int] = {}
+    names: dict[str, int] = {}
+    pairs = []
+    for kind in kinds.tolist():
+        name, chain = _name_and_chain(kind.ljust(5))
+        pairs.append((chains.setdefault(chain, len(chains)), names.setdefault(name, len(names))))
+    pair = np.array(pairs, np.int64)[place.reshape(-1)]
+    return pair[:, 0], list(chains), pair[:, 1], list(names)
+
+
+@lru_cache(4096)
+def _name_and_chain(text: bytes) -> tuple[str, str]:
+    short, between, chain = text[:3], text[3:4], text[4:5]
+    if between.strip():
+        long = decode_name(text[:4].strip(), "residue name")
+        if is_known_long_name(long) or not is_known(decode_name(short.strip(), "residue name")):
+            return long, decode_name(chain.strip(), "chain name")
+    return decode_name(short.strip(), "residue name"), decode_name((between + chain).strip(), "chain name")
+
+
+def _numbers(text: NDArray[np.uint8], *, four_digits: bool) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Numbers and insertion codes of runs. text: (runs, 5), columns 23 to 27.
+
+    The fifth column is a digit of the number where all runs have a digit there, or where the number fills the four
+    columns before it: residue 10000 of a file without hybrid-36.
+    """
+    fifth = text[:, 4] - np.uint8(ord("0")) <= 9
+    five = fifth & ((len(text) > 1 and bool(fifth.all())) | (text[:, 0] != _SPACE)) & (not four_digits)
+    insertion = np.where(five, _SPACE, text[:, 4])
+    number, valid = parse_integers(np.where((np.arange(5) == 4) & ~five[:, None], _SPACE, text))
+    number[~valid] = MISSING
+    for run in np.flatnonzero(~valid):
+        word = text[run, :4].tobytes().decode("latin-1")
+        if _HYBRID_36.fullmatch(word):
+            number[run] = int(word, 36) + (_HYBRID_UPPER if word[0].isupper() else _HYBRID_LOWER)
+    return number, insertion
+
+
+def _segments(
+    lines: _Lines, atoms: NDArray[np.int64], changes: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Segment names of runs, from columns 73 to 76, as indices and names.
+
+    There are none where these columns hold something else: charges, which differ within a residue, or the entry's id
+    and the number of the line up to column 80, as before 1996.
+    """
+    text = lines.columns(72, 80, atoms)
+    segment = np.ascontiguousarray(text[:, :4]).view("<u4")[:, 0]
+    apart = (segment[1:] != segment[:-1]) & ~changes[1:]
+    numbered = (text[:, 7] - np.uint8(ord("0")) <= 9).all()
+    if apart.any() or numbered:
+        return np.zeros(len(starts), np.int64), [""]
+    found, place = np.unique(segment[starts], return_inverse=True)
+    names = [decode_name(int(code).to_bytes(4, "little").strip(), "segment name") for code in found]
+    return place.reshape(-1), names
+
+
+def _sequences(lines: _Lines, sequence: NDArray[np.int64]) -> Callable[[], dict[str, list[str]]]:
+    def read() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for line in sequence.tolist():
+            found.setdefault(lines.text(line, 11, 12).strip(), []).extend(lines.text(line, 19, 70).split())
+        return found
+
+    return read

@@ -1,0 +1,151 @@
+"""What residues are, by their names: amino acids and their letters, water, ions, caps and nucleic acids."""
+
+from enum import IntEnum
+from functools import cache
+from importlib.resources import files
+
+import gemmi
+
+from foldmint_tokenizer.structure.left_out import LeftOutKind
+
+
+class NameKind(IntEnum):
+    """What a residue's name says that it is."""
+
+    AMINO_ACID = 0
+    UNKNOWN = 1  # a ligand, or an amino acid that no table knows
+    WATER = 2
+    ION = 3
+    CAP = 4
+    NUCLEIC_ACID = 5
+
+
+LEFT_OUT_KINDS = {
+    NameKind.AMINO_ACID: LeftOutKind.LIGAND,  # a free amino acid
+    NameKind.UNKNOWN: LeftOutKind.LIGAND,
+    NameKind.WATER: LeftOutKind.WATER,
+    NameKind.ION: LeftOutKind.ION,
+    NameKind.CAP: LeftOutKind.CAP,
+    NameKind.NUCLEIC_ACID: LeftOutKind.NUCLEIC_ACID,
+}
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+STANDARD = {
+    "ALA": "A",
+    "ARG": "R",
+    "ASN": "N",
+    "ASP": "D",
+    "CYS": "C",
+    "GLN": "Q",
+    "GLU": "E",
+    "GLY": "G",
+    "HIS": "H",
+    "ILE": "I",
+    "LEU": "L",
+    "LYS": "K",
+    "MET": "M",
+    "PHE": "F",
+    "PRO": "P",
+    "SER": "S",
+    "THR": "T",
+    "TRP": "W",
+    "TYR": "Y",
+    "VAL": "V",
+}
+
+_FORCE_FIELDS = {
+    # CHARMM, AMBER, OPLS and GROMOS: protonation states, disulfide bonds, and what their programs write.
+    "H": "HSD HSE HSP HID HIE HIP HISA HISB HISD HISE HISH HISP HIS1 HIS2",
+    "C": "CYX CYM CYSH CYS1 CYS2 CYSX",
+    "D": "ASH ASPH ASPP",
+    "E": "GLH GLUH GLUP",
+    "K": "LYN LSN LYSH LYSN",
+    "R": "ARN ARGN",
+    "Y": "TYM",
+}
+# AMBER's residues at the ends of a chain: N or C before the name, such as NALA and CHIE.
+_TERMINI = "NC"
+_ENDS = (*STANDARD, "HID", "HIE", "HIP", "CYX", "ASH", "GLH", "LYN")
+
+
+def _force_field_letters() -> dict[str, str]:
+    letters = {name: letter for letter, names in _FORCE_FIELDS.items() for name in names.split()}
+    ends = {end + name: letters.get(name) or STANDARD[name] for name in _ENDS for end in _TERMINI}
+    return ends | letters
+
+
+FORCE_FIELD = _force_field_letters()
+"""Letters of names that force fields use for amino acids."""
+
+_WATERS = frozenset(_words("HOH DOD H2O D2O WAT TIP TIP2 TIP3 TIP4 TIP5 TP3 TP4 TP5 T4P SOL SPC SPCE"))
+_CAPS = frozenset(_words("ACE NME NMA NH2 NHE FOR CT1 CT2 CT3 BOC"))
+# Of force fields; others have the name of an element, perhaps with a digit or a charge.
+_ION_NAMES = frozenset(_words("SOD CLA POT CES CAL LIT RUB BAR CAD CIO IOD BRO"))
+_NUCLEIC_ACIDS = frozenset(
+    _words(
+        "ADE CYT GUA THY URA RA RC RG RU A5 A3 C5 C3 G5 G3 U5 U3 RA5 RA3 RC5 RC3 RG5 RG3 RU5 RU3 DA5 DA3 DC5 DC3 "
+        "DG5 DG3 DT5 DT3"
+    )
+)
+_ELEMENTS = frozenset(
+    _words(
+        "LI BE NA MG AL K CA SC TI V CR MN FE CO NI CU ZN GA RB SR Y ZR NB MO RU RH PD AG CD IN SN SB CS BA LA CE "
+        "PR ND SM EU GD TB DY HO ER TM YB LU HF TA W RE OS IR PT AU HG TL PB BI TH U F CL BR I AR KR XE"
+    )
+)
+
+
+@cache
+def _components() -> dict[str, tuple[NameKind, str]]:
+    """Peptide-linking and nucleic acid components of the CCD: kind and letter."""
+    kinds = {"peptide": NameKind.AMINO_ACID, "nucleic_acid": NameKind.NUCLEIC_ACID}
+    lines = (files("foldmint_tokenizer.structure") / "components.tsv").read_text().splitlines()[1:]
+    return {name: (kinds[kind], letter) for name, kind, letter in (line.split("\t") for line in lines)}
+
+
+def name_kind(name: str) -> NameKind:
+    """What a residue of this name is, unless the file itself tells otherwise."""
+    if name in _CAPS:
+        return NameKind.CAP
+    if name in _WATERS:
+        return NameKind.WATER
+    if name in FORCE_FIELD:
+        return NameKind.AMINO_ACID
+    if name in _components():
+        return _components()[name][0]
+    if name in _NUCLEIC_ACIDS:
+        return NameKind.NUCLEIC_ACID
+    if name in _ION_NAMES or name.strip("+-0123456789").upper() in _ELEMENTS:
+        return NameKind.ION
+    return NameKind.WATER if gemmi.find_tabulated_residue(name).is_water() else NameKind.UNKNOWN
+
+
+def is_linking(name: str) -> bool:
+    """Whether the CCD has this name as a peptide-linking component."""
+    return _components().get(name, (None,))[0] is NameKind.AMINO_ACID
+
+
+def is_known(name: str) -> bool:
+    """Whether any table has this name."""
+    return name_kind(name) is not NameKind.UNKNOWN or gemmi.find_tabulated_residue(name).found()
+
+
+def is_known_long_name(name: str) -> bool:
+    """Whether this is a name of four letters that force fields use."""
+    return len(name) == 4 and (name in FORCE_FIELD or name in _WATERS)
+
+
+def letter(name: str, *, by_ccd: bool) -> str:
+    """The one-letter code of an amino acid, X where it has none. by_ccd: where force fields use a name of the CCD for
+    something else (HSE, GLH), the CCD is meant.
+    """
+    components = _components()
+    if by_ccd and name in components:
+        return components[name][1]
+    if name in FORCE_FIELD:
+        return FORCE_FIELD[name]
+    return components[name][1] if name in components else "X"

@@ -1,0 +1,236 @@
+"""Which residues of a file are a protein's: by the file's own tables where it has them, else by chemistry."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from foldmint_tokenizer.structure.atom_table import AtomRole, AtomTable, FileWord
+from foldmint_tokenizer.structure.backbone import FARTHEST
+from foldmint_tokenizer.structure.cif_block import MISSING
+from foldmint_tokenizer.structure.left_out import LeftOutKind
+from foldmint_tokenizer.structure.residue_names import (
+    FORCE_FIELD,
+    LEFT_OUT_KINDS,
+    STANDARD,
+    NameKind,
+    is_linking,
+    name_kind,
+)
+
+_BOND = 2.0
+"""Å, from C to the next N; 1.33 in a peptide bond, and 2.46 within a residue."""
+
+_NUMBERS_APART, _NUMBERS_APART_WEAK = 30, 3
+_A_NUMBER = 4.0
+"""Å from CA to CA, for each number that two residues of a chain are apart; 3.8 where the chain is stretched."""
+
+_BACKBONE = 3
+_FEW_PAIRS = 1_000_000  # are compared all with all
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneAtoms:
+    """Backbone atoms of the runs of a table that may be a protein's.
+
+    atoms: (n,) indices of atoms in the table. run: (n,) their runs. role: (n,) 0 N, 1 CA, 2 C. positions: (n, 3), Å.
+    """
+
+    atoms: NDArray[np.int64]
+    run: NDArray[np.int64]
+    role: NDArray[np.int8]
+    positions: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ProteinRuns:
+    """Runs of a table, told apart. protein: (runs,) bool. kinds: (runs,) object, `LeftOutKind` of the others."""
+
+    protein: NDArray[np.bool_]
+    backbone: BackboneAtoms
+    kinds: list[LeftOutKind]
+    kind: NDArray[np.int64]
+
+
+def find_protein(table: AtomTable) -> ProteinRuns:
+    """Which runs are a protein's, and what the others are.
+
+    In this order: caps (ACE, NH2, ...) never count. Where the file's tables tell, they decide. Otherwise, components of
+    the CCD that are peptide-linking and amino acids of force fields count, unless they are free: bonded to no other
+    residue, a HETATM or with both oxygens of a carboxylate, and not within reach of the chain by number and distance.
+    Residues that no table knows count if they have N, CA and C, and a peptide bond to a residue of their chain. In a
+    file with SEQRES that agrees with the chain, SEQRES decides for these two.
+
+    Raises InvalidStructure for positions that are not numbers.
+    """
+    kinds = np.array([name_kind(name) for name in table.names], np.int64)[table.name]
+    present = _present(table)
+    linking = np.array([is_linking(name) for name in table.names], bool)[table.name]
+    amino_acid = (kinds == NameKind.AMINO_ACID) & (linking | present[:, AtomRole.CA])
+    told = (table.word == FileWord.PROTEIN) & (kinds != NameKind.CAP) & (kinds != NameKind.WATER)
+    free_to_decide = table.word == FileWord.NOTHING
+    unknown = ~amino_acid & np.isin(kinds, (NameKind.AMINO_ACID, NameKind.UNKNOWN)) & free_to_decide
+    unknown &= present[:, AtomRole.N] | present[:, AtomRole.C]
+    amino_acid &= free_to_decide
+    backbone = _backbone(table, told | amino_acid | unknown)
+    bonded = _bonded(table, backbone, told | amino_acid | unknown)
+    joins = unknown & bonded
+    whole = present[:, :_BACKBONE].all(1)
+    standard = np.array([name in STANDARD or name in FORCE_FIELD for name in table.names], bool)[table.name]
+    weak = amino_acid & ~standard & ~present[:, AtomRole.CA]
+    certain = told | (amino_acid & (bonded | ~(weak | (present[:, AtomRole.N] & present[:, AtomRole.C]))))
+    protein = certain | (joins & whole)
+    lone = amino_acid & ~certain
+    if lone.any():
+        protein[lone] = ~_free(table, backbone, present, protein, np.flatnonzero(lone), weak[lone])
+    doubtful = lone | (unknown & ~protein)
+    if doubtful.any():
+        _ask_sequences(table, protein, doubtful)
+    listing = list(LeftOutKind)
+    kind = np.array([listing.index(LEFT_OUT_KINDS[NameKind(value)]) for value in range(len(NameKind))])[kinds]
+    kind[table.word == FileWord.NUCLEIC_ACID] = listing.index(LeftOutKind.NUCLEIC_ACID)
+    kind[joins & ~whole] = listing.index(LeftOutKind.WITHOUT_CA)
+    return ProteinRuns(protein, backbone, listing, kind)
+
+
+def _present(table: AtomTable) -> NDArray[np.bool_]:
+    """Whether each run has an atom of each role, (runs, roles)."""
+    found = np.zeros((len(table), len(AtomRole) - 1), bool)
+    atoms = np.flatnonzero(table.role >= 0)
+    found[np.searchsorted(table.starts, atoms, "right") - 1, table.role[atoms]] = True
+    return found
+
+
+def _backbone(table: AtomTable, runs: NDArray[np.bool_]) -> BackboneAtoms:
+    atoms = np.flatnonzero((table.role >= 0) & (table.role < _BACKBONE))
+    run = np.searchsorted(table.starts, atoms, "right") - 1
+    own = runs[run]
+    atoms, run = atoms[own], run[own]
+    return BackboneAtoms(atoms, run, table.role[atoms], table.positions(atoms))
+
+
+def _places(backbone: BackboneAtoms, runs: int) -> NDArray[np.float64]:
+    """N, CA and C of each run, (runs, 3, 3); of alternatives the first."""
+    places = np.full((runs, _BACKBONE, 3), np.nan)
+    places[backbone.run[::-1], backbone.role[::-1]] = backbone.positions[::-1]
+    places[np.abs(places) > FARTHEST] = np.nan  # refused later, if they are a protein's
+    return places
+
+
+def _bonded(table: AtomTable, backbone: BackboneAtoms, runs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each run has a peptide bond to another one of its chain, (runs,)."""
+    places = _places(backbone, len(table))
+    bonded = np.zeros(len(table), bool)
+    order = np.flatnonzero(runs)
+    first, second = order[:-1], order[1:]
+    same = (table.chain[first] == table.chain[second]) & (table.part[first] == table.part[second])
+    near = ((places[first, AtomRole.C] - places[second, AtomRole.N]) ** 2).sum(1) <= _BOND**2
+    bonded[first[same & near]] = bonded[second[same & near]] = True
+    left = np.flatnonzero(runs & ~bonded & ~np.isnan(places[:, (AtomRole.N, AtomRole.C)]).any((1, 2)))
+    if len(left):  # parts of a chain may stand apart in a file
+        for own, other in ((AtomRole.N, AtomRole.C), (AtomRole.C, AtomRole.N)):
+            bonded[left] |= _near_another(table, places[:, own], places[:, other], left, order)
+    return bonded
+
+
+def _near_another(
+    table: AtomTable,
+    own: NDArray[np.float64],
+    others: NDArray[np.float64],
+    left: NDArray[np.int64],
+    order: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Whether an atom of each run `left` is as near as a bond to the other kind of atom in another run of its chain."""
+    there = order[~np.isnan(others[order]).any(1)]
+    if len(left) * len(there) <= _FEW_PAIRS:
+        apart = ((own[left][:, None] - others[there][None]) ** 2).sum(2)
+        same = (table.chain[left][:, None] == table.chain[there]) & (table.part[left][:, None] == table.part[there])
+        close: NDArray[np.bool_] = (same & (left[:, None] != there) & (apart <= _BOND**2)).any(1)
+        return close
+    # The chain is a fourth axis, on which two chains are far apart.
+    chain = (table.chain + len(table.chain_names) * table.part) * 10 * _BOND
+    points = np.concatenate([others[there], chain[there, None]], 1)
+    points, owner = np.unique(points, axis=0, return_index=True)  # a tree cannot part equal points
+    distance, found = cKDTree(points).query(np.concatenate([own[left], chain[left, None]], 1), 2)
+    another = there[owner[np.minimum(found, len(points) - 1)]] != left[:, None]
+    near: NDArray[np.bool_] = (another & (distance <= _BOND)).any(1)
+    return near
+
+
+def _free(
+    table: AtomTable,
+    backbone: BackboneAtoms,
+    present: NDArray[np.bool_],
+    protein: NDArray[np.bool_],
+    lone: NDArray[np.int64],
+    weak: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Which amino acids without a peptide bond are free, (lone,). weak: (lone,) known by a rare name alone."""
+    alpha = _places(backbone, len(table))[:, AtomRole.CA]
+    hetatm = table.hetatm[table.starts[lone]]
+    carboxylate = present[lone, AtomRole.SECOND_O]
+    chain = table.chain + len(table.chain_names) * table.part
+    known = np.flatnonzero(protein & (table.number != MISSING))
+    known = known[np.lexsort((table.number[known], chain[known]))]
+    owners = chain[known]
+    reached = np.zeros(len(lone), bool)
+    for place, run in enumerate(lone.tolist()):
+        first, last = np.searchsorted(owners, [chain[run], chain[run] + 1])
+        numbers = table.number[known[first:last]]
+        at = np.searchsorted(numbers, table.number[run])
+        for near in known[first:last][max(0, at - 1) : at + 1].tolist():
+            apart = max(1, abs(int(table.number[near]) - int(table.number[run])))
+            distance = float(np.linalg.norm(alpha[near] - alpha[run]))
+            most = _NUMBERS_APART_WEAK if weak[place] else _NUMBERS_APART
+            reached[place] |= apart <= most and not distance > _A_NUMBER * apart
+    free: NDArray[np.bool_] = (hetatm & carboxylate) | ((hetatm | carboxylate | weak) & ~reached)
+    return free
+
+
+def _ask_sequences(table: AtomTable, protein: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> None:
+    """Decide what is doubtful by SEQRES, chain by chain, where it agrees with what is certain."""
+    sequences = table.sequences()
+    for chain, name in enumerate(table.chain_names):
+        own = table.chain == chain
+        if name not in sequences or not (own & doubtful).any():
+            continue
+        runs = np.flatnonzero(own & (protein | doubtful))
+        names = [table.names[code] for code in table.name[runs].tolist()]
+        taken = _fit(names, doubtful[runs].tolist(), sequences[name])
+        if taken is not None:
+            protein[runs] = taken
+
+
+def _fit(names: list[str], doubtful: list[bool], sequence: list[str]) -> list[bool] | None:
+    """Which of the names fit into a sequence, in this order; None if those that are not doubtful do not all fit.
+
+    A doubtful name is taken if all certain names after it still fit.
+    """
+    latest: list[int] = []  # where a certain name may stand at the latest, from the last to the first
+    end = len(sequence)
+    for name, doubt in zip(reversed(names), reversed(doubtful), strict=True):
+        if not doubt:
+            end -= 1
+            while end >= 0 and sequence[end] != name:
+                end -= 1
+            if end < 0:
+                return None
+            latest.append(end)
+    if not latest:
+        return None
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(sequence):
+        places.setdefault(name, []).append(place)
+    taken, begin = [], 0
+    for name, doubt in zip(names, doubtful, strict=True):
+        own = places.get(name, [])
+        at = bisect_left(own, begin)
+        bound = len(sequence) if not latest else latest[-1] + (not doubt)
+        fits = at < len(own) and own[at] < bound
+        taken.append(fits)
+        begin = own[at] + 1 if fits else begin
+        if not doubt:
+            latest.pop()
+    return taken
