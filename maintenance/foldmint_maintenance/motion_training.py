@@ -42,7 +42,7 @@ class MotionConfig:
     which is the result. bf16: products in bfloat16. compiled: run the encoder through torch.compile.
     """
 
-    steps: int = 4500
+    steps: int = 1800
     batch: int = 1024
     lever: float = 10.0
     environment_weight: float = 0.1
@@ -52,7 +52,7 @@ class MotionConfig:
     noise: float = 0.04
     learning_rate: float = 2e-3
     warmup: int = 50
-    cooling: int = 900
+    cooling: int = 500
     weight_decay: float = 0.01
     clip: float = 1.0
     averaging: float = 0.998

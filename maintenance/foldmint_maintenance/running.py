@@ -25,6 +25,7 @@ from foldmint_maintenance.chain_training import ChainTrainer
 from foldmint_maintenance.corpus import PreparedSet, prepared
 from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
 from foldmint_maintenance.evaluation import drawn_chains, windows_of_codes
+from foldmint_maintenance.fidelity import WindowMeans
 from foldmint_maintenance.group import ALONE, Group
 from foldmint_maintenance.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.motion_decoder_training import MotionDecoderTrainer, tracking_tokens
@@ -44,6 +45,8 @@ from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder
 from foldmint_tokenizer.store import create_store, load_model
 
 Tell = Callable[[str], None]
+
+_WINDOWS = 65_536  # at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -207,8 +210,13 @@ def _with_codes(
     tell("codes")
     made = motion_codebook(space(z), encoder.config.codes, config)
     codebook = Codebook(*(job.group.from_first(part) for part in made))
-    measured = _measured(job, data, renewed, codebook, None, figures, tell)
-    return measured._replace(lever=config.lever)
+    windows = WindowMeans(encoder.config.codes)
+    codes = nearest_code(space(z), codebook.embeddings)[0].numpy()
+    for start in range(0, len(drawn), _WINDOWS):
+        some = data.prepared.windows(drawn[start : start + _WINDOWS])
+        whole = some.exists.all(1)
+        windows.add(some.positions[whole], codes[start : start + _WINDOWS][whole])
+    return _State(renewed, codebook, torch.from_numpy(windows.windows()), None, config.lever, figures)
 
 
 def _motion_decoder(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:  # noqa: ARG001
