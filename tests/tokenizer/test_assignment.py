@@ -56,7 +56,7 @@ def turned(coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
     rotation, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))
     rotation[:, 0] *= np.sign(np.linalg.det(rotation))
     moved = coordinates.astype(np.float64) @ rotation.T + np.array([11.0, -7.0, 3.0])
-    return moved.astype(np.float32)
+    return np.asarray(moved, np.float32)
 
 
 def test_the_more_a_token_knows_the_nearer_the_chain_comes(

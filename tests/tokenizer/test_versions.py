@@ -124,7 +124,7 @@ def test_decoder_rows_go_with_their_version(location: str) -> None:
     rows = DecoderRows(torch.tensor([3, 30]), torch.randn(2, 16))
     store.publish(_codebook(1), parent="000001", decoder_rows=rows, about={})
     model = store.load("000002")
-    assert model.decoder is not None
+    assert isinstance(model.decoder, Decoder)
     before, after = model.decoder.embed.weight, model.codebook.embedding(model.decoder)
     assert torch.equal(after[[3, 30]], rows.rows)
     kept = [code for code in range(len(before)) if code not in (3, 30)]
