@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from wsgiref.types import WSGIApplication
@@ -47,7 +48,7 @@ from foldmint_server.transport import channel_options
 from foldmint_server.undecodable import UndecodableInterceptor
 from foldmint_server.usage import CodeUsage
 from foldmint_server.web import WebServer
-from foldmint_tokenizer import StructureDetokenizer
+from foldmint_tokenizer import StructureDetokenizer, assignment
 from foldmint_tokenizer.store import Store
 
 log = structlog.get_logger(__name__)
@@ -143,6 +144,9 @@ class Server:
         if self._decoding is not None:
             await self._decoding.warm_up()
         await self._report(serving=True)
+        if self._codebooks.active.coding is not None:
+            # Beside the first requests, of which few ask for it; the process may end before it is done.
+            threading.Thread(target=assignment.warm_up, name="assignment", daemon=True).start()
         self._tasks = [asyncio.create_task(self._watch_device()), asyncio.create_task(traffic.run())]
         self._tasks.append(asyncio.create_task(self._security.run()))
         if settings.poll_seconds:

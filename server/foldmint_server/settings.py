@@ -16,7 +16,8 @@ class Settings(BaseSettings):
 
     model: str | None = Field(
         None,
-        description="A model's store: a folder, or a URL such as s3://bucket/store; the embedded default if not given.",
+        description="A model's store: a folder, a URL such as s3://bucket/store, or the name of an embedded model: "
+        "foldmint, which it is if not given, or geometry.",
     )
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC service; port 0 takes a free one.")
     metrics_listen: str = Field(

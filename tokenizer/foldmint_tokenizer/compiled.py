@@ -3,18 +3,34 @@
 A module of its own, imported late: numba takes a second to import, and most callers assign nothing.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[Any]
 Flags = NDArray[np.bool_]
+
+_Loop = TypeVar("_Loop", bound=Callable[..., Any])
+
+
+def _compiled(**options: Any) -> Callable[[_Loop], _Loop]:  # noqa: ANN401 (numba's own)
+    """Compile when first called; kept on disk for later processes where a folder for it can be written."""
+
+    def decorate(function: _Loop) -> _Loop:
+        try:
+            made = njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # no such folder
+            made = njit(nogil=True, **options)(function)
+        return cast(_Loop, made)
+
+    return decorate
 
 
 # Sums may be reordered, which is what lets the compiler use vector registers.
-@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})
+@_compiled(fastmath={"contract", "reassoc", "nsz"})
 def track(
     turn: Floats,
     move: Floats,
@@ -77,7 +93,7 @@ def track(
                 )
 
 
-@njit(nogil=True)
+@_compiled()
 def compose(rotation: Floats, translation: Floats, codes: NDArray[np.int64], begins: Flags) -> tuple[Floats, Floats]:
     """Frames (residues,) of a chain's codes (residues,), each segment from the origin."""
     turned = np.zeros((len(codes), 3, 3))

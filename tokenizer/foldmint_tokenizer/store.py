@@ -33,13 +33,15 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
 from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
-from foldmint_tokenizer.motions import MOTION
 from foldmint_tokenizer.storage import Files
-from foldmint_tokenizer.validation import checked_codebook, checked_rows, fill
+from foldmint_tokenizer.validation import checked_codebook, checked_lever, checked_rows, fill
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "default"
 """The embedded default model."""
+
+EMBEDDED = {"foldmint": DEFAULT, "geometry": Path(__file__).parent / "geometry"}
+"""The models that the package holds, by the names that stand for their stores where there is no such path."""
 
 _MANIFEST, _CODEBOOK, _ROWS = "manifest.json", "codebook.safetensors", "decoder.safetensors"
 
@@ -49,7 +51,7 @@ Location = str | os.PathLike[str]
 def load_model(location: Location | None = None, version: str | None = None) -> Model:
     """The model of a store, with a version of its codebook; of the embedded default if no location is given.
 
-    location: a path, or a URL as fsspec takes them. version: the active one unless told. Raises ModelError, with the
+    location: a path, a URL as fsspec takes them, or the name of an embedded model (`EMBEDDED`). version: the active one unless told. Raises ModelError, with the
     reason, if a file is missing or does not fit what model.json and manifest say.
     """
     return Store(location).load(version)
@@ -59,9 +61,9 @@ class Store:
     """A model's store. All methods raise ModelError, with the reason, where something is missing or does not fit."""
 
     def __init__(self, location: Location | None = None) -> None:
-        """location: a path, or a URL as fsspec takes them; the embedded default if none is given."""
+        """location: a path, a URL as fsspec takes them, or the name of an embedded model; unless told, foldmint."""
         try:
-            self.files = Files(DEFAULT if location is None else location)
+            self.files = Files(DEFAULT if location is None else _embedded(location))
         except OSError as error:
             raise ModelError(str(error)) from error
 
@@ -93,7 +95,7 @@ class Store:
         try:
             name, sizes, digest = str(about["name"]), dict(about["sizes"]), str(about["encoder_sha256"])
             config = ModelConfig(**sizes)
-            lever = _lever(about, config)
+            lever = checked_lever(about, config)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{where} is incomplete or wrong: {error!r}") from error
         with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
@@ -363,16 +365,10 @@ def create_store(
     )
 
 
-def _lever(about: Mapping[str, Any], config: ModelConfig) -> float | None:
-    """The lever arm of a model whose codes state motions. Raises ValueError or KeyError if there is something wrong."""
-    if "motion" not in about:
-        return None
-    lever = about["motion"]["lever"]
-    if not isinstance(lever, int | float) or isinstance(lever, bool) or not 0 < lever < float("inf"):
-        raise ValueError(f"motion.lever must be a positive number, not {lever!r}")
-    if config.out < MOTION:
-        raise ValueError(f"vectors of {config.out} numbers state no motions, which take {MOTION}")
-    return float(lever)
+def _embedded(location: Location) -> Location:
+    """The place of an embedded model, if its name is given and nothing else has this path."""
+    name = os.fspath(location)
+    return EMBEDDED[name] if name in EMBEDDED and not Path(name).exists() else location
 
 
 def _is_version(name: str) -> bool:
