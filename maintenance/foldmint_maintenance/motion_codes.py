@@ -56,6 +56,8 @@ class VectorSpace(NamedTuple):
         """
         motion = torch.diag(torch.tensor([config.lever / lever] * 9 + [1.0] * 3, dtype=torch.float64))
         around = z[:, MOTION:].double()
+        if not around.shape[1]:
+            return cls(motion, torch.zeros(MOTION, dtype=torch.float64))
         mean, spread = around.mean(0), around.std(0).clamp_min(1e-6)
         unit = (around - mean) / spread
         told = torch.linalg.lstsq(unit, (neighbors.double() - neighbors.double().mean())[:, None]).solution
