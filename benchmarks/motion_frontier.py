@@ -1,17 +1,18 @@
 """What lever arm and weight of the environment give: RMSD by assignment, stability, and what tokens tell.
 
-    python benchmarks/motion_frontier.py --model job/encoder/model --train sets/train.parquet --val sets/val.parquet
+    python -m benchmarks.motion_frontier --model job/encoder/model --train sets/train.parquet --val sets/val.parquet
 
 Of one encoder of motions: for each choice, codes by k-means, then chains of `val` composed from their motions alone,
 with no decoder network. Prints a line for each choice, and writes all to a CSV file and a plot of the frontier.
 """
 
-import argparse
 import csv
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from numpy.typing import NDArray
 
 from foldmint_maintenance import fidelity, reconstruction
@@ -129,41 +130,65 @@ def _chain(
     )
 
 
-def main() -> None:
-    """Measure each choice."""
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument("--model", type=Path, required=True, help="a store whose codes state motions")
-    ask.add_argument("--train", type=Path, required=True)
-    ask.add_argument("--val", type=Path, required=True)
-    ask.add_argument(
-        "--choices",
-        default="8:0:0,10:0:0,10:0.5:0.5,10:1:0.5,10:1:1,10:1.5:1.5",
-        help="lever:burial:environment, Å each",
-    )
-    ask.add_argument("--residues", type=int, default=300_000, help="of the training set, for k-means")
-    ask.add_argument("--rounds", type=int, default=12)
-    ask.add_argument("--short", type=int, default=100, help="chains of up to 256 residues")
-    ask.add_argument("--long", type=int, default=25, help="longer chains")
-    ask.add_argument("--out", type=Path, default=Path("frontier.csv"))
-    args = ask.parse_args()
-    model = load_model(args.model)
-    assert model.lever is not None, "the model's codes state no motions"
-    data = prepared(drawn_chains(read_set(args.train), args.residues, 0))
-    train = vectors_of(model.encoder, data, np.arange(len(data)), ALONE, "cpu")
+def main(
+    train: Annotated[Path, typer.Option(help="Training set.")],
+    val: Annotated[Path, typer.Option(help="Set to measure on.")],
+    model: Annotated[str, typer.Option(help="A store whose codes state motions; of the encoder stage, or embedded.")],
+    choices: Annotated[
+        str, typer.Option(help="lever:burial:environment, Å each, with commas between.")
+    ] = "8:0:0,10:0:0,10:1:0.3,9:1:0.5,10:1:1,10:1.5:1.5,10:2:2",
+    residues: Annotated[int, typer.Option(help="Of the training set, for k-means.")] = 300_000,
+    rounds: Annotated[int, typer.Option(help="Of k-means.")] = 12,
+    short: Annotated[int, typer.Option(help="Chains of up to 256 residues.")] = 100,
+    long: Annotated[int, typer.Option(help="Longer chains.")] = 25,
+    out: Annotated[Path, typer.Option(help="CSV file.")] = Path("frontier.csv"),
+) -> None:
+    """Print a line for each choice, and write a plot beside the CSV file."""
+    loaded = load_model(model)
+    if loaded.lever is None:
+        raise typer.BadParameter("its codes state no motions", param_hint="--model")
+    data = prepared(drawn_chains(read_set(train), residues, 0))
+    z = vectors_of(loaded.encoder, data, np.arange(len(data)), ALONE, "cpu")
     neighbors = torch.from_numpy(surroundings(data).neighbors[data.shape.queries])
-    measured = Measured(model.encoder, list(read_set(args.val)), args.short, args.long)
+    measured = Measured(loaded.encoder, list(read_set(val)), short, long)
     rows = []
-    for choice in args.choices.split(","):
+    for choice in choices.split(","):
         lever, burial, environment = (float(part) for part in choice.split(":"))
-        config = MotionCodesConfig(lever, burial, environment, args.residues, args.rounds)
-        space = VectorSpace.of(train, neighbors, model.lever, config)
-        rows.append(row(measured, train, space, config))
+        config = MotionCodesConfig(lever, burial, environment, residues, rounds)
+        space = VectorSpace.of(z, neighbors, loaded.lever, config)
+        rows.append(row(measured, z, space, config))
         print("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
-        with args.out.open("w", newline="", encoding="ascii") as file:
+        with out.open("w", newline="", encoding="ascii") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+    draw(rows, out.with_suffix(".svg"))
+
+
+def draw(rows: list[dict[str, float]], path: Path) -> None:
+    """RMSD against what tokens tell and how steady they are, a point a choice."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    axes_of = (
+        ("mi_burial", "MI with burial, bits"),
+        ("mi_dssp", "MI with DSSP, bits"),
+        ("same_0.03", "unchanged, 0.03 Å"),
+    )
+    figure, axes = plt.subplots(1, len(axes_of), figsize=(11, 3.6), sharey=True)
+    for ax, (name, label) in zip(axes, axes_of, strict=True):
+        for assignment in Assignment:
+            points = sorted((each[name], each[f"{assignment}_rmsd_short"]) for each in rows)
+            ax.plot(*zip(*points, strict=True), "o-", label=str(assignment))
+        ax.set_xlabel(label)
+        ax.set_yscale("log")
+    axes[0].set_ylabel("backbone RMSD up to 256 residues, Å")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
