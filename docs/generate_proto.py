@@ -94,7 +94,10 @@ def _fields(message: DescriptorProto, comments: Comments, place: tuple[int, ...]
     yield "| field | type | meaning |\n|---|---|---|"
     for at, field in enumerate(message.field):
         meaning = _text(comments, (*place, _FIELDS, at))
-        if field.HasField("oneof_index"):
+        # What is optional is a oneof of its own, which nobody wrote.
+        if field.proto3_optional:
+            meaning = f"{meaning} (Optional.)"
+        elif field.HasField("oneof_index"):
             others = _text(comments, (*place, _ONEOFS, field.oneof_index)).rstrip(".")
             meaning = f"{meaning} (One of `{message.oneof_decl[field.oneof_index].name}`: {others}.)"
         repeated = "repeated " * (field.label == FieldDescriptorProto.LABEL_REPEATED)
