@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks._common import ROOT
 from foldmint_client import Backbone, Client
-from foldmint_maintenance.corpus import read_parquet
+from foldmint_maintenance.datasets.records import read_parquet
 
 CHAINS = ROOT / "tests" / "data" / "chains.parquet"
 _TIMES, _SCRAPES = 100, 20

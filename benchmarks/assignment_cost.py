@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from foldmint_maintenance.sources import read_set
+from foldmint_maintenance.datasets.loading import read_set
 from foldmint_tokenizer import Assignment, StructureTokenizer
 from foldmint_tokenizer.structure.backbone import backbone
 

@@ -15,14 +15,14 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from foldmint_maintenance import fidelity, reconstruction
-from foldmint_maintenance.corpus import PreparedSet, Record, gathered, prepared
-from foldmint_maintenance.evaluation import drawn_chains
-from foldmint_maintenance.group import ALONE
+from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.distributed.process_group import ALONE
+from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
+from foldmint_maintenance.evaluation.evaluate import drawn_chains
 from foldmint_maintenance.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.motion_objective import surroundings
-from foldmint_maintenance.sources import read_set
-from foldmint_maintenance.vectors import vectors_of
+from foldmint_maintenance.training.latents import vectors_of
 from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
@@ -82,11 +82,11 @@ def row(measured: Measured, train: torch.Tensor, space: VectorSpace, config: Mot
         "lever": config.lever,
         "burial": config.burial,
         "environment": config.environment,
-        "used": fidelity.used_ratio(np.bincount(codes, minlength=4096)),
-        "perplexity": fidelity.perplexity(np.bincount(codes, minlength=4096)),
-        "mi_dssp": fidelity.mutual_information(joint(codes[known], measured.letters[known], 4096)),
-        "mi_burial": fidelity.mutual_information(joint(codes, measured.burial, 4096)),
-        "mi_order": fidelity.mutual_information(joint(codes, measured.order, 4096)),
+        "used": fragment_metrics.used_ratio(np.bincount(codes, minlength=4096)),
+        "perplexity": fragment_metrics.perplexity(np.bincount(codes, minlength=4096)),
+        "mi_dssp": fragment_metrics.mutual_information(joint(codes[known], measured.letters[known], 4096)),
+        "mi_burial": fragment_metrics.mutual_information(joint(codes, measured.burial, 4096)),
+        "mi_order": fragment_metrics.mutual_information(joint(codes, measured.order, 4096)),
     }
     same = []
     for one, other in zip(measured.vectors, measured.noisy_vectors, strict=True):
@@ -125,8 +125,8 @@ def _chain(
     found = assign(table, assignment, frames, goes_on, segments, codes, own[:, MOTION:].numpy())
     atoms = composed_atoms(table, found.codes, segments)
     return (
-        reconstruction.backbone_rmsd(record.coordinates, atoms),
-        reconstruction.lddt_ca(record.coordinates[:, 1], atoms[:, 1]).chain,
+        structure_metrics.backbone_rmsd(record.coordinates, atoms),
+        structure_metrics.lddt_ca(record.coordinates[:, 1], atoms[:, 1]).chain,
     )
 
 

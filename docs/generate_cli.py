@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 
-from foldmint_client.cli import app as client
-from foldmint_maintenance.cli import app as maintenance
+from foldmint_client.cli.main import app as client
+from foldmint_maintenance.cli.main import app as maintenance
 
 PAGES = {"cli.md": ("foldmint", client), "cli-maintenance.md": ("foldmint-maintenance", maintenance)}
 

@@ -12,10 +12,10 @@ import yaml
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
 
-from foldmint_maintenance.job_metrics import JobMetrics
-from foldmint_server.gpu import GpuCollector, GpuMemory
-from foldmint_server.metrics import create_metrics
-from foldmint_server.usage import CodeMetrics, CodeUsage
+from foldmint_maintenance.repair.job_metrics import JobMetrics
+from foldmint_server.metrics.code_usage import CodeMetrics, CodeUsage
+from foldmint_server.metrics.gpu import GpuCollector, GpuMemory
+from foldmint_server.metrics.registry import create_metrics
 
 PAGE = Path(__file__).with_name("metrics.md")
 RULES = Path(__file__).parents[1] / "deploy" / "prometheus" / "rules"

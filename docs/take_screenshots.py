@@ -25,7 +25,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from foldmint_client import Backbone, Client
-from foldmint_maintenance.corpus import Record, read_parquet
+from foldmint_maintenance.datasets.records import Record, read_parquet
 from foldmint_tokenizer.store import DEFAULT
 
 ROOT = Path(__file__).resolve().parent.parent

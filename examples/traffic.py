@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from foldmint_client import Backbone, Client
-from foldmint_client.results import Tokens
+from foldmint_client.models.responses import Tokens
 
 CHAINS = Path(__file__).resolve().parent.parent / "tests/data/chains.parquet"
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.corpus import Record, read_parquet
+from foldmint_maintenance.datasets.records import Record, read_parquet
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store import create_store, load_model
-from support import DATA, ROOT, RunningServer, missing, running_server, stub_of
+from helpers.support import DATA, ROOT, RunningServer, missing, running_server, stub_of
 
 # Begun first, since they take longest: of what begins last, one worker would wait for the other.
 LONGEST = [
@@ -23,9 +23,9 @@ LONGEST = [
     "test_envoy.py",
     "test_alerts.py",
     "test_distributed.py",
-    "test_activation.py",
+    "test_rollout.py",
     "test_grafana.py",
-    "test_page_browser.py",
+    "test_dashboard_browser.py",
     "test_distributed_repair.py",
 ]
 

@@ -8,14 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from foldmint_client import Backbone, Client, FailedPrecondition, InvalidOptions
-from foldmint_client.cli import app
-from foldmint_client.results import ChainTokens, Tokens
-from foldmint_client.token_files import read
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.reconstruction import backbone_rmsd
+from foldmint_client.cli.main import app
+from foldmint_client.io.token_readers import read
+from foldmint_client.models.responses import ChainTokens, Tokens
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.evaluation.structure_metrics import backbone_rmsd
 from foldmint_tokenizer import StructureTokenizer
 from foldmint_tokenizer import backbone as core_backbone
-from support import RunningServer
+from helpers.support import RunningServer
 
 ASSIGNMENTS = ("independent", "anchored", "tracking")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from helpers.support import ROOT
 
 BUF = Path(sys.executable).with_name("buf")
 PROTOS = ROOT / "protos"

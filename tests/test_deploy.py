@@ -12,10 +12,11 @@ import pytest
 import typer
 import yaml  # type: ignore[import-untyped]
 
-from foldmint_maintenance import cli, cli_repair
-from foldmint_maintenance.job_metrics import OUTCOMES
+from foldmint_maintenance.cli import main
+from foldmint_maintenance.cli import repair as cli_repair
+from foldmint_maintenance.repair.job_metrics import OUTCOMES
 from foldmint_server.settings import Settings
-from support import ROOT
+from helpers.support import ROOT
 
 CRONJOB = ROOT / "deploy/kubernetes/cronjob.yaml"
 SERVICE = ROOT / "deploy/systemd/foldmint-repair.service"
@@ -57,7 +58,7 @@ def _container(cronjob: dict[str, Any]) -> dict[str, Any]:
 
 def _parsed(arguments: list[str]) -> dict[str, Any]:
     """What the real command line makes of arguments after `foldmint-maintenance repair`; SystemExit if it refuses."""
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(main.app)
     repair = command.commands["repair"]
     try:
         parsed: dict[str, Any] = repair.make_context("repair", list(arguments)).params

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from foldmint_server.settings import Settings, read_settings
 from foldmint_tokenizer.model import DecoderRows
 from foldmint_tokenizer.store import DEFAULT, Store
-from support import ROOT
+from helpers.support import ROOT
 
 DOCS = ROOT / "docs"
 

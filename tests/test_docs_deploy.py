@@ -15,10 +15,10 @@ import typer
 import yaml  # type: ignore[import-untyped]
 
 from foldmint_client import Client
-from foldmint_server import cli
+from foldmint_server.cli import main
 from foldmint_server.settings import Settings
 from foldmint_tokenizer.store import DEFAULT, Store
-from support import ROOT, RunningServer, metrics_of, missing
+from helpers.support import ROOT, RunningServer, metrics_of, missing
 
 COMPOSE = ROOT / "deploy/compose.yaml"
 SERVER = ROOT / "deploy/kubernetes/server.yaml"
@@ -142,7 +142,7 @@ def _pod(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def test_the_servers_are_started_by_options_that_exist(objects: dict[str, dict[str, Any]]) -> None:
     (server,) = _pod(objects)["containers"]
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(main.app)
     given = {name: value for name, value in command.make_context("server", server["args"]).params.items() if value}
     settings = Settings(**given)
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}

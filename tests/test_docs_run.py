@@ -13,13 +13,13 @@ import pytest
 import torch
 import typer
 
-from docs_session import NEEDS, RUN, Block, blocks_of, copy_of_repository, matches, run_blocks
-from foldmint_client import cli as client_cli
-from foldmint_maintenance import cli as maintenance_cli
-from foldmint_server import cli as server_cli
+from foldmint_client.cli import main as client_cli
+from foldmint_maintenance.cli import main as maintenance_cli
+from foldmint_server.cli import main as server_cli
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from support import ROOT, missing
+from helpers.docs_session import NEEDS, RUN, Block, blocks_of, copy_of_repository, matches, run_blocks
+from helpers.support import ROOT, missing
 
 DOCS = ROOT / "docs"
 

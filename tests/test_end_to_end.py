@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from foldmint_client import AsyncClient, Backbone, Client, FailedPrecondition, InvalidStructure
-from foldmint_client.results import Tokens
-from foldmint_maintenance.corpus import Record
+from foldmint_client.models.responses import Tokens
+from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone, read_backbones
-from support import ROOT, RunningServer
+from helpers.support import ROOT, RunningServer
 
 ENVIRONMENT = {
     **os.environ,

@@ -12,7 +12,7 @@ import torch
 from foldmint_client import Client
 from foldmint_tokenizer import StructureDetokenizer, read_backbones
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
-from support import REFERENCE_WARNINGS, ROOT, running_server
+from helpers.support import REFERENCE_WARNINGS, ROOT, running_server
 
 pytestmark = REFERENCE_WARNINGS
 

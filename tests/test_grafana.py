@@ -18,17 +18,17 @@ import yaml  # type: ignore[import-untyped]
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.job_metrics import GateValues, JobMetrics
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.repair.job_metrics import GateValues, JobMetrics
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import geometry
 from foldmint_tokenizer.store import Store, create_store
-from grafana_page import Prometheus, Query, interpolated, queries, transformed
-from real_prometheus import asked, free_port, hastened, prometheus
-from support import ROOT, RunningServer, admin_of, metrics_of, missing, running_server, stub_of
-from traffic import streamed
+from helpers.grafana_page import Prometheus, Query, interpolated, queries, transformed
+from helpers.real_prometheus import asked, free_port, hastened, prometheus
+from helpers.support import ROOT, RunningServer, admin_of, metrics_of, missing, running_server, stub_of
+from helpers.traffic import streamed
 
 GRAFANA = ROOT / "deploy" / "grafana"
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))

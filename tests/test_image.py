@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from helpers.support import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 

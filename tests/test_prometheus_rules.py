@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from real_prometheus import HASTE, HASTE_FOR, free_port, hastened
-from support import ROOT, missing
+from helpers.real_prometheus import HASTE, HASTE_FOR, free_port, hastened
+from helpers.support import ROOT, missing
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))

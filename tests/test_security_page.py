@@ -5,10 +5,10 @@ from typing import get_args
 
 import pytest
 
-from foldmint_server.access import NEEDS
-from foldmint_server.access_tokens import Scope
+from foldmint_server.security.authorization import NEEDS
+from foldmint_server.security.bearer_tokens import Scope
 from foldmint_server.settings import Settings
-from support import ROOT
+from helpers.support import ROOT
 
 PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 

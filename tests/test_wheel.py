@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from helpers.support import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_contents(wheel: Path) -> None:
         "codebooks/000001/codebook.safetensors",
     ):
         assert f"{default}/{file}" in names
-    assert {"foldmint_server/page/static/index.html", "foldmint_server/page/static/main.js"} <= names
+    assert {"foldmint_server/web/dashboard/static/index.html", "foldmint_server/web/dashboard/static/main.js"} <= names
     assert not any("test" in name or name.endswith(".pyc") for name in names)
 
 

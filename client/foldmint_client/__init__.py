@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from foldmint_client.admin import Activation, CodebookAdmin, CodebookInfo, CodebookUsage, EmbeddingSample
-    from foldmint_client.aio import AsyncClient
-    from foldmint_client.decoded import Decoded, DecodedChain
-    from foldmint_client.detokenize_requests import ChainLabels
+    from foldmint_client.async_client import AsyncClient
+    from foldmint_client.client import Client
+    from foldmint_client.connection import Retry, Tls
     from foldmint_client.errors import (
         Cancelled,
         DeadlineExceeded,
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
         Unavailable,
         UnreadableInput,
     )
-    from foldmint_client.options import Retry, Tls
-    from foldmint_client.requests import Backbone, Structure
-    from foldmint_client.results import (
+    from foldmint_client.models.decoded import Decoded, DecodedChain
+    from foldmint_client.models.detokenize_request import ChainLabels
+    from foldmint_client.models.responses import (
         ChainTokens,
         DecoderInfo,
         Health,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         Tokens,
         Vocabulary,
     )
-    from foldmint_client.sync import Client
+    from foldmint_client.models.tokenize_request import Backbone, Structure
 
 __all__ = [
     "Activation",
@@ -93,23 +93,23 @@ _HOMES = {
     "CodebookInfo": "admin",
     "CodebookUsage": "admin",
     "EmbeddingSample": "admin",
-    "AsyncClient": "aio",
-    "Client": "sync",
-    "Decoded": "decoded",
-    "DecodedChain": "decoded",
-    "ChainLabels": "detokenize_requests",
-    "Retry": "options",
-    "Tls": "options",
-    "Backbone": "requests",
-    "Structure": "requests",
-    "ChainTokens": "results",
-    "DecoderInfo": "results",
-    "Health": "results",
-    "ModelInfo": "results",
-    "ModelSizes": "results",
-    "RequestLimits": "results",
-    "Tokens": "results",
-    "Vocabulary": "results",
+    "AsyncClient": "async_client",
+    "Client": "client",
+    "Decoded": "models.decoded",
+    "DecodedChain": "models.decoded",
+    "ChainLabels": "models.detokenize_request",
+    "Retry": "connection",
+    "Tls": "connection",
+    "Backbone": "models.tokenize_request",
+    "Structure": "models.tokenize_request",
+    "ChainTokens": "models.responses",
+    "DecoderInfo": "models.responses",
+    "Health": "models.responses",
+    "ModelInfo": "models.responses",
+    "ModelSizes": "models.responses",
+    "RequestLimits": "models.responses",
+    "Tokens": "models.responses",
+    "Vocabulary": "models.responses",
 }  # all others: errors
 
 

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc
-from foldmint_client.base import open_channel
+from foldmint_client.connection import Connection, ConnectionOptions
 from foldmint_client.errors import InvalidOptions, ServerError
-from foldmint_client.options import Connection, ConnectionOptions
-from foldmint_client.statuses import translated
+from foldmint_client.transport.common import open_channel
+from foldmint_client.transport.status import translated
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_maintenance import fidelity, reconstruction
-from foldmint_maintenance.corpus import PreparedSet, Record, gathered
-from foldmint_maintenance.decoding import SHORT, ChainFigures, LengthFigures, length_figures
+from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered
+from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
+from foldmint_maintenance.evaluation.reconstruction import SHORT, ChainFigures, LengthFigures, length_figures
 from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import Model
@@ -83,9 +83,9 @@ def _figures(name: str, truth: NDArray[np.floating], guess: NDArray[np.floating]
         id=name,
         length=len(truth),
         residues=len(truth),
-        backbone_rmsd=reconstruction.backbone_rmsd(truth, guess),
-        tm_score=reconstruction.tm_score(truth[:, 1], guess[:, 1]),
-        lddt_ca=reconstruction.lddt_ca(truth[:, 1], guess[:, 1]).chain,
+        backbone_rmsd=structure_metrics.backbone_rmsd(truth, guess),
+        tm_score=structure_metrics.tm_score(truth[:, 1], guess[:, 1]),
+        lddt_ca=structure_metrics.lddt_ca(truth[:, 1], guess[:, 1]).chain,
         ptm=float("nan"),
     )
 
@@ -139,4 +139,4 @@ class Burial:
         group = np.minimum((np.concatenate([[0], below[:-1]]) * _BURIAL_CLASSES).astype(int), _BURIAL_CLASSES - 1)
         classes = np.zeros((len(self._joint), _BURIAL_CLASSES), np.int64)
         np.add.at(classes.T, group, self._joint.T)
-        return fidelity.mutual_information(classes)
+        return fragment_metrics.mutual_information(classes)

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldmint_maintenance import structure_losses as losses
-from foldmint_maintenance.chain_batches import ChainBatch, ChainBatches
-from foldmint_maintenance.corpus import PreparedSet
-from foldmint_maintenance.group import ALONE, Group
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.training import losses as losses
+from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
 from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import PAE_LOGITS, Rigids, backbone_atoms, composed

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foldmint_maintenance.corpus import PreparedSet
+from foldmint_maintenance.datasets.records import PreparedSet
 
 MOTION = 12
 """Numbers of a motion: nine of the rotation matrix, row by row, and three of the translation."""

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foldmint_maintenance.corpus import PreparedSet
-from foldmint_maintenance.group import ALONE, Group
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import ALONE, Group
 from foldmint_maintenance.motion_objective import (
     MOTION,
     EnvironmentPredictor,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 
 # Å; of the carbonyl bond, and the longest bond from C to the next N that still counts as one.
 _CARBONYL = 1.23

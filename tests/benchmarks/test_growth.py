@@ -6,12 +6,12 @@ import urllib.request
 import numpy as np
 import pytest
 
-from benchmarks import growth
 from benchmarks._load import pieces, queued, scraped
-from benchmarks.growth import bars, joined, memory_mb, numbers
-from foldmint_maintenance.corpus import read_parquet
+from benchmarks.speed import growth
+from benchmarks.speed.growth import bars, joined, memory_mb, numbers
+from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer.neighborhoods import geometry
-from support import running_server
+from helpers.support import running_server
 
 
 def test_a_long_chain_is_of_real_ones_that_are_no_neighbors_of_each_other() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import all as everything
-from benchmarks.performance import FOLDER, NAMES, NOT_MEASURED, PAGE, main, number, rendered, section
+from benchmarks.speed import all as everything
+from benchmarks.speed.performance import FOLDER, NAMES, NOT_MEASURED, PAGE, main, number, rendered, section
 
 MACHINE = {
     "cpu": "A CPU",

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import chaos, fuzz, soak
-from benchmarks.attack.progress import Progress
-from benchmarks.performance import rendered
-from benchmarks.reliability import FOLDER, NAMES, PAGE, main
-from support import ROOT
+from benchmarks.faults import chaos, fuzz, soak
+from benchmarks.faults.reliability import FOLDER, NAMES, PAGE, main
+from benchmarks.speed.performance import rendered
+from benchmarks.stress.progress import Progress
+from helpers.support import ROOT
 
 
 def test_the_pages_tables_are_what_was_found() -> None:
@@ -78,7 +78,7 @@ def test_growth_is_seen() -> None:
 
 
 def test_jobs_are_told_and_one_that_was_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The jobs themselves are those of tests/attack/test_envoy.py and test_proxy.py."""
+    """The jobs themselves are those of tests/stress/test_envoy.py and test_proxy.py."""
     done: list[str] = []
 
     def job(name: str, *arguments: object) -> list[object]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.scrape import Window, bars, dearer, slower, tables, windows, written
-from support import running_server
+from benchmarks.speed.scrape import Window, bars, dearer, slower, tables, windows, written
+from helpers.support import running_server
 
 
 def test_windows_with_a_scraper_have_scrapes_and_others_none() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import served
-from benchmarks.general.load import residues_of, whole
+from benchmarks.baselines.load import residues_of, whole
+from benchmarks.speed import served
 
 
 def test_whole_chains_up_to_so_many_residues() -> None:

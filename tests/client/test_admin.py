@@ -28,7 +28,7 @@ from foldmint_client import (
     Unauthenticated,
     Unavailable,
 )
-from foldmint_client.cli import app
+from foldmint_client.cli.main import app
 
 if TYPE_CHECKING:
     from client.conftest import Both, Certificates, ScriptedServer

@@ -25,7 +25,7 @@ def test_the_library_imports_nothing_of_the_server() -> None:
     assert not imported("from foldmint_client import *").intersection({*HEAVY, "pyarrow", "rich", "typer"})
 
 
-@pytest.mark.parametrize("module", ["foldmint_client", "foldmint_client.cli"])
+@pytest.mark.parametrize("module", ["foldmint_client", "foldmint_client.cli.main"])
 def test_importing_costs_next_to_nothing(module: str) -> None:
     assert not imported(f"import {module}").intersection({*HEAVY, "grpc", "numpy", "pyarrow", "rich"})
 

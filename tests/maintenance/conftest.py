@@ -11,15 +11,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from distributed_repair import killed
-from foldmint_maintenance import training
-from foldmint_maintenance.corpus import PreparedSet, Record, prepared, write_parquet
-from foldmint_maintenance.training import TrainConfig
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.training import encoder_trainer
+from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import Store, create_store
+from helpers.distributed_repair import killed
 
 HELIX = (-57.0, -47.0)
 STRAND = (-130.0, 130.0)
@@ -121,7 +121,7 @@ def sizes() -> ModelConfig:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """A training of eight steps through all of its phases, with few windows to find their components in."""
-    monkeypatch.setattr(training, "_BASIS_SAMPLE", 400)
+    monkeypatch.setattr(encoder_trainer, "_BASIS_SAMPLE", 400)
     return TrainConfig(
         steps=8,
         batch=32,

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance.corpus import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import TrainingStopped
-from foldmint_maintenance.evaluation import EvaluationConfig, evaluate
-from foldmint_maintenance.group import ALONE
+from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
 from foldmint_maintenance.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.motion_objective import TargetTable, follows, motion_loss, surroundings
 from foldmint_maintenance.motion_training import MotionConfig
-from foldmint_maintenance.recipe import Recipe, read_recipe, recipe_path
-from foldmint_maintenance.repair import repair
-from foldmint_maintenance.repair_config import RepairConfig, RepairJob
-from foldmint_maintenance.running import TrainJob, train
+from foldmint_maintenance.repair.config import RepairConfig, RepairJob
+from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.secondary_structure import letters
-from foldmint_maintenance.vectors import vectors_of
+from foldmint_maintenance.training.job import TrainJob, train
+from foldmint_maintenance.training.latents import vectors_of
+from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion_decoder import MotionDecoder

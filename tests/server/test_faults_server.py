@@ -10,9 +10,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
-from support import RunningServer, metrics_of, request_of, running_server, stub_of
+from helpers.support import RunningServer, metrics_of, request_of, running_server, stub_of
 
 FAULTS = "FOLDMINT_TEST_FAULTS"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -28,7 +28,7 @@ def faulty(faults: Path) -> Iterator[RunningServer]:
     """A server of two devices, with a log on a disk that is full."""
     arguments = ["--device", "cpu,cpu", "--threads", "2", "--log-level", "info"]
     with running_server(
-        *arguments, environment={FAULTS: str(faults)}, log=Path("/dev/full"), module="faulty_server"
+        *arguments, environment={FAULTS: str(faults)}, log=Path("/dev/full"), module="helpers.faulty_server"
     ) as server:
         yield server
 
@@ -125,7 +125,7 @@ def test_one_device_of_two_is_lost_and_then_the_other(
     arguments = ["--device", "cpu,cpu", "--threads", "2"]
     with (
         running_server(
-            *arguments, environment={FAULTS: str(faults)}, module="faulty_server", log=log, code=3
+            *arguments, environment={FAULTS: str(faults)}, module="helpers.faulty_server", log=log, code=3
         ) as server,
         stub_of(server) as stub,
         grpc.insecure_channel(server.address) as channel,

@@ -15,10 +15,10 @@ import grpc
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_server.settings import read_settings
 from foldmint_tokenizer.store import DEFAULT
-from support import running_server, stub_of
+from helpers.support import running_server, stub_of
 
 
 def refused(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:

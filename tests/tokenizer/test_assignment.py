@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from foldmint_maintenance.corpus import Record
-from foldmint_maintenance.reconstruction import backbone_rmsd
+from foldmint_maintenance.datasets.records import Record
+from foldmint_maintenance.evaluation.structure_metrics import backbone_rmsd
 from foldmint_tokenizer import (
     Assignment,
     Backbone,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldmint_maintenance.corpus import Record
+from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import (
@@ -25,7 +25,7 @@ from foldmint_tokenizer.decoder import (
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, CODES, EOS, MASK
-from support import REFERENCE_WARNINGS
+from helpers.support import REFERENCE_WARNINGS
 
 pytestmark = REFERENCE_WARNINGS
 

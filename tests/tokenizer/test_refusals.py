@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from foldmint_maintenance import cli
+from foldmint_maintenance.cli import main
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
@@ -61,7 +61,7 @@ def foreign(tmp_path: Path) -> Path:
 
 def _codebooks(*arguments: str | Path) -> tuple[int, str]:
     """Exit code and stderr."""
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["codebooks", *map(str, arguments)])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(main.app, ["codebooks", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stderr

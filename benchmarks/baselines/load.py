@@ -1,0 +1,203 @@
+"""What is sent, who sends it, and what is made of the answers' times.
+
+The client is one process of its own for a whole run, told by lines of JSON what to send; it answers with lines of JSON.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHAINS = ROOT / "tests" / "data" / "chains.parquet"
+_ROOTS = {"PYTHONPATH": str(ROOT)}
+_PATIENCE = 10.0  # seconds that a server has to end
+
+
+@dataclass(frozen=True)
+class Part:
+    """Residues start to stop of a chain of the set, by its number."""
+
+    chain: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A load. kind: stream, unary (both by foldmint_client), grpc (the bare stub) or http. clients: that send at once.
+
+    structures: a list of parts each, which are its chains.
+    """
+
+    kind: str
+    address: str
+    clients: int
+    structures: list[list[Part]]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of a load: seconds in all, CPU seconds of the client's process, seconds of each structure.
+
+    tokens: how many came back. Of a stream, no structure has a time of its own.
+    """
+
+    seconds: float
+    cpu: float
+    each: list[float]
+    tokens: int
+
+
+class LoadClient:
+    """The client's process."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def run(self, task: Task) -> Sent:
+        """Send a load, and wait for the last answer. Raises SystemExit if the client failed; its log tells why."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise SystemExit("the client has no pipes")
+        self._process.stdin.write(json.dumps(asdict(task)) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the client failed; its log is above")
+        return Sent(**json.loads(line))
+
+
+@contextmanager
+def load_client(chains: Path = CHAINS) -> Iterator[LoadClient]:
+    """A client's process, which holds the chains of a set in memory."""
+    command = [sys.executable, "-m", "benchmarks.baselines.client", str(chains)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            yield LoadClient(process)
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def task_of(line: str) -> Task:
+    """A load from its line of JSON."""
+    given: dict[str, Any] = json.loads(line)
+    given["structures"] = [[Part(**part) for part in parts] for parts in given["structures"]]
+    return Task(**given)
+
+
+def whole(lengths: Sequence[int], residues: int) -> list[list[Part]]:
+    """Chains of these lengths, in order and again from the first, until they have so many residues."""
+    structures: list[list[Part]] = []
+    while residues > 0 and lengths:
+        number = len(structures) % len(lengths)
+        structures.append([Part(number, 0, lengths[number])])
+        residues -= lengths[number]
+    return structures
+
+
+def mixed(lengths: Sequence[int], large: int, each: int, small: int, size: int) -> list[list[Part]]:
+    """Small structures of one chain, and large ones of as many chains as `large` residues need.
+
+    After every `each` small ones, of up to `small` residues, comes a large one; `size`: of large ones.
+    """
+    structures, at = [], 0
+    for _ in range(size):
+        for _ in range(each):
+            number = at % len(lengths)
+            structures.append([Part(number, 0, min(small, lengths[number]))])
+            at += 1
+        parts, missing = [], large
+        while missing > 0:
+            number = at % len(lengths)
+            parts.append(Part(number, 0, min(missing, lengths[number])))
+            missing -= lengths[number]
+            at += 1
+        structures.append(parts)
+    return structures
+
+
+def residues_of(structure: Sequence[Part]) -> int:
+    """Residues of a structure."""
+    return sum(part.stop - part.start for part in structure)
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 99th percentile, ms; the latter is a time that was measured, never one between two."""
+    times = 1000 * np.array(seconds)
+    return {
+        "p50_ms": float(np.percentile(times, 50, method="higher")),
+        "p99_ms": float(np.percentile(times, 99, method="higher")),
+    }
+
+
+def cpu_seconds(process: int) -> float:
+    """CPU seconds of a process and of all that descend from it and live."""
+    parents, used = {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended meanwhile
+            parents[int(folder.name)] = int(fields[1])
+            used[int(folder.name)] = int(fields[11]) + int(fields[12])
+    family = {process}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(used.get(member, 0) for member in family) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server's process, and where it listens."""
+
+    process: int
+    address: str
+
+
+@contextmanager
+def serving(command: Sequence[str]) -> Iterator[Serving]:
+    """A server as a child process, whose line `listening on HOST:PORT` says that it is ready; ended by SIGTERM.
+
+    In a session of its own: what is left of the session 10 s later is killed, for LitServe leaves processes behind.
+    Raises SystemExit if it ends before it says so.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | _ROOTS, start_new_session=True
+    ) as process:
+        try:
+            yield Serving(process.pid, _address(process, command))
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _address(process: "subprocess.Popen[str]", command: Sequence[str]) -> str:
+    if process.stdout is None:
+        raise SystemExit(f"{command} has no output")
+    for line in process.stdout:
+        if line.startswith("listening on "):
+            threading.Thread(target=process.stdout.read, daemon=True).start()  # a full pipe would stop it
+            return line.split()[-1]
+    raise SystemExit(f"{' '.join(command)} did not start; its log is above")
+
+
+def foldmint(threads: int) -> list[str]:
+    """The command of a server with the default model."""
+    command = [sys.executable, "-m", "foldmint_server.cli", "--log-level", "warning", "--threads", str(threads)]
+    for name in ("listen", "metrics-listen", "admin-listen"):
+        command += [f"--{name}", "127.0.0.1:0"]
+    return command

@@ -1,0 +1,1 @@
+"""Comparison of token sequences, and usage of codes."""

@@ -1,0 +1,212 @@
+"""The command `foldmint detokenize`: structures of tokens.
+
+foldmint tokenize PATH... | foldmint detokenize --format pdb --out FOLDER -
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from foldmint_client.cli.common import (
+    LOCALHOST,
+    NO_SERVER,
+    AsJson,
+    Attempts,
+    Failures,
+    Quiet,
+    Server,
+    Timeout,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    TokenFile,
+    UseTls,
+    check_output_file,
+    connected,
+    fail,
+    finish,
+    output_errors,
+)
+
+if TYPE_CHECKING:
+    from foldmint_client.client import Client
+    from foldmint_client.io.structure_writers import Folder, StructureOutput
+    from foldmint_client.io.token_readers import Found
+    from foldmint_client.models.decoded import Decoded
+    from foldmint_client.models.tokenize_request import Format
+
+
+class _Format(StrEnum):
+    PDB = "pdb"
+    MMCIF = "mmcif"
+    NPZ = "npz"
+    JSONL = "jsonl"
+
+
+_FILES: "dict[_Format, Format]" = {_Format.PDB: "pdb", _Format.MMCIF: "mmcif"}
+
+
+class _Job(NamedTuple):
+    """A structure on its way, and its own file if it has one."""
+
+    found: "Found"
+    path: Path | None = None
+
+
+def detokenize(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Files that `foldmint tokenize` wrote, or of token ids, one structure a line; - for standard input.",
+        ),
+    ],
+    server: Server = LOCALHOST,
+    form: Annotated[_Format, typer.Option("--format", help="How structures are written.")] = _Format.PDB,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Of pdb and mmcif, a folder for a file each, or a .pdb or .cif for one structure; else the file to "
+            "write. Standard output unless told.",
+        ),
+    ] = None,
+    each_chain: Annotated[
+        bool, typer.Option("--each-chain", help="Take each chain for a structure by itself.")
+    ] = False,
+    pae: Annotated[
+        bool, typer.Option("--pae", help="Add predicted aligned errors; of pdb and mmcif, in a .pae.npy beside it.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are in the folder.")] = False,
+    failures: Failures = None,
+    as_json: AsJson = False,
+    timeout: Timeout = 300.0,
+    in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 2,
+    attempts: Attempts = 5,
+    tls: UseTls = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the structures that tokens stand for, in the order of the input; the chains of a source are one structure.
+
+    B-factors of the files are pLDDT, from 0 to 100. Residues whose letter is not known are called UNK.
+
+    --json prints a summary: inputs, detokenized, failed, residues, seconds, and failures by kind.
+    """
+    from foldmint_client.cli.progress import Reporter
+    from foldmint_client.errors import FoldmintError
+    from foldmint_client.io.structure_writers import FILE_SUFFIX, StructureOutput, opened, write_file
+    from foldmint_client.transport.parallel_calls import in_order
+
+    kind = StructureOutput(form)
+    out = None if out == Path("-") else out
+    folder = _folder(kind, out, overwrite)
+    if folder is None:
+        check_output_file(out, "--out")
+    if kind is StructureOutput.NPZ and out is None:
+        raise typer.BadParameter("npz is binary and needs a file: --out FILE", param_hint="--format")
+    if pae and kind in FILE_SUFFIX and out is None:
+        raise typer.BadParameter("it has no place on standard output: --out FILE or FOLDER", param_hint="--pae")
+    if as_json and out is None:
+        raise typer.BadParameter("structures go to standard output: --out FILE or FOLDER", param_hint="--json")
+    check_output_file(failures, "--failures")
+    if paths.count("-") > 1:
+        raise typer.BadParameter("standard input can be read once only", param_hint="PATH...")
+    started = time.monotonic()
+    alone = kind in FILE_SUFFIX and folder is None  # one structure has a file of its own
+    jobs = _jobs(paths, each_chain, folder, out if alone else None)
+    bar = not quiet and not (out is None and sys.stdout.isatty())
+    with (
+        output_errors(out),
+        connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        opened(kind, None if kind in FILE_SUFFIX else out) as writer,
+        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures) as reporter,
+    ):
+        if alone:
+            jobs = _one(jobs)
+        if client.model().decoder is None:
+            fail(f"{server}: its model has no decoder", NO_SERVER)
+        total = 0
+        calls = ((job, partial(_call, client, job.found, _FILES.get(form), pae)) for job in jobs)
+        for job, result in in_order(calls, in_flight):
+            total += 1
+            if isinstance(result, FoldmintError):
+                reporter.failure(job.found.name, str(result).removeprefix(f"{job.found.name}: "), result)
+                continue
+            if job.path is not None:
+                write_file(job.path, result)
+            else:
+                writer.write(job.found, result)
+            reporter.done(sum(len(chain.plddt) for chain in result.chains))
+    finish(
+        reporter,
+        f"{reporter.failed} of {total} inputs have no structure",
+        {
+            "inputs": total,
+            "detokenized": reporter.succeeded,
+            "failed": reporter.failed,
+            "residues": reporter.residues,
+            "seconds": round(time.monotonic() - started, 3),
+            "failures": reporter.counts(),
+            "output": str(out),
+        }
+        if as_json
+        else None,
+        quiet=quiet,
+    )
+
+
+def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Folder | None":
+    """The folder that files go to; None if there is one output for all."""
+    from foldmint_client.io.discovery import SUFFIXES
+    from foldmint_client.io.structure_writers import FILE_SUFFIX, Folder
+
+    if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
+        return None
+    try:
+        return Folder(out, FILE_SUFFIX[kind], overwrite=overwrite)
+    except OSError as error:
+        raise typer.BadParameter(f"{out}: {error.strerror or error}", param_hint="--out") from error
+
+
+def _jobs(paths: Sequence[str], each_chain: bool, folder: "Folder | None", path: Path | None) -> Iterator[_Job]:
+    from foldmint_client.errors import FoldmintError, InvalidOptions
+    from foldmint_client.io.token_readers import read
+
+    for found in chain.from_iterable(read(source, each_chain=each_chain) for source in paths):
+        if folder is None or isinstance(found.tokens, FoldmintError):
+            yield _Job(found, path)
+            continue
+        try:
+            yield _Job(found, folder.claim(found))
+        except InvalidOptions as error:
+            yield _Job(found._replace(tokens=error))
+
+
+def _one(jobs: Iterator[_Job]) -> Iterator[_Job]:
+    """The one structure that there may be."""
+    first = list(islice(jobs, 2))
+    if len(first) > 1:
+        raise typer.BadParameter("there are several structures, which need a folder: --out FOLDER", param_hint="--out")
+    return iter(first)
+
+
+def _call(client: "Client", found: "Found", form: "Format | None", pae: bool) -> "Decoded":
+    from foldmint_client.errors import FoldmintError
+
+    if isinstance(found.tokens, FoldmintError):
+        raise found.tokens
+    return client.detokenize(
+        found.tokens, format=form, pae=pae, model=found.model, codebook_version=found.codebook_version
+    )

@@ -1,0 +1,1 @@
+"""Calls, streams and their state over gRPC."""

@@ -1,0 +1,54 @@
+"""What the two clients have in common: their options, and how they see a caller's structures."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from foldmint_client.connection import Connection
+from foldmint_client.errors import InvalidOptions, InvalidStructure, UnreadableInput
+from foldmint_client.models.responses import Health, RequestLimits
+from foldmint_client.models.tokenize_request import Backbone, Structure
+
+# Above this, a request's size is compared with the server's limit before it is sent: a message over it would end the
+# whole stream, not fail for itself. gRPC servers take 4 MiB unless told otherwise; few are told to take less than 1.
+ASK_LIMIT_ABOVE = 2**20
+
+# Errors of one structure, not of the connection: a stream goes on after them.
+LOCAL_ERRORS = (InvalidStructure, InvalidOptions, UnreadableInput)
+
+Sleep = Callable[[float], None]
+AsyncSleep = Callable[[float], Awaitable[None]]
+
+
+def open_channel(connection: Connection) -> grpc.Channel:
+    """A channel for calls that are waited for; it connects when it is first used. Raises UnreadableInput."""
+    arguments = connection.channel_arguments()
+    if connection.tls is None:
+        return grpc.insecure_channel(connection.target, arguments)
+    return grpc.secure_channel(connection.target, connection.tls.credentials(), arguments)
+
+
+def message_limit(connection: Connection, limits: RequestLimits) -> int:
+    """Bytes that a request may have, for client and server both."""
+    return min(connection.max_message_bytes, limits.message_bytes or connection.max_message_bytes)
+
+
+def keyed(position: int, item: Any) -> tuple[Any, Structure]:  # noqa: ANN401 (a key may be anything)
+    """A structure of the input with its key: the one given with it, or its position."""
+    if isinstance(item, tuple) and len(item) == 2 and not isinstance(item[0], Backbone):
+        return item[0], item[1]
+    return position, item
+
+
+def to_health(response: health_pb2.HealthCheckResponse) -> Health:
+    """What the server says of its health; a status that this client does not know is UNKNOWN."""
+    names = health_pb2.HealthCheckResponse.ServingStatus
+    known = response.status in names.values()
+    return Health(names.Name(response.status)) if known else Health.UNKNOWN
+
+
+def is_unknown_service(error: grpc.RpcError) -> bool:
+    """Whether a health check failed because there is no service of that name."""
+    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) and error.code() is grpc.StatusCode.NOT_FOUND

@@ -1,0 +1,179 @@
+"""The structures of a stream that are not answered yet: what to send, what to try again, what may be returned."""
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from foldmint.v1 import tokenizer_pb2
+from foldmint_client.connection import Retry
+from foldmint_client.errors import DeadlineExceeded, FoldmintError, InvalidOptions, Overloaded, ServerError, Unavailable
+from foldmint_client.models.responses import Tokens, to_tokens
+from foldmint_client.transport.status import from_failure
+
+K = TypeVar("K")
+Message = tokenizer_pb2.TokenizeStreamRequest
+Result = Tokens | FoldmintError
+
+_PASSING = (Overloaded, Unavailable)  # what may be gone at the next try
+
+
+@dataclass
+class _Entry(Generic[K]):
+    key: K
+    message: Message | None = None  # until it is answered
+    tries: int = 1
+    result: Result | None = None
+
+
+class Backlog(Generic[K]):
+    """Bookkeeping of a stream, without input or output, shared by both clients.
+
+    An entry is in it from the moment when its structure was pulled from the caller's input until its result is handed
+    out; there are never more than `in_flight`. Its message is kept until it is answered, so that it can be sent again
+    if the stream breaks: nothing is lost, and as answers are matched by id, nothing comes twice.
+    """
+
+    def __init__(
+        self,
+        in_flight: int,
+        ordered: bool,
+        retry: Retry,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        if in_flight < 1:
+            raise InvalidOptions(f"in_flight is 1 or more, not {in_flight}")
+        self._in_flight, self._ordered, self._retry = in_flight, ordered, retry
+        self._clock, self._chance = clock, chance
+        self._entries: dict[int, _Entry[K]] = {}  # by id, in the input's order
+        self._done: deque[int] = deque()  # ids with results, in the order of arrival; unused if `ordered`
+        self._sent: set[int] = set()  # ids that the server has
+        self._refused: dict[int, float] = {}  # ids to send again, and when
+        self._next_id = 0
+        self._breaks = 0  # of the stream, since the last answer
+        self._stalls = 0  # since the last answer
+
+    @property
+    def room(self) -> bool:
+        """Whether another structure may be pulled."""
+        return len(self._entries) < self._in_flight
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything pulled was handed out."""
+        return not self._entries
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether anything pulled has no result yet."""
+        return bool(self._sent or self._refused)
+
+    def add(self, key: K, request: tokenizer_pb2.TokenizeRequest) -> Message:
+        """Take a structure in; the message is to be sent."""
+        message = Message(id=self._next_id, request=request)
+        self._entries[self._next_id] = _Entry(key, message)
+        self._sent.add(self._next_id)
+        self._next_id += 1
+        return message
+
+    def add_failed(self, key: K, error: FoldmintError) -> None:
+        """Take in a structure that cannot be sent."""
+        self._entries[self._next_id] = _Entry(key)
+        self._finish(self._next_id, error)
+        self._next_id += 1
+
+    def take(self, response: tokenizer_pb2.TokenizeStreamResponse) -> None:
+        """Take an answer in. Raises ServerError if it answers nothing that was asked."""
+        if response.id not in self._sent:
+            raise ServerError(f"the server answered structure {response.id} of the stream, which does not wait for it")
+        self._breaks = self._stalls = 0
+        self._sent.remove(response.id)
+        entry = self._entries[response.id]
+        result = _result(response, self._message(response.id).request)
+        if isinstance(result, _PASSING) and entry.tries < self._retry.refused_attempts:
+            self._refused[response.id] = self._clock() + self._retry.backoff(entry.tries, self._chance())
+            entry.tries += 1
+        else:
+            self._finish(response.id, result)
+
+    def refused(self) -> tuple[float, list[Message]]:
+        """What the server refused and should be asked again, and the seconds to wait before.
+
+        While the server has other structures to answer, that is what is due by now, and there is nothing to wait for.
+        """
+        horizon = self._clock()
+        delay = 0.0
+        if self._refused and not self._sent:
+            earliest = min(self._refused.values())
+            delay = max(0.0, earliest - horizon)
+            horizon = max(horizon, earliest)
+        due = [number for number, time in self._refused.items() if time <= horizon]
+        for number in due:
+            del self._refused[number]
+        self._sent.update(due)
+        return delay, [self._message(number) for number in due]
+
+    def broken(self, error: FoldmintError) -> float:
+        """The stream broke: seconds to wait before another is opened. Raises the error if that would not help."""
+        self._breaks += 1
+        if not isinstance(error, _PASSING) or self._breaks >= self._retry.attempts:
+            raise error
+        return self._retry.backoff(self._breaks, self._chance())
+
+    def stalled(self, timeout: float) -> None:
+        """No answer came in time: give up on what was asked. Raises DeadlineExceeded the second time in a row."""
+        error = DeadlineExceeded(f"no answer within {timeout:g} s, with {len(self._sent)} structures to be answered")
+        self._stalls += 1
+        if self._stalls > 1:
+            raise error
+        for number in [*self._sent]:
+            self._finish(number, DeadlineExceeded(f"no answer within {timeout:g} s"))
+        self._sent.clear()
+
+    def resend(self) -> list[Message]:
+        """Everything unanswered, in the input's order, for a new stream."""
+        self._sent.update(self._refused)
+        self._refused.clear()
+        return [self._message(number) for number in sorted(self._sent)]
+
+    def ready(self) -> Iterator[tuple[K, Result]]:
+        """Hand out what has a result and, if that matters, its turn."""
+        while self._entries:
+            if self._ordered:
+                number = next(iter(self._entries))
+            elif self._done:
+                number = self._done.popleft()
+            else:
+                return
+            entry = self._entries[number]
+            if entry.result is None:
+                return
+            del self._entries[number]
+            yield entry.key, entry.result
+
+    def _finish(self, number: int, result: Result) -> None:
+        self._entries[number].result = result
+        self._entries[number].message = None
+        if not self._ordered:
+            self._done.append(number)
+
+    def _message(self, number: int) -> Message:
+        message = self._entries[number].message
+        if message is None:
+            raise AssertionError(f"structure {number} has its answer already")
+        return message
+
+
+def _result(response: tokenizer_pb2.TokenizeStreamResponse, request: tokenizer_pb2.TokenizeRequest) -> Result:
+    kind = response.WhichOneof("result")
+    if kind == "failure":
+        return from_failure(response.failure)
+    if kind is None:
+        return ServerError("the server's answer is empty")
+    try:
+        return to_tokens(response.response, request.codebook_version, request.options.assignment)
+    except ServerError as error:
+        return error

@@ -1,0 +1,107 @@
+"""What the commands of `foldmint-maintenance` share."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from foldmint_client.connection import ConnectionOptions
+
+LOCKED = 4
+NOT_ACTIVATED = 5
+STOPPED = 130  # what shells report of a program ended by SIGINT
+
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless told.")]
+
+PrometheusAuth = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", envvar="FOLDMINT_PROMETHEUS_AUTH", help="File with NAME:PASSWORD for Prometheus."),
+]
+PrometheusCa = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", envvar="FOLDMINT_PROMETHEUS_CA", help="Certificates to trust of Prometheus (PEM)."),
+]
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Turn expected errors into one message on stderr and an exit code."""
+    from foldmint_client import FoldmintError
+    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, StoreLocked, TrainingStopped
+    from foldmint_tokenizer.errors import TokenizerError
+
+    try:
+        yield
+    except TrainingStopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(STOPPED) from stopped
+    except StoreLocked as locked:
+        typer.echo(f"error: {locked}", err=True)
+        raise typer.Exit(LOCKED) from locked
+    except ActivationFailed as failed:
+        typer.echo(f"error: {failed}", err=True)
+        raise typer.Exit(NOT_ACTIVATED) from failed
+    except (MaintenanceError, TokenizerError, FoldmintError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a ValueError of a config, whose message names the setting, into a usage error."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute on so many threads of the CPU; None: as many as torch takes."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def parsed_duration(text: str) -> float:
+    """Seconds of a duration as Prometheus writes it, such as 90s, 12h or 1d12h. Raises ValueError for another."""
+    parts = re.findall(r"(\d+)([smhdw])", text)
+    seconds = float(sum(int(number) * _UNITS[unit] for number, unit in parts))
+    if "".join(number + unit for number, unit in parts) != text or not seconds:
+        raise ValueError(f"{text!r} is no duration such as 12h or 7d")
+    return seconds
+
+
+def connection(
+    tls: bool, files: tuple[Path | None, Path | None, Path | None], token_file: Path | None
+) -> "ConnectionOptions":
+    """Raises ValueError if the options do not fit together, or a file cannot be read."""
+    from foldmint_client.connection import Tls
+
+    try:
+        token = token_file.read_text().strip() if token_file else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
+    return {"tls": Tls(*files) if tls or any(files) else None, "token": token}
+
+
+def checked(options: "ConnectionOptions", *addresses: str) -> None:
+    """Raise ValueError if servers cannot be reached like this: a token in the clear, a file that cannot be read."""
+    from foldmint_client.connection import Connection
+    from foldmint_client.errors import UnreadableInput
+
+    tls = options.get("tls")
+    try:
+        if tls is not None:
+            tls.credentials()
+    except UnreadableInput as error:
+        raise ValueError(str(error)) from error
+    for address in addresses:
+        Connection(address, **options)

@@ -1,0 +1,386 @@
+"""Evaluation of a model on a set of backbones: how its codes are used, how much of the local shape they keep, and how
+near its decoder comes to the truth.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldmint_maintenance.assigned import AssignmentFigures, Burial, Composing, Steadiness, assignment_figures
+from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.errors import InvalidSet
+from foldmint_maintenance.evaluation import fragment_metrics
+from foldmint_maintenance.evaluation.reconstruction import ChainFigures, Decoding, Reconstruction, Trace
+from foldmint_maintenance.motion_objective import surroundings
+from foldmint_maintenance.secondary_structure import lettered
+from foldmint_tokenizer.assignment import Assignment
+from foldmint_tokenizer.detokenizer import StructureDetokenizer
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.model import Model
+
+# Residues prepared together: enough to fill batches, little enough that a set of any size fits.
+_PART = 16_384
+_LETTERS = 128
+
+Watch = Callable[[int], None]
+"""Told how many residues have been encoded, or decoded, since it was last called."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """batch: residues encoded at once. reference_residues: drawn from a reference set, by `seed`. chains: how many of
+    the set are measured, drawn by `seed`; None for all. max_decode_residues: of the chains that are decoded.
+    noise_chains: the first of the set, on which it is measured how many tokens stay the same under noise.
+    """
+
+    batch: int = 1024
+    reference_residues: int = 400_000
+    seed: int = 0
+    chains: int | None = None
+    max_decode_residues: int = 1024
+    noise_chains: int = 100
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.reference_residues < 1:
+            raise ValueError("batch and reference_residues must be positive")
+        if (self.chains is not None and self.chains < 1) or self.max_decode_residues < 1:
+            raise ValueError("chains and max_decode_residues must be positive")
+
+
+class Details(NamedTuple):
+    """What the figures were made of: hits of each code (codes,), decoded chains, and traces of a sample of them."""
+
+    counts: NDArray[np.int64]
+    chains: list[ChainFigures]
+    traces: list[Trace]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a set; None where it cannot be told, with the reason in the notes.
+
+    residues: those with a frame; the others have no code of their own. codes_used_ratio and perplexity are over these.
+    The windows' RMSD, Å, after superposition, and the mutual information of code and DSSP letter, bits, are over the
+    residues that have four neighbors on each side. backbone_rmsd_median, Å, lddt_ca_median and tm_score_median are over
+    the decoded chains. quantization_distance_mean, quantization_squared_distance_mean: in the space of the codes'
+    vectors.
+
+    Of models whose codes state motions: anchored_rmsd_median and the figures of tracking are over the segments of the
+    chains, of their composition; assignments: the same and more, by assignment and length. same_under_noise: share of
+    the tokens that stay the same when each coordinate is moved by a normal error of so many Å. burial, bits: of eight
+    classes of the number of CA within 12 Å.
+    """
+
+    chains: int
+    residues: int
+    codes_used_ratio: float
+    perplexity: float
+    window_rmsd_mean: float | None
+    window_rmsd_median: float | None
+    mutual_information_bits: float | None
+    backbone_rmsd_median: float | None
+    lddt_ca_median: float | None
+    tm_score_median: float | None
+    tracking_rmsd_median: float | None
+    tracking_lddt_ca_median: float | None
+    tracking_tm_score_median: float | None
+    anchored_rmsd_median: float | None
+    same_under_noise: Mapping[str, float] | None
+    mutual_information_burial_bits: float | None
+    reconstruction: Reconstruction | None
+    assignments: Mapping[str, AssignmentFigures] | None
+    quantization_distance_mean: float
+    quantization_squared_distance_mean: float
+    model: str
+    codebook_version: str
+    notes: tuple[str, ...]
+    details: Details | None = field(default=None, repr=False, compare=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """For json.dumps: all but the details."""
+        figures = asdict(replace(self, details=None)) | {"notes": list(self.notes)}
+        del figures["details"]
+        return figures
+
+
+class Encoded(NamedTuple):
+    """Residues with a frame: codes (rows,) int64, distances (rows,) float32, windows (rows, 9, 3, 3), Å, whole (rows,):
+    whether all nine residues are there, letters (rows,) uint8 of DSSP, 0 where not known, vectors (rows, out).
+    """
+
+    codes: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    windows: NDArray[np.float32]
+    whole: NDArray[np.bool_]
+    letters: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
+
+
+def encoded(
+    encoder: Encoder, embeddings: Tensor, data: PreparedSet, select: NDArray[np.integer], batch: int
+) -> Iterator[Encoded]:
+    """The rows `select` of a set, a batch at a time, in float32, as the tokenizer encodes. embeddings: (codes, out).
+
+    Raises ModelError if a vector is not finite.
+    """
+    engine = Engine(encoder, embeddings.device)
+    for start in range(0, len(select), batch):
+        some = select[start : start + batch]
+        z = engine.vectors(data.rows(some))
+        codes, distances = engine.quantize(z, embeddings)
+        windows = data.windows(some)
+        yield Encoded(
+            codes,
+            distances,
+            windows.positions,
+            np.logical_and.reduce(windows.exists, 1),
+            data.dssp[data.shape.queries[some]],
+            z.cpu().numpy(),
+        )
+
+
+def windows_of_codes(
+    encoder: Encoder,
+    embeddings: Tensor,
+    data: PreparedSet,
+    residues: int = 400_000,
+    seed: int = 0,
+    batch: int = 1024,
+    watch: Watch | None = None,
+) -> NDArray[np.float32]:
+    """The mean backbone window of each code (codes, 9, 3, 3), Å, over residues drawn at random; NaN for codes not hit.
+
+    embeddings: (codes, out). residues: how many are drawn, each at most once; only those with a whole window count.
+    """
+    count = min(residues, len(data))
+    drawn = np.sort(np.random.default_rng(seed).choice(len(data), count, replace=False))
+    means = fragment_metrics.WindowMeans(len(embeddings))
+    for part in encoded(encoder, embeddings, data, drawn, batch):
+        means.add(part.windows[part.whole], part.codes[part.whole])
+        if watch is not None:
+            watch(len(part.codes))
+    return means.windows()
+
+
+def drawn_chains(records: Iterable[Record], residues: int, seed: int) -> list[Record]:
+    """Chains in random order, as many as it takes for `residues`, or all."""
+    everything = list(records)
+    drawn: list[Record] = []
+    for index in np.random.default_rng(seed).permutation(len(everything)):
+        if residues <= 0:
+            break
+        drawn.append(everything[index])
+        residues -= len(everything[index].sequence)
+    return drawn
+
+
+def evaluate(
+    model: Model,
+    data: Iterable[Record],
+    reference: Iterable[Record] | None = None,
+    config: EvaluationConfig = EvaluationConfig(),
+    watch: Watch | None = None,
+    watch_decoded: Watch | None = None,
+) -> Evaluation:
+    """Encode every residue of the data, decode the chains if the model has a decoder, and measure.
+
+    The windows that the codes stand for are the model's own, means over its training set, or means over about
+    `reference_residues` of the reference. Raises InvalidSet if no residue of the data has a frame; ModelError if the
+    model computes what is not finite.
+    """
+    embeddings = model.codebook.codebook.embeddings
+    frameless = Engine(model.encoder, embeddings.device).frameless_code(embeddings)
+    notes: list[str] = []
+    if config.chains is not None:
+        data = _sampled(data, config.chains, config.seed, notes)
+    table = _table(model, reference, config, watch, notes)
+    decoding = (
+        None
+        if model.decoder is None
+        else Decoding(StructureDetokenizer(model), config.max_decode_residues, config.seed, watch_decoded)
+    )
+    use = _Use(len(embeddings), table)
+    composing = None if model.lever is None else Composing(model, config.max_decode_residues)
+    steadiness, burial = Steadiness(model, config.noise_chains, config.seed), Burial(len(embeddings))
+    for group in grouped(_lettered(data, notes)):
+        part = gathered(group)
+        vectors = np.zeros((len(part.chain), model.config.out), np.float32)
+        neighbors = surroundings(part).neighbors
+        tokens = np.full(len(part.chain), frameless, np.int64)
+        done = 0
+        for rows in encoded(model.encoder, embeddings, part, np.arange(len(part)), config.batch):
+            use.add(rows)
+            queries = part.shape.queries[done : done + len(rows.codes)]
+            tokens[queries], vectors[queries] = rows.codes, rows.vectors
+            burial.add(rows.codes, neighbors[queries])
+            done += len(rows.codes)
+            if watch is not None:
+                watch(len(rows.codes))
+        use.chains += len(group)
+        ends = np.cumsum([len(record.sequence) for record in group])[:-1]
+        exists = np.split(part.shape.frames.exists, ends)
+        split = (np.split(tokens, ends), exists, np.split(vectors, ends))
+        for record, own, there, z in zip(group, *split, strict=True):
+            if decoding is not None:
+                decoding.add(record, own, there)
+            if composing is not None:
+                composing.add(record, gathered([record]), own, z)
+            steadiness.add(record, own[there])
+    residues = int(use.counts.sum())
+    if residues == 0:
+        raise InvalidSet("the set holds no residue with N, CA and C")
+    used = np.count_nonzero(use.counts)
+    notes.append(f"{used} of {len(use.counts)} codes are used, on {residues} residues with a frame")
+    return Evaluation(
+        chains=use.chains,
+        residues=residues,
+        codes_used_ratio=fragment_metrics.used_ratio(use.counts),
+        perplexity=fragment_metrics.perplexity(use.counts),
+        **_window_figures(use.rmsd, notes),
+        mutual_information_bits=_mutual_information(use.joint, notes),
+        **_reconstruction_figures(decoding, notes),
+        **_assignment_figures(composing, decoding, notes),
+        same_under_noise=steadiness.shares(),
+        mutual_information_burial_bits=burial.bits(),
+        quantization_distance_mean=use.distance / residues,
+        quantization_squared_distance_mean=use.squared_distance / residues,
+        model=model.name,
+        codebook_version=model.codebook.version,
+        notes=tuple(notes),
+        details=Details(use.counts, decoding.chains if decoding else [], decoding.traces if decoding else []),
+    )
+
+
+class _Use:
+    """Sums over encoded rows: hits (codes,), hits by code and letter, distances, and RMSD of windows, Å."""
+
+    def __init__(self, codes: int, table: NDArray[np.float32] | None) -> None:
+        self.chains = 0
+        self.counts = np.zeros(codes, np.int64)
+        self.joint = np.zeros((codes, _LETTERS), np.int64)
+        self.distance = self.squared_distance = 0.0
+        self.rmsd: list[NDArray[np.float64]] = []
+        self._table = table
+
+    def add(self, rows: Encoded) -> None:
+        self.counts += np.bincount(rows.codes, minlength=len(self.counts))
+        self.distance += float(rows.distances.sum(dtype=np.float64))
+        self.squared_distance += float(np.square(rows.distances, dtype=np.float64).sum())
+        lettered = rows.whole & (rows.letters > 0)
+        np.add.at(self.joint, (rows.codes[lettered], rows.letters[lettered]), 1)
+        if self._table is not None:
+            self.rmsd.append(
+                fragment_metrics.window_rmsd(self._table, rows.codes[rows.whole], rows.windows[rows.whole])
+            )
+
+
+def _sampled(data: Iterable[Record], chains: int, seed: int, notes: list[str]) -> list[Record]:
+    """So many chains, drawn at random, in the set's order; all if there are no more."""
+    everything = list(data)
+    if len(everything) <= chains:
+        return everything
+    notes.append(f"a sample of {chains} of {len(everything)} chains, drawn by the seed {seed}")
+    drawn = np.random.default_rng(seed).choice(len(everything), chains, replace=False)
+    return [everything[index] for index in np.sort(drawn)]
+
+
+def grouped(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Records some at a time: enough to fill batches, few enough that a set of any size fits."""
+    group: list[Record] = []
+    residues = 0
+    for record in records:
+        group.append(record)
+        residues += len(record.sequence)
+        if residues >= _PART:
+            yield group
+            group, residues = [], 0
+    if group:
+        yield group
+
+
+def _table(
+    model: Model, reference: Iterable[Record] | None, config: EvaluationConfig, watch: Watch | None, notes: list[str]
+) -> NDArray[np.float32] | None:
+    """The window of each code (codes, 9, 3, 3), Å."""
+    if reference is None:
+        if model.codebook.windows is not None:
+            stored: NDArray[np.float32] = model.codebook.windows.numpy()
+            return stored
+        notes.append("no window RMSD: the model has no windows of its codes; give a reference set")
+        return None
+    drawn = prepared(drawn_chains(reference, config.reference_residues, config.seed))
+    notes.append(f"the codes' windows are means over {min(len(drawn), config.reference_residues)} reference residues")
+    return windows_of_codes(
+        model.encoder,
+        model.codebook.codebook.embeddings,
+        drawn,
+        config.reference_residues,
+        config.seed,
+        config.batch,
+        watch,
+    )
+
+
+def _window_figures(rmsd: list[NDArray[np.float64]], notes: list[str]) -> dict[str, Any]:
+    pooled = np.concatenate(rmsd) if rmsd else np.zeros(0)
+    if rmsd:
+        notes.append(f"{len(pooled)} residues have four neighbors on each side")
+    known = len(pooled) > 0
+    return {
+        "window_rmsd_mean": float(pooled.mean()) if known else None,
+        "window_rmsd_median": float(np.median(pooled)) if known else None,
+    }
+
+
+def _mutual_information(joint: NDArray[np.int64], notes: list[str]) -> float | None:
+    if not joint.any():
+        notes.append("no mutual information: the set has no DSSP letters")
+        return None
+    return fragment_metrics.mutual_information(joint)
+
+
+def _lettered(data: Iterable[Record], notes: list[str]) -> Iterator[Record]:
+    """With DSSP letters, of three kinds where the set has none."""
+    told = False
+    for record in data:
+        if record.dssp is None and not told:
+            notes.append("DSSP letters that the set lacks are pydssp's: H, E and C")
+            told = True
+        yield from lettered([record])
+
+
+def _assignment_figures(composing: Composing | None, decoding: Decoding | None, notes: list[str]) -> dict[str, Any]:
+    if composing is None:
+        notes.append("no figures of assignments: the model's codes state no motions")
+        names = ("tracking_rmsd_median", "tracking_lddt_ca_median", "tracking_tm_score_median", "anchored_rmsd_median")
+        return dict.fromkeys((*names, "assignments"))
+    found = composing.figures()
+    tracking, anchored = found[Assignment.TRACKING].all, found[Assignment.ANCHORED].all
+    if decoding is not None:
+        found = {str(Assignment.INDEPENDENT): assignment_figures(decoding.chains)} | found
+    return {
+        "tracking_rmsd_median": tracking.backbone_rmsd.median,
+        "tracking_lddt_ca_median": tracking.lddt_ca.median,
+        "tracking_tm_score_median": tracking.tm_score.median,
+        "anchored_rmsd_median": anchored.backbone_rmsd.median,
+        "assignments": found,
+    }
+
+
+def _reconstruction_figures(decoding: Decoding | None, notes: list[str]) -> dict[str, Any]:
+    if decoding is None:
+        notes.append("no reconstruction figures: the model has no decoder")
+        return dict.fromkeys(("backbone_rmsd_median", "lddt_ca_median", "tm_score_median", "reconstruction"))
+    notes.extend(decoding.notes())
+    figures = decoding.figures()
+    return {
+        "backbone_rmsd_median": figures.all.backbone_rmsd.median,
+        "lddt_ca_median": figures.all.lddt_ca.median,
+        "tm_score_median": figures.all.tm_score.median,
+        "reconstruction": figures,
+    }

@@ -1,0 +1,1 @@
+"""Codebook repair: detect dead codes, reset, fine-tune, gate, publish and roll out."""

@@ -1,0 +1,107 @@
+"""Scope full of a repair: encoder, codebook and decoder go on training together, and become a new model.
+
+OUT/training/   the job of `train`, which resumes
+OUT/model/      the new store, there only if the gates passed
+
+The vectors of another encoder are other vectors: nothing of the old codebook can be kept, and no server can swap to it;
+it is served by being started with it.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
+from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, drawn_chains, evaluate
+from foldmint_maintenance.repair import gates
+from foldmint_maintenance.repair.config import RepairJob
+from foldmint_maintenance.repair.dead_codes import Tell, Usage, measured
+from foldmint_maintenance.repair.gates import Gate, GateLimits
+from foldmint_maintenance.repair.result import RepairResult
+from foldmint_maintenance.training.chain_config import ChainConfig
+from foldmint_maintenance.training.job import TrainJob, train
+from foldmint_maintenance.training.recipe import Recipe
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.store import Store
+
+
+def retrained(
+    job: RepairJob, out: Path, steps: int, usage: Usage | None, tell: Tell, *, batch: int = 1024, crop: int = 256
+) -> RepairResult:
+    """Train a store's model on, dead codes being put elsewhere on the way, and prove that it got no worse.
+
+    steps: of each of the two stages, all together and then the decoder alone, of `batch` residues in chains cut to
+    `crop`. Raises InvalidRecipe if the model has no decoder, or there is no set for the gates alone; OtherTraining if
+    OUT holds a finished model.
+    """
+    if job.data is None or job.gate_data is None:
+        raise InvalidRecipe("scope full needs a set to train on, and another for the gates (--gate-data)")
+    finished = out / "model"
+    if finished.exists():
+        raise OtherTraining(f"{finished} is there already: choose another folder, or remove it")
+    store = Store(job.store)
+    model = store.load()
+    if not isinstance(model.decoder, Decoder):
+        raise InvalidRecipe(f"scope full needs a decoder that reads token ids, and {model.name} has none")
+    dead = measured(store, model.codebook, job, usage, tell)
+    result = RepairResult(
+        int(dead.found.dead.sum()), (), False, model.codebook.version, None, exposure=dead.found.exposure
+    )
+    if job.dry_run:
+        return replace(result, notes=("a dry run: nothing was changed",))
+    common = ChainConfig(steps=steps, batch=batch, crop=crop, settling=0, coarse_from=0.0, seed=job.config.seed)
+    recipe = Recipe(
+        name=model.name,
+        joint_stage=replace(common, stage="joint"),
+        decoder_stage=replace(common, settling=min(steps // 10, 600)),
+    )
+    training = TrainJob(job.data, out / "training", recipe, Path(job.store), device=job.device, group=job.group)
+    made = load_or_train(training, tell)
+    tell("measuring both models on the gates' chains")
+    before, after = (_figures(each, job) for each in (model, made))
+    found = _gates(before, after, job.config.limits)
+    statistics = {"before": before.as_json(), "after": after.as_json()}
+    result = replace(result, gates=found, parent=model.codebook.version, statistics=statistics, churn=1.0)
+    result = replace(result, notes=("a new encoder: all tokens mean something else than before",))
+    if not result.passed:
+        return replace(result, notes=(*result.notes, "a gate did not pass: the model is left in OUT/training alone"))
+    if job.group.rank == 0:
+        part = out / "model.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(training.finished, part)
+        part.rename(finished)
+        tell(f"the new model is in {finished}")
+    return replace(result, published=True, version=made.codebook.version, about={"model": str(finished)})
+
+
+def load_or_train(training: TrainJob, tell: Tell) -> Model:
+    """The model of a training, which goes on where it was stopped."""
+    if training.finished.exists():
+        return Store(training.finished).load()
+    return train(training, lambda progress, steps: None, tell)  # noqa: ARG005
+
+
+def _figures(model: Model, job: RepairJob) -> Evaluation:
+    assert job.gate_data is not None  # noqa: S101 (for types; said above)
+    config = job.config
+    chains = drawn_chains(read_set(job.gate_data), config.gate_residues, config.seed)
+    return evaluate(model, chains, config=EvaluationConfig(max_decode_residues=config.gate_decoded, seed=config.seed))
+
+
+def _gates(before: Evaluation, after: Evaluation, limits: GateLimits) -> dict[str, Gate]:
+    """Gates of figures that do not depend on an encoder's own space."""
+    used = (before.codes_used_ratio, after.codes_used_ratio)
+    found = {
+        "utilization": gates.at_least(*used, used[0] - limits.utilization),
+        "perplexity": gates.at_least(before.perplexity, after.perplexity, before.perplexity * (1 - limits.perplexity)),
+    }
+    if before.window_rmsd_mean is not None and after.window_rmsd_mean is not None:
+        found["window_rmsd"] = gates.at_most(
+            before.window_rmsd_mean,
+            after.window_rmsd_mean,
+            before.window_rmsd_mean * (1 + limits.quantization_error),
+        )
+    decoded = [gates.Reconstructed(each.backbone_rmsd_median, each.lddt_ca_median) for each in (before, after)]
+    return found | gates.reconstruction_gates(decoded[0], decoded[1], limits)

@@ -1,0 +1,1 @@
+"""Training of encoder, codebook and decoder."""

@@ -1,0 +1,134 @@
+"""Batches of chains of one length, drawn from a set by seed and step number alone."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import Group
+from foldmint_maintenance.training.losses import Chains
+from foldmint_tokenizer.decoder import Rigids
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+
+# A batch takes chains up to this much longer than the one that it was drawn for, and cuts them.
+_STRETCH = 1.1
+_SLACK = 8
+# Å; the bond from C to the next N is 1.33 long.
+_LONGEST_BOND = 2.0
+
+
+class ChainBatch(NamedTuple):
+    """tokens: (n, length), zero in the joint stage. letters: (n, length), place in `AMINO_ACIDS`, -1 for others.
+
+    pair_rows: (rows,), residues whose pairs are compared. rows: neighborhoods of the residues that have a frame, chain
+    after chain, for the encoder; None in the decoder stage.
+    """
+
+    chains: Chains
+    tokens: Tensor
+    letters: Tensor
+    pair_rows: Tensor
+    rows: tuple[Tensor, Tensor, Tensor, Tensor] | None
+
+    def to(self, device: torch.device) -> "ChainBatch":
+        """The same on a device."""
+        chains = Chains(*(part.to(device) for part in self.chains))
+        tokens, letters, pair_rows = (part.to(device) for part in (self.tokens, self.letters, self.pair_rows))
+        if self.rows is None:
+            return ChainBatch(chains, tokens, letters, pair_rows, None)
+        rotation, origin, offset, exists = (part.to(device) for part in self.rows)
+        return ChainBatch(chains, tokens, letters, pair_rows, (rotation, origin, offset, exists))
+
+
+class ChainBatches:
+    """Draws batches.
+
+    tokens: (residues,) of the data, or None for neighborhoods instead. batch: residues of all processes together. Every
+    process draws the same, and takes its share. among: numbers of the chains that are drawn; None for all.
+    """
+
+    def __init__(
+        self,
+        data: PreparedSet,
+        tokens: NDArray[np.int64] | None,
+        batch: int,
+        pair_rows: int,
+        seed: int,
+        group: Group,
+        among: NDArray[np.integer] | None = None,
+    ) -> None:
+        self._data, self._tokens, self._group = data, tokens, group
+        self._batch, self._pair_rows, self._seed = batch, pair_rows, seed
+        starts = np.flatnonzero(np.diff(data.chain, prepend=-1))
+        self._starts, self._lengths = starts, np.diff([*starts, len(data.chain)])
+        if among is not None:
+            self._starts, self._lengths = starts[among], self._lengths[among]
+        exists = data.shape.frames.exists
+        gap = np.linalg.norm(data.backbone[1:, 0] - data.backbone[:-1, 2], axis=-1)
+        # A comparison with NaN is false.
+        self._follows = (data.chain[1:] == data.chain[:-1]) & exists[1:] & exists[:-1] & (gap < _LONGEST_BOND)
+        self._row_of = np.full(len(data.chain), -1)
+        self._row_of[data.shape.queries] = np.arange(len(data))
+        place_of = np.full(256, -1)
+        place_of[np.frombuffer(AMINO_ACIDS.encode(), np.uint8)] = np.arange(len(AMINO_ACIDS))
+        self._letters = place_of[data.sequence]
+        self._atoms = np.where(exists[:, None, None], data.backbone, 0).astype(np.float32)
+
+    def batch(self, step: int, crop: int) -> ChainBatch:
+        """The share of a step's batch that is this process's; crop: the longest stretch of a chain."""
+        random = np.random.default_rng([self._seed, step])
+        length = int(min(self._lengths[random.integers(len(self._lengths))], crop))
+        count = max(self._group.size, round(self._batch / length))
+        cut = np.minimum(self._lengths, crop)
+        alike = np.flatnonzero((cut >= length) & (cut <= length * _STRETCH + _SLACK))
+        chosen = random.choice(alike, count)
+        first = self._starts[chosen] + random.integers(0, self._lengths[chosen] - length + 1)
+        compared = np.sort(random.choice(length, min(length, self._pair_rows), replace=False))
+        place = (first[:, None] + np.arange(length))[self._group.share(count)]
+        chains = Chains(
+            torch.from_numpy(self._atoms[place]),
+            torch.from_numpy(self._data.shape.frames.exists[place]),
+            torch.from_numpy(self._follows[place[:, :-1]]),
+        )
+        tokens = np.zeros_like(place) if self._tokens is None else self._tokens[place]
+        return ChainBatch(
+            chains,
+            torch.from_numpy(tokens),
+            torch.from_numpy(self._letters[place]),
+            torch.from_numpy(compared),
+            self._neighborhoods(place) if self._tokens is None else None,
+        )
+
+    def _neighborhoods(self, place: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        select = self._row_of[place[self._data.shape.frames.exists[place]]]
+        rotation, origin, offset, exists = (torch.from_numpy(part) for part in self._data.rows(select))
+        return rotation, origin, offset, exists
+
+    def steps(self, step: int, count: int) -> tuple[Tensor, Rigids]:
+        """Tokens (count,) of residues drawn at random, and the motions from the residue before to each."""
+        if self._tokens is None:
+            raise ValueError("there are no tokens")
+        random = np.random.default_rng([self._seed, step, 1])
+        bound = np.flatnonzero(self._follows)
+        share = self._group.part(count // self._group.size * self._group.size)
+        before = random.choice(bound, count)[share]
+        return torch.from_numpy(self._tokens[before + 1]), self._motions(before)
+
+    def mean_step(self, sample: int = 20_000) -> Rigids:
+        """The mean of many motions; its rotation is no rotation, but leads to one."""
+        bound = np.flatnonzero(self._follows)
+        motions = self._motions(np.random.default_rng(self._seed).choice(bound, sample))
+        return Rigids(motions.rotation.mean(0), motions.origin.mean(0))
+
+    def _motions(self, before: NDArray[np.int64]) -> Rigids:
+        rotation, origin, _ = self._data.shape.frames
+        back = rotation[before].transpose(0, 2, 1)
+        apart = (origin[before + 1] - origin[before])[..., None]
+        return Rigids(
+            torch.from_numpy((back @ rotation[before + 1]).astype(np.float32)),
+            torch.from_numpy((back @ apart)[..., 0].astype(np.float32)),
+        )

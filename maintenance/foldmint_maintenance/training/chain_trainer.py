@@ -1,0 +1,307 @@
+"""Training on whole chains: encoder, codebook and decoder together, or the decoder alone on a frozen codebook.
+
+The two stages of the ESM3 paper (appendix A.1.7). In the joint stage the decoder reads the codes' vectors, through a
+linear map, so that gradients reach the encoder; the map then becomes the decoder's embedding of token ids. In the
+decoder stage tokens are computed once, and the decoder alone is trained, its confidence too.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from math import cos, pi
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.training import decoder_init
+from foldmint_maintenance.training import losses as losses
+from foldmint_maintenance.training.chain_batches import AMINO_ACIDS, ChainBatch, ChainBatches
+from foldmint_maintenance.training.chain_config import ChainConfig
+from foldmint_maintenance.vq import quantizer
+from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.decoder import (
+    BINNED_LOGITS,
+    PAE_LOGITS,
+    Decoder,
+    Rigids,
+    backbone_atoms,
+)
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.vocabulary import BOS, EOS
+
+_FIT_BATCH = 4096
+
+
+class ChainProgress(NamedTuple):
+    """What a step tells: losses as they are before they are weighed, by name; those left out are 0."""
+
+    step: int
+    loss: float
+    step_loss: float
+    reach: float
+    distance: float
+    direction: float
+    binned: float
+    inverse_folding: float
+    confidence: float
+    commitment: float
+    perplexity: float
+    replaced: int
+
+
+class _Read(NamedTuple):
+    """What the decoder reads of a batch.
+
+    embedded: (n, length + 2, width). codebook: after the batch's hits; None in the decoder stage.
+    """
+
+    embedded: Tensor
+    commitment: Tensor
+    codebook: Codebook | None
+    replaced: int
+
+
+class ChainTrainer:
+    """A step at a time. Batch and noise of a step depend on seed and step number alone, as in `Trainer`.
+
+    tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch. fresh: whether the
+    decoder's weights are to be set by `decoder_start`, rather than taken as they are. rows: (vocabulary,) bool, which
+    rows of the decoder's embedding are trained, and nothing else; None for all weights. among: numbers of the data's
+    chains that batches are drawn from; None for all.
+    """
+
+    def __init__(
+        self,
+        config: ChainConfig,
+        data: PreparedSet,
+        encoder: Encoder,
+        codebook: Codebook,
+        decoder: Decoder,
+        tokens: NDArray[np.int64] | None = None,
+        group: Group = ALONE,
+        device: torch.device | str = "cpu",
+        *,
+        fresh: bool = True,
+        rows: Tensor | None = None,
+        among: NDArray[np.integer] | None = None,
+    ) -> None:
+        if (tokens is None) != (config.stage == "joint"):
+            raise ValueError("the decoder stage needs the data's tokens, and the joint stage computes them")
+        torch.manual_seed(config.seed)
+        self.config, self.group, self.step = config, group, 0
+        self.device = torch.device(device)
+        self.data_digest = data.digest()
+        self._begun_with = hashlib.sha256(codebook.embeddings.cpu().numpy().tobytes()).hexdigest()
+        self.lift = nn.Linear(codebook.embeddings.shape[1], decoder.config.width)
+        self.inverse = nn.Linear(decoder.config.width, len(AMINO_ACIDS))
+        self._batches = ChainBatches(data, tokens, config.batch, config.pair_rows, config.seed, group, among)
+        self._quantizer = quantizer.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
+        if fresh:
+            start = torch.Generator().manual_seed(config.seed)
+            decoder_init.start(decoder, codebook.embeddings.cpu(), self._batches.mean_step(), start)
+        if config.stage == "joint":
+            self._fit_lift(codebook.embeddings.cpu(), decoder.embed.weight)
+        self.codebook = Codebook(*(part.to(self.device) for part in codebook))
+        self.encoder, self.decoder = encoder.to(self.device), decoder.to(self.device).train()
+        self.lift.to(self.device)
+        self.inverse.to(self.device)
+        self._rows = None if rows is None else rows.to(self.device)
+        self._head_fitted = not (fresh and config.stage == "decoder" and decoder.config.chained)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self._parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+                {"params": [p for p in self._parameters() if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.98),
+            lr=config.learning_rate,
+        )
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by the names that a checkpoint gives it."""
+        own: dict[str, nn.Module] = {"decoder": self.decoder, "inverse": self.inverse}
+        return own | ({"encoder": self.encoder, "lift": self.lift} if self.config.stage == "joint" else {})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this training."""
+        return {
+            "model": asdict(self.encoder.config),
+            "decoder": asdict(self.decoder.config),
+            "config": asdict(self.config),
+            "data": self.data_digest,
+            "codebook": self._begun_with,
+        }
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        if self._rows is not None:
+            yield cast(nn.Parameter, self.decoder.embed.weight)
+            return
+        for module in self.modules.values():
+            yield from module.parameters()
+
+    def run(self, watch: Callable[[ChainProgress], None]) -> None:
+        """Train from the present step to the last, telling each step to `watch`."""
+        if self.step == 0 and not self._head_fitted:
+            self._fit_head()
+        steps = range(self.step, self.config.steps)
+        if not steps:
+            return
+        with ThreadPoolExecutor(1, "batches") as pool:
+            following = pool.submit(self._batch, steps.start)
+            for step in steps:
+                batch = following.result().to(self.device)
+                following = pool.submit(self._batch, step + 1)
+                watch(self._train(step, batch))
+
+    def finish(self) -> None:
+        """Leave in the decoder's embedding what it read of the codes, after a joint stage."""
+        if self.config.stage == "joint":
+            with torch.no_grad():
+                self.decoder.embed.weight[: len(self.codebook.N)] = self.lift(self.codebook.embeddings)
+
+    def _fit_lift(self, codes: Tensor, embedding: Tensor) -> None:
+        """Let the linear map give what the decoder's embedding of the codes says now, as nearly as it can."""
+        inputs = torch.cat([codes, torch.ones(len(codes), 1)], 1).double()
+        wanted = embedding[: len(codes)].detach().double()
+        ridge = 1e-6 * inputs.square().sum() * torch.eye(inputs.shape[1], dtype=torch.float64)
+        with torch.no_grad():
+            solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ wanted).float()
+            self.lift.weight.copy_(solution[:-1].T)
+            self.lift.bias.copy_(solution[-1])
+
+    def _fit_head(self) -> None:
+        """Let the head say from each token alone how the chain goes on: fast, and what the blocks begin from."""
+        decoder, config = self.decoder, self.config
+        head = [decoder.embed.weight, decoder.decoder_stack.norm.weight, *decoder.affine_output_projection.parameters()]
+        optimizer = torch.optim.AdamW(head, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+        for step in range(config.head_steps):
+            optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + cos(pi * step / config.head_steps))
+            drawn, motions = self._batches.steps(step, _FIT_BATCH)
+            tokens, made = drawn.to(self.device), Rigids(*(part.to(self.device) for part in motions))
+            states = decoder.decoder_stack.norm(decoder.embed(tokens))
+            moves: Rigids = decoder.affine_output_projection(states)
+            turned = (moves.rotation - made.rotation).square().sum((-1, -2))
+            moved = (moves.origin - made.origin).square().sum(-1)
+            error = ((turned + 1e-3).sqrt() + 0.3 * (moved + 1e-3).sqrt()).sum()
+            optimizer.zero_grad(set_to_none=True)
+            self.group.mean(error, torch.tensor(float(len(tokens)), device=self.device)).backward()  # type: ignore[no-untyped-call]
+            self.group.average_gradients(head)
+            optimizer.step()
+        self._head_fitted = True
+
+    def _batch(self, step: int) -> ChainBatch:
+        """Crops; whole chains, up to a batch long, while confidence settles: errors grow with the chain."""
+        config = self.config
+        return self._batches.batch(step, config.crop if step < config.moving else max(config.crop, config.batch))
+
+    def _rate(self, step: int) -> float:
+        """Warm-up and cosine to zero; both anew for the heads of confidence."""
+        config, moving = self.config, self.config.moving
+        step, steps = (step, moving) if step < moving else (step - moving, config.settling)
+        if step < config.warmup:
+            return config.learning_rate * (step + 1) / config.warmup
+        return config.learning_rate * 0.5 * (1 + cos(pi * (step - config.warmup) / max(1, steps - config.warmup)))
+
+    def _train(self, step: int, batch: ChainBatch) -> ChainProgress:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        if step >= self.config.moving:
+            with torch.no_grad():
+                read = self._read(step, batch)
+                decoded = self._decoded(read.embedded)
+            loss = self._confidence(batch, *decoded)
+            parts, replaced = {"confidence": loss}, 0
+        else:
+            read = self._read(step, batch)
+            if read.codebook is not None:
+                self.codebook = read.codebook
+            parts = {"commitment": read.commitment} | self._losses(step, batch, *self._decoded(read.embedded))
+            weights = vars(self.config.weights) | {"step_loss": self.config.weights.step}
+            loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+            replaced = read.replaced
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        everything = list(self._parameters())
+        if self._rows is not None and self.decoder.embed.weight.grad is not None:
+            self.decoder.embed.weight.grad[~self._rows] = 0
+        self.group.average_gradients(everything)
+        nn.utils.clip_grad_norm_(everything, self.config.clip)
+        self.optimizer.step()
+        self.step = step + 1
+        names = list(parts)
+        told = self.group.summed(torch.stack([loss.detach(), *(parts[n].detach() for n in names)])) / self.group.size
+        figures = dict(zip(["loss", *names], told.tolist(), strict=True))
+        nothing = dict.fromkeys(ChainProgress._fields, 0.0)
+        return ChainProgress(
+            **nothing
+            | figures
+            | {"step": self.step, "perplexity": quantizer.perplexity(self.codebook.N), "replaced": replaced}
+        )
+
+    def _read(self, step: int, batch: ChainBatch) -> _Read:
+        ends = self.decoder.embed(torch.tensor([[BOS, EOS]], device=self.device)).expand(
+            len(batch.chains.atoms), -1, -1
+        )
+        if batch.rows is None:
+            inner, commitment, codebook, replaced = self.decoder.embed(batch.tokens), ends.new_zeros(()), None, 0
+        else:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+                z = self.encoder(*batch.rows)
+            done = self._quantizer.quantize(z.float(), self.codebook, step, self.group)
+            commitment, codebook, replaced = done.commitment, done.codebook, done.replaced
+            # Residues without a frame share a code, whatever it is now.
+            frameless, _ = nearest_code(self.encoder.without_frame().detach()[None], self.codebook.embeddings)
+            vectors = self.codebook.embeddings[frameless].expand(*batch.tokens.shape, -1).clone()
+            vectors[batch.chains.exists] = done.vectors
+            inner = self.lift(vectors)
+        return _Read(torch.cat([ends[:, :1], inner, ends[:, 1:]], 1), commitment, codebook, replaced)
+
+    def _decoded(self, embedded: Tensor) -> tuple[Tensor, Rigids]:
+        """Last states (n, length, width) and motions (n, length) of the residues."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            states = self.decoder.states(embedded)
+        whole = self.decoder.rigids(states)
+        return states[:, 1:-1].float(), Rigids(whole.rotation[:, 1:-1], whole.origin[:, 1:-1])
+
+    def _losses(self, step: int, batch: ChainBatch, states: Tensor, guess: Rigids) -> dict[str, Tensor]:
+        """Losses by name, each a mean over the batch of all processes; those that weigh nothing are left out."""
+        config, weights, chains, decoder = self.config, self.config.weights, batch.chains, self.decoder
+        mean = self.group.mean
+        coarse = step >= config.coarse_from * config.moving
+        truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
+        found: dict[str, Tensor] = {}
+        if weights.step:
+            found["step_loss"] = mean(*losses.step_loss(guess, truth, chains))
+        if weights.reach and coarse:
+            found["reach"] = mean(*losses.reach_loss(guess, truth, chains))
+        if weights.distance and coarse:
+            found["distance"] = mean(*losses.distance_loss(atoms, chains, batch.pair_rows))
+        if weights.direction and coarse:
+            found["direction"] = mean(*losses.direction_loss(atoms, chains, batch.pair_rows))
+        if weights.binned:
+            logits = decoder.pairwise_classification_head(states, batch.pair_rows, BINNED_LOGITS)
+            found["binned"] = mean(*losses.binned_loss(logits, chains, batch.pair_rows))
+        if weights.inverse_folding:
+            known = (batch.letters >= 0) & chains.exists
+            apart = F.cross_entropy(self.inverse(states)[known], batch.letters[known], reduction="sum")
+            found["inverse_folding"] = mean(apart, known.sum().float())
+        if weights.confidence and coarse:
+            found["confidence"] = self._confidence(batch, states, guess)
+        return found
+
+    def _confidence(self, batch: ChainBatch, states: Tensor, guess: Rigids) -> Tensor:
+        """The loss of lDDT and aligned error of what was decoded."""
+        chains, decoder, mean = batch.chains, self.decoder, self.group.mean
+        truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
+        errors = decoder.pairwise_classification_head(states, batch.pair_rows, PAE_LOGITS)
+        return mean(*losses.plddt_loss(decoder.plddt_head(states), atoms, chains)) + mean(
+            *losses.pae_loss(errors, guess, truth, chains, batch.pair_rows)
+        )

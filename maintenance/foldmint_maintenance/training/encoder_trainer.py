@@ -1,0 +1,226 @@
+"""Training of an encoder and its codebook by the local objective, with checkpoints that resume.
+
+Three phases: without quantization, until the vectors tell the windows; then a codebook, by k-means of many vectors,
+that follows by moving averages while the encoder goes on; last the encoder rests and the codebook settles.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from math import cos, pi
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.training.local_objective import LocalPredictor, Targets, local_loss, targets
+from foldmint_maintenance.vq import quantizer
+from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
+
+# Residues whose windows give the principal components.
+_BASIS_SAMPLE = 50_000
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    steps: in all. batch: residues a step. unquantized: first steps without a codebook, for the windows alone. settling:
+    last steps with a resting encoder. initial_batches: whose vectors the first codebook is made from, by
+    `initial_rounds` of k-means (none: a sample of them as they are). learning_rate: the peak; warm-up over `warmup`
+    steps, then a cosine to zero at the encoder's last step. decay: of the moving averages. commitment: weight of the
+    pull towards the code. contacts_weight: of the contacts' loss against the window's. dead_share: a code is dead when
+    its N falls below this share of the mean N. estimator: how gradients pass the codes, as in `ChainConfig`.
+    bf16: products in bfloat16 (the codebook stays in float32). compiled: run the encoder through torch.compile.
+    """
+
+    steps: int = 3000
+    batch: int = 4096
+    unquantized: int = 300
+    settling: int = 200
+    initial_batches: int = 16
+    initial_rounds: int = 10
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    decay: float = 0.99
+    commitment: float = 0.25
+    contacts_weight: float = 0.1
+    dead_share: float = 0.1
+    estimator: quantizer.Estimator = "straight_through"
+    bf16: bool = False
+    compiled: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.unquantized < self.steps - self.settling:
+            raise ValueError("steps must exceed unquantized + settling, and unquantized must be positive")
+        if min(self.batch, self.initial_batches) < 1 or self.learning_rate <= 0 or not 0 < self.decay < 1:
+            raise ValueError("batch, initial_batches and learning_rate must be positive, and decay between 0 and 1")
+        quantizer.check_estimator(self.estimator)
+
+
+class Progress(NamedTuple):
+    """What a step tells: window_error in Å, distance of z to its code, perplexity over the moving averages."""
+
+    step: int
+    loss: float
+    window_error: float
+    distance: float
+    perplexity: float
+    replaced: int
+
+
+class Batch(NamedTuple):
+    """Rows for the encoder and what is to be predicted from them."""
+
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor]
+    truth: Targets
+
+
+class Trainer:
+    """Encoder, predictor, codebook and optimizer, a step at a time. Batch and noise of a step depend on seed and step
+    number alone, so that a resumed training does what an unbroken one does. group: the processes that share a batch.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: TrainConfig,
+        data: PreparedSet,
+        group: Group = ALONE,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.data, self.group = config, data, group
+        self.device = torch.device(device)
+        self.data_digest = data.digest()
+        self._share = group.part(config.batch)
+        self.encoder = Encoder(model)
+        self.predictor = LocalPredictor(model.out)
+        self.codebook = Codebook(
+            torch.zeros(model.codes, model.out, device=self.device),
+            torch.zeros(model.codes, device=self.device),
+            torch.zeros(model.codes, model.out, device=self.device),
+        )
+        self._quantizer = quantizer.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
+        self.step = 0
+        sample = np.random.default_rng(config.seed).integers(0, len(data), _BASIS_SAMPLE)
+        self.predictor.fit(data.windows(sample))
+        self.encoder.to(self.device)
+        self.predictor.to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": list(self._parameters(matrices=True)), "weight_decay": config.weight_decay},
+                {"params": list(self._parameters(matrices=False)), "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.95),
+            lr=config.learning_rate,
+        )
+        self._encode: Callable[..., Tensor] = (
+            torch.compile(self.encoder, dynamic=False) if config.compiled else self.encoder
+        )
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by the names that a checkpoint gives it."""
+        return {"encoder": self.encoder, "predictor": self.predictor}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this training."""
+        return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
+
+    def _parameters(self, matrices: bool) -> Iterator[nn.Parameter]:
+        for module in (self.encoder, self.predictor):
+            for parameter in module.parameters():
+                if (parameter.ndim > 1) == matrices:
+                    yield parameter
+
+    def run(self, watch: Callable[[Progress], None]) -> None:
+        """Train from the present step to the last, telling each step to `watch`."""
+        steps = range(self.step, self.config.steps)
+        if not steps:
+            return
+        with ThreadPoolExecutor(1, "batches") as pool:
+            following = pool.submit(self._batch, steps.start)
+            for step in steps:
+                batch = following.result()
+                following = pool.submit(self._batch, step + 1)
+                watch(self._train(step, batch))
+
+    def _batch(self, step: int) -> Batch:
+        random = np.random.default_rng([self.config.seed, step])
+        select = random.integers(0, len(self.data), self.config.batch)[self._share]
+        rows = self.data.rows(select)
+        rotation, origin, offset, exists = (torch.from_numpy(part).to(self.device) for part in rows)
+        truth = targets(self.data.windows(select), rows)
+        return Batch((rotation, origin, offset, exists), Targets(*(part.to(self.device) for part in truth)))
+
+    def _rate(self, step: int) -> float:
+        moving = self.config.steps - self.config.settling
+        if step < self.config.warmup:
+            return self.config.learning_rate * (step + 1) / self.config.warmup
+        done = (step - self.config.warmup) / max(1, moving - self.config.warmup)
+        return self.config.learning_rate * 0.5 * (1 + cos(pi * min(1.0, done)))
+
+    def _train(self, step: int, batch: Batch) -> Progress:
+        config = self.config
+        if step == config.unquantized:
+            self.codebook = self._first_codebook(step)
+        settling = step >= config.steps - config.settling
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        with torch.set_grad_enabled(not settling):
+            z = self._vectors(batch)
+            quantized, commitment, distance, replaced = z, z.new_zeros(()), z.new_zeros(()), 0
+            if step >= config.unquantized:
+                done = self._quantizer.quantize(
+                    z, self.codebook, step, self.group, decay=self._decay(step), replace=not settling
+                )
+                quantized, commitment, distance, replaced = done.vectors, done.commitment, done.distance, done.replaced
+                self.codebook = done.codebook
+            window, contacts = self.predictor(quantized)
+            weight = config.contacts_weight if step >= config.unquantized else 0.0
+            loss, error = local_loss(window, contacts, batch.truth, weight)
+            loss = loss + config.commitment * commitment
+        if not settling:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            everything = [p for group in self.optimizer.param_groups for p in group["params"]]
+            self.group.average_gradients(everything)
+            nn.utils.clip_grad_norm_(everything, config.clip)
+            self.optimizer.step()
+        self.step = step + 1
+        # Shares of a batch are alike in size, and a mean of their means is the batch's.
+        told = self.group.summed(torch.stack([loss.detach(), error.square(), distance.detach()])) / self.group.size
+        figures = told.tolist()
+        return Progress(
+            self.step, figures[0], figures[1] ** 0.5, figures[2], quantizer.perplexity(self.codebook.N), replaced
+        )
+
+    def _decay(self, step: int) -> float:
+        """While settling the averages lengthen to the whole phase: the codebook converges to plain means."""
+        since = step - (self.config.steps - self.config.settling)
+        return self.config.decay if since < 0 else max(self.config.decay, 1 - 1 / (100 + since))
+
+    def _vectors(self, batch: Batch) -> Tensor:
+        """z (rows, out) of a batch, float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            z = self._encode(*batch.inputs)
+        return z.float()
+
+    def _first_codebook(self, step: int) -> Codebook:
+        """k-means (Lloyd) of the vectors of several batches, from random ones of them."""
+        config = self.config
+        with torch.no_grad():
+            parts = [self.group.joined(self._vectors(self._batch(step + i))) for i in range(config.initial_batches)]
+        made = quantizer.first_codebook(
+            torch.cat(parts), len(self.codebook.N), config.initial_rounds, config.seed, step, config.batch
+        )
+        return Codebook(*(self.group.from_first(part) for part in made))

@@ -1,0 +1,1 @@
+"""Usage of codes, from servers, Prometheus or data."""

@@ -1,0 +1,160 @@
+"""Questions to the HTTP API of a Prometheus: readings of series, as they were scraped."""
+
+import base64
+import json
+import re
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from foldmint_client.connection import is_loopback
+from foldmint_maintenance.errors import UsageUnknown
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
+# Seconds of readings that are fetched at once: 5760 of each series, where one is taken every 15 seconds.
+_SLICE = 86_400
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to get into a Prometheus. authorization: the header. context: of TLS; None for the usual authorities."""
+
+    authorization: str = field(default="", repr=False)
+    context: ssl.SSLContext | None = field(default=None, repr=False)
+
+
+OPEN = Entry()
+
+
+def read_entry(auth: Path | None, ca: Path | None) -> Entry:
+    """auth: a file of one line, NAME:PASSWORD. ca: a PEM file of certificates to trust, instead of the usual ones.
+
+    Raises ValueError if they cannot be used; its message holds nothing of what stands there.
+    """
+    authorization, context = "", None
+    if auth is not None:
+        try:
+            text = auth.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{auth}: {getattr(error, 'strerror', None) or 'no text'}") from None
+        if not text.partition(":")[0] or ":" not in text or len(text.splitlines()) != 1:
+            raise ValueError(f"{auth} is one line, NAME:PASSWORD")
+        authorization = "Basic " + base64.b64encode(text.encode()).decode()
+    if ca is not None:
+        try:
+            context = ssl.create_default_context(cafile=ca)
+        except OSError as error:  # ssl's own errors are of this kind
+            raise ValueError(f"{ca}: {error.strerror or 'no certificates in PEM'}") from None
+    return Entry(authorization, context)
+
+
+class Series(NamedTuple):
+    """The readings of a series. labels: without its name. times: seconds since 1970, rising; values: at these."""
+
+    labels: dict[str, str]
+    times: list[float]
+    values: list[float]
+
+
+class Prometheus:
+    """A Prometheus. All methods but the constructor raise UsageUnknown where it does not answer, or refuses."""
+
+    def __init__(self, url: str, timeout: float = 60.0, entry: Entry = OPEN) -> None:
+        """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one question. entry: how to get in.
+
+        Raises ValueError where they are no address and no time, or a password would go in the clear.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is no address of a Prometheus: it begins with neither http:// nor https://")
+        if not 0 < timeout < float("inf"):
+            raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
+        if url.startswith("http://"):
+            if entry.authorization and not is_loopback(urllib.parse.urlsplit(url).netloc):
+                raise ValueError(f"a password would go to {url} in the clear, for all to read: use https")
+            if entry.context is not None:
+                raise ValueError(f"{url} has no certificate that an authority could have signed: use https")
+        self.url, self._timeout, self._entry = url.rstrip("/"), timeout, entry
+
+    def now(self) -> float:
+        """Its own clock, seconds since 1970."""
+        result = self._asked("time()", None)
+        return float(result["result"][1])
+
+    def at(self, query: str, time: float) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series of an expression at a time, seconds since 1970."""
+        return [
+            (_labels(series["metric"]), float(series["value"][1])) for series in self._vectors(query, time, "vector")
+        ]
+
+    def readings(self, selector: str, start: float, end: float) -> Iterator[Series]:
+        """All readings of some series between two times; a long one comes in parts, the latest first."""
+        while end > start:
+            length = min(end - start, _SLICE)
+            for series in self._vectors(f"{selector}[{max(1, round(length * 1000))}ms]", end, "matrix"):
+                times = [float(time) for time, _ in series["values"]]
+                yield Series(_labels(series["metric"]), times, [float(value) for _, value in series["values"]])
+            end -= length
+
+    def _vectors(self, query: str, time: float, kind: str) -> list[dict[str, Any]]:
+        data = self._asked(query, time)
+        if data["resultType"] != kind:
+            raise UsageUnknown(f"{self.url} answers {query} with a {data['resultType']}; a {kind} is wanted")
+        result: list[dict[str, Any]] = data["result"]
+        return result
+
+    def _asked(self, query: str, time: float | None) -> dict[str, Any]:
+        form = {"query": query, "timeout": f"{max(1, round(self._timeout * 1000))}ms"}
+        if time is not None:
+            form["time"] = f"{time:.3f}"
+        content = urllib.parse.urlencode(form).encode()
+        try:
+            request = urllib.request.Request(f"{self.url}/api/v1/query", content)  # noqa: S310 (http or https)
+            if self._entry.authorization:
+                # Not for another server that an answer may send us to.
+                request.add_unredirected_header("Authorization", self._entry.authorization)
+            with urllib.request.urlopen(request, timeout=self._timeout, context=self._entry.context) as reply:  # noqa: S310
+                content = reply.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise UsageUnknown(f"{self.url} refuses {query}: {_reason(error.read()) or error}") from error
+        except (OSError, HTTPException, ValueError) as error:  # not reached, late, or no address
+            raise UsageUnknown(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
+        try:
+            data: dict[str, Any] = json.loads(content)["data"]
+            return {"resultType": data["resultType"], "result": data["result"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageUnknown(f"{self.url} answers {query} as no Prometheus does: {content[:200]!r}") from error
+
+
+def seconds(duration: str) -> float:
+    """A duration as Prometheus writes it (7d, 1h30m, 90s) in seconds. Raises ValueError if it is none, or is 0."""
+    parts = re.findall(r"(\d+)(ms|[smhdwy])", duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise ValueError(f"{duration!r} is no duration; 12h, 7d or 1h30m would be one")
+    total = sum(int(number) * _UNITS[unit] for number, unit in parts)
+    if total == 0:
+        raise ValueError(f"{duration!r} is no time at all")
+    return total
+
+
+def matching(labels: Mapping[str, str]) -> str:
+    """Label matchers of the series that have these labels."""
+    return ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(labels.items()))
+
+
+def _labels(metric: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in metric.items() if name != "__name__"}
+
+
+def _reason(content: bytes) -> str:
+    """What Prometheus says of a query that it refused; empty if it says nothing."""
+    try:
+        return str(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""

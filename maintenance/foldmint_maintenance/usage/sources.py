@@ -1,0 +1,110 @@
+"""Where counts of the codes' use come from: a store, Prometheus, servers, or a set of backbones that is encoded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+
+from foldmint_client.admin import CodebookAdmin, CodebookUsage
+from foldmint_client.connection import ConnectionOptions
+from foldmint_client.errors import FoldmintError
+from foldmint_maintenance.datasets.loading import Skip, read_set
+from foldmint_maintenance.datasets.records import gathered
+from foldmint_maintenance.errors import InvalidSet, UsageUnknown
+from foldmint_maintenance.evaluation.evaluate import Watch, encoded, grouped
+from foldmint_maintenance.usage import prometheus_counts
+from foldmint_maintenance.usage.prometheus_api import OPEN, Entry, Prometheus
+from foldmint_maintenance.usage.statistics import CodeCounts
+from foldmint_tokenizer.store import Location, Store, load_model
+
+# Residues prepared together, as for an evaluation.
+
+
+def from_store(location: Location | None = None, version: str | None = None) -> CodeCounts:
+    """N of a version of a store's codebook, the active one unless told; of the embedded default if no place is given.
+
+    Raises ModelError if it cannot be read.
+    """
+    store = Store(location)
+    found = store.codebook(version)
+    counts = found.codebook.N.double().numpy()
+    return CodeCounts(counts, None, found.version, f"moving averages in {store.files}")
+
+
+def from_data(
+    path: Path,
+    model: Location | None = None,
+    version: str | None = None,
+    *,
+    batch: int = 1024,
+    skip: Skip | None = None,
+    watch: Watch | None = None,
+) -> CodeCounts:
+    """Hits of a set that is encoded by a model, the embedded default unless told.
+
+    path, skip: as `read_set` takes them. batch: residues encoded at once. watch: told how many have been. Raises
+    InvalidSet if no residue of the set has a frame; ModelError if the model cannot be read.
+    """
+    loaded = load_model(model, version)
+    embeddings = loaded.codebook.codebook.embeddings
+    hits = np.zeros(len(embeddings), np.int64)
+    for group in grouped(read_set(path, skip)):
+        part = gathered(group)
+        for rows in encoded(loaded.encoder, embeddings, part, np.arange(len(part)), batch):
+            hits += np.bincount(rows.codes, minlength=len(hits))
+            if watch is not None:
+                watch(len(rows.codes))
+    if not hits.any():
+        raise InvalidSet("the set holds no residue with N, CA and C")
+    return CodeCounts(hits.astype(np.float64), int(hits.sum()), loaded.codebook.version, f"residues of {path}")
+
+
+def from_prometheus(
+    url: str,
+    window: float,
+    *,
+    selector: str = "",
+    end: float | None = None,
+    version: str | None = None,
+    timeout: float = 60.0,
+    entry: Entry = OPEN,
+) -> CodeCounts:
+    """Hits that a Prometheus has seen over a window, of all servers together, while the codebook was active.
+
+    url: `http://HOST:PORT`. window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since
+    1970, now unless told. version: the one that is active at the end unless told. timeout: seconds, of a question.
+    entry: how to get in. Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one
+    codebook; ValueError for an address or a window that is none.
+    """
+    return prometheus_counts.counted(Prometheus(url, timeout, entry), window, selector, end, version).counts
+
+
+def from_servers(
+    addresses: Sequence[str], version: str | None = None, **options: Unpack[ConnectionOptions]
+) -> CodeCounts:
+    """Hits of one version on servers, all together, each since it first activated the version.
+
+    addresses: HOST:PORT of their admin listeners. version: the active one unless told. options: of the connections, as
+    of `foldmint_client.Client`. Raises UsageUnknown if a server does not tell, or they do not serve one codebook;
+    ValueError if there is no address, or one comes twice.
+    """
+    if not addresses or len(set(addresses)) < len(addresses):
+        raise ValueError(f"servers are addresses, one or more, none twice, not {', '.join(addresses) or 'none'}")
+    told: dict[str, tuple[CodebookUsage, str]] = {}
+    for address in addresses:
+        try:
+            with CodebookAdmin(address, **options) as admin:
+                usage = admin.usage(version)
+                told[address] = usage, admin.codebook(usage.version).digest
+        except FoldmintError as error:
+            raise UsageUnknown(f"{address}: {error}") from error
+    codebooks = {(usage.version, len(usage.hits)) for usage, _ in told.values()}
+    if len(codebooks) > 1 or len({digest for _, digest in told.values() if digest}) > 1:
+        served = ", ".join(f"{address}: {usage.version} ({digest[:12]})" for address, (usage, digest) in told.items())
+        raise UsageUnknown(f"the servers do not serve one codebook: {served}; a version chooses")
+    hits = np.sum([usage.hits for usage, _ in told.values()], axis=0)
+    since = [f"{address} since {usage.since:%Y-%m-%dT%H:%M:%SZ}" for address, (usage, _) in told.items() if usage.since]
+    notes = (f"counted by {', '.join(since)}",) if since else ()
+    ((found, _),) = codebooks
+    return CodeCounts(hits.astype(np.float64), int(hits.sum()), found, f"hits on {', '.join(addresses)}", notes)

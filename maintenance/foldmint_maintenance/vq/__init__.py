@@ -1,0 +1,1 @@
+"""Vector quantization: EMA, assignment and dead-code reset."""

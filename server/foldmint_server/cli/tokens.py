@@ -1,0 +1,139 @@
+"""The commands `foldmint-server tokens create|list|revoke` and `foldmint-server password`.
+
+foldmint-server tokens create alice --scope tokenize --file tokens.toml
+foldmint-server password prometheus --file metrics-auth
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from foldmint_server.security.basic_auth import InvalidPasswords, read_passwords
+from foldmint_server.security.bearer_tokens import (
+    AccessToken,
+    AccessTokens,
+    InvalidTokens,
+    Rate,
+    Scope,
+    check_name,
+    digest_of,
+    new_token,
+    read_tokens,
+    written,
+)
+
+tokens = typer.Typer(
+    help="Make, list and revoke bearer tokens, in the file that --tokens-file of the server names.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(help="Whose it is.")]
+File = Annotated[
+    Path, typer.Option(envvar="FOLDMINT_TOKENS_FILE", help="The file; servers that read it see the change soon.")
+]
+_FILE = Path("tokens.toml")
+
+
+@tokens.command()
+def create(
+    name: Name,
+    scope: Annotated[list[str], typer.Option(help="What it is for: tokenize, read, admin; may be repeated.")],
+    file: File = _FILE,
+    residues_per_second: Annotated[float | None, typer.Option(help="The most that it may ask for over time.")] = None,
+    burst: Annotated[
+        float | None, typer.Option(help="Residues at once after a pause; ten seconds' worth unless told.")
+    ] = None,
+) -> None:
+    """Make a token, and print it: once, for the file holds its hash alone."""
+    with _told():
+        rate = _rate(residues_per_second, burst)
+        known = read_tokens(file).tokens if file.exists() else ()
+        if name in {one.name for one in known}:
+            raise InvalidTokens(f"{file} has a token of that name; revoke it first")
+        token = new_token()
+        scopes = frozenset(cast(list[Scope], scope))  # checked by the token itself
+        made = AccessTokens((*known, AccessToken(name, digest_of(token), scopes, rate)))
+        _replace(file, written(made.tokens))
+    typer.echo(token)
+
+
+@tokens.command("list")
+def list_tokens(file: File = _FILE) -> None:
+    """Print names, scopes and rates."""
+    with _told():
+        for one in read_tokens(file).tokens:
+            rate = "" if one.rate is None else f"  {one.rate.residues_per_second:g}/s, burst {one.rate.burst:g}"
+            typer.echo(f"{one.name}  {','.join(sorted(one.scopes))}{rate}")
+
+
+@tokens.command()
+def revoke(name: Name, file: File = _FILE) -> None:
+    """Make a token invalid."""
+    with _told():
+        known = read_tokens(file).tokens
+        kept = [one for one in known if one.name != name]
+        if len(kept) == len(known):
+            raise InvalidTokens(f"{file} has no token of that name")
+        _replace(file, written(kept))
+    typer.echo(f"revoked {name}")
+
+
+def password(
+    name: Name,
+    file: Annotated[
+        Path, typer.Option(envvar="FOLDMINT_METRICS_AUTH", help="The file that --metrics-auth of the server names.")
+    ],
+) -> None:
+    """Make a password for /metrics and the page, and print it: once. An older one of the name is no longer valid."""
+    with _told():
+        check_name(name)
+        known = read_passwords(file).digests if file.exists() and file.stat().st_size else ()
+        word = secrets.token_urlsafe(32)
+        kept = [(other, digest) for other, digest in known if other != name]
+        _replace(file, "".join(f"{other}:{digest.hex()}\n" for other, digest in [*kept, (name, digest_of(word))]))
+    typer.echo(word)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give an application these commands."""
+    app.add_typer(tokens, name="tokens")
+    app.command()(password)
+
+
+def _rate(residues_per_second: float | None, burst: float | None) -> Rate | None:
+    if residues_per_second is None:
+        if burst is not None:
+            raise InvalidTokens("--burst goes with --residues-per-second")
+        return None
+    return Rate(residues_per_second, max(1.0, 10 * residues_per_second) if burst is None else burst)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Messages and exit code 1 instead of what goes wrong."""
+    try:
+        yield
+    except (InvalidTokens, InvalidPasswords, ValueError, OSError) as error:
+        typer.echo(f"foldmint-server: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file that its owner alone may read: all at once, so that no server reads half of it."""
+    handle, part = tempfile.mkstemp(dir=file.resolve().parent, prefix=f".{file.name}.")  # of mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        Path(part).replace(file.resolve())
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise

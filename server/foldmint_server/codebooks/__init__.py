@@ -1,0 +1,1 @@
+"""The codebook versions that a server holds, and how it follows its store."""

@@ -1,0 +1,1 @@
+"""Scheduling, batching and the workers that own a device."""

@@ -1,0 +1,149 @@
+"""Decoding: the tokens of one structure after another, on a thread of its own.
+
+A structure is decoded as a whole, since every residue attends to all others. It is admitted within a budget of residues
+that wait or are under way, and let go of if its caller gives up before its turn has come.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldmint_server.errors import DeviceFull, Overloaded, Stopping
+from foldmint_server.inference.batch_executor import free_memory, no_memory
+from foldmint_server.metrics.registry import Metrics
+from foldmint_tokenizer import Assignment, DecodedStructure, TokenizerError
+from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.motions import Segments
+
+# Residues from which on the time allowed for one structure grows, with their square, as the computation does.
+_SHORT = 1000
+_WARM_UP = 64
+
+
+class Decoder(Protocol):
+    """What is asked of a detokenizer."""
+
+    def detokenize(
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        pae: bool = False,
+        reading: Reading | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
+    ) -> DecodedStructure:
+        """The structure that tokens (length,) stand for; as of `StructureDetokenizer`."""
+        ...
+
+
+class Wanted(NamedTuple):
+    """How tokens are to be decoded; as of `StructureDetokenizer.detokenize`.
+
+    reading: of the version that the tokens are codes of.
+    """
+
+    pae: bool = False
+    reading: Reading | None = None
+    assignment: Assignment = Assignment.INDEPENDENT
+    segments: Sequence[Segments] | None = None
+
+
+class _UnderWay(NamedTuple):
+    residues: int
+    began: float
+
+
+_PLAIN = Wanted()
+
+
+class Decoding:
+    """Runs the decode thread; `decode` is called from one event loop. budget: residues admitted and not yet decoded."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        budget: int,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """failed: is called where the device, not the tokens, may be at fault."""
+        self._failed = failed
+        self._decoder, self._budget, self._metrics, self._clock = decoder, budget, metrics, clock
+        self._lock = threading.Lock()
+        self._queued = 0
+        self._closed = False
+        self._under_way: _UnderWay | None = None
+        self._thread = ThreadPoolExecutor(1, "decode")
+
+    async def decode(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted = _PLAIN) -> DecodedStructure:
+        """The structure that tokens (length,) with so many residues stand for.
+
+        Raises Overloaded if the budget has no room, Stopping if the thread is being closed, DeviceFull if the device
+        has no memory for it, and what the decoder raised. Cancelling it drops a structure whose decoding has not begun.
+        """
+        return await asyncio.wrap_future(self._admitted(tokens, residues, wanted))
+
+    async def warm_up(self) -> None:
+        """Decode tokens that tell nothing, so that the first request does not wait for libraries."""
+        warming = self._thread.submit(self._decoder.detokenize, np.zeros(_WARM_UP, np.int64), pae=True)
+        await asyncio.wrap_future(warming)
+
+    def stuck(self, seconds: float) -> bool:
+        """Whether one structure has been under way for longer than this, or than large ones may take in proportion."""
+        job = self._under_way
+        return job is not None and self._clock() - job.began > seconds * max(1.0, (job.residues / _SHORT) ** 2)
+
+    def close(self) -> None:
+        """End the thread after the structure that is under way; what is left fails with Stopping."""
+        with self._lock:
+            self._closed = True
+        self._thread.shutdown()
+
+    def _admitted(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted) -> "Future[DecodedStructure]":
+        with self._lock:
+            if self._closed:
+                self._metrics.rejects.labels("stopping").inc()
+                raise Stopping("the server is stopping")
+            if self._queued and self._queued + residues > self._budget:
+                self._metrics.rejects.labels("queue_full").inc()
+                raise Overloaded(f"{self._queued} residues are to be decoded, and there is no room for {residues} more")
+            job = self._thread.submit(self._decoded, tokens, residues, wanted, self._clock())
+        self._queue(residues)
+        job.add_done_callback(lambda _: self._queue(-residues))
+        return job
+
+    def _queue(self, residues: int) -> None:
+        """Change the number of queued residues."""
+        with self._lock:
+            self._queued += residues
+            self._metrics.queued_detokenize_residues.set(self._queued)
+
+    def _decoded(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted, admitted: float) -> DecodedStructure:
+        if self._closed:
+            raise Stopping("the server is stopping")
+        began = self._clock()
+        self._metrics.stage_seconds.labels("queue").observe(began - admitted)
+        self._under_way = _UnderWay(residues, began)
+        try:
+            structure = self._decoder.detokenize(tokens, **wanted._asdict())
+        except TokenizerError:
+            raise
+        except Exception as error:
+            if no_memory(error):
+                error.with_traceback(None)  # whose frames hold on to the memory
+                free_memory()
+                raise DeviceFull(f"the device has no memory to decode {residues} residues at once now") from None
+            self._failed()
+            raise
+        finally:
+            self._under_way = None
+        self._metrics.stage_seconds.labels("decode").observe(self._clock() - began)
+        self._metrics.detokenized_residues.inc(residues)
+        return structure

@@ -1,0 +1,344 @@
+"""The scheduler: residues of many requests share the devices' steps, and large proteins take turns with small ones.
+
+Requests are admitted within a budget of queued residues. Each device has a thread, which fills a step from those that
+wait (`fair_queue` tells whose turn it is), computes it, and quantizes each request's rows with the codebook that the
+request was admitted under.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldmint_server.errors import Overloaded, Stopping
+from foldmint_server.inference.batch_executor import Device, DeviceLost, Job, Step, Steps, StepTimes
+from foldmint_server.inference.batch_wait import Filling
+from foldmint_server.inference.fair_queue import FairQueue
+from foldmint_server.inference.futures import LOST, reject, resolve, run
+from foldmint_server.metrics.registry import Metrics
+from foldmint_tokenizer.engine import Quantized
+from foldmint_tokenizer.neighborhoods import Geometry
+
+log = structlog.get_logger(__name__)
+# How long a computation of next to nothing may take.
+_PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """step_residues: of a step. slice_residues: of a long request's turn while others wait. max_delay: seconds that a
+    step may wait for what is about to fill it. queued_residues: the budget of residues admitted and not yet computed.
+    few_residues: that are not shared out among devices, even if several are free.
+    """
+
+    step_residues: int
+    slice_residues: int
+    max_delay: float
+    queued_residues: int
+    few_residues: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < (0 if name == "max_delay" else 1):
+                raise ValueError(f"SchedulerConfig.{name} must be positive, not {value}")
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A device and its thread. calls: what is to be run there before the next step. began: when its step did. lost: the
+    thread has ended before its time.
+    """
+
+    number: int
+    device: Device
+    steps: Steps
+    calls: "deque[tuple[Callable[[], None], Future[None]]]" = field(default_factory=deque)
+    began: float | None = None
+    lost: bool = False
+
+
+class Scheduler:
+    """Runs a thread for each device; `compute` is called from one event loop.
+
+    observe: is shown the vectors (rows, out) of each step once all are answered: in its device's thread, by one at a
+    time.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        config: SchedulerConfig,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        self._observe, self._observing = observe, threading.Lock()
+        self._config, self._metrics, self._clock = config, metrics, clock
+        self._changed = threading.Condition()
+        self._free = 0  # devices that wait for something to do
+        self._queue: FairQueue[Job] = FairQueue(config.step_residues, config.slice_residues, config.queued_residues)
+        self._filling = Filling(config.step_residues, config.max_delay, clock)
+        self._closed = ""  # or why
+        self._workers = [
+            _Worker(number, device, Steps(number, device, config.step_residues, metrics, clock))
+            for number, device in enumerate(devices)
+        ]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(worker,), name=f"device {worker.number}", daemon=True)
+            for worker in self._workers
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def compute(
+        self,
+        shape: Geometry,
+        embeddings: Sequence[Tensor],
+        *,
+        caller: str = "",
+        wait_for_room: bool = False,
+        steps: list[StepTimes] | None = None,
+        vectors: NDArray[np.float32] | None = None,
+    ) -> Quantized:
+        """Codes and distances (rows,) of a structure's rows, quantized with these embeddings (codes, out).
+
+        embeddings: the same, on each device. caller: with whose requests it takes turns. steps: is given the times of
+        each step that its rows have a part in, as it begins. vectors: (rows, out), is given the rows' vectors.
+
+        Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), Stopping if the
+        scheduler closes, and what the device raised. Cancelling it drops the rows that were not yet computed.
+        """
+        rows = len(shape.queries)
+        if rows == 0:
+            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
+        loop = asyncio.get_running_loop()
+        job = Job(
+            caller,
+            rows,
+            shape=shape,
+            embeddings=embeddings,
+            loop=loop,
+            future=loop.create_future(),
+            codes=np.empty(rows, np.int64),
+            distances=np.empty(rows, np.float32),
+            vectors=vectors,
+            steps=steps,
+        )
+        self._admit(job, wait_for_room=wait_for_room)
+        try:
+            return await job.future
+        finally:
+            with self._changed:
+                self._forget(job)  # of no effect on a job that is done
+
+    async def warm_up(self, embeddings: Sequence[Tensor]) -> None:
+        """Let each device compute something, one after another; what one raises is raised.
+
+        In its own thread: libraries keep memory, handles and recorded graphs for each. Raises Stopping if the scheduler
+        is closed.
+        """
+        for worker, own in zip(self._workers, embeddings, strict=True):
+            await asyncio.wrap_future(self._call_in(worker, partial(worker.device.warm_up, own)))
+
+    def suspect(self, embeddings: Sequence[Tensor]) -> None:
+        """Try the devices, as something else that was computed on one of them failed; from any thread."""
+        for worker, own in zip(self._workers, embeddings, strict=True):
+            with contextlib.suppress(Stopping):
+                self._call_in(worker, partial(worker.steps.probe, own))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last device is lost: nothing more will be computed."""
+        return all(worker.lost for worker in self._workers)
+
+    def stuck(self, seconds: float) -> bool:
+        """Whether no device is left, or one has worked on one step for longer than this, or is tried for too long."""
+        now = self._clock()
+
+        def late(since: float | None, seconds: float) -> bool:
+            return since is not None and now - since > seconds
+
+        left = [worker for worker in self._workers if not worker.lost]
+        return (
+            not left
+            or bool(self._closed)
+            or any(late(worker.began, seconds) or late(worker.steps.probing, _PROBE_SECONDS) for worker in left)
+        )
+
+    def close(self) -> None:
+        """Stop the devices' threads after their present steps; jobs that are left fail with Stopping."""
+        with self._changed:
+            self._close("the server is stopping")
+        for thread in self._threads:
+            thread.join()
+
+    def _call_in(self, worker: _Worker, call: Callable[[], None]) -> "Future[None]":
+        """Let a device's thread make a call before its next step. Raises Stopping if it runs no more."""
+        future: Future[None] = Future()
+        with self._changed:
+            self._check_open()
+            if worker.lost:
+                raise Stopping(LOST)
+            worker.calls.append((call, future))
+            self._changed.notify_all()
+        return future
+
+    def _close(self, reason: str) -> None:
+        """Fail all that waits; the lock is held."""
+        self._closed = self._closed or reason
+        error = Stopping(self._closed)
+        for worker in self._workers:
+            while worker.calls:
+                worker.calls.popleft()[1].set_exception(error)
+        left = self._queue.clear()
+        self._metrics.rejects.labels("stopping").inc(sum(job.admitted is None for job in left))
+        reject(left, error)
+        self._metrics.queued_residues.set(0)
+        self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Stopping(self._closed)
+
+    def _admit(self, job: Job, *, wait_for_room: bool) -> None:
+        """Queue the job, or let it stand in line for room."""
+        with self._changed:
+            if self._closed:
+                self._metrics.rejects.labels("stopping").inc()
+            self._check_open()
+            if wait_for_room:
+                self._queue.stand(job)
+                self._advance()
+            elif self._queue.enter(job):
+                self._entered([job])
+            else:
+                self._metrics.rejects.labels("queue_full").inc()
+                raise Overloaded(f"{self._queue.queued} residues are queued, and there is no room for {job.rows} more")
+
+    def _advance(self) -> None:
+        """Let those in for which there is room now; the lock is held."""
+        self._entered(self._queue.advance())
+
+    def _entered(self, jobs: Sequence[Job]) -> None:
+        """Note what was admitted; the lock is held."""
+        for job in jobs:
+            self._filling.arrived(job.rows)
+            job.admitted = self._clock()
+        self._metrics.queued_residues.set(self._queue.queued)
+        if jobs:
+            self._changed.notify_all()
+
+    def _forget(self, job: Job) -> None:
+        """Let go of the rows of a job that no device was handed yet; the lock is held."""
+        self._queue.remove(job)
+        self._advance()
+
+    def _serve(self, worker: _Worker) -> None:
+        """The thread of a device. If it ends before its time the others go on; nothing waits for the last."""
+        try:
+            worker.device.settle()
+            self._run(worker)
+        except BaseException as error:
+            left = sum(not other.lost for other in self._workers) - 1
+            log.critical("the thread of a device died", device=worker.number, devices_left=left)
+            with self._changed:
+                worker.lost = True
+                while worker.calls:
+                    worker.calls.popleft()[1].set_exception(Stopping(LOST))
+                if self.lost:
+                    self._close(LOST)
+            if not isinstance(error, DeviceLost):
+                raise
+
+    def _run(self, worker: _Worker) -> None:
+        while True:
+            with self._changed:
+                idle = not self._queue.queued
+                self._free += 1
+                while not (self._queue.queued or worker.calls or self._closed):
+                    self._changed.wait()
+                self._free -= 1
+                if self._closed:
+                    return
+                calls = list(worker.calls)
+                worker.calls.clear()
+                if not calls:
+                    self._wait_to_fill(idle)
+                step = self._queue.next_step(min(self._share(), worker.steps.most))
+                self._advance()
+            worker.began = self._clock()
+            for call, future in calls:
+                run(call, future)
+            if step:
+                self._compute(worker, step)
+            worker.began = None
+
+    def _share(self) -> int:
+        """How many of the rows that wait a device takes: all that fit a step, or what the free ones leave it."""
+        return max(-(-self._queue.queued // (1 + self._free)), self._config.few_residues)
+
+    def _wait_to_fill(self, idle: bool) -> None:
+        """Wait for what is missing from a step, if that is worth it; the lock is held."""
+        until = self._filling.until(self._queue.queued, idle=idle)
+        if until is None:
+            return
+        while not self._closed and 0 < self._queue.queued < self._config.step_residues:
+            left = until - self._clock()
+            if left <= 0 or not self._changed.wait(left):
+                self._filling.ended(in_vain=True)
+                return
+        self._filling.ended(in_vain=False)
+
+    def _compute(self, worker: _Worker, step: Step) -> None:
+        """Compute a step, and tell its jobs. Raises DeviceLost."""
+        now = self._clock()
+        for job, part in step:
+            if part.start == 0 and job.admitted is not None:
+                job.started = now
+                self._metrics.stage_seconds.labels("queue").observe(now - job.admitted)
+        total = sum(part.stop - part.start for _, part in step)
+        self._metrics.batches.inc()
+        self._metrics.batch_fill.observe(total / self._config.step_residues)
+        try:
+            outcome = worker.steps.compute(step)
+        except BaseException:
+            self._drop([job for job, _ in step], Stopping(LOST))
+            raise
+        for job, error in outcome.failed.items():
+            self._drop([job], error)
+        self._answer([one for one in outcome.done if one[0] not in outcome.failed])
+        if self._observe is not None:
+            try:
+                with self._observing:
+                    for z in outcome.vectors:
+                        self._observe(z)
+            except Exception:
+                log.exception("vectors were not recorded", residues=total)
+
+    def _answer(self, step: Step) -> None:
+        """Tell those whose last rows these were."""
+        with self._changed:  # other devices may have had other rows of them
+            for job, part in step:
+                job.done += part.stop - part.start
+            complete = [job for job in dict.fromkeys(job for job, _ in step) if job.done == job.rows]
+        now = self._clock()
+        for job in complete:
+            self._metrics.stage_seconds.labels("compute").observe(now - job.started)
+            resolve(job)
+
+    def _drop(self, jobs: Sequence[Job], error: BaseException) -> None:
+        """Fail jobs, and compute nothing more of them."""
+        with self._changed:
+            for job in jobs:
+                self._forget(job)
+        reject(jobs, error)

@@ -1,0 +1,201 @@
+"""The server's metrics, for Prometheus; names and labels are part of what users rely on: docs/metrics.md."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from foldmint_server.metrics.code_usage import CodeUsage
+
+# Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
+"""Of the label `method`."""
+STAGES = ("parse", "queue", "compute", "assign", "decode")
+"""Of the label `stage`."""
+REJECTS = ("queue_full", "rate", "stopping")
+"""Of the label `reason`."""
+REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+"""Of the label `status` of calls that are not let in."""
+STEP_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
+"""Of the label `reason` of steps that fail."""
+ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
+"""Of the label `reason` of calls that the server ends."""
+OUTCOMES = ("activated", "rolled_back", "refused")
+"""Of the label `outcome`."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """All instruments; `create_metrics` registers them."""
+
+    server_info: Gauge
+    ready: Gauge
+    requests: Counter
+    request_seconds: Histogram
+    stage_seconds: Histogram
+    residues: Counter
+    detokenized_residues: Counter
+    batches: Counter
+    batch_fill: Histogram
+    queued_residues: Gauge
+    queued_residues_limit: Gauge
+    queued_detokenize_residues: Gauge
+    queued_detokenize_residues_limit: Gauge
+    requests_in_flight: Gauge
+    step_failures: Counter
+    calls_ended: Counter
+    store_reachable: Gauge
+    rejects: Counter
+    refused_calls: Counter
+    certificate_expiry: Gauge
+    codebook_info: Gauge
+    codebook_activated: Gauge
+    codebook_swaps: Counter
+    usage: CodeUsage
+
+    def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
+        """Tell what the server runs on, and the most residues that its two queues admit."""
+        self.store_reachable.set(1)
+        self.server_info.labels(version("foldmint"), device, precision).set(1)
+        self.queued_residues_limit.set(queued_residues)
+        self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
+
+
+def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
+    """Register all instruments, and the collector of the codes, with a registry.
+
+    Series of labels whose values are known stand at 0 from the start: an increase from nothing is none to Prometheus.
+    """
+    registry.register(usage)
+
+    def counter(name: str, text: str, labels: Iterable[str] = (), values: Iterable[str] = ()) -> Counter:
+        made = Counter(name, text, list(labels), registry=registry)
+        for value in values:
+            made.labels(value)
+        return made
+
+    def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+        return Gauge(name, text, list(labels), registry=registry)
+
+    def histogram(
+        name: str, text: str, buckets: Iterable[float], labels: Iterable[str] = (), values: Iterable[str] = ()
+    ) -> Histogram:
+        made = Histogram(name, text, list(labels), buckets=tuple(buckets), registry=registry)
+        for value in values:
+            made.labels(value)
+        return made
+
+    requests = counter(
+        "foldmint_requests",
+        "Structures asked for, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
+        ["method", "status"],
+    )
+    for method in METHODS:
+        # What a client did wrong, or gave up, begins with the first; what alerts look at, here.
+        for status in ("OK",) if method == "GetModel" else ("OK", "RESOURCE_EXHAUSTED", "INTERNAL"):
+            requests.labels(method, status)
+    return Metrics(
+        server_info=gauge(
+            "foldmint_server_info",
+            "Always 1; its labels tell the release, the device and the precision of the encoder's products.",
+            ["version", "device", "precision"],
+        ),
+        ready=gauge("foldmint_ready", "1 while the server's health is SERVING, 0 while it is not."),
+        requests=requests,
+        request_seconds=histogram(
+            "foldmint_request_duration_seconds",
+            "Time from the arrival of a structure to its answer.",
+            _SECONDS,
+            ["method"],
+            METHODS,
+        ),
+        stage_seconds=histogram(
+            "foldmint_stage_duration_seconds",
+            "Time of a structure in each stage: parse, queue (admitted, nothing computed), compute, assign or decode.",
+            _SECONDS,
+            ["stage"],
+            STAGES,
+        ),
+        residues=counter(
+            "foldmint_residues",
+            "Residues answered; those without a frame (frame=no) get a token, but count as no code's hit.",
+            ["frame"],
+            ("yes", "no"),
+        ),
+        detokenized_residues=counter(
+            "foldmint_detokenized_residues", "Residues decoded from tokens; they count as no code's hit."
+        ),
+        batches=counter("foldmint_batches", "Steps of the device."),
+        batch_fill=histogram(
+            "foldmint_batch_fill_ratio",
+            "Residues of a step of the device, as a share of the most that it takes.",
+            _RATIOS,
+        ),
+        queued_residues=gauge("foldmint_queued_residues", "Residues admitted and not yet computed."),
+        queued_residues_limit=gauge(
+            "foldmint_queued_residues_limit", "The most residues that are admitted and not yet computed."
+        ),
+        queued_detokenize_residues=gauge(
+            "foldmint_queued_detokenize_residues", "Residues admitted to be decoded, and not yet decoded."
+        ),
+        queued_detokenize_residues_limit=gauge(
+            "foldmint_queued_detokenize_residues_limit",
+            "The most residues that are admitted to be decoded and not yet decoded.",
+        ),
+        requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        step_failures=counter(
+            "foldmint_step_failures",
+            "Steps of the device that failed, and were parted or halved, by reason (out_of_memory; not_finite: vectors "
+            "that are no numbers; error); device_lost: devices that compute nothing any more.",
+            ["reason"],
+            STEP_FAILURES,
+        ),
+        calls_ended=counter(
+            "foldmint_calls_ended",
+            "Streams that the server ended or refused, by reason (idle: nothing was sent; not_read: answers were not "
+            "taken; too_many_structures, too_many_streams).",
+            ["reason"],
+            ENDED,
+        ),
+        store_reachable=gauge(
+            "foldmint_store_reachable", "0 while the store that is followed cannot be reached, else 1."
+        ),
+        rejects=counter(
+            "foldmint_rejects",
+            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping).",
+            ["reason"],
+            REJECTS,
+        ),
+        refused_calls=counter(
+            "foldmint_refused_calls",
+            "Calls that were not let in, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
+            ["status"],
+            REFUSED,
+        ),
+        certificate_expiry=gauge(
+            "foldmint_certificate_expiry_timestamp_seconds",
+            "When a certificate ends, in seconds since 1970: the first of the server's own, the last of an authority's "
+            "(client_ca, admin_client_ca); of those in use.",
+            ["certificate"],
+        ),
+        codebook_info=gauge(
+            "foldmint_codebook_info",
+            "Always 1; its labels tell the model, and version and digest of the active codebook.",
+            ["model", "version", "digest"],
+        ),
+        codebook_activated=gauge(
+            "foldmint_codebook_activated_timestamp_seconds",
+            "When the active codebook was activated, in seconds since 1970.",
+        ),
+        codebook_swaps=counter(
+            "foldmint_codebook_swaps",
+            "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
+            ["outcome"],
+            OUTCOMES,
+        ),
+        usage=usage,
+    )

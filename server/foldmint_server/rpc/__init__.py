@@ -1,0 +1,1 @@
+"""The gRPC services: requests in, answers and status codes out."""

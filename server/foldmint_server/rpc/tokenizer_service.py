@@ -1,0 +1,195 @@
+"""The servicer of `TokenizerService`: call the pipeline, and tell what went wrong."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+
+from foldmint.v1 import tokenizer_pb2 as pb
+from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_server.codebooks.manager import Serving
+from foldmint_server.errors import ServerError, failure_of, status_of
+from foldmint_server.metrics.registry import Metrics
+from foldmint_server.rpc.pipeline import Pipeline
+from foldmint_server.rpc.stream_limits import OpenStreams, ReadWatch, Requests, StreamLimits, address_of
+from foldmint_server.security.authorization import CALLER
+from foldmint_server.tracing.trace import Trace, Tracing
+from foldmint_tokenizer import InvalidStructure, InvalidTokens
+
+log = structlog.get_logger(__name__)
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_LONGEST_NAME = 128  # of a caller
+
+
+class TokenizerServicer(rpc.TokenizerServiceServicer):
+    """Answers structures, alone or over a stream.
+
+    about: what is served, but for the codebook. tenant_key: of the metadata that names who calls without a token;
+    empty: all are one. tracing: what calls are told to; None: to none.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        about: pb.GetModelResponse,
+        metrics: Metrics,
+        streams: StreamLimits,
+        tenant_key: str = "",
+        tracing: Tracing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pipeline, self._about, self._metrics = pipeline, about, metrics
+        self._streams, self._tenant_key, self._clock = streams, tenant_key, clock
+        self._ended: Callable[[str], None] = lambda reason: metrics.calls_ended.labels(reason).inc()
+        self._open = OpenStreams(streams.per_caller, self._ended)
+        self._tracing = tracing or Tracing()
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Take nothing more from open streams; they end when what they hold is answered."""
+        self._draining.set()
+
+    async def Tokenize(  # noqa: N802 (the contract's name)
+        self,
+        request: pb.TokenizeRequest,
+        context: "grpc.aio.ServicerContext[pb.TokenizeRequest, pb.TokenizeResponse]",
+    ) -> pb.TokenizeResponse:
+        """Answer one structure."""
+        try:
+            with self._tracing.call("Tokenize", context) as trace, self._observed("Tokenize", trace):
+                return await self._pipeline.tokenize(request, caller=self._caller(context), trace=trace)
+        except Exception as error:
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+            raise AssertionError("abort_with_status always raises") from error
+
+    async def TokenizeStream(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[pb.TokenizeStreamRequest],
+        context: "grpc.aio.ServicerContext[pb.TokenizeStreamRequest, pb.TokenizeStreamResponse]",
+    ) -> AsyncIterator[pb.TokenizeStreamResponse]:
+        """Answer structures as they are ready; at most so many are worked on, the rest waits with the caller.
+
+        What asks for no version of the codebook gets the one that is active now, for as long as the stream is open.
+        """
+        watch = ReadWatch(context, self._streams.send_seconds, self._ended)
+        try:
+            with (
+                self._open.one_more(CALLER.get().name or address_of(context)),
+                self._tracing.call("TokenizeStream", context) as trace,
+                watch.watching(),
+            ):
+                async with aclosing(self._stream(request_iterator, self._caller(context), trace)) as responses:
+                    async for response in responses:
+                        with watch.sending():
+                            yield response
+        except ServerError as error:
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+
+    async def _stream(
+        self, request_iterator: AsyncIterator[pb.TokenizeStreamRequest], caller: str, trace: Trace
+    ) -> AsyncGenerator[pb.TokenizeStreamResponse, None]:
+        """The answers of a stream. Raises Stopping or StreamOver once it was cut short."""
+        serving = self._pipeline.codebooks.active
+        working = 0
+        requests = Requests(request_iterator, self._draining, self._streams, lambda: working > 0, self._ended)
+        answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
+        room = asyncio.Semaphore(self._streams.in_flight)
+
+        async def answer(item: pb.TokenizeStreamRequest) -> None:
+            await answers.put(await self._answered(item, serving, caller, trace))
+
+        async def read() -> None:
+            nonlocal working
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await room.acquire()
+                    async for item in requests:
+                        working += 1
+                        tasks.create_task(answer(item))
+                        await room.acquire()
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+                working -= 1
+                room.release()
+            await reader
+        finally:
+            reader.cancel()
+        if requests.over is not None:
+            raise requests.over
+
+    async def Detokenize(  # noqa: N802
+        self,
+        request: pb.DetokenizeRequest,
+        context: "grpc.aio.ServicerContext[pb.DetokenizeRequest, pb.DetokenizeResponse]",
+    ) -> pb.DetokenizeResponse:
+        """Answer the tokens of one structure."""
+        try:
+            with self._tracing.call("Detokenize", context) as trace, self._observed("Detokenize", trace):
+                return await self._pipeline.detokenize(request, trace=trace)
+        except Exception as error:
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+            raise AssertionError("abort_with_status always raises") from error
+
+    async def GetModel(  # noqa: N802
+        self,
+        request: pb.GetModelRequest,  # noqa: ARG002
+        context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",
+    ) -> pb.GetModelResponse:
+        """Tell what is served."""
+        with self._tracing.call("GetModel", context) as trace, self._observed("GetModel", trace):
+            serving, about = self._pipeline.codebooks.active, pb.GetModelResponse()
+            about.CopyFrom(self._about)
+            about.codebook_version, about.codebook_digest = serving.codebook_version, serving.codebook_digest
+            return about
+
+    def _caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+        """Who calls: its token's name, else what the metadata says, cut off, since a stranger chose it."""
+        if known := CALLER.get().name:
+            return known
+        metadata = context.invocation_metadata() if self._tenant_key else None
+        named = next((value for key, value in metadata or () if key == self._tenant_key), "")
+        # No token's name holds a space: nobody takes the turns of one whose token is not his.
+        return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""
+
+    async def _answered(
+        self, item: pb.TokenizeStreamRequest, serving: Serving, caller: str, call: Trace
+    ) -> pb.TokenizeStreamResponse:
+        try:
+            with call.structure(item.id) as trace, self._observed("TokenizeStream", trace):
+                response = await self._pipeline.tokenize(
+                    item.request, serving, caller=caller, wait_for_room=True, trace=trace
+                )
+                return pb.TokenizeStreamResponse(id=item.id, response=response)
+        except Exception as error:  # noqa: BLE001
+            return pb.TokenizeStreamResponse(id=item.id, failure=failure_of(error))
+
+    @contextmanager
+    def _observed(self, method: str, trace: Trace) -> Iterator[None]:
+        """Count and time a structure, and log what went wrong with it."""
+        began = self._clock()
+        status = "CANCELLED"  # asyncio's cancellation is no Exception, and passes by
+        self._metrics.requests_in_flight.inc()
+        try:
+            yield
+            status = "OK"
+        except Exception as error:
+            status = _NAMES[failure_of(error).code]
+            if isinstance(error, InvalidStructure | InvalidTokens | ServerError):
+                log.info("refused", method=method, status=status, reason=str(error), **trace.ids)
+            else:
+                log.exception("failed", method=method, **trace.ids)
+            raise
+        finally:
+            self._metrics.requests_in_flight.dec()
+            self._metrics.requests.labels(method, status).inc()
+            self._metrics.request_seconds.labels(method).observe(self._clock() - began)

@@ -1,0 +1,1 @@
+"""TLS, authorization, rate limits and the audit log."""

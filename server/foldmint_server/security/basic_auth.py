@@ -1,0 +1,102 @@
+"""Basic authentication of /metrics and the page: a file of names and hashes of passwords.
+
+A line of the file is `NAME:SHA256`, the hash in hexadecimal; `foldmint-server password NAME --file FILE` writes it and
+prints the password: 256 random bits, for which one round of SHA-256 is enough. Empty lines, and those that begin with
+#, say nothing.
+"""
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from foldmint_server.security.bearer_tokens import check_name, digest_of
+
+_FILE_BYTES = 2**16
+_PASSWORDS = 100
+_LONGEST = 1024  # of what a stranger sends
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class InvalidPasswords(ValueError):
+    """A file of passwords that cannot be used. The message names the line, and nothing that stands there."""
+
+
+@dataclass(frozen=True)
+class Passwords:
+    """Hashes, by name."""
+
+    digests: tuple[tuple[str, bytes], ...] = field(repr=False)
+
+    def holds(self, name: str, password: str) -> bool:
+        """Whether the password is that of the name. All are compared, in time that tells nothing."""
+        asked, presented, found = digest_of(name), digest_of(password), False
+        for known, digest in self.digests:
+            same_name = hmac.compare_digest(asked, digest_of(known))
+            found |= hmac.compare_digest(presented, digest) and same_name
+        return found
+
+
+def read_passwords(path: Path) -> Passwords:
+    """The passwords of a file. Raises InvalidPasswords, also where it cannot be read, or holds none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidPasswords(f"{path}: {error.strerror or error}") from None
+    if len(content) > _FILE_BYTES:
+        raise InvalidPasswords(f"{path} is larger than {_FILE_BYTES} bytes")
+    found: dict[str, bytes] = {}
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colon, digest = line.strip().partition(":")
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise InvalidPasswords(f"{path}, line {number}: {error}") from None
+        if not colon or not _DIGEST.fullmatch(digest):
+            raise InvalidPasswords(f"{path}, line {number}: NAME:SHA256 is wanted, the hash of 64 hexadecimal digits")
+        if name in found:
+            raise InvalidPasswords(f"{path}, line {number}: the name comes twice")
+        found[name] = bytes.fromhex(digest)
+    if not 0 < len(found) <= _PASSWORDS:
+        raise InvalidPasswords(f"{path} holds {len(found)} passwords; 1 to {_PASSWORDS} are wanted")
+    return Passwords(tuple(found.items()))
+
+
+def with_passwords(app: WSGIApplication, passwords: Callable[[], Passwords]) -> WSGIApplication:
+    """An application for those alone who know a password; all others get 401, whatever they ask for."""
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if passwords().holds(*_presented(environ.get("HTTP_AUTHORIZATION", ""))):
+            return app(environ, start_response)
+        body = b"401 Unauthorized\n"
+        headers = [
+            ("WWW-Authenticate", 'Basic realm="foldmint", charset="UTF-8"'),
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        start_response("401 Unauthorized", headers)
+        return () if environ["REQUEST_METHOD"] == "HEAD" else (body,)
+
+    return guarded
+
+
+def _presented(header: str) -> tuple[str, str]:
+    """Name and password of a header; empty ones, which no one has, of another."""
+    scheme, _, encoded = header[:_LONGEST].partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return "", ""
+    name, _, password = text.partition(":")
+    return name, password

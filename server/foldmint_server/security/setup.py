@@ -1,0 +1,144 @@
+"""What guards the server's listeners, put together from its settings."""
+
+import ipaddress
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from wsgiref.types import WSGIApplication
+
+import grpc
+import structlog
+
+from foldmint_server.metrics.registry import Metrics
+from foldmint_server.security.audit_log import Audit
+from foldmint_server.security.authorization import Access, AccessInterceptor
+from foldmint_server.security.basic_auth import read_passwords, with_passwords
+from foldmint_server.security.bearer_tokens import read_tokens
+from foldmint_server.security.file_reload import Looking, Reloading, look_each
+from foldmint_server.security.rate_limit import ResidueRates
+from foldmint_server.security.tls import (
+    Authority,
+    Expiry,
+    ServerPair,
+    TlsFiles,
+    read_authority,
+    read_pair,
+    server_credentials,
+)
+from foldmint_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class SecurityError(RuntimeError):
+    """Files of tokens, passwords or TLS that the server cannot begin with."""
+
+
+class Security:
+    """Reads the files that settings name; `run` keeps looking at them.
+
+    rates: of callers. interceptors: of both gRPC listeners. Raises SecurityError if a file cannot be used.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._looks: list[Looking] = []
+        expiry = Expiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
+        try:
+            tokens = self._read("tokens", settings.tokens_file, read_tokens)
+            self._passwords = self._read("passwords of /metrics", settings.metrics_auth, read_passwords)
+            self._pair = self._certificate(expiry)
+            self._callers = self._authority("client_ca", settings.tls_client_ca, expiry)
+            self._operators = self._authority("admin_client_ca", settings.admin_tls_client_ca, expiry) or self._callers
+        except ValueError as error:
+            raise SecurityError(str(error)) from error
+        self._looks.append(expiry)
+        self.rates = ResidueRates(limited=metrics.rejects.labels("rate").inc)
+        access = Access(tokens, settings.anonymous_scopes, insecure_admin=settings.insecure_admin)
+        self.interceptors = [
+            AccessInterceptor(access, Audit(), lambda status: metrics.refused_calls.labels(status).inc())
+        ]
+
+    def bind(self, server: grpc.aio.Server, address: str, *, admin: bool) -> int:
+        """Let a server listen at HOST:PORT, by TLS where there is a certificate; returns the port."""
+        if self._pair is None:
+            return server.add_insecure_port(address)
+        credentials = server_credentials(self._pair, self._operators if admin else self._callers)
+        return server.add_secure_port(address, credentials)
+
+    def guarded(self, app: WSGIApplication) -> WSGIApplication:
+        """The application of the metrics' port, for those who know a password, if there is any."""
+        return app if self._passwords is None else with_passwords(app, self._passwords)
+
+    def web_tls(self) -> ssl.SSLContext | None:
+        """The context of a new connection to the metrics' port; None for no TLS."""
+        return self._pair().context if self._pair is not None and self._settings.metrics_tls else None
+
+    def announce(self) -> None:
+        """Log who can reach the server, and warn of what strangers could do."""
+        settings = self._settings
+        listeners = {"listen": settings.listen, "metrics": settings.metrics_listen, "admin": settings.admin_listen}
+        open_to_others = {name: address for name, address in listeners.items() if not is_loopback(address)}
+        if not open_to_others:
+            log.info("listens on loopback only: nobody on another machine can reach it", **listeners)
+        for name, address in open_to_others.items():
+            lacking = self._lacking(name)
+            if lacking:
+                log.warning("others can reach this listener", listener=name, address=address, lacking=lacking)
+        if settings.insecure_admin:
+            log.warning("whoever reaches the admin listener may exchange the codebook", address=settings.admin_listen)
+
+    def _lacking(self, listener: str) -> str:
+        """What a listener that others can reach has not."""
+        settings = self._settings
+        if listener == "metrics":
+            wanted = {
+                "TLS: what is sent can be read on its way": settings.metrics_tls,
+                "passwords: all may read": bool(settings.metrics_auth),
+            }
+        else:
+            wanted = {
+                "TLS: what is sent can be read on its way": bool(settings.tls_server_certificate),
+                "tokens: all may call": bool(settings.tokens_file),
+            }
+        return "; ".join(what for what, there in wanted.items() if not there)
+
+    async def run(self) -> None:
+        """Look at the files each `reload_seconds`, until cancelled."""
+        await look_each(self._looks, self._settings.reload_seconds)
+
+    def _read(self, what: str, path: str, read: Callable[[Path], T]) -> Reloading[T] | None:
+        if not path:
+            return None
+        reloading = Reloading(what, lambda: read(Path(path)))
+        self._looks.append(reloading)
+        return reloading
+
+    def _certificate(self, expiry: Expiry) -> Reloading[ServerPair] | None:
+        settings = self._settings
+        if not settings.tls_server_certificate:
+            return None
+        files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
+        told: Callable[[ServerPair], None] = lambda pair: expiry.note("server", pair.expires)  # noqa: E731
+        reloading = Reloading("the server's certificate", lambda: read_pair(files), told)
+        self._looks.append(reloading)
+        return reloading
+
+    def _authority(self, which: str, path: str, expiry: Expiry) -> Reloading[Authority] | None:
+        if not path:
+            return None
+        told: Callable[[Authority], None] = lambda authority: expiry.note(which, authority.expires)  # noqa: E731
+        reloading = Reloading(which, lambda: read_authority(Path(path)), told)
+        self._looks.append(reloading)
+        return reloading
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches HOST:PORT; of a name other than localhost nobody knows."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,163 @@
+"""TLS of the server's listeners: certificate, key and the callers' authority, from files that may change meanwhile.
+
+Established connections keep what they began with; each new one gets what was read last.
+"""
+
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from foldmint_server.security.file_reload import Reloading
+
+log = structlog.get_logger(__name__)
+_FILE_BYTES = 2**20
+_SOON = 14 * 86_400.0  # seconds before its end in which a certificate is warned of
+_REMIND = 86_400.0
+
+
+class InvalidTls(ValueError):
+    """Files of TLS that cannot be used. The message names the file and what is wrong, and nothing that stands in it."""
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files: the server's certificate, with those between it and its authority after it, and its key."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class ServerPair:
+    """What the files hold. expires: when the first of the certificates does, in seconds since 1970. context: of the
+    standard library's TLS, for HTTP.
+    """
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    expires: float
+    context: ssl.SSLContext = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Certificates that callers' certificates must come from. expires: when the last of them does."""
+
+    certificates: bytes
+    expires: float
+
+
+def read_pair(files: TlsFiles) -> ServerPair:
+    """Certificate and key, which fit together. Raises InvalidTls."""
+    certificate, key = _content(files.certificate), _content(files.key)
+    found = _certificates(certificate, files.certificate)
+    try:
+        private = load_pem_private_key(key, None)
+    except (ValueError, UnsupportedAlgorithm):
+        raise InvalidTls(f"{files.key} holds no private key in PEM") from None
+    except TypeError:
+        raise InvalidTls(f"{files.key} is encrypted; the server needs a key without a password") from None
+    if private.public_key() != found[0].public_key():
+        raise InvalidTls(f"{files.key} is not the key of the first certificate in {files.certificate}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(files.certificate, files.key, "")
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidTls(f"{files.certificate}: {getattr(error, 'reason', None) or 'cannot be used'}") from None
+    if (certificate, key) != (_content(files.certificate), _content(files.key)):
+        raise InvalidTls(f"{files.certificate} or {files.key} changed while they were read")
+    return ServerPair(certificate, key, min(_ends(one) for one in found), context)
+
+
+def read_authority(path: Path) -> Authority:
+    """The certificates of an authority. Raises InvalidTls."""
+    content = _content(path)
+    return Authority(content, max(_ends(one) for one in _certificates(content, path)))
+
+
+def server_credentials(pair: Reloading[ServerPair], authority: Reloading[Authority] | None) -> grpc.ServerCredentials:
+    """gRPC's credentials, which follow the files. authority: callers need its certificates; None: they need none."""
+
+    def current() -> tuple[ServerPair, Authority | None]:
+        return pair(), None if authority is None else authority()
+
+    def configuration(now: tuple[ServerPair, Authority | None]) -> grpc.ServerCertificateConfiguration:
+        own, callers = now
+        roots = None if callers is None else callers.certificates
+        return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], roots)
+
+    given = current()
+
+    def fetched() -> Any:  # noqa: ANN401 (gRPC's stubs know of no None)
+        """Asked at each handshake: what is new; None if nothing is."""
+        nonlocal given
+        now = current()
+        if now == given:
+            return None
+        given = now
+        return configuration(now)
+
+    made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+        configuration(given), fetched, require_client_authentication=authority is not None
+    )
+    return made
+
+
+class Expiry:
+    """Tells of certificates that end soon: a gauge, and a warning a day within the last 14 days."""
+
+    def __init__(self, tell: Callable[[str, float], object], clock: Callable[[], float] = time.time) -> None:
+        """tell: is told which certificate expires when, in seconds since 1970."""
+        self._tell, self._clock = tell, clock
+        self._ends: dict[str, float] = {}
+        self._warned: dict[str, float] = {}
+
+    def note(self, which: str, expires: float) -> None:
+        """A certificate was read."""
+        self._ends[which] = expires
+        self._warned.pop(which, None)
+        self._tell(which, expires)
+        self.look()
+
+    def look(self) -> None:
+        """Warn, unless it was done today."""
+        now = self._clock()
+        for which, expires in list(self._ends.items()):
+            if expires - now < _SOON and now - self._warned.get(which, -_REMIND) >= _REMIND:
+                self._warned[which] = now
+                when = datetime.fromtimestamp(expires).astimezone().isoformat(timespec="seconds")
+                text = "a certificate has expired" if expires <= now else "a certificate expires soon"
+                log.warning(text, certificate=which, expires=when, days=round((expires - now) / 86_400, 1))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidTls(f"{path}: {error.strerror or error}") from None
+    if len(content) > _FILE_BYTES:
+        raise InvalidTls(f"{path} is larger than {_FILE_BYTES} bytes")
+    return content
+
+
+def _certificates(content: bytes, path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise InvalidTls(f"{path} holds no certificates in PEM") from None
+
+
+def _ends(certificate: x509.Certificate) -> float:
+    return certificate.not_valid_after_utc.timestamp()

@@ -1,0 +1,379 @@
+"""Many structures over one stream, by either client: order, bounds, failures, and streams that break."""
+
+import asyncio
+import gc
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import numpy as np
+import pytest
+
+from foldmint.v1 import tokenizer_pb2
+from foldmint_client import (
+    Backbone,
+    Cancelled,
+    DeadlineExceeded,
+    FoldmintError,
+    InvalidOptions,
+    InvalidStructure,
+    Overloaded,
+    Retry,
+    ServerError,
+    Tokens,
+    Unauthenticated,
+    Unavailable,
+    UnreadableInput,
+)
+
+if TYPE_CHECKING:
+    from client.conftest import Both, ScriptedServer
+
+Code = grpc.StatusCode
+Requests = Iterator[tokenizer_pb2.TokenizeStreamRequest]
+Responses = Iterator[tokenizer_pb2.TokenizeStreamResponse]
+
+
+def numbers(count: int) -> list[bytes]:
+    return [str(number).encode() for number in range(count)]
+
+
+def firsts(results: list[tuple[Any, Any]]) -> list[tuple[Any, int]]:
+    """Keys and first tokens: what the scripted server was sent."""
+    return [(key, int(tokens.chains[0].tokens[0])) for key, tokens in results]
+
+
+def refusal(number: int, code: Code) -> tokenizer_pb2.TokenizeStreamResponse:
+    failure = tokenizer_pb2.Failure(code=code.value[0], message="the queue is full")
+    return tokenizer_pb2.TokenizeStreamResponse(id=number, failure=failure)
+
+
+def test_in_order_with_positions_for_keys(client: "Both", server: "ScriptedServer") -> None:
+    def pairs(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for request in requests:
+            second = server.answer(next(requests))
+            yield from (second, server.answer(request))
+
+    server.servicer.stream = pairs
+    assert firsts(client.many(numbers(100), in_flight=6)) == [(number, number) for number in range(100)]
+    unordered = firsts(client.many(numbers(100), in_flight=6, ordered=False))
+    assert unordered[:4] == [(1, 1), (0, 0), (3, 3), (2, 2)]
+    assert sorted(unordered) == [(number, number) for number in range(100)]
+    assert server.servicer.streams == 2
+
+
+def test_keys_are_returned(client: "Both", tmp_path: Path) -> None:
+    path = tmp_path / "a.pdb"
+    path.write_bytes(b"8")
+    backbone = Backbone(np.zeros((2, 3, 3), np.float32))
+    results = client.many([("x", b"7"), (("y", 1), path), (None, (backbone, backbone)), (backbone, backbone)])
+    assert [key for key, _ in results] == ["x", ("y", 1), None, 3]
+    assert [len(tokens.chains) for _, tokens in results] == [1, 1, 2, 2]
+
+
+def test_nothing_in_nothing_out(client: "Both", server: "ScriptedServer") -> None:
+    assert client.many([]) == []
+    assert server.servicer.streams == 0
+
+
+def test_a_failed_structure_does_not_stop_the_rest(client: "Both", tmp_path: Path) -> None:
+    results = client.many([b"1", b"bad", tmp_path / "none.pdb", 7, b"2"])
+    kinds = [Tokens, InvalidStructure, UnreadableInput, InvalidStructure, Tokens]
+    assert [type(result) for _, result in results] == kinds
+    assert [key for key, _ in results] == [0, 1, 2, 3, 4]
+    refused = results[1][1]
+    assert [violation.field for violation in refused.violations] == ["file.content"]
+    assert str(refused) == "no protein (file.content: there is no protein in the file)"
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("in_flight", [1, 5])
+def test_the_input_is_pulled_as_room_comes(client: "Both", ordered: bool, in_flight: int) -> None:
+    pulled = returned = most = 0
+
+    def structures() -> Iterator[bytes]:
+        nonlocal pulled, most
+        for number in numbers(40):
+            pulled += 1
+            most = max(most, pulled - returned)
+            yield number
+
+    def each() -> None:
+        nonlocal returned
+        returned += 1
+
+    assert len(client.many(structures(), each, in_flight=in_flight, ordered=ordered)) == 40
+    # The one just handed out counts as returned only when `each` is called for it.
+    assert most <= in_flight + 1
+
+
+def test_never_more_unanswered_than_asked_for(client: "Both", server: "ScriptedServer") -> None:
+    received = answered = most = 0
+
+    def slow(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        nonlocal received, answered, most
+        arrived: list[tokenizer_pb2.TokenizeStreamRequest] = []
+        over = threading.Event()
+
+        def read() -> None:
+            nonlocal received, most
+            for request in requests:
+                received += 1
+                most = max(most, received - answered)
+                arrived.append(request)
+            over.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        while not over.is_set() or arrived:
+            if arrived:
+                answered += 1
+                yield server.answer(arrived.pop(0))
+            else:
+                over.wait(0.002)
+        reader.join()
+
+    server.servicer.stream = slow
+    assert len(client.many(numbers(60), in_flight=4)) == 60
+    assert received == 60
+    assert most <= 4
+
+
+def test_a_stream_that_breaks_is_opened_again(client: "Both", server: "ScriptedServer") -> None:
+    sent: Counter[int] = Counter()
+
+    def breaking(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for count, request in enumerate(requests):
+            sent[request.id] += 1
+            if count == 7 and server.servicer.streams < 6:
+                context.abort(Code.UNAVAILABLE, "going away")
+            yield server.answer(request)
+
+    server.servicer.stream = breaking
+    assert firsts(client.many(numbers(50), in_flight=8)) == [(number, number) for number in range(50)]
+    assert server.servicer.streams == 6
+    assert set(sent) == set(range(50))
+    assert len(server.sleeps) == 5
+
+
+def test_a_stream_that_ends_early_is_opened_again(client: "Both", server: "ScriptedServer") -> None:
+    def ending(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for count, request in enumerate(requests):
+            if count == 3 and server.servicer.streams == 1:
+                return
+            yield server.answer(request)
+
+    server.servicer.stream = ending
+    assert firsts(client.many(numbers(10))) == [(number, number) for number in range(10)]
+    assert server.servicer.streams == 2
+
+
+@pytest.mark.parametrize("code", [Code.INTERNAL, Code.CANCELLED])
+def test_a_stream_that_a_proxy_resets_is_opened_again(client: "Both", server: "ScriptedServer", code: Code) -> None:
+    """With what gRPC makes of it, where the server behind the proxy died (tests/stress/test_envoy.py)."""
+
+    def reset(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for count, request in enumerate(requests):
+            if count == 3 and server.servicer.streams < 4:
+                context.abort(code, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))")
+            yield server.answer(request)
+
+    server.servicer.stream = reset
+    assert firsts(client.many(numbers(20), in_flight=4)) == [(number, number) for number in range(20)]
+    assert server.servicer.streams == 4
+
+
+def test_streams_are_not_opened_for_ever(client: "Both", server: "ScriptedServer") -> None:
+    server.fail(Code.UNAVAILABLE, times=9)
+    with pytest.raises(Unavailable):
+        client.many(numbers(3))
+    assert server.servicer.streams == 5
+    assert len(server.sleeps) == 4
+    server.servicer.faults.clear()
+    server.fail(Code.UNAVAILABLE, times=4)
+    assert len(client.many(numbers(3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(Code.UNAUTHENTICATED, Unauthenticated), (Code.INTERNAL, ServerError), (Code.CANCELLED, Cancelled)],
+)
+def test_a_stream_that_is_refused_raises(
+    client: "Both", server: "ScriptedServer", code: Code, kind: type[FoldmintError]
+) -> None:
+    server.fail(code)
+    with pytest.raises(kind):
+        client.many(numbers(3))
+    assert server.servicer.streams == 1
+    assert server.sleeps == []
+
+
+@pytest.mark.parametrize("code", [Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE])
+def test_what_is_refused_for_now_is_sent_again(client: "Both", server: "ScriptedServer", code: Code) -> None:
+    tries: Counter[int] = Counter()
+
+    def full(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for request in requests:
+            tries[request.id] += 1
+            refused = request.id % 3 == 0 and tries[request.id] < 4
+            yield refusal(request.id, code) if refused else server.answer(request)
+
+    server.servicer.stream = full
+    assert firsts(client.many(numbers(20), in_flight=5)) == [(number, number) for number in range(20)]
+    assert tries == {number: 1 if number % 3 else 4 for number in range(20)}
+    assert server.servicer.streams == 1
+    assert all(0 < pause < 0.03 for pause in server.sleeps)
+
+
+def test_what_is_refused_again_and_again_fails(client: "Both", server: "ScriptedServer") -> None:
+    tries: Counter[int] = Counter()
+
+    def full(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for request in requests:
+            tries[request.id] += 1
+            yield refusal(request.id, Code.RESOURCE_EXHAUSTED) if request.id == 1 else server.answer(request)
+
+    server.servicer.stream = full
+    retry = Retry(refused_attempts=3, initial_backoff=0.001)
+    results = server.both(client.kind, retry=retry).many(numbers(3))
+    assert [type(result) for _, result in results] == [Tokens, Overloaded, Tokens]
+    assert str(results[1][1]) == "the queue is full"
+    assert tries == {0: 1, 1: 3, 2: 1}
+
+
+def test_no_answer_in_time_fails_what_was_asked(client: "Both", server: "ScriptedServer") -> None:
+    def stuck(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for request in requests:
+            if request.request.file.content != b"3":
+                yield server.answer(request)
+
+    server.servicer.stream = stuck
+    results = client.many(numbers(8), in_flight=3, timeout=0.15)
+    assert [type(result) for _, result in results] == [Tokens] * 3 + [DeadlineExceeded] + [Tokens] * 4
+    assert server.servicer.streams == 2
+
+
+def test_a_server_that_never_answers_is_given_up(client: "Both", server: "ScriptedServer") -> None:
+    def mute(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for request in requests:
+            if request.id < 0:
+                yield server.answer(request)
+
+    server.servicer.stream = mute
+    with pytest.raises(DeadlineExceeded, match="with 2 structures to be answered"):
+        client.many(numbers(8), in_flight=2, timeout=0.1)
+
+
+def test_answers_to_nothing_are_told(client: "Both", server: "ScriptedServer") -> None:
+    def doubled(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for request in requests:
+            yield server.answer(request)
+            yield server.answer(request)
+
+    server.servicer.stream = doubled
+    with pytest.raises(ServerError, match="does not wait for it"):
+        client.many(numbers(3), in_flight=1)
+
+
+def test_errors_of_the_input_come_through(client: "Both") -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"1"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client.many(broken())
+
+
+def test_a_structure_too_long_for_the_server_does_not_end_the_stream(client: "Both", server: "ScriptedServer") -> None:
+    server.servicer.message_bytes = 2**20
+    results = client.many([b"1", bytes(2**20), b"2"])
+    assert [type(result) for _, result in results] == [Tokens, InvalidStructure, Tokens]
+
+
+def test_options_are_checked_at_once(server: "ScriptedServer") -> None:
+    with server.both("sync").sync() as client:
+        with pytest.raises(InvalidOptions, match="in_flight"):
+            client.tokenize_many([], in_flight=0)
+        with pytest.raises(InvalidOptions, match="timeout"):
+            client.tokenize_many([], timeout=-1)
+        with pytest.raises(InvalidOptions, match="model_number"):
+            client.tokenize_many([], model_number=-1)
+
+
+def test_leaving_early_cancels_the_stream(server: "ScriptedServer") -> None:
+    ended = threading.Event()
+
+    def watched(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        context.add_callback(ended.set)
+        return map(server.answer, requests)
+
+    server.servicer.stream = watched
+    with server.both("sync").sync() as client:
+        results = client.tokenize_many(b"1" for _ in iter(int, 1))
+        next(results)
+        results.close()
+        assert "foldmint-stream" not in {thread.name for thread in threading.enumerate()}
+        assert ended.wait(5)
+
+
+def test_leaving_early_leaves_no_call_to_the_end_of_the_program(server: "ScriptedServer") -> None:
+    # A call of gRPC's takes a lock when it is deleted; left to the end of the program, that may never return.
+    gc.collect()
+    gc.disable()
+    try:
+        with server.both("sync").sync() as client:
+            results = client.tokenize_many(b"1" for _ in iter(int, 1))
+            next(results)
+            results.close()
+            assert not [thing for thing in gc.get_objects() if issubclass(type(thing), grpc.Call)]
+    finally:
+        gc.enable()
+
+
+async def test_leaving_early_cancels_the_stream_of_asyncio(server: "ScriptedServer") -> None:
+    ended = threading.Event()
+
+    def watched(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        context.add_callback(ended.set)
+        return map(server.answer, requests)
+
+    server.servicer.stream = watched
+    async with server.both("async").aio() as client:
+        async with aclosing(client.tokenize_many(b"1" for _ in iter(int, 1))) as results:
+            await anext(results)
+        assert await asyncio.to_thread(ended.wait, 5)
+
+
+async def test_an_async_input_that_waits_for_results(server: "ScriptedServer") -> None:
+    asked: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def structures() -> AsyncIterator[bytes]:
+        while (structure := await asked.get()) is not None:
+            yield structure
+
+    await asked.put(b"1")
+    async with server.both("async").aio() as client:
+        found = []
+        async for _, tokens in client.tokenize_many(structures()):
+            assert isinstance(tokens, Tokens)
+            found.append(int(tokens.chains[0].tokens[0]))
+            await asked.put(str(found[-1] * 2).encode() if found[-1] < 16 else None)
+    assert found == [1, 2, 4, 8, 16]
+
+
+async def test_an_async_client_whose_task_is_cancelled(server: "ScriptedServer") -> None:
+    def mute(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        return (server.answer(request) for request in requests if request.id < 0)
+
+    server.servicer.stream = mute
+    async with server.both("async").aio() as client:
+        waiting = asyncio.create_task(anext(client.tokenize_many([b"1"])))
+        await asyncio.wait([waiting], timeout=0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await client.tokenize(b"1")).model == "scripted"

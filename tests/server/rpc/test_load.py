@@ -1,0 +1,145 @@
+"""Many clients at once: every answer right, and memory bounded."""
+
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import grpc
+import numpy as np
+import pytest
+
+from foldmint.v1 import tokenizer_pb2 as pb
+from foldmint_maintenance.datasets.records import Record
+from foldmint_tokenizer import StructureTokenizer, backbone
+from helpers.support import RunningServer, running_server, stub_of
+
+CLIENTS = 64
+GIBIBYTE = 2**30
+
+
+def peak_memory(server: RunningServer) -> int:
+    """The most resident memory, in bytes, that the server's process has had."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def page_of(server: RunningServer) -> str:
+    """The server's metrics."""
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as page:
+        text: str = page.read().decode()
+    return text
+
+
+def raw(coordinates: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> pb.TokenizeRequest:
+    return pb.TokenizeRequest(backbones=pb.Backbones(chains=[pb.Backbone(coordinates=coordinates.tobytes())]))
+
+
+def of_lengths(
+    chains: list[Record], lengths: Iterator[int]
+) -> list["np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]:
+    """Stretches of real chains; where no chain is long enough, several beside one another."""
+    pool = np.concatenate([chain.coordinates - chain.coordinates.mean((0, 1)) for chain in chains])
+    starts = np.random.default_rng(0).integers(0, len(pool) - 1500, 10_000)
+    return [pool[start : start + length] for start, length in zip(starts, lengths, strict=False)]
+
+
+def test_sixty_four_clients_of_mixed_lengths(chains: list[Record]) -> None:
+    lengths = np.random.default_rng(1).integers(30, 1501, CLIENTS * 2)
+    lengths[:2] = (30, 1500)
+    structures = of_lengths(chains, iter(lengths.tolist()))
+    tokenizer = StructureTokenizer.load()
+    expected = [tokenizer.tokenize(backbone(x))[0].tokens for x in structures]
+    wrong: list[str] = []
+
+    with running_server() as server:
+
+        def client(number: int) -> None:
+            with stub_of(server) as stub:
+                for place in (number, number + CLIENTS):
+                    (chain,) = stub.Tokenize(raw(structures[place]), timeout=240).chains
+                    different = int((np.array(chain.tokens) != expected[place]).sum())
+                    if different:
+                        wrong.append(f"structure {place}: {different} of {len(chain.tokens)} tokens")
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        memory = peak_memory(server)
+    assert not wrong
+    print(f"peak memory of the server: {memory / GIBIBYTE:.2f} GiB")  # noqa: T201
+    assert memory < 2 * GIBIBYTE
+
+
+def test_a_full_queue_is_told_and_passes(chains: list[Record]) -> None:
+    (large,) = of_lengths(chains, iter([1500]))
+    outcomes: list[str] = []
+    with running_server("--max-queued-residues", "3000", "--max-residues", "1500") as server, stub_of(server) as stub:
+
+        def client() -> None:
+            try:
+                stub.Tokenize(raw(large), timeout=100)
+                outcomes.append("OK")
+            except grpc.RpcError as error:
+                outcomes.append(cast(grpc.Call, error).code().name)
+
+        threads = [threading.Thread(target=client) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(outcomes) == {"OK", "RESOURCE_EXHAUSTED"}
+        # A stream waits for room instead.
+        items = (pb.TokenizeStreamRequest(id=i, request=raw(large)) for i in range(6))
+        assert [bool(answer.response.chains) for answer in stub.TokenizeStream(items)] == [True] * 6
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancel"])
+def test_who_gives_up_stops_the_work(chains: list[Record], how: str) -> None:
+    (x,) = of_lengths(chains, iter([1500]))
+    huge = np.concatenate([x + 500 * i for i in range(40)])  # 60,000 residues
+    with running_server("--max-message-bytes", "100000000") as server, stub_of(server) as stub:
+        if how == "deadline":
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Tokenize(raw(huge), timeout=1.5)
+            assert isinstance(caught.value, grpc.Call)
+            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        else:
+            call = stub.Tokenize.future(raw(huge), timeout=100)
+            threading.Timer(1.5, call.cancel).start()
+            with pytest.raises(grpc.FutureCancelledError):
+                call.result()
+        # Were the rest of the huge one still computed, this would take longer than its deadline.
+        (chain,) = stub.Tokenize(raw(x[:50]), timeout=8).chains
+        assert len(chain.tokens) == 50
+        assert 'foldmint_requests_total{method="Tokenize",status="CANCELLED"} 1.0' in page_of(server)
+
+
+def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
+    chains: list[Record], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (x,) = of_lengths(chains, iter([800]))
+    with running_server("--no-insecure-admin") as server, stub_of(server) as stub:
+        call = stub.TokenizeStream(pb.TokenizeStreamRequest(id=i, request=raw(x)) for i in range(500))
+        assert next(call).response.chains
+        call.cancel()
+        idle = {"foldmint_requests_in_flight 0.0", "foldmint_queued_residues 0.0"}
+        until = time.monotonic() + 30
+        while not idle <= set(page_of(server).splitlines()) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert idle <= set(page_of(server).splitlines())
+        assert len(stub.Tokenize(raw(x)).chains[0].tokens) == 800
+    assert capfd.readouterr().err == ""
+
+
+def test_too_many_calls_at_once_are_refused(chains: list[Record]) -> None:
+    (x,) = of_lengths(chains, iter([1500]))
+    with running_server("--max-concurrent-calls", "2") as server, stub_of(server) as stub:
+        calls = [stub.Tokenize.future(raw(x), timeout=100) for _ in range(12)]
+        codes = {call.code() for call in calls}
+    assert codes == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}

@@ -1,0 +1,355 @@
+"""Who may call: by token, as the anonymous, on loopback too; on a real server whose file of tokens changes."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from foldmint.v1 import codebook_pb2 as cb
+from foldmint.v1 import codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
+from foldmint_maintenance.datasets.records import Record
+from foldmint_server.security.authorization import NEEDS, Access, Denied
+from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, digest_of, written
+from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server
+
+UNAUTHENTICATED, PERMISSION_DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+TOKENIZE, ACTIVATE = "/foldmint.v1.TokenizerService/Tokenize", "/foldmint.v1.CodebookService/ActivateCodebook"
+GET_MODEL, GET_USAGE = "/foldmint.v1.TokenizerService/GetModel", "/foldmint.v1.CodebookService/GetUsage"
+
+
+def tokens(**scopes: list[Scope]) -> tuple[AccessToken, ...]:
+    """Tokens whose value is their name and `-token`."""
+    return tuple(AccessToken(name, digest_of(f"{name}-token"), frozenset(given)) for name, given in scopes.items())
+
+
+KNOWN = tokens(alice=["tokenize"], viewer=["read"], operator=["admin"])
+SLOW = AccessToken("slow", digest_of("slow-token"), frozenset({"tokenize"}), Rate(0.5, 200))
+
+
+def test_every_rpc_has_its_scopes() -> None:
+    """A method that is added, and not thought of here, fails this."""
+    own = [import_module(f"foldmint.v1.{path.stem}") for path in (ROOT / "protos/foldmint/v1").glob("*_pb2.py")]
+    files = (*own, health_pb2, reflection_pb2)
+    assert {tokenizer_pb2, cb} <= set(files)
+    methods = {
+        f"/{service.full_name}/{method.name}"
+        for file in files
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert methods - {"/grpc.health.v1.Health/List"} == set(NEEDS)
+    assert {method for method in NEEDS if not NEEDS[method]} == {method for method in NEEDS if "/grpc.health" in method}
+
+
+@pytest.mark.parametrize(
+    ("bearer", "allowed"),
+    [
+        ("alice", {TOKENIZE, GET_MODEL}),
+        ("viewer", {GET_MODEL, GET_USAGE}),
+        ("operator", {GET_MODEL, GET_USAGE, ACTIVATE}),
+        ("stranger", set()),
+        ("", set()),
+    ],
+)
+def test_scopes(bearer: str, allowed: set[str]) -> None:
+    access = Access(lambda: AccessTokens(KNOWN))
+    for method in (TOKENIZE, GET_MODEL, GET_USAGE, ACTIVATE):
+        header = f"Bearer {bearer}-token" if bearer else None
+        if method in allowed:
+            assert access.caller(method, header).name == bearer
+        else:
+            with pytest.raises(Denied) as caught:
+                access.caller(method, header)
+            known = bearer in ("alice", "viewer", "operator")
+            assert caught.value.code is (PERMISSION_DENIED if known else UNAUTHENTICATED)
+            assert "-token" not in caught.value.reason
+
+
+def test_the_anonymous_may_what_they_are_given() -> None:
+    access = Access(lambda: AccessTokens(KNOWN), frozenset({"read"}))
+    assert access.caller(GET_USAGE, None).name == ""
+    for method in (TOKENIZE, ACTIVATE):
+        with pytest.raises(Denied, match=r"`authorization: Bearer TOKEN`") as caught:
+            access.caller(method, None)
+        assert caught.value.code is UNAUTHENTICATED
+    # A token that is not known is no way to be anonymous.
+    with pytest.raises(Denied, match="not known"):
+        access.caller(GET_USAGE, "Bearer guess")
+
+
+def test_without_a_file_of_tokens_nobody_is_an_operator() -> None:
+    access = Access(None)
+    for method in (TOKENIZE, GET_USAGE):
+        access.caller(method, None)
+        access.caller(method, "Bearer whatever")
+    with pytest.raises(Denied, match="--insecure-admin") as caught:
+        access.caller(ACTIVATE, None)
+    assert caught.value.code is PERMISSION_DENIED
+    assert Access(None, insecure_admin=True).caller(ACTIVATE, None).scopes >= {"admin"}
+    with_both = Access(lambda: AccessTokens(KNOWN), insecure_admin=True)
+    for header in (None, "Bearer alice-token"):
+        with_both.caller(ACTIVATE, header)
+    with pytest.raises(Denied):
+        with_both.caller(TOKENIZE, None)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "alice-token",
+        "Basic alice-token",
+        "Bearer alice-token, Bearer alice-token",
+        b"Bearer alice-token",
+        "Bearer " + "x" * 100_000,
+    ],
+)
+def test_headers_that_are_none(header: str | bytes) -> None:
+    with pytest.raises(Denied) as caught:
+        Access(lambda: AccessTokens(KNOWN)).caller(TOKENIZE, header)
+    assert caught.value.code is UNAUTHENTICATED
+    assert "alice-token" not in caught.value.reason
+
+
+def test_the_scheme_is_read_in_any_case_and_methods_that_are_not_there_are_for_those_who_are_known() -> None:
+    access = Access(lambda: AccessTokens(KNOWN))
+    assert access.caller(TOKENIZE, "bEARER  alice-token ").name == "alice"
+    assert access.caller("/foldmint.v1.TokenizerService/Nothing", "Bearer alice-token").name == "alice"
+    with pytest.raises(Denied):
+        access.caller("/foldmint.v1.TokenizerService/Nothing", None)
+
+
+@dataclass
+class Guarded:
+    """A server with a file of tokens."""
+
+    running: RunningServer
+    file: Path
+    log: Path
+
+    def channel(self, name: str = "", *, admin: bool = False) -> grpc.Channel:
+        """Of calls with that token; of none, for no name."""
+        address = self.running.admin if admin else self.running.address
+        channel = grpc.insecure_channel(address)
+        return grpc.intercept_channel(channel, _Bearer(f"{name}-token")) if name else channel
+
+    def tokenizer(self, name: str = "") -> tokenizer_pb2_grpc.TokenizerServiceStub:
+        return tokenizer_pb2_grpc.TokenizerServiceStub(self.channel(name))
+
+    def admin(self, name: str = "") -> codebook_pb2_grpc.CodebookServiceStub:
+        return codebook_pb2_grpc.CodebookServiceStub(self.channel(name, admin=True))
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        told = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [line for line in told if line["event"] == event]
+
+    def write(self, *known: AccessToken, more: str = "") -> None:
+        """In one go, as the command does, so that the server never reads a part."""
+        part = self.file.with_suffix(".part")
+        part.write_text(written(known) + more)
+        part.replace(self.file)
+
+
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(details._replace(metadata=self._metadata), request)
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(details._replace(metadata=self._metadata), requests)
+
+
+@pytest.fixture(scope="module")
+def guarded(versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("access")
+    file, log = folder / "tokens.toml", folder / "log"
+    file.write_text(written((*KNOWN, SLOW)))
+    arguments = ["--model", str(versions), "--tokens-file", str(file), "--reload-seconds", "0.1"]
+    with running_server(*arguments, "--no-insecure-admin", log=log) as running:
+        yield Guarded(running, file, log)
+
+
+def code_of(call: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+def test_unary_calls(guarded: Guarded, short: list[Record]) -> None:
+    request = request_of(short[0])
+    assert guarded.tokenizer("alice").Tokenize(request, timeout=60).chains
+    assert guarded.tokenizer("viewer").GetModel(tokenizer_pb2.GetModelRequest()).model == "versions"
+    assert code_of(lambda: guarded.tokenizer("viewer").Tokenize(request)) is PERMISSION_DENIED
+    assert code_of(lambda: guarded.tokenizer("stranger").Tokenize(request)) is UNAUTHENTICATED
+    assert code_of(lambda: guarded.tokenizer().Tokenize(request)) is UNAUTHENTICATED
+
+
+def test_a_stranger_s_message_is_not_read(guarded: Guarded) -> None:
+    """Which is seen by that it is none."""
+    call: Any = guarded.channel().unary_unary(TOKENIZE)
+    assert code_of(lambda: call(b"\xff" * 3_000_000)) is UNAUTHENTICATED
+    known: Any = guarded.channel("alice").unary_unary(TOKENIZE)
+    assert code_of(lambda: known(b"\xff" * 3_000_000)) is not UNAUTHENTICATED
+
+
+def test_streams(guarded: Guarded, short: list[Record]) -> None:
+    requests = [
+        tokenizer_pb2.TokenizeStreamRequest(id=number, request=request_of(one)) for number, one in enumerate(short)
+    ]
+    answers = guarded.tokenizer("alice").TokenizeStream(iter(requests), timeout=60)
+    assert {answer.id for answer in answers} == set(range(len(short)))
+
+    ended = threading.Event()
+
+    def never() -> Iterator[tokenizer_pb2.TokenizeStreamRequest]:
+        ended.wait(600)
+        yield from ()
+
+    # It is ended before anything was sent.
+    assert code_of(lambda: list(guarded.tokenizer("viewer").TokenizeStream(never()))) is PERMISSION_DENIED
+    assert code_of(lambda: list(guarded.tokenizer().TokenizeStream(never()))) is UNAUTHENTICATED
+    assert not ended.is_set()
+    ended.set()
+
+
+def test_health_is_open_and_reflection_is_not(guarded: Guarded) -> None:
+    def services(channel: grpc.Channel) -> list[str]:
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))  # type: ignore[operator]
+        return [one.name for one in answer.list_services_response.service]
+
+    stub = health_pb2_grpc.HealthStub(guarded.channel())
+    assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1  # type: ignore[attr-defined]
+    assert next(iter(stub.Watch(health_pb2.HealthCheckRequest(), timeout=10))).status == 1  # type: ignore[attr-defined]
+    assert "foldmint.v1.TokenizerService" in services(guarded.channel("viewer"))
+    assert code_of(lambda: services(guarded.channel())) is UNAUTHENTICATED
+
+
+def test_operators_and_what_is_written_of_them(guarded: Guarded) -> None:
+    request = cb.ActivateCodebookRequest(version="000002")
+    assert guarded.admin("operator").ActivateCodebook(request, timeout=60).codebook.active
+    assert code_of(lambda: guarded.admin("alice").ActivateCodebook(request)) is PERMISSION_DENIED
+    assert code_of(lambda: guarded.admin().ActivateCodebook(request)) is UNAUTHENTICATED
+    assert guarded.admin("viewer").GetCodebook(cb.GetCodebookRequest()).codebook.version == "000002"
+    assert code_of(lambda: guarded.admin("viewer").SampleEmbeddings(cb.SampleEmbeddingsRequest())) is PERMISSION_DENIED
+    missing = cb.ActivateCodebookRequest(version="nothing")
+    assert code_of(lambda: guarded.admin("operator").ActivateCodebook(missing)) is grpc.StatusCode.NOT_FOUND
+    back = cb.RollbackCodebookRequest(from_version="000002")
+    assert guarded.admin("operator").RollbackCodebook(back, timeout=60).codebook.version == "000001"
+
+    lines = guarded.lines("admin call")
+    assert [(line["name"], line["method"], line["arguments"], line["outcome"]) for line in lines] == [
+        ("operator", "ActivateCodebook", {"version": "000002"}, "OK"),
+        ("alice", "ActivateCodebook", {}, "PERMISSION_DENIED"),
+        ("", "ActivateCodebook", {}, "UNAUTHENTICATED"),
+        ("viewer", "SampleEmbeddings", {}, "PERMISSION_DENIED"),
+        ("operator", "ActivateCodebook", {"version": "nothing"}, "NOT_FOUND"),
+        ("operator", "RollbackCodebook", {"from_version": "000002"}, "OK"),
+    ]
+    assert all("127.0.0.1" in line["peer"] and line["seconds"] >= 0 for line in lines)
+    assert "-token" not in guarded.log.read_text()
+    refused = metrics_of(guarded.running)
+    assert refused['foldmint_refused_calls_total{status="PERMISSION_DENIED"}'] >= 2
+    assert refused['foldmint_refused_calls_total{status="UNAUTHENTICATED"}'] >= 1
+
+
+def test_a_rate(guarded: Guarded, short: list[Record]) -> None:
+    whole = max(short, key=lambda one: len(one.sequence))
+    request, residues = request_of(whole), len(whole.sequence)
+    assert 50 < residues <= 200
+    slow = guarded.tokenizer("slow")
+    for _ in range(200 // residues):
+        slow.Tokenize(request, timeout=60)
+    with pytest.raises(grpc.RpcError) as caught:
+        slow.Tokenize(request, timeout=60)
+    status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    info = error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    assert 0 < info.retry_delay.ToTimedelta().total_seconds() <= residues / 0.5
+    # Others are not held up, and a stream waits instead.
+    assert guarded.tokenizer("alice").Tokenize(request, timeout=60).chains
+    waiting = guarded.tokenizer("slow").TokenizeStream(
+        iter([tokenizer_pb2.TokenizeStreamRequest(id=1, request=request)]), timeout=1
+    )
+    assert code_of(lambda: list(waiting)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert metrics_of(guarded.running)['foldmint_rejects_total{reason="rate"}'] == 1
+
+
+def wait_until(reached: Any) -> None:
+    until = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_the_file_is_read_anew_and_a_broken_one_is_not_taken(guarded: Guarded, short: list[Record]) -> None:
+    request = request_of(short[0])
+
+    def code(name: str) -> grpc.StatusCode:
+        try:
+            guarded.tokenizer(name).Tokenize(request, timeout=60)
+        except grpc.RpcError as error:
+            found: grpc.StatusCode = error.code()
+            return found
+        return grpc.StatusCode.OK
+
+    numbers = iter(range(1000))
+    going = [True]
+
+    def each() -> Iterator[tokenizer_pb2.TokenizeStreamRequest]:
+        while going[0]:
+            yield tokenizer_pb2.TokenizeStreamRequest(id=next(numbers), request=request)
+            time.sleep(0.05)
+
+    # Of one who is revoked while his stream is open.
+    stream = guarded.tokenizer("alice").TokenizeStream(each(), timeout=120)
+    assert next(stream).response.chains
+    guarded.write(*tokens(carol=["tokenize"]), SLOW)
+    wait_until(lambda: code("carol") is grpc.StatusCode.OK)
+    assert code("alice") is UNAUTHENTICATED
+    assert code_of(lambda: list(stream)) is UNAUTHENTICATED
+    going[0] = False
+
+    guarded.write(*tokens(carol=["tokenize"]), SLOW, more="[[token]\n")
+    wait_until(lambda: guarded.lines("new files cannot be used; the old ones stay in use"))
+    assert code("carol") is grpc.StatusCode.OK
+    guarded.file.unlink()
+    wait_until(lambda: len(guarded.lines("new files cannot be used; the old ones stay in use")) == 2)
+    assert code("carol") is grpc.StatusCode.OK
+    guarded.write(*KNOWN, SLOW)
+    wait_until(lambda: code("alice") is grpc.StatusCode.OK)
+    told = guarded.lines("new files cannot be used; the old ones stay in use")
+    assert len(told) == 2  # each fault once, however often it was looked at
+    assert "line" in told[0]["reason"]
+    assert "No such file" in told[1]["reason"]
+
+
+def test_without_tokens_an_operator_needs_insecure_admin(versions: Path, tmp_path: Path) -> None:
+    with running_server(
+        "--model", str(versions), "--no-insecure-admin", "--log-level=info", log=tmp_path / "log"
+    ) as running:
+        open_to_all = Guarded(running, tmp_path / "none", tmp_path / "log")
+        request = cb.ActivateCodebookRequest(version="000002")
+        assert code_of(lambda: open_to_all.admin().ActivateCodebook(request)) is PERMISSION_DENIED
+        assert open_to_all.admin().GetCodebook(cb.GetCodebookRequest()).codebook.version == "000001"
+        assert open_to_all.tokenizer().GetModel(tokenizer_pb2.GetModelRequest()).model == "versions"
+        (line,) = open_to_all.lines("listens on loopback only: nobody on another machine can reach it")
+        assert line["listen"] == "127.0.0.1:0"
+        assert not open_to_all.lines("others can reach this listener")

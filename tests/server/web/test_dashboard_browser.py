@@ -1,0 +1,349 @@
+"""The server's page in a real browser: what it shows, by pointer, keys and touch, in light and dark, on any width."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from foldmint.v1 import codebook_pb2
+from foldmint_maintenance.datasets.records import Record
+from helpers.support import RunningServer, admin_of, metrics_of, missing, running_server, stub_of
+from helpers.traffic import streamed
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        missing("Debian's package chromium", "`apt-get install chromium` installs it")
+    with sync_playwright() as playwright:
+        # Root, as CI is, has no sandbox.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def counting(versions_copy: Path, chains: list[Record]) -> Iterator[RunningServer]:
+    """A server of eight versions that has tokenized real chains."""
+    with running_server("--model", str(versions_copy), "--poll-seconds", "0") as server, stub_of(server) as stub:
+        streamed(stub, chains[:30])
+        yield server
+
+
+@contextmanager
+def opened(browser: Browser, server: RunningServer, **options: Any) -> Iterator[Page]:
+    """The page, live. It must complain of nothing, and ask no other server. options: of the browser's context."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    complaints, asked = [], set()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.add(request.url.split("/")[2]))
+    page.on("response", lambda response: complaints.extend([response.url] if response.status >= 400 else []))
+    page.goto(f"http://{server.metrics}/")
+    expect(page.locator("#status-text")).to_have_text("Live", timeout=20_000)
+    expect(page.locator("#lineage li").first).to_be_visible(timeout=20_000)
+    yield page
+    context.close()
+    assert complaints == []
+    assert asked == {server.metrics}
+
+
+def hits_of(server: RunningServer) -> list[int]:
+    metrics = metrics_of(server)
+    return [int(metrics[f'foldmint_code_hits_total{{code="{code}"}}']) for code in range(4096)]
+
+
+def ranked(hits: list[int]) -> list[int]:
+    """Codes, the most used first."""
+    return sorted(range(len(hits)), key=lambda code: (-hits[code], code))
+
+
+def centre(page: Page, code: int) -> tuple[float, float]:
+    """Where a code's cell is in the window."""
+    box = page.locator("#heat").bounding_box()
+    assert box is not None
+    size = box["width"] / 64
+    return box["x"] + (code % 64 + 0.5) * size, box["y"] + (code // 64 + 0.5) * size
+
+
+# The rings around codes that were just hit.
+COUNT_RINGS = """() => {
+  window.rings = 0;
+  const context = document.getElementById("glow").getContext("2d");
+  const strokeRect = context.strokeRect.bind(context);
+  context.strokeRect = (...box) => { window.rings += 1; strokeRect(...box); };
+}"""
+
+
+def text(page: Page, name: str) -> str:
+    return page.locator(f"#{name}").inner_text()
+
+
+def test_figures_are_those_of_the_metrics(browser: Browser, counting: RunningServer) -> None:
+    with opened(browser, counting) as page:
+        metrics, hits = metrics_of(counting), hits_of(counting)
+        assert text(page, "residues") == f"{sum(hits):,}"
+        assert text(page, "utilization") == f"{100 * metrics['foldmint_code_utilization_ratio']:.1f} %"
+        assert text(page, "perplexity") == f"{round(metrics['foldmint_code_perplexity']):,}"
+        assert text(page, "dead") == "–"
+        assert text(page, "rate-note") == f"{sum(hits):,} since start"
+        assert text(page, "structures-note") == "30 since start"
+        assert text(page, "model") == "versions"
+        assert text(page, "version") == "000001"
+        order, unhit = ranked(hits), [code for code in range(4096) if not hits[code]]
+        assert page.locator("#top .name").all_inner_texts() == [str(code) for code in order[:10]]
+        assert page.locator("#top .hits").all_inner_texts() == [str(hits[code]) for code in order[:10]]
+        page.locator("#unhit summary").click()
+        assert text(page, "unhit-title") == f"{len(unhit):,} codes never hit"
+        listed: list[int] = []
+        for run in text(page, "unhit-list").split(", "):
+            first, _, last = run.partition("–")
+            listed += range(int(first), int(last or first) + 1)
+        assert listed == unhit
+        half = next(place for place in range(4096) if 2 * sum(hits[code] for code in order[:place]) >= sum(hits))
+        assert text(page, "tail-lead").startswith(f"{half:,} codes, ")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_cells_tell_hits_by_color(browser: Browser, counting: RunningServer, scheme: Any) -> None:
+    """In light darker, in dark brighter, the more hits; and what was never hit is like none of them."""
+    with opened(browser, counting, color_scheme=scheme) as page:
+        colors = page.evaluate(
+            """() => {
+              const canvas = document.getElementById("heat");
+              const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              const cell = canvas.width / 64;
+              return Array.from({length: 4096}, (_, code) => {
+                const at = 4 * ((Math.floor(code / 64) * cell + 1) * canvas.width + (code % 64) * cell + 1);
+                return [...data.slice(at, at + 4)];
+              });
+            }"""
+        )
+    hits = hits_of(counting)
+    by_hits: dict[int, set[tuple[int, ...]]] = {}
+    for code, color in enumerate(colors):
+        by_hits.setdefault(hits[code], set()).add(tuple(color))
+    assert all(len(same) == 1 for same in by_hits.values())
+    (never,) = by_hits.pop(0)
+    assert all(never not in same for same in by_hits.values())
+    light = [sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), *by_hits[n], strict=False)) for n in sorted(by_hits)]
+    assert len(light) > 5
+    assert light == sorted(light, reverse=scheme == "light")
+    assert abs(light[-1] - light[0]) > 120
+
+
+def test_hover_tells_of_a_code(browser: Browser, counting: RunningServer) -> None:
+    hits = hits_of(counting)
+    order = ranked(hits)
+    with opened(browser, counting) as page:
+        code = order[100]
+        page.mouse.move(*centre(page, code))
+        tip = page.locator("#tip")
+        expect(tip).to_contain_text(f"Code {code}")
+        expect(tip).to_contain_text(f"{hits[code]} hits")
+        expect(tip).to_contain_text("rank 101")
+        assert text(page, "r-hits") == str(hits[code])
+        assert text(page, "r-rank") == "101"
+        expect(page.locator("#tail")).to_have_attribute("aria-valuenow", "101")
+        page.mouse.move(*centre(page, hits.index(0)))
+        expect(tip).to_contain_text("never hit")
+        page.mouse.move(5, 5)
+        expect(tip).to_be_hidden()
+        expect(page.locator("#code")).to_have_value(str(order[0]))
+        page.mouse.click(*centre(page, code))
+        page.mouse.move(5, 5)
+        expect(page.locator("#code")).to_have_value(str(code))
+        # The other way: from the tail to the map.
+        box = page.locator("#tail").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 44 + (box["width"] - 56) / 2, box["y"] + 50)
+        expect(page.locator("#r-rank")).to_have_text(re.compile(r"^2,04\d$"))
+
+
+def test_keys_reach_every_code(browser: Browser, counting: RunningServer) -> None:
+    hits = hits_of(counting)
+    unhit = [code for code in range(4096) if not hits[code]]
+    with opened(browser, counting) as page:
+        page.locator("#code").fill("130")
+        page.locator("#map").focus()
+        at = 130
+        for key, expected in (
+            ("ArrowRight", 131),
+            ("ArrowDown", 195),
+            ("ArrowLeft", 194),
+            ("ArrowUp", 130),
+            ("PageDown", 642),
+            ("PageUp", 130),
+            ("End", 191),
+            ("Home", 128),
+            ("Control+End", 4095),
+            ("ArrowRight", 4095),
+            ("ArrowDown", 4095),
+            ("Control+Home", 0),
+            ("ArrowUp", 0),
+            ("d", next(code for code in unhit if code > 0)),
+            ("Control+End", 4095),
+            ("Shift+D", max(code for code in unhit if code < 4095)),
+        ):
+            page.keyboard.press(key)
+            expect(page.locator("#code")).to_have_value(str(expected))
+            at = expected
+        expect(page.locator("#said")).to_have_text(f"Code {at}: never hit")
+        page.keyboard.press("Control+Home")
+        expect(page.locator("#tip")).to_be_visible()
+        page.locator("#tail").focus()
+        page.keyboard.press("Home")
+        expect(page.locator("#r-rank")).to_have_text("1")
+        page.keyboard.press("PageUp")
+        expect(page.locator("#tail")).to_have_attribute("aria-valuenow", "65")
+        page.locator("#residues-chart").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#tip")).to_contain_text("2 s ago")
+
+
+def test_tab_reaches_all_controls(browser: Browser, counting: RunningServer) -> None:
+    with opened(browser, counting) as page:
+        reached = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            name = page.evaluate(
+                """() => {
+                  const {activeElement: at} = document;
+                  if (at === document.body) return "BODY";
+                  const style = getComputedStyle(at.matches(".choice input") ? at.nextElementSibling : at);
+                  if (style.outlineStyle === "none") throw new Error(`focus is not seen on ${at.outerHTML}`);
+                  return at.id || at.name || at.className || at.closest("[id]")?.id || at.pathname;
+                }"""
+            )
+            if name == "BODY":
+                break
+            if name not in reached:
+                reached.append(name)
+        expected = ["skip", "pause", "theme", "scope", "map", "code", "tail", "top", "unhit-title"]
+        assert reached[:10] == [*expected, "residues-chart"]
+        assert reached[10] == "structures-chart"
+
+
+def luminance(page: Page) -> float:
+    """Of the page's ground, 0 to 255."""
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(int(part) for part in re.findall(r"\d+", color)[:3]) / 3
+
+
+def test_light_and_dark(browser: Browser, counting: RunningServer) -> None:
+    with opened(browser, counting, color_scheme="dark") as page:
+        assert luminance(page) < 40
+        page.get_by_role("radio", name="Light").check()
+        assert luminance(page) > 230
+        page.reload()
+        assert luminance(page) > 230
+        assert page.locator("#theme input[value=light]").is_checked()
+        page.get_by_role("radio", name="Auto").check()
+        assert luminance(page) < 40
+        page.emulate_media(color_scheme="light")
+        assert luminance(page) > 230
+        page.get_by_role("radio", name="Dark").check()
+        assert luminance(page) < 40
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_of_readers(browser: Browser, counting: RunningServer, scheme: Any) -> None:
+    """axe finds no fault by WCAG 2.2 AA: contrast, names, roles and more."""
+    with opened(browser, counting, color_scheme=scheme) as page:
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+        results = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}})
+        assert results.violations_count == 0, results.generate_report()
+        assert len(results.response["passes"]) > 20
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1024])
+def test_no_width_scrolls_sideways(browser: Browser, counting: RunningServer, width: int) -> None:
+    options = {"viewport": {"width": width, "height": 800}, "device_scale_factor": 2, "has_touch": True}
+    with opened(browser, counting, **options) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll("dd, dt, h2, .choice span, .story, button")]
+              .filter((node) => node.scrollWidth > node.clientWidth + 1 && node.clientWidth && !node.closest(".unseen"))
+              .map((node) => node.textContent)"""
+        )
+        assert cut == []
+        hits = hits_of(counting)
+        code = ranked(hits)[3]
+        page.locator("#map").scroll_into_view_if_needed()
+        page.touchscreen.tap(*centre(page, code))
+        expect(page.locator("#code")).to_have_value(str(code))
+        assert text(page, "r-hits") == str(hits[code])
+
+
+def test_it_is_live(browser: Browser, counting: RunningServer, short: list[Record]) -> None:
+    with opened(browser, counting) as page, stub_of(counting) as stub:
+        page.evaluate(COUNT_RINGS)
+        before = sum(hits_of(counting))
+        sent = streamed(stub, short)
+        expect(page.locator("#residues")).to_have_text(f"{before + sent:,}")
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.rings") > 100
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("#status-text")).to_have_text("Paused")
+        sent += streamed(stub, short)
+        page.wait_for_timeout(3000)
+        assert text(page, "residues") == f"{before + sent // 2:,}"
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("#residues")).to_have_text(f"{before + sent:,}")
+        expect(page.locator("#status-text")).to_have_text("Live")
+
+
+def test_motion_is_left_out_where_it_is_not_wanted(
+    browser: Browser, counting: RunningServer, short: list[Record]
+) -> None:
+    with opened(browser, counting, reduced_motion="reduce") as page, stub_of(counting) as stub:
+        page.evaluate(COUNT_RINGS)
+        before = sum(hits_of(counting))
+        sent = streamed(stub, short)
+        expect(page.locator("#residues")).to_have_text(f"{before + sent:,}")
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.rings") == 0
+
+
+def test_a_server_that_does_not_answer(browser: Browser, counting: RunningServer) -> None:
+    """What was shown stays, the page says so, and goes on by itself. What the browser logs of it is its own."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"http://{counting.metrics}/")
+    expect(page.locator("#status-text")).to_have_text("Live", timeout=20_000)
+    residues = text(page, "residues")
+    context.set_offline(True)
+    expect(page.locator("#status-text")).to_have_text("No answer, trying again", timeout=20_000)
+    assert text(page, "residues") == residues
+    context.set_offline(False)
+    expect(page.locator("#status-text")).to_have_text("Live", timeout=20_000)
+    context.close()
+
+
+def test_a_swap_is_seen(browser: Browser, counting: RunningServer, short: list[Record]) -> None:
+    """Last, since it changes what the server serves."""
+    with opened(browser, counting) as page, admin_of(counting) as admin, stub_of(counting) as stub:
+        rows = page.locator("#lineage li")
+        assert rows.locator("b").all_inner_texts() == [f"{number:06d}" for number in range(8, 0, -1)]
+        expect(page.locator("#lineage li.active b")).to_have_text("000001")
+        admin.ActivateCodebook(codebook_pb2.ActivateCodebookRequest(version="000002"))
+        sent = streamed(stub, short)
+        expect(page.locator("#version")).to_have_text("000002")
+        expect(page.locator("#lineage li.active b")).to_have_text("000002")
+        expect(page.locator("#lineage li.kept b")).to_have_text("000001")
+        expect(page.locator("#lineage li.active .story")).to_contain_text("from 000001")
+        assert page.locator("#lineage svg circle").count() == 8
+        assert page.locator("#lineage svg path").count() == 7
+        expect(page.locator("#residues")).to_have_text(f"{sent:,}")
+        page.get_by_role("radio", name="Since start").check()
+        expect(page.locator("#residues")).to_have_text(f"{sum(hits_of(counting)):,}")
+        expect(page.locator("#residues-chart")).to_contain_text("codebook 000002")
