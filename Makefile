@@ -1,9 +1,9 @@
-# make demo: see it work.  make serve: keep it up.  make traffic: give it something to do.  make test: prove it.
+# make demo: see it work.  make serve: keep it up.  make traffic: give it something to do.  make test: run the tests.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo serve traffic test test-long lint protos contract reference docs wheel lock audit sbom clean
+.PHONY: demo serve traffic test test-all test-long lint protos contract reference docs wheel lock audit sbom clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -35,8 +35,13 @@ traffic: .venv/server.stamp
 	@$(BIN)/python examples/traffic.py
 
 # A worker for each core, up to four: most tests wait for servers and processes, and each of those has one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: .venv/dev.stamp .reference/stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+# With the slow tests as well: kills, Envoy, browser, Prometheus and Grafana, documentation sessions, torchrun.
+test-all: .venv/dev.stamp .reference/stamp
+	$(PYTEST) -m "not long"
 
 # Twenty thousand residues through the reference at its published size, and other long forms.
 test-long: .venv/dev.stamp .reference/stamp

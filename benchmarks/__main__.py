@@ -9,28 +9,39 @@ from pathlib import Path
 import typer
 
 FOLDER = Path(__file__).resolve().parent
+GROUPS = ("speed", "faults", "codebook")
+"""Folders of benchmarks; the others hold what benchmarks share."""
+
+
+def modules() -> dict[str, str]:
+    """Module of each benchmark by its command."""
+    found: dict[str, str] = {}
+    for group in GROUPS:
+        for module in pkgutil.iter_modules([str(FOLDER / group)]):
+            found[module.name.replace("_", "-")] = f"benchmarks.{group}.{module.name}"
+    return dict(sorted(found.items()))
 
 
 def commands() -> dict[str, str]:
     """First line of each benchmark's docstring by its command; nothing is imported for it."""
-    names = sorted(
-        found.name for found in pkgutil.iter_modules([str(FOLDER)]) if not found.ispkg and found.name[0] != "_"
-    )
-    documents = {name: ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or "" for name in names}
-    return {name.replace("_", "-"): text.partition("\n")[0] for name, text in documents.items()}
+    lines = {}
+    for name, module in modules().items():
+        source = FOLDER.parent.joinpath(*module.split(".")).with_suffix(".py").read_text()
+        lines[name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return lines
 
 
 def main(arguments: list[str]) -> None:
     """List the benchmarks, or run the one that is named first with the options after it."""
-    known = commands()
+    known = modules()
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, known))
-        print("\n".join(f"{name:{width}}  {line}" for name, line in known.items()))
+        print("\n".join(f"{name:{width}}  {line}" for name, line in commands().items()))
         return
     name, *options = arguments
     if name not in known:
         sys.exit(f"no benchmark {name!r}; there are: {', '.join(known)}")
-    module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+    module = importlib.import_module(known[name])
     app = typer.Typer(add_completion=False)
     app.command()(module.main)
     app(options, prog_name=f"python -m benchmarks {name}")

@@ -79,7 +79,7 @@ RECORDED = {
     "stage:foldmint_stage_duration_seconds:mean5m": "mean time of a structure in a stage",
     "stage:foldmint_stage_duration_seconds:p99_5m": "99 % of the structures took no longer in a stage",
     "instance:foldmint_queue:ratio": "residues of a server's queue, `tokenize` or `detokenize`, as share of its limit",
-    "instance:foldmint_batch_fill:mean5m": "mean fill of a server's steps",
+    "instance:foldmint_batch_fill:mean5m": "mean fill of a server's batches",
     "codebook:foldmint_codebook_info:count": "servers that serve a codebook",
     "instance:foldmint_codebook_info:settled": "1 for a server that had one codebook for two minutes",
     "code:foldmint_code_hits:increase2m": "hits of a code in two minutes",

@@ -175,3 +175,14 @@ def test_the_first_screen_of_the_readme_shows_it_working() -> None:
     screen = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40])
     for text in ("$ make serve", "$ make traffic", "http://localhost:9464/", "foldmint tokenize"):
         assert text in screen
+
+
+def test_the_architecture_names_files_that_there_are() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = {name.replace("/…/", "/") for name in re.findall(r"`([\w/…]+(?:/|\.py|\.md|\.json|\.proto))`", page)}
+    assert len(named) > 40
+    folders = {f"/{file.rpartition('/')[0]}/" for file in listed}
+    for name in named:
+        tail = f"/{name.removeprefix('client/')}"
+        assert any(f"/{file}".endswith(tail) for file in listed) or any(tail in folder for folder in folders), name

@@ -78,6 +78,7 @@ def _run(session: str, folder: Path) -> list[str]:
     return run_blocks(blocks, copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("session", SESSIONS)
 def test_a_session(session: str, faults: Faults) -> None:
     if session == "readme" and shutil.which("chromium") is None:

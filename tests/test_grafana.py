@@ -193,6 +193,7 @@ def _await(address: str, expression: str) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_the_variables_have_values(dashboard: dict[str, Any], watched: Watched) -> None:
     found: dict[str, list[str]] = {}
     for variable in dashboard["templating"]["list"]:
@@ -210,6 +211,7 @@ def test_the_variables_have_values(dashboard: dict[str, Any], watched: Watched) 
     assert window["query"].split(",") == ["1h", "1d"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ["1h", "1d"])
 def test_each_query_has_data(dashboard: dict[str, Any], watched: Watched, window: str) -> None:
     empty = set()
@@ -223,6 +225,7 @@ def test_each_query_has_data(dashboard: dict[str, Any], watched: Watched, window
     assert len(asked_for) > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ["1h", "1d"])
 def test_the_square_has_each_code_at_its_place(dashboard: dict[str, Any], watched: Watched, window: str) -> None:
     panel = panel_of(dashboard, "Use of each code, in $window")
@@ -246,6 +249,7 @@ def test_the_square_has_each_code_at_its_place(dashboard: dict[str, Any], watche
     assert 0 < colors[1] < 1 / max(hits)
 
 
+@pytest.mark.slow
 def test_the_tail_falls(dashboard: dict[str, Any], watched: Watched) -> None:
     panel = panel_of(dashboard, "The long tail, in $window")
     (target,) = panel["targets"]
@@ -258,6 +262,7 @@ def test_the_tail_falls(dashboard: dict[str, Any], watched: Watched) -> None:
     assert tail["use"][0] > tail["use"][-1]
 
 
+@pytest.mark.slow
 def test_the_gates_are_a_row_each(dashboard: dict[str, Any], watched: Watched) -> None:
     panel = panel_of(dashboard, "Gates of the last run")
     tables = [watched.prometheus.table(target["expr"], f"Value #{target['refId']}") for target in panel["targets"]]
@@ -272,6 +277,7 @@ def test_the_gates_are_a_row_each(dashboard: dict[str, Any], watched: Watched) -
     }
 
 
+@pytest.mark.slow
 def test_a_server_is_a_row(dashboard: dict[str, Any], watched: Watched) -> None:
     panel = panel_of(dashboard, "Servers")
     tables = [
@@ -292,6 +298,7 @@ def test_a_server_is_a_row(dashboard: dict[str, Any], watched: Watched) -> None:
     }
 
 
+@pytest.mark.slow
 def test_swaps_and_repairs_are_marked_at_their_times(dashboard: dict[str, Any], watched: Watched) -> None:
     marks = {one["name"]: one for one in dashboard["annotations"]["list"]}
     activated = watched.prometheus.courses(interpolated(marks["Codebook activated"]["expr"], watched.variables))
@@ -323,6 +330,7 @@ def library() -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_grafanas_own_library_makes_the_same_of_the_tables(
     dashboard: dict[str, Any], watched: Watched, library: Path
 ) -> None:

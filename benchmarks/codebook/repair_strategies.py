@@ -58,7 +58,7 @@ def main(
     whole = loaded.codebook.codebook
     z = vectors(loaded.encoder, data, residues, 0)
     seen = vectors(loaded.encoder, val, val_residues, 0)
-    unharmed = gates.use_of(seen, whole.embeddings)
+    unharmed = gates.quantization_figures(seen, whole.embeddings)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
@@ -69,7 +69,7 @@ def main(
         for strategy in get_args(dead_code_reset.Strategy):
             for rounds in (0, 5):
                 began = time.perf_counter()
-                repaired = dead_code_reset.replaced(harmed, dead, z, strategy, rounds, seed, ALONE)
+                repaired = dead_code_reset.reset_dead_codes(harmed, dead, z, strategy, rounds, seed, ALONE)
                 seconds = time.perf_counter() - began
                 rows.append(told(strategy, rounds, seed, repaired, dead, seen, unharmed, seconds))
     report = {"model": loaded.name, "residues": len(z), "val_residues": len(seen), "share": share, "rows": rows}
@@ -93,11 +93,11 @@ def told(
     codebook: Codebook,
     dead: torch.Tensor,
     val: torch.Tensor,
-    unharmed: gates.Use,
+    unharmed: gates.QuantizationFigures,
     seconds: float,
 ) -> dict[str, Any]:
     """The figures of one codebook; churn against the unharmed one's tokens."""
-    use = gates.use_of(val, codebook.embeddings)
+    use = gates.quantization_figures(val, codebook.embeddings)
     return {
         "strategy": strategy,
         "rounds": rounds,

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.__main__ import modules
 from benchmarks._common import ROOT
 from benchmarks.speed.performance import FOLDER, NAMES, PAGE, rendered, section
 
@@ -36,9 +37,9 @@ def main(folder: Annotated[Path, typer.Option(help="Where the benchmarks' JSON g
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """What measures each, of those that there are; the others are told of."""
-    found = {}
+    found, known = {}, modules()
     for name in NAMES:
-        if (Path(__file__).parent / f"{name.replace('-', '_')}.py").exists():
+        if name in known:
             found[name] = [sys.executable, "-m", "benchmarks", name, "--json", str(folder / f"{name}.json")]
         else:
             print(f"== {name}: there is no such benchmark here, left out", flush=True)

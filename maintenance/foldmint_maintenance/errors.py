@@ -1,18 +1,18 @@
 """What can go wrong off line, beside the tokenizer's own errors.
 
 MaintenanceError
-├── InvalidSet          a set of backbones that cannot be read or used
-├── InvalidRecipe       a recipe that cannot be read, or asks for what is not there
-├── OtherTraining       a checkpoint that belongs to another training, or a folder that holds a finished one
-├── TrainingStopped     asked to stop: a checkpoint has been left
-├── StoreLocked         another run holds the lock of a store
-├── LockLost            the lock of a store expired, or another run took it over
-├── InvalidCodebook     a file that cannot become a version of a store's codebook
-├── StoreDamaged        a store, or a version of its codebook, that did not pass its verification
-├── OtherVersion        counts of codes that are of another version of the codebook than is active
-├── ActivationFailed    a server that did not serve a new version as it should; all were brought back
-├── UsageUnknown        counts of codes that a source cannot tell, or that cannot be compared
-└── MetricsNotTold      metrics of the job that cannot be written or pushed
+├── InvalidSet           a set of backbones that cannot be read or used
+├── InvalidRecipe        a recipe that cannot be read, or asks for what is not there
+├── CheckpointMismatch   a checkpoint that belongs to another training, or a folder that holds a finished one
+├── TrainingStopped      asked to stop: a checkpoint has been left
+├── StoreLocked          another run holds the lock of a store
+├── LockLost             the lock of a store expired, or another run took it over
+├── InvalidCodebook      a file that cannot become a version of a store's codebook
+├── StoreDamaged         a store, or a version of its codebook, that did not pass its verification
+├── OtherVersion         counts of codes that are of another version of the codebook than is active
+├── ActivationFailed     a server that did not serve a new version as it should; all were brought back
+├── UsageUnknown         counts of codes that a source cannot tell, or that cannot be compared
+└── MetricsExportError   metrics of the job that cannot be written or pushed
 """
 
 
@@ -28,7 +28,7 @@ class InvalidRecipe(MaintenanceError, ValueError):
     """A recipe of a training that cannot be followed."""
 
 
-class OtherTraining(MaintenanceError, ValueError):
+class CheckpointMismatch(MaintenanceError, ValueError):
     """A folder whose training is not the one asked for."""
 
 
@@ -72,5 +72,5 @@ class GroupBroken(MaintenanceError):
     """A process of the group has ended before the others."""
 
 
-class MetricsNotTold(MaintenanceError):
+class MetricsExportError(MaintenanceError):
     """Metrics of the job that cannot be written or pushed."""

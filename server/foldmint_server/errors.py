@@ -1,15 +1,15 @@
 """What can go wrong in the server, and the one place that turns it into gRPC statuses.
 
 ServerError
-├── Overloaded        the queue is full                            RESOURCE_EXHAUSTED
-├── RateLimited       the caller's residues are used up for now    RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
-├── DeviceFull        the device has no memory for the structure   RESOURCE_EXHAUSTED
-├── NotServed         another model or codebook, no decoder        FAILED_PRECONDITION
-├── UnknownVersion    neither server nor store has the codebook    NOT_FOUND
-├── Refused           a codebook, or a way back, cannot be had     FAILED_PRECONDITION
-├── TooManyStreams    the caller has as many open as it may        RESOURCE_EXHAUSTED
-├── StreamOver        a stream had its time or its structures      UNAVAILABLE: it may be opened again
-└── Stopping          the server is going down                     UNAVAILABLE
+├── Overloaded            the queue is full                            RESOURCE_EXHAUSTED
+├── RateLimited           the caller's residues are used up for now    RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
+├── DeviceFull            the device has no memory for the structure   RESOURCE_EXHAUSTED
+├── VersionNotAvailable   another model or codebook, no decoder        FAILED_PRECONDITION
+├── UnknownVersion        neither server nor store has the codebook    NOT_FOUND
+├── CodebookRejected      a codebook, or a way back, cannot be had     FAILED_PRECONDITION
+├── TooManyStreams        the caller has as many open as it may        RESOURCE_EXHAUSTED
+├── StreamLimitReached    a stream had its time or its structures      UNAVAILABLE: it may be opened again
+└── Stopping              the server is going down                     UNAVAILABLE
 
 InvalidStructure, InvalidTokens, of the tokenizer    INVALID_ARGUMENT, with google.rpc.BadRequest
 everything else                                      INTERNAL, with no more than a reference to the log
@@ -47,7 +47,7 @@ class DeviceFull(ServerError):
     """The device has no memory for a structure now."""
 
 
-class NotServed(ServerError):
+class VersionNotAvailable(ServerError):
     """The request needs a model, a codebook version or a decoder that this server has not."""
 
 
@@ -55,7 +55,7 @@ class UnknownVersion(ServerError):
     """Neither the server nor its store has this version of the codebook."""
 
 
-class Refused(ServerError):
+class CodebookRejected(ServerError):
     """What an operator asked for cannot be done, and the message says why; what was served is served on.
 
     unreachable: the store could not be read, which may pass; otherwise what it holds is at fault.
@@ -70,7 +70,7 @@ class TooManyStreams(ServerError):
     """The caller has as many streams open as it may."""
 
 
-class StreamOver(ServerError):
+class StreamLimitReached(ServerError):
     """A stream sent nothing for too long, or had as many structures as one may have; another may be opened."""
 
 
@@ -82,11 +82,11 @@ _CODES = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeviceFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    NotServed: grpc.StatusCode.FAILED_PRECONDITION,
+    VersionNotAvailable: grpc.StatusCode.FAILED_PRECONDITION,
     UnknownVersion: grpc.StatusCode.NOT_FOUND,
-    Refused: grpc.StatusCode.FAILED_PRECONDITION,
+    CodebookRejected: grpc.StatusCode.FAILED_PRECONDITION,
     TooManyStreams: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    StreamOver: grpc.StatusCode.UNAVAILABLE,
+    StreamLimitReached: grpc.StatusCode.UNAVAILABLE,
     Stopping: grpc.StatusCode.UNAVAILABLE,
 }
 

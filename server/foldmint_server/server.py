@@ -24,10 +24,10 @@ from prometheus_client import (
 )
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_server.codebooks.manager import Codebooks, Warmer
+from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
-from foldmint_server.codebooks.store_watcher import Follower
-from foldmint_server.inference.decode_worker import Decoding
+from foldmint_server.codebooks.store_watcher import StoreWatcher
+from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.devices import engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
@@ -35,18 +35,18 @@ from foldmint_server.metrics.gpu import GpuCollector
 from foldmint_server.metrics.registry import create_metrics
 from foldmint_server.rpc.channel_options import channel_options
 from foldmint_server.rpc.codebook_service import CodebookServicer
-from foldmint_server.rpc.malformed_messages import UndecodableInterceptor
+from foldmint_server.rpc.malformed_messages import MalformedMessageInterceptor
 from foldmint_server.rpc.model_info import about, decode_limits_of, limits_of
 from foldmint_server.rpc.pipeline import Pipeline
 from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
 from foldmint_server.security.setup import Security
 from foldmint_server.settings import Settings
-from foldmint_server.tracing.trace import create_tracing
-from foldmint_server.web.dashboard.app import page_app
+from foldmint_server.tracing.setup import create_tracing
+from foldmint_server.web.dashboard.app import dashboard_app
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
-from foldmint_server.web.dashboard.usage_api import Numbers
+from foldmint_server.web.dashboard.usage_api import UsageApi
 from foldmint_server.web.http_server import WebServer
 from foldmint_tokenizer import StructureDetokenizer, assignment
 from foldmint_tokenizer.store import Store
@@ -108,14 +108,14 @@ class Server:
         self._decoding = detokenizer = None
         if model.decoder is not None:
             detokenizer = StructureDetokenizer(model, engines[0].device)
-            self._decoding = Decoding(
+            self._decoding = DecodeWorker(
                 self._tracing.decoder(detokenizer),
                 settings.max_queued_detokenize_residues,
                 metrics,
-                failed=lambda: self._scheduler.suspect(self._codebooks.active.embeddings),
+                failed=lambda: self._scheduler.health_check(self._codebooks.active.embeddings),
             )
-        self._codebooks = Codebooks(
-            store, model.codebook, Warmer(model, engines, detokenizer), settings.keep_versions, metrics
+        self._codebooks = CodebookManager(
+            store, model.codebook, CodebookLoader(model, engines, detokenizer), settings.keep_versions, metrics
         )
         pipeline = Pipeline(
             self._codebooks,
@@ -131,13 +131,13 @@ class Server:
             pipeline,
             about(model, settings),
             metrics,
-            StreamLimits.of(settings),
+            StreamLimits.from_settings(settings),
             settings.tenant_key,
             self._tracing,
         )
         traffic = Traffic(metrics)
-        numbers = Numbers(usage, settings.usage_window, self._codebooks, traffic)
-        page = self._security.guarded(page_app(self._registry, numbers, Lineage(self._codebooks)))
+        numbers = UsageApi(usage, settings.usage_window, self._codebooks, traffic)
+        page = self._security.protect(dashboard_app(self._registry, numbers, Lineage(self._codebooks)))
         await self._listen(CodebookServicer(self._codebooks, usage, reservoir), page)
         # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
         await self._scheduler.warm_up(self._codebooks.active.embeddings)
@@ -150,9 +150,9 @@ class Server:
         self._tasks = [asyncio.create_task(self._watch_device()), asyncio.create_task(traffic.run())]
         self._tasks.append(asyncio.create_task(self._security.run()))
         if settings.poll_seconds:
-            follower = Follower(self._codebooks, metrics.store_reachable.set)
-            self._tasks.append(asyncio.create_task(follower.run(settings.poll_seconds)))
-        self._security.announce()
+            watcher = StoreWatcher(self._codebooks, metrics.store_reachable.set)
+            self._tasks.append(asyncio.create_task(watcher.run(settings.poll_seconds)))
+        self._security.log_setup()
         log.info(
             "serving",
             address=self.address,
@@ -188,7 +188,7 @@ class Server:
     async def _listen(self, admin: CodebookServicer, page: WSGIApplication) -> None:
         settings = self.settings
         options = channel_options(settings)
-        guards = [UndecodableInterceptor(), *self._security.interceptors]
+        guards = [MalformedMessageInterceptor(), *self._security.interceptors]
         most = settings.max_concurrent_calls
         self._grpc = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=guards)
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
@@ -224,7 +224,7 @@ class Server:
         while True:
             await asyncio.sleep(1)
             seconds = self.settings.stuck_seconds
-            stuck = self._scheduler.stuck(seconds) or (self._decoding is not None and self._decoding.stuck(seconds))
+            stuck = self._scheduler.hung(seconds) or (self._decoding is not None and self._decoding.hung(seconds))
             now_well = not stuck
             if now_well != well:
                 well = now_well

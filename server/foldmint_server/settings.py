@@ -40,17 +40,15 @@ class Settings(BaseSettings):
     )
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
 
-    max_batch_residues: int = Field(
-        0, ge=0, description="Residues of one step of the device; 0: as suits the model and the device."
-    )
+    max_batch_residues: int = Field(0, ge=0, description="Residues of one batch; 0: as suits the model and the device.")
     slice_residues: int = Field(
-        0, ge=0, description="Residues of one long request's turn, while others wait; 0: an eighth of a step."
+        0, ge=0, description="Residues of one long request's turn, while others wait; 0: an eighth of a batch."
     )
     max_delay: float = Field(
         0.002,
         ge=0,
         le=1,
-        description="How long a step may wait for what is about to fill it; an idle server never waits.",
+        description="How long a batch may wait for what is about to fill it; an idle server never waits.",
     )
     tenant_key: str = Field(
         "",
@@ -166,7 +164,7 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(30, ge=0, description="How long requests in flight may take when the server stops.")
     stuck_seconds: float = Field(
-        60, gt=0, description="A step of the device, or 1000 residues' decoding, that takes longer makes health fail."
+        60, gt=0, description="A batch, or 1000 residues' decoding, that takes longer makes health fail."
     )
     reflection: bool = Field(True, description="Whether the gRPC services describe themselves.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

@@ -16,7 +16,7 @@ from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.frames import Frames
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods
 
-CONFIG = SchedulerConfig(step_residues=100, slice_residues=10, max_delay=0.0, queued_residues=1000)
+CONFIG = SchedulerConfig(batch_residues=100, slice_residues=10, max_delay=0.0, queued_residues=1000)
 EMBEDDINGS = [torch.zeros(1)]
 
 
@@ -36,11 +36,11 @@ class CountingDevice:
     """Computes each row's distance from its chain's start; can be held up, and can fail."""
 
     def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.seen: dict[float, int] = {}  # codebooks, and how many steps there were before their first use
+        self.batches: list[int] = []
+        self.seen: dict[float, int] = {}  # codebooks, and how many batches there were before their first use
         self.last: dict[float, int] = {}  # the same of their last use
         self.warmed: list[tuple[str, float]] = []  # by thread, with codebooks
-        self.beginnings: list[int] = []  # steps in which a structure's first row was
+        self.beginnings: list[int] = []  # batches in which a structure's first row was
         self.probes = 0
         self.lost = False
         self.go = threading.Event()
@@ -51,8 +51,8 @@ class CountingDevice:
     def vectors(self, rows: Neighborhoods) -> Tensor:
         self.entered.set()
         assert self.go.wait(10)
-        self.beginnings += [len(self.steps)] * int((rows.origin[:, 1, 0] == 0).sum())
-        self.steps.append(len(rows.offset))
+        self.beginnings += [len(self.batches)] * int((rows.origin[:, 1, 0] == 0).sum())
+        self.batches.append(len(rows.offset))
         if self.failing(len(rows.offset)):
             raise RuntimeError("out of memory")
         return torch.from_numpy(-rows.origin[:, 1, :1])
@@ -71,8 +71,8 @@ class CountingDevice:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
-        self.seen.setdefault(float(embeddings[0]), len(self.steps) - 1)
-        self.last[float(embeddings[0])] = len(self.steps) - 1
+        self.seen.setdefault(float(embeddings[0]), len(self.batches) - 1)
+        self.last[float(embeddings[0])] = len(self.batches) - 1
         values = z[:, 0].numpy() + float(embeddings[0])
         return Quantized(values.astype(np.int64), values.astype(np.float32))
 
@@ -82,7 +82,7 @@ async def started(device: CountingDevice) -> None:
 
 
 async def held_up(device: CountingDevice, scheduler: Scheduler) -> "asyncio.Task[Quantized]":
-    """A step of one row that is under way until the device may go on."""
+    """A batch of one row that is under way until the device may go on."""
     device.go.clear()
     running = asyncio.create_task(scheduler.compute(structure(1, 99), EMBEDDINGS))
     await started(device)

@@ -3,9 +3,13 @@
 The long form: python -m benchmarks chaos
 """
 
+import pytest
+
 from benchmarks.faults import chaos
 from benchmarks.stress import envoy
 from helpers.support import missing
+
+pytestmark = pytest.mark.slow
 
 COLUMNS = ("job", "structures", "residues", "kills", "tries")
 

@@ -52,8 +52,7 @@ def load_model(location: Location | None = None, version: str | None = None) -> 
     """The model of a store, with a version of its codebook; of the embedded default if no location is given.
 
     location: a path, a URL as fsspec takes them, or the name of an embedded model (`EMBEDDED`). version: by default,
-    the active one. Raises ModelError, with the reason, if a file is missing or does not fit what model.json and manifest
-    say.
+    the active one. Raises ModelError, with the reason, if a file is missing or does not fit what the others say.
     """
     return Store(location).load(version)
 

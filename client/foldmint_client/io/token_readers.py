@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from foldmint_client.errors import FoldmintError, MissingExtra, UnreadableInput
 from foldmint_client.io.discovery import STDIN
+from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 from foldmint_client.models.responses import ChainTokens, Tokens
-from foldmint_client.models.tokenize_request import ASSIGNMENTS, Assignment
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
 _NPZ_COLUMNS = tuple(

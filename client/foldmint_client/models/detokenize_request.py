@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure
+from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 from foldmint_client.models.responses import ChainTokens, Tokens
-from foldmint_client.models.tokenize_request import ASSIGNMENTS, FORMATS, Assignment, Format, check_size
+from foldmint_client.models.tokenize_request import FORMATS, Format, check_size
 
 _INT32 = np.iinfo(np.int32)
 _UINT32 = np.iinfo(np.uint32)

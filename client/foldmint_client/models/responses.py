@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import ServerError
-from foldmint_client.models.tokenize_request import Assignment
+from foldmint_client.models.assignment import Assignment
 
 ACTIVE = "ACTIVE"
 """What to ask for as a codebook's version, on a stream, to follow the server from one to the next."""

@@ -11,21 +11,14 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure, UnreadableInput
+from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 
 Format = Literal["pdb", "mmcif"]
-Assignment = Literal["independent", "anchored", "tracking"]
-"""How codes are chosen: the code nearest to each residue's own vector; along the chain, the one nearest to where the
-chain should go from where the tokens before have led, measured anew at anchors; the same, but never anew."""
 
 FORMATS = {
     None: tokenizer_pb2.STRUCTURE_FORMAT_UNSPECIFIED,
     "pdb": tokenizer_pb2.STRUCTURE_FORMAT_PDB,
     "mmcif": tokenizer_pb2.STRUCTURE_FORMAT_MMCIF,
-}
-ASSIGNMENTS = {
-    "independent": tokenizer_pb2.ASSIGNMENT_INDEPENDENT,
-    "anchored": tokenizer_pb2.ASSIGNMENT_ANCHORED,
-    "tracking": tokenizer_pb2.ASSIGNMENT_TRACKING,
 }
 _INT32 = np.iinfo(np.int32)
 

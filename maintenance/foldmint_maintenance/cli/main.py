@@ -146,9 +146,10 @@ def evaluate(
     """Measure how a model's codes are used on a set, how much of the local shape they keep, and what is decoded."""
     from rich.console import Console
 
-    from foldmint_maintenance.cli.progress import assignment_table, counting, evaluation_table, reconstruction_table
+    from foldmint_maintenance.cli.progress import counting
     from foldmint_maintenance.datasets.loading import read_set
     from foldmint_maintenance.evaluation import evaluate as evaluation
+    from foldmint_maintenance.evaluation.tables import assignment_table, evaluation_table, reconstruction_table
     from foldmint_tokenizer.store import load_model
 
     with usage_errors():

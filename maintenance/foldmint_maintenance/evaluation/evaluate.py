@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldmint_maintenance.assigned import AssignmentFigures, Burial, Composing, Steadiness, assignment_figures
 from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.datasets.secondary_structure import lettered
+from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.evaluation import fragment_metrics
+from foldmint_maintenance.evaluation.assignments import (
+    AssignmentFigures,
+    Burial,
+    Composing,
+    Steadiness,
+    assignment_figures,
+)
 from foldmint_maintenance.evaluation.reconstruction import ChainFigures, Decoding, Reconstruction, Trace
-from foldmint_maintenance.motion_objective import surroundings
-from foldmint_maintenance.secondary_structure import lettered
 from foldmint_tokenizer.assignment import Assignment
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.encoder import Encoder

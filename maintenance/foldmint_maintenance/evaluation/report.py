@@ -5,7 +5,9 @@ from html import escape
 
 import numpy as np
 
-from foldmint_maintenance.cli.progress import (
+from foldmint_maintenance.evaluation.evaluate import Details, Evaluation
+from foldmint_maintenance.evaluation.reconstruction import Quartiles, Trace
+from foldmint_maintenance.evaluation.tables import (
     ASSIGNMENT_COLUMNS,
     RECONSTRUCTION_COLUMNS,
     assignment_rows,
@@ -13,8 +15,6 @@ from foldmint_maintenance.cli.progress import (
     reconstruction_rows,
     trust,
 )
-from foldmint_maintenance.evaluation.evaluate import Details, Evaluation
-from foldmint_maintenance.evaluation.reconstruction import Quartiles, Trace
 from foldmint_maintenance.html_page import document, figure, table
 
 # Dead codes told by their numbers; the rest by how many they are.

@@ -18,20 +18,20 @@ Usage = Callable[[Store, str], CodeCounts]
 """Tells the counts of a version of a store's codebook."""
 
 
-class Measured(NamedTuple):
+class DeadCodeReport(NamedTuple):
     """What was found dead, and the counts that it was told from."""
 
-    found: dead_code_reset.Deadness
-    counted: CodeCounts
+    dead_codes: dead_code_reset.DeadCodes
+    counts: CodeCounts
 
 
-def measured(
+def detect_dead_codes(
     store: Store,
     held: CodebookVersion,
     job: RepairJob,
     usage: Usage | None,
     tell: Tell,
-) -> Measured:
+) -> DeadCodeReport:
     """Which codes of a version are dead; all but the source of the counts is the same in all processes.
 
     usage: as in `repair`. Raises OtherVersion if it tells of another version, or of another number of codes.
@@ -54,8 +54,8 @@ def measured(
         counts = job.group.from_first(counts.to(job.device)).cpu()
         counted = CodeCounts(counts.numpy(), int(counts.sum()), held.version, source)
         step, exposure = float(dead_code_reset.PUBLISHED_STEP), float(counts.sum()) / len(own)
-    found = dead_code_reset.deadness(
+    found = dead_code_reset.find_dead_codes(
         torch.from_numpy(counted.counts), step, exposure, config.dead_threshold, config.measure
     )
     tell(f"{int(found.dead.sum())} of {len(own)} codes are dead, {exposure:.1f} residues seen a code: {counted.source}")
-    return Measured(found, counted)
+    return DeadCodeReport(found, counted)

@@ -51,7 +51,7 @@ def first_rows(embedding: Tensor, replaced: Tensor, before: NDArray[np.int64], a
     return torch.where((hits > 0)[:, None], sums / hits.clamp_min(1)[:, None], embedding)
 
 
-def retrained(
+def finetune_rows(
     model: Model,
     data: PreparedSet,
     replaced: Tensor,

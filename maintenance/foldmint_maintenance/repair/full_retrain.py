@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from foldmint_maintenance.datasets.loading import read_set
-from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
+from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, drawn_chains, evaluate
 from foldmint_maintenance.repair import gates
 from foldmint_maintenance.repair.config import RepairJob
-from foldmint_maintenance.repair.dead_codes import Tell, Usage, measured
+from foldmint_maintenance.repair.dead_codes import Tell, Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate, GateLimits
 from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.training.chain_config import ChainConfig
@@ -33,21 +33,21 @@ def retrained(
     """Train a store's model on, dead codes being put elsewhere on the way, and prove that it got no worse.
 
     steps: of each of the two stages, all together and then the decoder alone, of `batch` residues in chains cut to
-    `crop`. Raises InvalidRecipe if the model has no decoder, or there is no set for the gates alone; OtherTraining if
-    OUT holds a finished model.
+    `crop`. Raises InvalidRecipe if the model has no decoder, or there is no set for the gates alone; CheckpointMismatch
+    if OUT holds a finished model.
     """
     if job.data is None or job.gate_data is None:
         raise InvalidRecipe("scope full needs a set to train on, and another for the gates (--gate-data)")
     finished = out / "model"
     if finished.exists():
-        raise OtherTraining(f"{finished} is there already: choose another folder, or remove it")
+        raise CheckpointMismatch(f"{finished} is there already: choose another folder, or remove it")
     store = Store(job.store)
     model = store.load()
     if not isinstance(model.decoder, Decoder):
         raise InvalidRecipe(f"scope full needs a decoder that reads token ids, and {model.name} has none")
-    dead = measured(store, model.codebook, job, usage, tell)
+    dead = detect_dead_codes(store, model.codebook, job, usage, tell)
     result = RepairResult(
-        int(dead.found.dead.sum()), (), False, model.codebook.version, None, exposure=dead.found.exposure
+        int(dead.dead_codes.dead.sum()), (), False, model.codebook.version, None, exposure=dead.dead_codes.exposure
     )
     if job.dry_run:
         return replace(result, notes=("a dry run: nothing was changed",))
@@ -103,5 +103,5 @@ def _gates(before: Evaluation, after: Evaluation, limits: GateLimits) -> dict[st
             after.window_rmsd_mean,
             before.window_rmsd_mean * (1 + limits.quantization_error),
         )
-    decoded = [gates.Reconstructed(each.backbone_rmsd_median, each.lddt_ca_median) for each in (before, after)]
+    decoded = [gates.ReconstructionFigures(each.backbone_rmsd_median, each.lddt_ca_median) for each in (before, after)]
     return found | gates.reconstruction_gates(decoded[0], decoded[1], limits)

@@ -61,7 +61,7 @@ def at_least(before: float, after: float, limit: float) -> Gate:
     return Gate(before, after, limit, after >= limit)
 
 
-class Use(NamedTuple):
+class QuantizationFigures(NamedTuple):
     """What a codebook does to vectors: tokens (rows,) int64; error: mean squared distance, in the vectors' units;
     utilization: share of the codes that were hit; perplexity of the hits.
     """
@@ -72,16 +72,16 @@ class Use(NamedTuple):
     perplexity: float
 
 
-def use_of(z: Tensor, embeddings: Tensor) -> Use:
+def quantization_figures(z: Tensor, embeddings: Tensor) -> QuantizationFigures:
     """Of vectors z (rows, out) among codes (codes, out)."""
     codes, apart = nearest_code(z, embeddings)
     tokens = codes.cpu().numpy()
     counts = np.bincount(tokens, minlength=len(embeddings))
     error = float(apart.double().square().mean())
-    return Use(tokens, error, fragment_metrics.used_ratio(counts), fragment_metrics.perplexity(counts))
+    return QuantizationFigures(tokens, error, fragment_metrics.used_ratio(counts), fragment_metrics.perplexity(counts))
 
 
-def codebook_gates(before: Use, after: Use, limits: GateLimits) -> dict[str, Gate]:
+def codebook_gates(before: QuantizationFigures, after: QuantizationFigures, limits: GateLimits) -> dict[str, Gate]:
     """Gates of the codebook alone, by name."""
     churn = float((before.tokens != after.tokens).mean())
     return {
@@ -99,14 +99,14 @@ def live_rows_gate(before: Tensor, after: Tensor, replaced: Tensor) -> Gate:
     return at_most(0.0, float(change.max()) if change.numel() else 0.0, 0.0)
 
 
-class Reconstructed(NamedTuple):
+class ReconstructionFigures(NamedTuple):
     """Medians over the decoded chains: RMSD of the backbone, Å; lDDT of the CA, 0 to 1. None where none was decoded."""
 
     backbone_rmsd: float | None
     lddt_ca: float | None
 
 
-def reconstructed(
+def reconstruct(
     model: Model,
     version: CodebookVersion,
     records: Sequence[Record],
@@ -114,22 +114,24 @@ def reconstructed(
     tokens: NDArray[np.int64],
     max_residues: int,
     watch: Callable[[int], None] | None = None,
-) -> Reconstructed:
+) -> ReconstructionFigures:
     """What the model's decoder makes of a set's chains, by the rows of a version.
 
     tokens: (residues,) of the version's codebook; residues without a frame have theirs too.
     """
     if model.decoder is None:
-        return Reconstructed(None, None)
+        return ReconstructionFigures(None, None)
     decoding = Decoding(StructureDetokenizer(replace(model, codebook=version)), max_residues, watch=watch)
     ends = np.cumsum([len(record.sequence) for record in records])[:-1]
     for chain in zip(records, np.split(tokens, ends), np.split(data.shape.frames.exists, ends), strict=True):
         decoding.add(*chain)
     found = decoding.figures().all
-    return Reconstructed(found.backbone_rmsd.median, found.lddt_ca.median)
+    return ReconstructionFigures(found.backbone_rmsd.median, found.lddt_ca.median)
 
 
-def reconstruction_gates(before: Reconstructed, after: Reconstructed, limits: GateLimits) -> dict[str, Gate]:
+def reconstruction_gates(
+    before: ReconstructionFigures, after: ReconstructionFigures, limits: GateLimits
+) -> dict[str, Gate]:
     """Gates of what is decoded, by name; none where nothing was."""
     found: dict[str, Gate] = {}
     if before.backbone_rmsd is not None and after.backbone_rmsd is not None:

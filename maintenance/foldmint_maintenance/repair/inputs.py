@@ -23,7 +23,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class DataSplit:
     """Vectors z (rows, out) of residues with a frame; records and data: their chains, None of a server's vectors."""
 
     z: Tensor
@@ -32,15 +32,15 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class RepairInputs:
     """train: to repair on. gate: to look at. about: where it came from, for the manifest."""
 
-    train: Part
-    gate: Part
+    train: DataSplit
+    gate: DataSplit
     about: dict[str, Any]
 
 
-def material(model: Model, job: RepairJob, tell: Tell) -> Material:
+def prepare_inputs(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
     """Vectors of a set's chains, or of servers' reservoirs.
 
     Raises InvalidSet if there are too few; FoldmintError if a server cannot be reached or keeps no reservoir.
@@ -48,7 +48,7 @@ def material(model: Model, job: RepairJob, tell: Tell) -> Material:
     return _of_servers(model, job, tell) if job.servers else _of_data(model, job, tell)
 
 
-def _of_data(model: Model, job: RepairJob, tell: Tell) -> Material:
+def _of_data(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
     assert job.data is not None  # noqa: S101 (for types; the job has checked it)
     config, digest = job.config, Digest()
     tell(f"reading {job.data}")
@@ -65,16 +65,16 @@ def _of_data(model: Model, job: RepairJob, tell: Tell) -> Material:
         about["gate"] = {"name": job.gate_data.name, "sha256": own.sha256(), "chains": own.chains}
     if not records or not gate:
         raise InvalidSet(f"{job.data} has too few chains: some to repair on, and others for the gates, are needed")
-    train = _part(model, drawn_chains(records, config.residues, config.seed), job, tell)
-    looked_at = _part(model, drawn_chains(gate, config.gate_residues, config.seed), job, tell)
+    train = _split_of(model, drawn_chains(records, config.residues, config.seed), job, tell)
+    looked_at = _split_of(model, drawn_chains(gate, config.gate_residues, config.seed), job, tell)
     about |= {"residues": len(train.z), "gate_residues": len(looked_at.z)}
-    return Material(train, looked_at, about)
+    return RepairInputs(train, looked_at, about)
 
 
-def _part(model: Model, records: list[Record], job: RepairJob, tell: Tell) -> Part:
+def _split_of(model: Model, records: list[Record], job: RepairJob, tell: Tell) -> DataSplit:
     data = prepared(records)
     tell(f"vectors of {len(data)} residues of {len(records)} chains")
-    return Part(vectors_of(model.encoder, data, np.arange(len(data)), job.group, job.device), records, data)
+    return DataSplit(vectors_of(model.encoder, data, np.arange(len(data)), job.group, job.device), records, data)
 
 
 def _held_back(name: str, share: float) -> bool:
@@ -83,7 +83,7 @@ def _held_back(name: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(entry.encode()).digest()[:8], "little") < share * 2**64
 
 
-def _of_servers(model: Model, job: RepairJob, tell: Tell) -> Material:
+def _of_servers(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
     """Of the servers' reservoirs, each counting as much as it has seen."""
     found: Tensor | None = None
     seen = [0]
@@ -97,17 +97,17 @@ def _of_servers(model: Model, job: RepairJob, tell: Tell) -> Material:
             tell(f"{address}: {len(sample.embeddings)} vectors of {sample.seen} residues")
             samples.append(np.asarray(sample.embeddings, np.float32))
             counts.append(sample.seen)
-        found, seen = torch.from_numpy(_mixed(samples, counts, job.config.seed)), counts
-    z = _shared(found, model.config.out, job)
+        found, seen = torch.from_numpy(_mix_samples(samples, counts, job.config.seed)), counts
+    z = _broadcast(found, model.config.out, job)
     if len(z) < 2:
         raise InvalidSet("the servers' reservoirs hold too few vectors")
     order = np.random.default_rng(job.config.seed).permutation(len(z))
     kept = max(1, round(len(z) * job.config.gate_share))
     about = {"servers": len(job.servers), "residues": len(z) - kept, "gate_residues": kept, "seen": int(sum(seen))}
-    return Material(Part(z[order[kept:]][: job.config.residues]), Part(z[order[:kept]]), about)
+    return RepairInputs(DataSplit(z[order[kept:]][: job.config.residues]), DataSplit(z[order[:kept]]), about)
 
 
-def _mixed(samples: list[NDArray[np.float32]], seen: list[int], seed: int) -> NDArray[np.float32]:
+def _mix_samples(samples: list[NDArray[np.float32]], seen: list[int], seed: int) -> NDArray[np.float32]:
     """As many of each sample (rows, out) as its server's share of all residues asks for, as far as they reach."""
     total = sum(seen)
     if total == 0:
@@ -123,7 +123,7 @@ def _mixed(samples: list[NDArray[np.float32]], seen: list[int], seed: int) -> ND
     return np.concatenate(list(parts()))
 
 
-def _shared(z: Tensor | None, out: int, job: RepairJob) -> Tensor:
+def _broadcast(z: Tensor | None, out: int, job: RepairJob) -> Tensor:
     """Rank 0's vectors, in all processes."""
     group, device = job.group, job.device
     rows = int(group.from_first(torch.tensor(0 if z is None else len(z), device=device)))

@@ -11,26 +11,27 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from types import FrameType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.errors import GroupBroken, TrainingStopped
 from foldmint_maintenance.evaluation.fragment_metrics import WindowMeans
 from foldmint_maintenance.repair import decoder_finetune, gates, rollout
 from foldmint_maintenance.repair.canary import Canary, canary_of
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
-from foldmint_maintenance.repair.dead_codes import Measured, Usage, measured
+from foldmint_maintenance.repair.dead_codes import DeadCodeReport, Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate
-from foldmint_maintenance.repair.inputs import Material, Part, material
+from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, prepare_inputs
 from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.store.lock import StoreLock
 from foldmint_maintenance.usage.statistics import figures
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model
 from foldmint_tokenizer.motion_decoder import MotionDecoder
 from foldmint_tokenizer.store import Store
@@ -57,16 +58,16 @@ def repair(job: RepairJob, usage: Usage | None, tell: Tell) -> RepairResult:
         job.group.wait()
         model = store.load()
         tell(f"{model.name}, codebook {model.codebook.version}")
-        dead = measured(store, model.codebook, job, usage, tell)
-        done = _repaired(model, dead, job, tell)
+        dead = detect_dead_codes(store, model.codebook, job, usage, tell)
+        done = _repair_codebook(model, dead, job, tell)
         if isinstance(done, RepairResult):
             return done
-        return _published(store, model, done, job, lock, tell)
+        return _publish(store, model, done, job, lock, tell)
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
-    """A repaired codebook that is not published yet."""
+class _Candidate:
+    """A repaired codebook that is not published yet. rows: its decoder rows, None without a decoder or chains."""
 
     version: CodebookVersion
     rows: DecoderRows | None
@@ -74,10 +75,19 @@ class _Made:
     result: RepairResult
 
 
-def _repaired(model: Model, measured: Measured, job: RepairJob, tell: Tell) -> "RepairResult | _Made":
+class _Figures(NamedTuple):
+    """What the old and the new codebook do to the vectors of both splits."""
+
+    train_before: gates.QuantizationFigures
+    train_after: gates.QuantizationFigures
+    gate_before: gates.QuantizationFigures
+    gate_after: gates.QuantizationFigures
+
+
+def _repair_codebook(model: Model, report: DeadCodeReport, job: RepairJob, tell: Tell) -> "RepairResult | _Candidate":
     """A repaired codebook, or the result of a repair that has nothing to do or was not to do it."""
     config, version = job.config, model.codebook.version
-    (_, dead, exposure), notes = measured.found, list[str]()
+    (_, dead, exposure), notes = report.dead_codes, list[str]()
     if exposure < config.min_exposure:
         notes.append(
             f"{exposure:.2f} residues were seen a code, and {config.min_exposure:g} are asked for: "
@@ -85,7 +95,7 @@ def _repaired(model: Model, measured: Measured, job: RepairJob, tell: Tell) -> "
         )
         dead = torch.zeros_like(dead)
     codes = tuple(torch.nonzero(dead).flatten().tolist())
-    statistics = {"usage": figures(measured.counted).as_json()}
+    statistics = {"usage": figures(report.counts).as_json()}
     idle = RepairResult(
         len(codes), (), False, version, None, exposure=exposure, statistics=statistics, notes=tuple(notes)
     )
@@ -93,57 +103,97 @@ def _repaired(model: Model, measured: Measured, job: RepairJob, tell: Tell) -> "
         return replace(idle, notes=(*notes, "nothing is to be repaired"))
     if job.dry_run:
         return replace(idle, replaced=codes, notes=(*notes, "a dry run: nothing was changed"))
-    given = material(model, job, tell)
-    return _moved(model, dead, given, replace(idle, replaced=codes, parent=version), job, tell)
+    inputs = prepare_inputs(model, job, tell)
+    return _candidate(model, dead, inputs, replace(idle, replaced=codes, parent=version), job, tell)
 
 
-def _moved(model: Model, dead: Tensor, given: Material, begun: RepairResult, job: RepairJob, tell: Tell) -> _Made:
+def _candidate(
+    model: Model, dead: Tensor, inputs: RepairInputs, begun: RepairResult, job: RepairJob, tell: Tell
+) -> _Candidate:
+    """Reset the dead codes, retrain their decoder rows, and measure what the gates ask for."""
     config, old = job.config, model.codebook
-    z = given.train.z
+    codebook = _reset(old.codebook, dead, inputs.train.z, job, tell)
+    measured = _quantize(old.codebook, codebook, inputs)
+    windows = _windows(old, codebook, dead, inputs.train, measured.train_after.tokens, whole=config.scope == "finetune")
+    version = CodebookVersion("new", "", codebook, windows, old.decoder_rows)
+    passed = gates.codebook_gates(measured.gate_before, measured.gate_after, config.limits)
+    if config.scope == "repair":
+        passed["live_rows"] = gates.live_rows_gate(old.codebook.embeddings, codebook.embeddings, dead)
+    statistics, notes, rows = dict(begun.statistics), list(begun.notes), None
+    reads_vectors = isinstance(model.decoder, MotionDecoder)
+    if model.decoder is not None and (inputs.gate if reads_vectors else inputs.train).data is not None:
+        # A decoder that reads the codes' vectors has no rows: whoever moves a code moves its meaning with it.
+        if not reads_vectors and inputs.train.data is not None:
+            rows = _finetune_rows(model, codebook, dead, inputs.train.data, measured, job, tell)
+        tell("decoding the gates' chains")
+        tokens = measured.gate_before.tokens, measured.gate_after.tokens
+        decoded = _reconstructions(model, version, rows, inputs.gate, tokens, config)
+        passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
+        statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
+    elif model.decoder is not None and not reads_vectors:
+        notes.append("there are no chains to retrain the decoder's rows on: it reads replaced codes as before")
+    statistics |= _statistics(measured, begun.replaced)
+    hits = [np.bincount(each.tokens, minlength=len(dead)) for each in (measured.gate_before, measured.gate_after)]
+    result = replace(
+        begun,
+        gates=passed,
+        churn=passed["churn"].after,
+        statistics=statistics,
+        about=_about(job, inputs),
+        notes=tuple(notes),
+        codebook=codebook,
+        hits=(hits[0], hits[1]),
+    )
+    return _Candidate(version, rows, canary_of(model, version), result)
+
+
+def _reset(codebook: Codebook, dead: Tensor, z: Tensor, job: RepairJob, tell: Tell) -> Codebook:
+    """The codebook with its dead codes (codes,) bool reset among z (rows, out); fine-tuned if the scope says so."""
+    config = job.config
     tell(f"moving {int(dead.sum())} codes among {len(z)} vectors")
-    codebook = dead_code_reset.replaced(old.codebook, dead, z, config.strategy, config.rounds, config.seed, job.group)
+    codebook = dead_code_reset.reset_dead_codes(
+        codebook, dead, z, config.strategy, config.rounds, config.seed, job.group
+    )
     if config.scope == "finetune":
         tell(f"{config.finetune_steps} steps of moving averages")
         steps = (config.finetune_steps, config.finetune_batch, config.decay, config.seed)
-        codebook = dead_code_reset.finetuned(codebook, z, *steps, job.group)
-    before = gates.use_of(z, old.codebook.embeddings), gates.use_of(given.gate.z, old.codebook.embeddings)
-    after = gates.use_of(z, codebook.embeddings), gates.use_of(given.gate.z, codebook.embeddings)
-    windows = _windows(old, codebook, dead, given.train, after[0].tokens, whole=config.scope == "finetune")
-    made = CodebookVersion("new", "", codebook, windows, old.decoder_rows)
-    passed = gates.codebook_gates(before[1], after[1], config.limits)
-    if config.scope == "repair":
-        passed["live_rows"] = gates.live_rows_gate(old.codebook.embeddings, codebook.embeddings, dead)
-    notes = list(begun.notes)
-    rows = None
-    if isinstance(model.decoder, MotionDecoder) and given.gate.data is not None:
-        # It reads the codes' vectors: whoever moves a code moves its meaning with it.
-        tell("decoding the gates' chains")
-        decoded = _reconstructions(model, made, None, given.gate, (before[1].tokens, after[1].tokens), config)
-        passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
-        begun.statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
-    elif isinstance(model.decoder, Decoder) and given.train.data is not None:
-        trained = dead if config.scope == "repair" else torch.ones_like(dead)
-        tell(f"retraining the decoder's rows of {int(trained.sum())} codes")
-        was, now = (
-            gates.whole_tokens(given.train.data, use.tokens, gates.frameless_code(model, held.embeddings))
-            for use, held in ((before[0], old.codebook), (after[0], codebook))
-        )
-        rows = decoder_finetune.retrained(
-            model, given.train.data, dead, was, now, config.rows, job.group, job.device, trained=trained
-        )
-        tell("decoding the gates' chains")
-        decoded = _reconstructions(model, made, rows, given.gate, (before[1].tokens, after[1].tokens), config)
-        passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
-        begun.statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
-    elif isinstance(model.decoder, Decoder):
-        notes.append("there are no chains to retrain the decoder's rows on: it reads replaced codes as before")
-    canary = canary_of(model, made)
-    statistics = begun.statistics | {
-        "gate_before": _told(before[1]),
-        "gate_after": _told(after[1]),
-        "replaced_codes_hit": float(np.isin(list(begun.replaced), after[1].tokens).mean()) if begun.replaced else None,
+        codebook = dead_code_reset.finetune(codebook, z, *steps, job.group)
+    return codebook
+
+
+def _quantize(old: Codebook, new: Codebook, inputs: RepairInputs) -> _Figures:
+    splits = inputs.train.z, inputs.gate.z
+    return _Figures(*(gates.quantization_figures(z, each.embeddings) for z in splits for each in (old, new)))
+
+
+def _finetune_rows(
+    model: Model, codebook: Codebook, dead: Tensor, data: PreparedSet, measured: _Figures, job: RepairJob, tell: Tell
+) -> DecoderRows:
+    """The decoder's rows of the codes that moved, trained on a split's chains."""
+    trained = dead if job.config.scope == "repair" else torch.ones_like(dead)
+    tell(f"retraining the decoder's rows of {int(trained.sum())} codes")
+    before, after = (
+        gates.whole_tokens(data, each.tokens, gates.frameless_code(model, version.embeddings))
+        for each, version in ((measured.train_before, model.codebook.codebook), (measured.train_after, codebook))
+    )
+    return decoder_finetune.finetune_rows(
+        model, data, dead, before, after, job.config.rows, job.group, job.device, trained=trained
+    )
+
+
+def _statistics(measured: _Figures, replaced: tuple[int, ...]) -> dict[str, Any]:
+    """Figures of the gates' split, for the report and the manifest."""
+    return {
+        "gate_before": _as_json(measured.gate_before),
+        "gate_after": _as_json(measured.gate_after),
+        "replaced_codes_hit": float(np.isin(list(replaced), measured.gate_after.tokens).mean()) if replaced else None,
     }
-    about = {
+
+
+def _about(job: RepairJob, inputs: RepairInputs) -> dict[str, Any]:
+    """How the version was made, for its manifest."""
+    config = job.config
+    return {
         "made_by": "repair",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "foldmint": installed_version("foldmint"),
@@ -152,21 +202,16 @@ def _moved(model: Model, dead: Tensor, given: Material, begun: RepairResult, job
         "dead_threshold": config.dead_threshold,
         "measure": config.measure,
         "seed": config.seed,
-        "data": given.about,
+        "data": inputs.about,
         "processes": job.group.size,
     }
-    result = replace(
-        begun, gates=passed, churn=passed["churn"].after, statistics=statistics, about=about, notes=tuple(notes)
-    )
-    hits = tuple(np.bincount(use.tokens, minlength=len(dead)) for use in (before[1], after[1]))
-    return _Made(made, rows, canary, replace(result, codebook=codebook, hits=(hits[0], hits[1])))
 
 
-def _published(
-    store: Store, model: Model, made: _Made, job: RepairJob, lock: StoreLock | None, tell: Tell
+def _publish(
+    store: Store, model: Model, candidate: _Candidate, job: RepairJob, lock: StoreLock | None, tell: Tell
 ) -> RepairResult:
     """Publish and activate what has passed its gates."""
-    result = made.result
+    result = candidate.result
     for name, gate in result.gates.items():
         tell(f"gate {name}: {gate.before:.6g} -> {gate.after:.6g}, limit {gate.limit:.6g}, {_word(gate)}")
     if not result.passed:
@@ -180,14 +225,14 @@ def _published(
     told = result.as_json()
     about = result.about | {name: told[name] for name in ("dead", "replaced", "gates", "churn", "statistics")}
     version = store.publish(
-        made.version.codebook,
+        candidate.version.codebook,
         parent=model.codebook.version,
-        windows=made.version.windows,
-        decoder_rows=made.rows,
-        about=about | {"canary": made.canary.as_json()},
+        windows=candidate.version.windows,
+        decoder_rows=candidate.rows,
+        about=about | {"canary": candidate.canary.as_json()},
     ).version
     tell(f"published codebook {version}")
-    rollout.activate(job.activate, version, made.canary, tell, **job.connection)
+    rollout.activate(job.activate, version, candidate.canary, tell, **job.connection)
     lock.check()
     store.activate(version)
     tell(f"codebook {version} is active in the store")
@@ -195,7 +240,7 @@ def _published(
 
 
 def _windows(
-    old: CodebookVersion, codebook: Codebook, dead: Tensor, part: Part, tokens: NDArray[np.int64], *, whole: bool
+    old: CodebookVersion, codebook: Codebook, dead: Tensor, part: DataSplit, tokens: NDArray[np.int64], *, whole: bool
 ) -> Tensor | None:
     """Mean windows (codes, 9, 3, 3), Å: those of moved codes anew, NaN where they are not known."""
     if old.windows is None:
@@ -215,10 +260,10 @@ def _reconstructions(
     model: Model,
     made: CodebookVersion,
     rows: DecoderRows | None,
-    part: Part,
+    part: DataSplit,
     tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
     config: RepairConfig,
-) -> dict[str, gates.Reconstructed]:
+) -> dict[str, gates.ReconstructionFigures]:
     """Of the gates' chains: before; after; and, where there are rows, after, had they not been retrained."""
     assert part.data is not None  # noqa: S101 (for types; there are chains where there are rows)
     ids = [
@@ -232,12 +277,12 @@ def _reconstructions(
     if rows is not None:
         versions["without_rows"] = (made, ids[1])
     return {
-        name: gates.reconstructed(model, version, part.records, part.data, own, config.gate_decoded)
+        name: gates.reconstruct(model, version, part.records, part.data, own, config.gate_decoded)
         for name, (version, own) in versions.items()
     }
 
 
-def _told(use: gates.Use) -> dict[str, float]:
+def _as_json(use: gates.QuantizationFigures) -> dict[str, float]:
     return {
         "quantization_error": use.error,
         "utilization": use.utilization,

@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from foldmint_maintenance.errors import MetricsNotTold
+from foldmint_maintenance.errors import MetricsExportError
 from foldmint_tokenizer.storage import Files
 
 OUTCOMES = {0: "success", 1: "error", 3: "gate_failed", 4: "locked", 5: "not_activated", 130: "stopped"}
@@ -106,7 +106,7 @@ class JobMetrics:
     def write(self, path: Path) -> None:
         """Write them to a file whose name ends with .prom, in one go; after a failure, with what stood there before.
 
-        Raises MetricsNotTold if the file holds something else or cannot be written.
+        Raises MetricsExportError if the file holds something else or cannot be written.
         """
         families = self.families()
         if self.outcome != OUTCOMES[0]:
@@ -115,18 +115,18 @@ class JobMetrics:
         try:
             Files(path.parent).write(path.name, generate_latest(_registry(families)))
         except OSError as error:
-            raise MetricsNotTold(f"the job's metrics: {error}") from error
+            raise MetricsExportError(f"the job's metrics: {error}") from error
 
     def push(self, url: str) -> None:
         """Push them to a Pushgateway, grouped by job and store; after a failure, beside what stood there before.
 
-        url: http://HOST:PORT. Raises MetricsNotTold if it cannot be reached or refuses them.
+        url: http://HOST:PORT. Raises MetricsExportError if it cannot be reached or refuses them.
         """
         send = push_to_gateway if self.outcome == OUTCOMES[0] else pushadd_to_gateway
         try:
             send(url, JOB, _registry(self.families()), grouping_key={"store": self.store}, timeout=_SECONDS)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise MetricsNotTold(f"the job's metrics: {url}: {error}") from error
+            raise MetricsExportError(f"the job's metrics: {url}: {error}") from error
 
     def _gauge(self, name: str, help_text: str, values: Mapping[Any, float], *labels: str) -> GaugeMetricFamily:
         """values: of each combination of the labels' values, a tuple."""
@@ -163,7 +163,7 @@ def recorded(
 
     path, url: where to; nothing happens for those that are None. An exception with an `exit_code`, as typer's have,
     counts as OUTCOMES says, others as errors. Metrics that cannot be told do not change what the run did: that goes to
-    `tell`. Raises MetricsNotTold before anything runs if there is something else than metrics at path.
+    `tell`. Raises MetricsExportError before anything runs if there is something else than metrics at path.
     """
     if path is not None:
         earlier(path, store)
@@ -183,29 +183,29 @@ def recorded(
         for send in sends:
             try:
                 send()
-            except MetricsNotTold as failed:
+            except MetricsExportError as failed:
                 tell(str(failed))
 
 
 def earlier(path: Path, store: str) -> list[Metric]:
     """The metrics of a store that a file holds; none if there is no file.
 
-    Raises MetricsNotTold if its name does not end with .prom, it cannot be read, or holds something else.
+    Raises MetricsExportError if its name does not end with .prom, it cannot be read, or holds something else.
     """
     if path.suffix != ".prom":
-        raise MetricsNotTold(f"{path}: node_exporter reads files whose names end with .prom")
+        raise MetricsExportError(f"{path}: node_exporter reads files whose names end with .prom")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise MetricsNotTold(f"{path} cannot be read: {error}") from error
+        raise MetricsExportError(f"{path} cannot be read: {error}") from error
     try:
         found = list(text_string_to_metric_families(text))
     except ValueError as error:
-        raise MetricsNotTold(f"{path} holds something else than metrics: {error}") from error
+        raise MetricsExportError(f"{path} holds something else than metrics: {error}") from error
     if any(not family.name.startswith("foldmint_repair_") for family in found):
-        raise MetricsNotTold(f"{path} holds metrics that are not this job's")
+        raise MetricsExportError(f"{path} holds metrics that are not this job's")
     for family in found:
         family.samples = [sample for sample in family.samples if sample.labels.get("store") == store]
     return [family for family in found if family.samples]

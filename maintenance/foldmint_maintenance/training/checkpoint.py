@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from foldmint_maintenance.errors import OtherTraining
+from foldmint_maintenance.errors import CheckpointMismatch
 from foldmint_tokenizer.codebook import Codebook
 
 NAME = "checkpoint.safetensors"
@@ -63,7 +63,7 @@ def save(trainer: Resumable, folder: Path) -> None:
 def restore(trainer: Resumable, folder: Path) -> None:
     """Put the state of the folder's checkpoint into a new trainer.
 
-    Raises OtherTraining if the checkpoint belongs to a training with other sizes, settings or data.
+    Raises CheckpointMismatch if the checkpoint belongs to a training with other sizes, settings or data.
     """
     with safe_open(folder / NAME, "pt") as file:
         metadata = json.loads((file.metadata() or {})["training"])
@@ -72,7 +72,7 @@ def restore(trainer: Resumable, folder: Path) -> None:
     expected = json.loads(_told(trainer))
     different = [key for key in metadata if metadata[key] != expected.get(key)]
     if different:
-        raise OtherTraining(f"the checkpoint in {folder} is of another training: {', '.join(different)} differ")
+        raise CheckpointMismatch(f"the checkpoint in {folder} is of another training: {', '.join(different)} differ")
     for name, module in trainer.modules.items():
         prefix = name + "."
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})

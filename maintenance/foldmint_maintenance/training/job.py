@@ -21,19 +21,19 @@ from torch import Tensor
 
 from foldmint_maintenance.datasets.loading import Digest, read_set
 from foldmint_maintenance.datasets.records import PreparedSet, prepared
+from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ALONE, Group
-from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
+from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.evaluation.evaluate import drawn_chains, windows_of_codes
 from foldmint_maintenance.evaluation.fragment_metrics import WindowMeans
-from foldmint_maintenance.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
-from foldmint_maintenance.motion_decoder_training import MotionDecoderTrainer, tracking_tokens
-from foldmint_maintenance.motion_objective import surroundings
-from foldmint_maintenance.motion_training import MotionTrainer
 from foldmint_maintenance.training.chain_config import ChainConfig
 from foldmint_maintenance.training.chain_trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import Trainer
 from foldmint_maintenance.training.latents import kept_tokens, vectors_of
 from foldmint_maintenance.training.loop import Watch, run_steps
+from foldmint_maintenance.training.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion_decoder_trainer import MotionDecoderTrainer, tracking_tokens
+from foldmint_maintenance.training.motion_trainer import MotionTrainer
 from foldmint_maintenance.training.projection_refit import refitted
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_maintenance.vq import quantizer
@@ -101,11 +101,11 @@ def train(job: TrainJob, watch: Watch, tell: Tell) -> Model:
     """Do the stages of the recipe that are not done yet, and write the model.
 
     watch: told of each step. tell: told what goes on otherwise. SIGINT and SIGTERM leave a checkpoint after the step
-    under way, and raise TrainingStopped. Raises OtherTraining where the folder holds another job or a finished one,
-    InvalidRecipe where a stage lacks what it begins with.
+    under way, and raise TrainingStopped. Raises CheckpointMismatch where the folder holds another job or a finished
+    one, InvalidRecipe where a stage lacks what it begins with.
     """
     if job.finished.exists():
-        raise OtherTraining(f"{job.finished} is there already: choose another folder, or remove it")
+        raise CheckpointMismatch(f"{job.finished} is there already: choose another folder, or remove it")
     stages = [name for name in _STAGES if getattr(job.recipe, name)]
     if not stages:
         raise InvalidRecipe("the recipe has no stage")
@@ -153,7 +153,7 @@ def _read(job: TrainJob, tell: Tell) -> _Data:
 
 
 def _check_done(job: TrainJob, stage: str, model: Path, data: _Data) -> None:
-    """Raise OtherTraining if the model of a stage was made with other settings or other data."""
+    """Raise CheckpointMismatch if the model of a stage was made with other settings or other data."""
     about = json.loads((model / "model.json").read_text(encoding="utf-8"))["about"]
     # As JSON has it: lists for tuples.
     recipe = json.loads(json.dumps(job.recipe.as_json()))
@@ -162,7 +162,7 @@ def _check_done(job: TrainJob, stage: str, model: Path, data: _Data) -> None:
     different += ["data"] if about["data"]["sha256"] != data.about["sha256"] else []
     different += ["model"] if about["begun_with"] != begun_with else []
     if different:
-        raise OtherTraining(f"{model} is of another training: {', '.join(different)} differ")
+        raise CheckpointMismatch(f"{model} is of another training: {', '.join(different)} differ")
 
 
 def _of(model: Model) -> _State:

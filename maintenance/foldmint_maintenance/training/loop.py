@@ -52,7 +52,8 @@ def run_steps(
     """Train to the last step, and return its figures.
 
     Rank 0 alone writes checkpoint and log. SIGINT and SIGTERM, to whichever process, leave a checkpoint after the step
-    under way, and raise TrainingStopped in all. Raises OtherTraining if the folder's checkpoint is another training's.
+    under way, and raise TrainingStopped in all. Raises CheckpointMismatch if the folder's checkpoint is another
+    training's.
     """
     group = keeping.group
     if keeping.resume and (folder / checkpoint.NAME).exists():

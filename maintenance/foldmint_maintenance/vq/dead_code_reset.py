@@ -26,7 +26,7 @@ def check_choice(name: str, value: str, choices: object) -> None:
         raise ValueError(f"{name} is {' or '.join(get_args(choices))}, not {value!r}")
 
 
-class Deadness(NamedTuple):
+class DeadCodes(NamedTuple):
     """What was measured of each code (codes,), and which are dead (codes,) bool. exposure: residues seen a code."""
 
     values: Tensor
@@ -34,7 +34,7 @@ class Deadness(NamedTuple):
     exposure: float
 
 
-def deadness(counts: Tensor, step: float, exposure: float, threshold: float, measure: Measure) -> Deadness:
+def find_dead_codes(counts: Tensor, step: float, exposure: float, threshold: float, measure: Measure) -> DeadCodes:
     """Which codes are dead.
 
     counts: (codes,), hits of any kind, moving averages or sums. step: residues that a count is told for: N is hits in
@@ -44,10 +44,10 @@ def deadness(counts: Tensor, step: float, exposure: float, threshold: float, mea
     check_choice("measure", measure, Measure)
     share = counts.double() / counts.double().sum().clamp_min(torch.finfo(torch.float64).tiny)
     values = share if measure == "frequency" else share * step
-    return Deadness(values, values < threshold, exposure)
+    return DeadCodes(values, values < threshold, exposure)
 
 
-def drawn(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int) -> Tensor:
+def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int) -> Tensor:
     """Vectors (count, out) for dead codes, among z (rows, out).
 
     batch: uniformly, each at most once where there are enough; as the published training does. kmeans++: one after
@@ -72,14 +72,14 @@ def drawn(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int) ->
     return torch.stack(chosen)
 
 
-def statistics(z: Tensor, codebook: Codebook, group: Group) -> tuple[Tensor, Tensor]:
+def all_reduce_statistics(z: Tensor, codebook: Codebook, group: Group) -> tuple[Tensor, Tensor]:
     """Hits (codes,) and sums (codes, out) of z (rows, out), each process counting its share."""
     own = z[group.share(len(z))]
     hits, sums = ema.batch_statistics(own, nearest_code(own, codebook.embeddings)[0], len(codebook.N))
     return group.summed(hits), group.summed(sums)
 
 
-def replaced(
+def reset_dead_codes(
     codebook: Codebook, dead: Tensor, z: Tensor, strategy: Strategy, rounds: int, seed: int, group: Group
 ) -> Codebook:
     """The codebook with its dead codes (codes,) bool among z (rows, out); live rows stay bit for bit.
@@ -94,33 +94,33 @@ def replaced(
     moved = dead
     for attempt in range(max(1, rounds)):
         live = codebook.embeddings[~moved]
-        fresh = drawn(z, live, int(moved.sum()), strategy, seed + attempt)
+        fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt)
         vectors = torch.zeros_like(codebook.embeddings)
         vectors[moved] = group.from_first(fresh)
         codebook = ema.reinitialized(codebook, moved, vectors, mean)
-        hits, sums = statistics(z, codebook, group)
-        codebook = _followed(codebook, dead, hits, sums, scale, settle=rounds > 0)
+        hits, sums = all_reduce_statistics(z, codebook, group)
+        codebook = _follow_means(codebook, dead, hits, sums, scale, settle=rounds > 0)
         moved = dead & (hits == 0)
         if not bool(moved.any()):
             break
     for _ in range(rounds - 1):
-        hits, sums = statistics(z, codebook, group)
-        codebook = _followed(codebook, dead, hits, sums, scale, settle=True)
+        hits, sums = all_reduce_statistics(z, codebook, group)
+        codebook = _follow_means(codebook, dead, hits, sums, scale, settle=True)
     return codebook
 
 
-def finetuned(codebook: Codebook, z: Tensor, steps: int, batch: int, decay: float, seed: int, group: Group) -> Codebook:
+def finetune(codebook: Codebook, z: Tensor, steps: int, batch: int, decay: float, seed: int, group: Group) -> Codebook:
     """The codebook after so many steps of moving averages over batches of z (rows, out); all rows move."""
     scale = _step(codebook) / batch
     for step in range(steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         select = torch.randint(len(z), (batch,), generator=generator).to(z.device)
-        hits, sums = statistics(z[select], codebook, group)
+        hits, sums = all_reduce_statistics(z[select], codebook, group)
         codebook = ema.updated(codebook, hits * scale, sums * scale, decay)
     return codebook
 
 
-def _followed(
+def _follow_means(
     codebook: Codebook, moving: Tensor, hits: Tensor, sums: Tensor, scale: float, *, settle: bool
 ) -> Codebook:
     """Where moving, the means of what was hit, with N and sums of a step; elsewhere, and without a hit, as it was."""

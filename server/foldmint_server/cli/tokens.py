@@ -18,14 +18,14 @@ from foldmint_server.security.basic_auth import InvalidPasswords, read_passwords
 from foldmint_server.security.bearer_tokens import (
     AccessToken,
     AccessTokens,
-    InvalidTokens,
+    InvalidTokenFile,
     Rate,
     Scope,
     check_name,
     digest_of,
+    format_tokens,
     new_token,
     read_tokens,
-    written,
 )
 
 tokens = typer.Typer(
@@ -56,11 +56,11 @@ def create(
         rate = _rate(residues_per_second, burst)
         known = read_tokens(file).tokens if file.exists() else ()
         if name in {one.name for one in known}:
-            raise InvalidTokens(f"{file} has a token of that name; revoke it first")
+            raise InvalidTokenFile(f"{file} has a token of that name; revoke it first")
         token = new_token()
         scopes = frozenset(cast(list[Scope], scope))  # checked by the token itself
         made = AccessTokens((*known, AccessToken(name, digest_of(token), scopes, rate)))
-        _replace(file, written(made.tokens))
+        _replace(file, format_tokens(made.tokens))
     typer.echo(token)
 
 
@@ -80,8 +80,8 @@ def revoke(name: Name, file: File = _FILE) -> None:
         known = read_tokens(file).tokens
         kept = [one for one in known if one.name != name]
         if len(kept) == len(known):
-            raise InvalidTokens(f"{file} has no token of that name")
-        _replace(file, written(kept))
+            raise InvalidTokenFile(f"{file} has no token of that name")
+        _replace(file, format_tokens(kept))
     typer.echo(f"revoked {name}")
 
 
@@ -110,7 +110,7 @@ def add_to(app: typer.Typer) -> None:
 def _rate(residues_per_second: float | None, burst: float | None) -> Rate | None:
     if residues_per_second is None:
         if burst is not None:
-            raise InvalidTokens("--burst goes with --residues-per-second")
+            raise InvalidTokenFile("--burst goes with --residues-per-second")
         return None
     return Rate(residues_per_second, max(1.0, 10 * residues_per_second) if burst is None else burst)
 
@@ -120,7 +120,7 @@ def _told() -> Iterator[None]:
     """Messages and exit code 1 instead of what goes wrong."""
     try:
         yield
-    except (InvalidTokens, InvalidPasswords, ValueError, OSError) as error:
+    except (InvalidTokenFile, InvalidPasswords, ValueError, OSError) as error:
         typer.echo(f"foldmint-server: {error}", err=True)
         raise typer.Exit(1) from error
 

@@ -15,7 +15,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from foldmint_server.errors import NotServed, Refused, UnknownVersion
+from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotAvailable
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
 from foldmint_tokenizer.assignment import Coding
@@ -32,7 +32,7 @@ ACTIVE = "ACTIVE"
 _HISTORY = 100
 
 
-class Serving(NamedTuple):
+class LoadedCodebook(NamedTuple):
     """One version of model and codebook; a structure keeps the one that it was admitted under.
 
     embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
@@ -55,17 +55,17 @@ class Serving(NamedTuple):
 class Swap(NamedTuple):
     """What is active, and the version that was active before."""
 
-    active: Serving
+    active: LoadedCodebook
     previous: str
 
 
-class Warmer:
+class CodebookLoader:
     """Makes versions of a model's codebook ready on the devices of some engines."""
 
     def __init__(self, model: Model, engines: Sequence[Engine], detokenizer: StructureDetokenizer | None) -> None:
         self._model, self._engines, self._detokenizer = model, engines, detokenizer
 
-    def __call__(self, codebook: CodebookVersion) -> Serving:
+    def __call__(self, codebook: CodebookVersion) -> LoadedCodebook:
         """The version, with its vectors on each device, after a first quantization.
 
         Raises ModelError if it belongs to another encoder or decoder than this server's, or its vectors are so large
@@ -80,7 +80,7 @@ class Warmer:
         if not torch.isfinite(vectors.square().sum(1)).all():
             raise ModelError(f"codebook {version}: its vectors are too large for distances to them to be finite")
         embeddings = [vectors.to(engine.device) for engine in self._engines]
-        return Serving(
+        return LoadedCodebook(
             model.name,
             model.encoder_digest,
             version,
@@ -94,7 +94,7 @@ class Warmer:
         )
 
 
-class Codebooks:
+class CodebookManager:
     """The versions that a server has; all methods but the constructor are called from one event loop.
 
     active: what requests get that ask for no version. activated: when each version was activated last, in seconds since
@@ -105,7 +105,7 @@ class Codebooks:
         self,
         store: Store,
         first: CodebookVersion,
-        warm: Callable[[CodebookVersion], Serving],
+        warm: Callable[[CodebookVersion], LoadedCodebook],
         keep: int,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
@@ -114,23 +114,23 @@ class Codebooks:
         self.store = store
         self.activated: dict[str, float] = {}
         self._warm, self._keep, self._metrics, self._clock = warm, keep, metrics, clock
-        self._kept: dict[str, Serving] = {}  # the last to be activated comes last
+        self._kept: dict[str, LoadedCodebook] = {}  # the last to be activated comes last
         self._history: deque[str] = deque(maxlen=_HISTORY)
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "codebooks")
         self.active = warm(first)
-        self._exchange(self.active)
+        self._set_active(self.active)
 
     @property
-    def kept(self) -> Mapping[str, Serving]:
+    def kept(self) -> Mapping[str, LoadedCodebook]:
         """The versions that requests may ask for."""
         return self._kept
 
-    def asked(self, version: str, default: Serving | None = None) -> Serving:
+    def resolve_version(self, version: str, default: LoadedCodebook | None = None) -> LoadedCodebook:
         """What a request gets that asks for a version.
 
         version: empty for the default, or the active one where none is given; ACTIVE for the active one. Raises
-        NotServed if the version is not kept.
+        VersionNotAvailable if the version is not kept.
         """
         default = self.active if default is None else default
         if version in ("", default.codebook_version):
@@ -139,7 +139,7 @@ class Codebooks:
             return self.active
         if version not in self._kept:
             # Named by a stranger, and part of messages and logs.
-            raise NotServed(
+            raise VersionNotAvailable(
                 f"codebook version {version[:100]!r} is not kept; there are {', '.join(sorted(self._kept))}"
             )
         return self._kept[version]
@@ -147,88 +147,88 @@ class Codebooks:
     async def activate(self, version: str, *, quiet: bool = False) -> Swap:
         """Let a version be the active one; nothing changes where it is already.
 
-        Raises UnknownVersion if neither server nor store has it, Refused with the reason if it cannot be used; the
-        active one stays. quiet: a store that cannot be reached is neither logged nor counted, since it was before.
+        Raises UnknownVersion if neither server nor store has it, CodebookRejected with the reason if it cannot be used;
+        the active one stays. quiet: a store that cannot be reached is neither logged nor counted, since it was before.
         """
         async with self._turn:
             before = self.active.codebook_version
             if version == before:
                 return Swap(self.active, before)
-            serving = await self._ready(version, quiet=quiet)
+            loaded = await self._load(version, quiet=quiet)
             self._history.append(before)
-            return self._swapped(serving, "activated")
+            return self._swap(loaded, "activated")
 
     async def roll_back(self, from_version: str = "") -> Swap:
         """Let the version be active again that was before the present one.
 
-        from_version: that must be active now; empty: any. Raises Refused if another is, if there was none before, or if
-        that one cannot be used any more; UnknownVersion if it is gone.
+        from_version: that must be active now; empty: any. Raises CodebookRejected if another is, if there was none
+        before, or if that one cannot be used any more; UnknownVersion if it is gone.
         """
         async with self._turn:
             active = self.active.codebook_version
             if from_version not in ("", active):
-                raise Refused(f"codebook {active} is active, not {from_version[:100]!r}; it may have been rolled back")
+                raise CodebookRejected(
+                    f"codebook {active} is active, not {from_version[:100]!r}; it may have been rolled back"
+                )
             if not self._history:
-                raise Refused(f"no codebook was active before {active} on this server")
-            serving = await self._ready(self._history[-1])
+                raise CodebookRejected(f"no codebook was active before {active} on this server")
+            loaded = await self._load(self._history[-1])
             self._history.pop()
-            return self._swapped(serving, "rolled_back")
+            return self._swap(loaded, "rolled_back")
 
     def close(self) -> None:
         """End the thread after what it is at."""
         self._thread.shutdown(cancel_futures=True)
 
-    async def _ready(self, version: str, *, quiet: bool = False) -> Serving:
+    async def _load(self, version: str, *, quiet: bool = False) -> LoadedCodebook:
         """A version, warm. A refusal is logged and counted."""
         if version in self._kept:
             return self._kept[version]
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._loaded, version)
-        except (UnknownVersion, Refused) as error:
-            if not (quiet and isinstance(error, Refused) and error.unreachable):
-                self._refused(version, str(error))
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._load_from_store, version)
+        except (UnknownVersion, CodebookRejected) as error:
+            if not (quiet and isinstance(error, CodebookRejected) and error.unreachable):
+                self._record_rejection(version, str(error))
             raise
 
-    def _refused(self, version: str, reason: str) -> None:
+    def _record_rejection(self, version: str, reason: str) -> None:
         self._metrics.codebook_swaps.labels("refused").inc()
         serving = self.active.codebook_version
         log.error("codebook refused", version=version[:100], reason=reason, serving=serving)
 
-    def _loaded(self, version: str) -> Serving:
+    def _load_from_store(self, version: str) -> LoadedCodebook:
         """A version of the store; in the thread."""
         try:
             self.store.about()  # a store that is gone is not one without this version
             if version not in self.store.versions():
                 if version in self.store.incomplete():
-                    raise Refused(f"codebook {version} is incomplete: it has no manifest")
+                    raise CodebookRejected(f"codebook {version} is incomplete: it has no manifest")
                 raise UnknownVersion(f"neither the server nor its store has a codebook {version[:100]!r}")
             return self._warm(self.store.codebook(version))
         except ModelError as error:
-            raise Refused(str(error), unreachable=unreachable(error)) from error
+            raise CodebookRejected(str(error), unreachable=unreachable(error)) from error
 
-    def _swapped(self, serving: Serving, outcome: str) -> Swap:
+    def _swap(self, loaded: LoadedCodebook, outcome: str) -> Swap:
         before = self.active
-        self._exchange(serving)
+        self._set_active(loaded)
         self._metrics.codebook_swaps.labels(outcome).inc()
-        log.info(
-            "codebook swapped", outcome=outcome, version=serving.codebook_version, previous=before.codebook_version
-        )
-        return Swap(serving, before.codebook_version)
+        log.info("codebook swapped", outcome=outcome, version=loaded.codebook_version, previous=before.codebook_version)
+        return Swap(loaded, before.codebook_version)
 
-    def _exchange(self, serving: Serving) -> None:
+    def _set_active(self, loaded: LoadedCodebook) -> None:
         """The one moment in which another version becomes the active one: nothing else runs in the loop meanwhile."""
-        before, self.active = self.active, serving
-        version, now = serving.codebook_version, self._clock()
+        before, self.active = self.active, loaded
+        version, now = loaded.codebook_version, self._clock()
         self._metrics.usage.activate(version, now)
         self.activated[version] = now
         self._kept.pop(version, None)
-        self._kept[version] = serving
+        self._kept[version] = loaded
         while len(self._kept) > self._keep:
             del self._kept[next(iter(self._kept))]
-        labels = (serving.model, version, serving.codebook_digest)
+        labels = (loaded.model, version, loaded.codebook_digest)
         self._metrics.codebook_info.labels(*labels).set(1)
         self._metrics.codebook_activated.set(now)
-        if before is not serving:
+        if before is not loaded:
             self._metrics.codebook_info.remove(before.model, before.codebook_version, before.codebook_digest)
 
 

@@ -1,6 +1,6 @@
-"""Computing steps on a device: whole, or in parts where one fails, so that only what cannot be computed fails.
+"""Computing batches on a device: whole, or in parts where one fails, so that only what cannot be computed fails.
 
-A step that the device has no memory for is halved, down to a few rows; later ones are smaller, until enough of them
+A batch that the device has no memory for is halved, down to a few rows; later ones are smaller, until enough of them
 went well. One that fails otherwise is parted by structures, after a tiny one has shown that the device still computes:
 if it does not, the device is lost, as after an error that spoils its CUDA context for good.
 """
@@ -27,13 +27,13 @@ from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, concatenate
 
 log = structlog.get_logger(__name__)
-# Rows below which a step is not halved: the memory that they need is next to nothing.
+# Rows below which a batch is not halved: the memory that they need is next to nothing.
 _FEWEST_ROWS = 16
-# Steps that must go well before larger ones are tried again.
+# Batches that must go well before larger ones are tried again.
 _GOOD_STEPS = 16
 # What libraries say, beside torch's own error, when memory is missing.
 _NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-Step = list[tuple["Job", slice]]
+Batch = list[tuple["Job", slice]]
 """Of each job in it, the rows."""
 
 
@@ -62,8 +62,8 @@ class Device(Protocol):
 
 
 @dataclass
-class StepTimes:
-    """A step's, in ns since 1970: when it began, all vectors were computed, all rows quantized; 0: not yet."""
+class BatchTimes:
+    """A batch's, in ns since 1970: when it began, all vectors were computed, all rows quantized; 0: not yet."""
 
     began: int
     computed: int = 0
@@ -72,19 +72,19 @@ class StepTimes:
 
 @dataclass(eq=False, kw_only=True)
 class Job(Request):
-    """A structure's rows on their way. embeddings: of its codebook, on each device. vectors: (rows, out),
-    where they are kept; None: they are not. steps: where to note its steps, if
-    anywhere. done: rows computed. admitted, started: when.
+    """A structure's rows on their way. embeddings: of its codebook, on each device. vectors: (rows, out), where they
+    are kept; None: they are not. batch_times: where to note those of its batches, if anywhere. done: rows computed.
+    admitted, started: when.
     """
 
-    shape: Geometry
+    geometry: Geometry
     embeddings: Sequence[Tensor]
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Quantized]"
     codes: NDArray[np.int64]
     distances: NDArray[np.float32]
     vectors: NDArray[np.float32] | None = None
-    steps: list[StepTimes] | None = None
+    batch_times: list[BatchTimes] | None = None
     done: int = 0
     admitted: float | None = None
     started: float = 0.0
@@ -95,35 +95,35 @@ class DeviceLost(Exception):
 
 
 @dataclass
-class Outcome:
-    """What became of a step. done: the parts that were computed. vectors: theirs, (rows, out) each. failed: jobs, and
+class BatchResult:
+    """What became of a batch. done: the parts that were computed. vectors: theirs, (rows, out) each. failed: jobs, and
     why.
     """
 
-    done: Step = field(default_factory=list)
+    done: Batch = field(default_factory=list)
     vectors: list[Tensor] = field(default_factory=list)
     failed: dict[Job, Exception] = field(default_factory=dict)
 
 
-class Steps:
-    """Computes the steps of one device, in its thread.
+class BatchExecutor:
+    """Computes the batches of one device, in its thread.
 
-    number: of the device. most: rows that the next step may have. probing: since when the device is being tried; None:
-    it is not.
+    number: of the device. limit: rows that the next batch may have. probing_since: when a probe of the device began;
+    None: it is not.
     """
 
     def __init__(
         self, number: int, device: Device, most: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.most = most
-        self.probing: float | None = None
+        self.limit = most
+        self.probing_since: float | None = None
         self._number, self._device, self._full = number, device, most
         self._metrics, self._clock = metrics, clock
         self._good = 0
 
-    def compute(self, step: Step) -> Outcome:
-        """Codes and distances of a step's jobs, each with the codebook of its own. Raises DeviceLost."""
-        outcome, waiting = Outcome(), [step]
+    def compute(self, batch: Batch) -> BatchResult:
+        """Codes and distances of a batch's jobs, each with the codebook of its own. Raises DeviceLost."""
+        outcome, waiting = BatchResult(), [batch]
         while waiting:
             part = [one for one in waiting.pop() if one[0] not in outcome.failed]
             if not part:
@@ -151,23 +151,23 @@ class Steps:
 
     def probe(self, embeddings: Tensor) -> None:
         """See whether the device still computes. Raises DeviceLost."""
-        self.probing = self._clock()
+        self.probing_since = self._clock()
         try:
             self._device.probe(embeddings)
         except Exception as error:
             if no_memory(error):  # which is no loss
                 return
-            self._metrics.step_failures.labels("device_lost").inc()
+            self._metrics.batch_failures.labels("device_lost").inc()
             log.critical("a device is lost: it computes nothing any more", device=self._number, exc_info=error)
             raise DeviceLost from error
         finally:
-            self.probing = None
+            self.probing_since = None
 
-    def _attempt(self, part: Step) -> Tensor | Exception:
+    def _attempt(self, part: Batch) -> Tensor | Exception:
         """Vectors (rows, out) of a part whose jobs were given their codes, or what went wrong."""
         times = _noted(part)
         try:
-            z = self._device.vectors(concatenate([job.shape.rows(rows) for job, rows in part]))
+            z = self._device.vectors(concatenate([job.geometry.rows(rows) for job, rows in part]))
             if times is not None:
                 if z.is_cuda:  # which else would end at the first quantization, and count as that
                     torch.cuda.current_stream(z.device).synchronize()
@@ -177,12 +177,12 @@ class Steps:
                 times.quantized = time.time_ns()
         except Exception as error:
             if not no_memory(error):
-                log.exception("a step of the device failed", residues=_rows(part), device=self._number)
-            # Its frames hold on to the memory that the step took.
+                log.exception("a batch of the device failed", residues=_rows(part), device=self._number)
+            # Its frames hold on to the memory that the batch took.
             return error.with_traceback(None)
         return z
 
-    def _quantize(self, z: Tensor, part: Step) -> None:
+    def _quantize(self, z: Tensor, part: Batch) -> None:
         """Give each job its codes; neighbors under the same codebook, as nearly all are, are quantized together."""
         start = 0
         for _, group in groupby(part, key=lambda one: id(one[0].embeddings)):
@@ -198,24 +198,24 @@ class Steps:
                 at = some.stop
             start = stop
 
-    def _give_way(self, part: Step) -> None:
-        """Make room after a step that there was no memory for, and let the next ones be smaller."""
+    def _give_way(self, part: Batch) -> None:
+        """Make room after a batch that there was no memory for, and let the next ones be smaller."""
         rows = _rows(part)
-        self._metrics.step_failures.labels("out_of_memory").inc()
-        log.warning("the device has no memory for a step; it is halved", residues=rows, device=self._number)
-        self.most, self._good = max(_FEWEST_ROWS, min(self.most, rows) // 2), 0
+        self._metrics.batch_failures.labels("out_of_memory").inc()
+        log.warning("the device has no memory for a batch; it is halved", residues=rows, device=self._number)
+        self.limit, self._good = max(_FEWEST_ROWS, min(self.limit, rows) // 2), 0
         free_memory()
 
     def _went_well(self) -> None:
-        """Let steps grow again after enough of them."""
-        if self.most < self._full:
+        """Let batches grow again after enough of them."""
+        if self.limit < self._full:
             self._good += 1
             if self._good >= _GOOD_STEPS:
-                self.most, self._good = min(self._full, 2 * self.most), 0
+                self.limit, self._good = min(self._full, 2 * self.limit), 0
 
-    def _fail(self, part: Step, error: Exception) -> None:
+    def _fail(self, part: Batch, error: Exception) -> None:
         """Count a failure that is not one of memory. Raises DeviceLost if the device is at fault."""
-        self._metrics.step_failures.labels("not_finite" if isinstance(error, ModelError) else "error").inc()
+        self._metrics.batch_failures.labels("not_finite" if isinstance(error, ModelError) else "error").inc()
         self.probe(part[0][0].embeddings[self._number])
 
 
@@ -231,16 +231,16 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _rows(step: Step) -> int:
-    return sum(rows.stop - rows.start for _, rows in step)
+def _rows(batch: Batch) -> int:
+    return sum(rows.stop - rows.start for _, rows in batch)
 
 
-def _halves(step: Step) -> list[Step]:
-    """The rows of a step in two steps, the second first: the last is the next to be taken."""
-    left = _rows(step) // 2
-    first: Step = []
-    second: Step = []
-    for job, rows in step:
+def _halves(batch: Batch) -> list[Batch]:
+    """The rows of a batch in two batches, the second first: the last is the next to be taken."""
+    left = _rows(batch) // 2
+    first: Batch = []
+    second: Batch = []
+    for job, rows in batch:
         cut = min(rows.start + left, rows.stop)
         left -= cut - rows.start
         first += [(job, slice(rows.start, cut))] if cut > rows.start else []
@@ -248,12 +248,12 @@ def _halves(step: Step) -> list[Step]:
     return [second, first]
 
 
-def _noted(step: Step) -> StepTimes | None:
-    """The times of a step that begins, for those who want to know; None if nobody does."""
-    wanted = [job.steps for job, _ in step if job.steps is not None]
+def _noted(batch: Batch) -> BatchTimes | None:
+    """The times of a batch that begins, for those who want to know; None if nobody does."""
+    wanted = [job.batch_times for job, _ in batch if job.batch_times is not None]
     if not wanted:
         return None
-    times = StepTimes(time.time_ns())
-    for steps in wanted:
-        steps.append(times)
+    times = BatchTimes(time.time_ns())
+    for batches in wanted:
+        batches.append(times)
     return times

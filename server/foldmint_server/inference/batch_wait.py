@@ -1,43 +1,43 @@
-"""Whether a step waits for what is about to fill it: if that will come in time, at the rate of late."""
+"""How long a batch waits for residues that are about to arrive, judged by the recent arrival rate."""
 
 from collections.abc import Callable
 
-_MOST_VAIN = 256  # steps without a wait: of a caller's time, waits in vain then take next to nothing
+_MOST_SKIPPED = 256  # batches without a wait; waits that time out then cost a caller next to nothing
 
 
-class Filling:
-    """Tells how long to wait; not safe for use by several threads at a time.
+class BatchWait:
+    """Decides how long to wait; not thread-safe.
 
-    A device that was idle begins at once. Each wait in vain doubles the number of steps before the next one, since
-    callers that wait for this step's answers before they send more look as if they would send at once.
+    A device that was idle starts at once. Each wait that times out doubles the number of batches before the next wait:
+    callers that wait for this batch's answers before they send more would otherwise look as if they were about to send.
     """
 
-    def __init__(self, step: int, max_delay: float, clock: Callable[[], float]) -> None:
-        """step: rows of a full one. max_delay: seconds that it may wait."""
-        self._step, self._max_delay, self._clock = step, max_delay, clock
-        # Rows admitted since the last look, and when that was: how fast they come.
-        self._arrived, self._looked = 0, clock()
-        # Steps that follow without a wait on one in vain, and how many of them are left.
-        self._vain, self._without_wait = 1, 0
+    def __init__(self, batch: int, max_delay: float, clock: Callable[[], float]) -> None:
+        """batch: residues of a full batch. max_delay: seconds that it may wait."""
+        self._batch, self._max_delay, self._clock = batch, max_delay, clock
+        # Residues that arrived since the last decision, and when that was.
+        self._arrived, self._decided = 0, clock()
+        # Batches without a wait after a wait that timed out, and how many of them are left.
+        self._skip, self._skips_left = 1, 0
 
-    def arrived(self, rows: int) -> None:
-        """Note that rows were admitted."""
-        self._arrived += rows
+    def note_arrival(self, residues: int) -> None:
+        """Count residues that were admitted."""
+        self._arrived += residues
 
-    def until(self, queued: int, *, idle: bool) -> float | None:
-        """Until when a step of so many rows waits for more; None: it does not."""
+    def deadline(self, queued: int, *, idle: bool) -> float | None:
+        """Until when a batch of so many residues waits for more, by the clock; None if it does not wait."""
         now = self._clock()
-        arrived, elapsed = self._arrived, now - self._looked
-        self._arrived, self._looked = 0, now
-        missing = self._step - queued
+        arrived, elapsed = self._arrived, now - self._decided
+        self._arrived, self._decided = 0, now
+        missing = self._batch - queued
         if idle or missing <= 0 or arrived * self._max_delay < missing * elapsed:
             return None
-        if self._without_wait:
-            self._without_wait -= 1
+        if self._skips_left:
+            self._skips_left -= 1
             return None
         return now + self._max_delay
 
-    def ended(self, *, in_vain: bool) -> None:
-        """Note whether a wait was in vain."""
-        self._vain = min(2 * self._vain, _MOST_VAIN) if in_vain else 1
-        self._without_wait = self._vain if in_vain else 0
+    def finish(self, *, timed_out: bool) -> None:
+        """End a wait."""
+        self._skip = min(2 * self._skip, _MOST_SKIPPED) if timed_out else 1
+        self._skips_left = self._skip if timed_out else 0

@@ -62,7 +62,7 @@ class _UnderWay(NamedTuple):
 _PLAIN = Wanted()
 
 
-class Decoding:
+class DecodeWorker:
     """Runs the decode thread; `decode` is called from one event loop. budget: residues admitted and not yet decoded."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Decoding:
         warming = self._thread.submit(self._decoder.detokenize, np.zeros(_WARM_UP, np.int64), pae=True)
         await asyncio.wrap_future(warming)
 
-    def stuck(self, seconds: float) -> bool:
+    def hung(self, seconds: float) -> bool:
         """Whether one structure has been under way for longer than this, or than large ones may take in proportion."""
         job = self._under_way
         return job is not None and self._clock() - job.began > seconds * max(1.0, (job.residues / _SHORT) ** 2)

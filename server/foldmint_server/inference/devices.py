@@ -1,4 +1,4 @@
-"""The devices that a server computes on, and how their steps are cut."""
+"""The devices that a server computes on, and how their batches are cut."""
 
 import copy
 from collections.abc import Sequence
@@ -50,13 +50,13 @@ def engines_of(model: Model, settings: Settings) -> list[Engine]:
 
 def scheduling(settings: Settings, engines: Sequence[Engine]) -> SchedulerConfig:
     """Sizes as set, or as suits the smallest of the devices."""
-    step = settings.max_batch_residues or min(engine.step_rows for engine in engines)
+    batch = settings.max_batch_residues or min(engine.step_rows for engine in engines)
     return SchedulerConfig(
-        step_residues=step,
-        slice_residues=settings.slice_residues or max(1, step // 8),
+        batch_residues=batch,
+        slice_residues=settings.slice_residues or max(1, batch // 8),
         max_delay=settings.max_delay,
         queued_residues=settings.max_queued_residues,
-        few_residues=min([step, *(engine.few_rows for engine in engines)]),
+        min_split_residues=min([batch, *(engine.few_rows for engine in engines)]),
     )
 
 

@@ -1,112 +1,109 @@
-"""What waits for the devices, and whose turn it is: residues within a budget, cut into steps.
+"""The queue of admitted requests: a budget of residues, cut into batches that are shared fairly among callers.
 
-A request is short if its rows are no more than two steps', and long otherwise. Each kind has half of every step, and
-what the other does not need. Short ones are computed whole, long ones slice by slice in turn; turns go round the
-callers, and of each caller round its requests. So however many long ones there are, they add two steps at most to a
-short one that has no others before it; and long ones go on, however many short ones come.
+A request is short if it has no more residues than two batches hold, and long otherwise. Each kind gets half of every
+batch, and whatever the other kind leaves. Short requests are computed whole; long ones slice by slice, round robin over
+the callers and over each caller's requests. So however many long requests there are, they delay a short one by two
+batches at most, and long requests make progress however many short ones arrive.
 
-What finds no room in the budget may stand in line for it: in turns round the callers there too, and a large request is
-not passed over by small ones behind it.
+A request that finds no room in the budget may wait for it, round robin as well: small requests behind a large one do
+not overtake it.
 """
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from foldmint_server.inference.round_robin import Turns
+from foldmint_server.inference.round_robin import RoundRobin
 
 
 @dataclass(eq=False)
 class Request:
-    """Rows that one caller wants computed. taken: how many of them were handed to a device."""
+    """Residues of one caller. dispatched: how many of them were handed to a device."""
 
     caller: str
-    rows: int
-    taken: int = 0
+    residues: int
+    dispatched: int = 0
 
     @property
     def left(self) -> int:
-        """Rows that no device was handed yet."""
-        return self.rows - self.taken
+        """Residues that are not dispatched yet."""
+        return self.residues - self.dispatched
 
 
 R = TypeVar("R", bound=Request)
 
 
 class FairQueue(Generic[R]):
-    """Not safe for use by several threads at a time.
+    """Not thread-safe. queued: residues admitted and not yet dispatched."""
 
-    queued: rows admitted and not yet handed to a device.
-    """
-
-    def __init__(self, step: int, slice_: int, budget: int) -> None:
-        """step: rows of a step. slice_: rows of a long request's turn while others wait. budget: for `queued`."""
+    def __init__(self, batch: int, slice_: int, budget: int) -> None:
+        """batch: residues of a batch. slice_: of a long request's turn while others wait. budget: limit of `queued`."""
         self.queued = 0
-        self._step, self._slice, self._budget = step, slice_, budget
-        self._short: Turns[R] = Turns()
-        self._long: Turns[R] = Turns()
-        self._line: Turns[R] = Turns()
+        self._batch, self._slice, self._budget = batch, slice_, budget
+        self._short: RoundRobin[R] = RoundRobin()
+        self._long: RoundRobin[R] = RoundRobin()
+        self._waiting: RoundRobin[R] = RoundRobin()
 
-    def enter(self, request: R) -> bool:
-        """Admit a request if there is room for it. One that is larger than the budget goes alone."""
+    def admit(self, request: R) -> bool:
+        """Admit a request if the budget has room. A request larger than the budget is admitted alone."""
         if not self._has_room(request):
             return False
-        self.queued += request.rows
-        self._turns(request).add(request.caller, request)
+        self.queued += request.residues
+        self._ready_of(request).push(request.caller, request)
         return True
 
-    def stand(self, request: R) -> None:
-        """Let a request stand in line; `advance` admits it."""
-        self._line.add(request.caller, request)
+    def enqueue_waiting(self, request: R) -> None:
+        """Queue a request that waits for room; `admit_waiting` admits it."""
+        self._waiting.push(request.caller, request)
 
-    def advance(self) -> list[R]:
-        """Admit those in line that there is room for, whose turn it is, and return them."""
+    def admit_waiting(self) -> list[R]:
+        """Admit waiting requests, in their order, while there is room; return those admitted."""
         admitted = []
-        while self._line and self._has_room(self._line.first()):
-            request = self._line.take()
-            self.enter(request)
+        while self._waiting and self._has_room(self._waiting.peek()):
+            request = self._waiting.pop()
+            self.admit(request)
             admitted.append(request)
         return admitted
 
     def remove(self, request: R) -> None:
-        """Forget what no device was handed of a request; of no effect if nothing of it waits."""
-        if self._turns(request).remove(request.caller, request):
+        """Remove what is left of a request; a no-op if nothing of it is queued."""
+        if self._ready_of(request).remove(request.caller, request):
             self.queued -= request.left
         else:
-            self._line.remove(request.caller, request)
+            self._waiting.remove(request.caller, request)
 
     def clear(self) -> list[R]:
-        """Forget all, and return them."""
+        """Remove and return all requests, waiting ones included."""
         self.queued = 0
-        return self._short.clear() + self._long.clear() + self._line.clear()
+        return self._short.clear() + self._long.clear() + self._waiting.clear()
 
-    def next_step(self, most: int) -> list[tuple[R, slice]]:
-        """Slices of the requests whose turns it is, up to a step's size and `most`; they are handed out hereby."""
-        parts: dict[R, slice] = {}
-        room = size = min(self._step, most)
+    def next_batch(self, most: int) -> list[tuple[R, slice]]:
+        """Dispatch the next slices, up to a batch and at most `most` residues."""
+        slices: dict[R, slice] = {}
+        room = size = min(self._batch, most)
 
-        def take(turns: Turns[R], most: int) -> int:
-            request = turns.take()
-            stop = request.taken + min(most, request.left)
-            taken = stop - request.taken
-            parts[request] = slice(parts[request].start if request in parts else request.taken, stop)
-            request.taken = stop
+        def dispatch(ready: RoundRobin[R], most: int) -> int:
+            request = ready.pop()
+            stop = request.dispatched + min(most, request.left)
+            count = stop - request.dispatched
+            slices[request] = slice(slices[request].start if request in slices else request.dispatched, stop)
+            request.dispatched = stop
             if request.left:
-                (turns.add if turns is self._long else turns.put_back)(request.caller, request)
-            return taken
+                (ready.push if ready is self._long else ready.push_front)(request.caller, request)
+            return count
 
-        reserved = size - size // 2 if self._long else 0  # for long ones
+        reserved = size - size // 2 if self._long else 0  # for long requests
         while self._short and room > reserved:
-            room -= take(self._short, room - reserved)
+            room -= dispatch(self._short, room - reserved)
         while self._long and room:
             alone = len(self._long) == 1 and not self._short
-            room -= take(self._long, room if alone else min(room, self._slice))
+            room -= dispatch(self._long, room if alone else min(room, self._slice))
         while self._short and room:
-            room -= take(self._short, room)
+            room -= dispatch(self._short, room)
         self.queued -= size - room
-        return list(parts.items())
+        return list(slices.items())
 
     def _has_room(self, request: R) -> bool:
-        return not self.queued or self.queued + request.rows <= self._budget
+        return not self.queued or self.queued + request.residues <= self._budget
 
-    def _turns(self, request: R) -> Turns[R]:
-        return self._short if request.rows <= 2 * self._step else self._long
+    def _ready_of(self, request: R) -> RoundRobin[R]:
+        return self._short if request.residues <= 2 * self._batch else self._long

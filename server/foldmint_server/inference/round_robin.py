@@ -1,4 +1,4 @@
-"""Whose turn it is: caller by caller, and of each caller's requests one after another."""
+"""A round-robin queue over callers; the items of each caller are first in, first out."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -6,10 +6,10 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
-    """Things that wait for their turns, by caller. Each operation takes the same time, however many wait.
+class RoundRobin(Generic[T]):
+    """Queued items by caller. Every operation takes constant time.
 
-    A caller with many things waits as long between two turns as one with a single thing: turns go round the callers.
+    A caller with many items waits as long between two turns as a caller with one.
     """
 
     def __init__(self) -> None:
@@ -19,50 +19,50 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def add(self, caller: str, thing: T) -> None:
-        """Let a thing wait behind its caller's others."""
-        self._callers.setdefault(caller, OrderedDict())[thing] = None
+    def push(self, caller: str, item: T) -> None:
+        """Append an item to its caller's queue."""
+        self._callers.setdefault(caller, OrderedDict())[item] = None
         self._count += 1
 
-    def put_back(self, caller: str, thing: T) -> None:
-        """Let a thing whose turn was cut off be the next."""
-        self.add(caller, thing)
-        self._callers[caller].move_to_end(thing, last=False)
+    def push_front(self, caller: str, item: T) -> None:
+        """Put an item at the very front: the next `pop` returns it."""
+        self.push(caller, item)
+        self._callers[caller].move_to_end(item, last=False)
         self._callers.move_to_end(caller, last=False)
 
-    def first(self) -> T:
-        """The thing whose turn it is, which goes on to wait. KeyError if there is none."""
-        for things in self._callers.values():
-            return next(iter(things))
-        raise KeyError("nothing waits")
+    def peek(self) -> T:
+        """The next item, which stays queued. Raises KeyError if the queue is empty."""
+        for items in self._callers.values():
+            return next(iter(items))
+        raise KeyError("the queue is empty")
 
-    def take(self) -> T:
-        """The thing whose turn it is, which waits no more; its caller's turn is over. KeyError if there is none."""
-        caller, things = next(iter(self._callers.items()), ("", None))
-        if things is None:
-            raise KeyError("nothing waits")
-        thing, _ = things.popitem(last=False)
+    def pop(self) -> T:
+        """Remove and return the next item; its caller goes to the end. Raises KeyError if the queue is empty."""
+        caller, items = next(iter(self._callers.items()), ("", None))
+        if items is None:
+            raise KeyError("the queue is empty")
+        item, _ = items.popitem(last=False)
         self._count -= 1
-        if things:
+        if items:
             self._callers.move_to_end(caller)
         else:
             del self._callers[caller]
-        return thing
+        return item
 
-    def remove(self, caller: str, thing: T) -> bool:
-        """Forget a thing. Returns whether it was waiting."""
-        things = self._callers.get(caller)
-        if things is None or thing not in things:
+    def remove(self, caller: str, item: T) -> bool:
+        """Remove an item. Returns whether it was queued."""
+        items = self._callers.get(caller)
+        if items is None or item not in items:
             return False
-        del things[thing]
+        del items[item]
         self._count -= 1
-        if not things:
+        if not items:
             del self._callers[caller]
         return True
 
     def clear(self) -> list[T]:
-        """Forget all, and return them."""
-        all_of_them = [thing for things in self._callers.values() for thing in things]
+        """Remove and return all items."""
+        everything = [item for items in self._callers.values() for item in items]
         self._callers.clear()
         self._count = 0
-        return all_of_them
+        return everything

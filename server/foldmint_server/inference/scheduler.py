@@ -1,6 +1,6 @@
-"""The scheduler: residues of many requests share the devices' steps, and large proteins take turns with small ones.
+"""The scheduler: residues of many requests share the devices' batches, and large proteins take turns with small ones.
 
-Requests are admitted within a budget of queued residues. Each device has a thread, which fills a step from those that
+Requests are admitted within a budget of queued residues. Each device has a thread, which fills a batch from those that
 wait (`fair_queue` tells whose turn it is), computes it, and quantizes each request's rows with the codebook that the
 request was admitted under.
 """
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
-from foldmint_server.inference.batch_executor import Device, DeviceLost, Job, Step, Steps, StepTimes
-from foldmint_server.inference.batch_wait import Filling
+from foldmint_server.inference.batch_executor import Batch, BatchExecutor, BatchTimes, Device, DeviceLost, Job
+from foldmint_server.inference.batch_wait import BatchWait
 from foldmint_server.inference.fair_queue import FairQueue
 from foldmint_server.inference.futures import LOST, reject, resolve, run
 from foldmint_server.metrics.registry import Metrics
@@ -36,16 +36,16 @@ _PROBE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """step_residues: of a step. slice_residues: of a long request's turn while others wait. max_delay: seconds that a
-    step may wait for what is about to fill it. queued_residues: the budget of residues admitted and not yet computed.
+    """step_residues: of a batch. slice_residues: of a long request's turn while others wait. max_delay: seconds that a
+    batch may wait for what is about to fill it. queued_residues: the budget of residues admitted and not yet computed.
     few_residues: that are not shared out among devices, even if several are free.
     """
 
-    step_residues: int
+    batch_residues: int
     slice_residues: int
     max_delay: float
     queued_residues: int
-    few_residues: int = 1
+    min_split_residues: int = 1
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -55,13 +55,13 @@ class SchedulerConfig:
 
 @dataclass(eq=False)
 class _Worker:
-    """A device and its thread. calls: what is to be run there before the next step. began: when its step did. lost: the
-    thread has ended before its time.
+    """A device and its thread. calls: what is to be run there before the next batch. began: when its batch did. lost:
+    the thread has ended before its time.
     """
 
     number: int
     device: Device
-    steps: Steps
+    executor: BatchExecutor
     calls: "deque[tuple[Callable[[], None], Future[None]]]" = field(default_factory=deque)
     began: float | None = None
     lost: bool = False
@@ -70,7 +70,7 @@ class _Worker:
 class Scheduler:
     """Runs a thread for each device; `compute` is called from one event loop.
 
-    observe: is shown the vectors (rows, out) of each step once all are answered: in its device's thread, by one at a
+    observe: is shown the vectors (rows, out) of each batch once all are answered: in its device's thread, by one at a
     time.
     """
 
@@ -86,11 +86,11 @@ class Scheduler:
         self._config, self._metrics, self._clock = config, metrics, clock
         self._changed = threading.Condition()
         self._free = 0  # devices that wait for something to do
-        self._queue: FairQueue[Job] = FairQueue(config.step_residues, config.slice_residues, config.queued_residues)
-        self._filling = Filling(config.step_residues, config.max_delay, clock)
+        self._queue: FairQueue[Job] = FairQueue(config.batch_residues, config.slice_residues, config.queued_residues)
+        self._batch_wait = BatchWait(config.batch_residues, config.max_delay, clock)
         self._closed = ""  # or why
         self._workers = [
-            _Worker(number, device, Steps(number, device, config.step_residues, metrics, clock))
+            _Worker(number, device, BatchExecutor(number, device, config.batch_residues, metrics, clock))
             for number, device in enumerate(devices)
         ]
         self._threads = [
@@ -102,37 +102,38 @@ class Scheduler:
 
     async def compute(
         self,
-        shape: Geometry,
+        geometry: Geometry,
         embeddings: Sequence[Tensor],
         *,
         caller: str = "",
         wait_for_room: bool = False,
-        steps: list[StepTimes] | None = None,
+        batch_times: list[BatchTimes] | None = None,
         vectors: NDArray[np.float32] | None = None,
     ) -> Quantized:
         """Codes and distances (rows,) of a structure's rows, quantized with these embeddings (codes, out).
 
-        embeddings: the same, on each device. caller: with whose requests it takes turns. steps: is given the times of
-        each step that its rows have a part in, as it begins. vectors: (rows, out), is given the rows' vectors.
+        embeddings: the same, on each device. caller: with whose requests it takes turns. batch_times: is given the
+        times of each batch that its rows have a part in, as it begins. vectors: (rows, out), is given those of the
+        rows.
 
         Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), Stopping if the
         scheduler closes, and what the device raised. Cancelling it drops the rows that were not yet computed.
         """
-        rows = len(shape.queries)
+        rows = len(geometry.queries)
         if rows == 0:
             return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
         loop = asyncio.get_running_loop()
         job = Job(
             caller,
             rows,
-            shape=shape,
+            geometry=geometry,
             embeddings=embeddings,
             loop=loop,
             future=loop.create_future(),
             codes=np.empty(rows, np.int64),
             distances=np.empty(rows, np.float32),
             vectors=vectors,
-            steps=steps,
+            batch_times=batch_times,
         )
         self._admit(job, wait_for_room=wait_for_room)
         try:
@@ -150,19 +151,19 @@ class Scheduler:
         for worker, own in zip(self._workers, embeddings, strict=True):
             await asyncio.wrap_future(self._call_in(worker, partial(worker.device.warm_up, own)))
 
-    def suspect(self, embeddings: Sequence[Tensor]) -> None:
+    def health_check(self, embeddings: Sequence[Tensor]) -> None:
         """Try the devices, as something else that was computed on one of them failed; from any thread."""
         for worker, own in zip(self._workers, embeddings, strict=True):
             with contextlib.suppress(Stopping):
-                self._call_in(worker, partial(worker.steps.probe, own))
+                self._call_in(worker, partial(worker.executor.probe, own))
 
     @property
     def lost(self) -> bool:
         """Whether the last device is lost: nothing more will be computed."""
         return all(worker.lost for worker in self._workers)
 
-    def stuck(self, seconds: float) -> bool:
-        """Whether no device is left, or one has worked on one step for longer than this, or is tried for too long."""
+    def hung(self, seconds: float) -> bool:
+        """Whether no device is left, or one has worked on one batch for longer than this, or is tried for too long."""
         now = self._clock()
 
         def late(since: float | None, seconds: float) -> bool:
@@ -172,18 +173,20 @@ class Scheduler:
         return (
             not left
             or bool(self._closed)
-            or any(late(worker.began, seconds) or late(worker.steps.probing, _PROBE_SECONDS) for worker in left)
+            or any(
+                late(worker.began, seconds) or late(worker.executor.probing_since, _PROBE_SECONDS) for worker in left
+            )
         )
 
     def close(self) -> None:
-        """Stop the devices' threads after their present steps; jobs that are left fail with Stopping."""
+        """Stop the devices' threads after their present batches; jobs that are left fail with Stopping."""
         with self._changed:
             self._close("the server is stopping")
         for thread in self._threads:
             thread.join()
 
     def _call_in(self, worker: _Worker, call: Callable[[], None]) -> "Future[None]":
-        """Let a device's thread make a call before its next step. Raises Stopping if it runs no more."""
+        """Let a device's thread make a call before its next batch. Raises Stopping if it runs no more."""
         future: Future[None] = Future()
         with self._changed:
             self._check_open()
@@ -211,28 +214,30 @@ class Scheduler:
             raise Stopping(self._closed)
 
     def _admit(self, job: Job, *, wait_for_room: bool) -> None:
-        """Queue the job, or let it stand in line for room."""
+        """Queue the job, or let it wait for room."""
         with self._changed:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
             self._check_open()
             if wait_for_room:
-                self._queue.stand(job)
-                self._advance()
-            elif self._queue.enter(job):
-                self._entered([job])
+                self._queue.enqueue_waiting(job)
+                self._admit_waiting()
+            elif self._queue.admit(job):
+                self._admitted([job])
             else:
                 self._metrics.rejects.labels("queue_full").inc()
-                raise Overloaded(f"{self._queue.queued} residues are queued, and there is no room for {job.rows} more")
+                raise Overloaded(
+                    f"{self._queue.queued} residues are queued, and there is no room for {job.residues} more"
+                )
 
-    def _advance(self) -> None:
+    def _admit_waiting(self) -> None:
         """Let those in for which there is room now; the lock is held."""
-        self._entered(self._queue.advance())
+        self._admitted(self._queue.admit_waiting())
 
-    def _entered(self, jobs: Sequence[Job]) -> None:
+    def _admitted(self, jobs: Sequence[Job]) -> None:
         """Note what was admitted; the lock is held."""
         for job in jobs:
-            self._filling.arrived(job.rows)
+            self._batch_wait.note_arrival(job.residues)
             job.admitted = self._clock()
         self._metrics.queued_residues.set(self._queue.queued)
         if jobs:
@@ -241,7 +246,7 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Let go of the rows of a job that no device was handed yet; the lock is held."""
         self._queue.remove(job)
-        self._advance()
+        self._admit_waiting()
 
     def _serve(self, worker: _Worker) -> None:
         """The thread of a device. If it ends before its time the others go on; nothing waits for the last."""
@@ -273,46 +278,46 @@ class Scheduler:
                 calls = list(worker.calls)
                 worker.calls.clear()
                 if not calls:
-                    self._wait_to_fill(idle)
-                step = self._queue.next_step(min(self._share(), worker.steps.most))
-                self._advance()
+                    self._wait_for_more(idle)
+                batch = self._queue.next_batch(min(self._share(), worker.executor.limit))
+                self._admit_waiting()
             worker.began = self._clock()
             for call, future in calls:
                 run(call, future)
-            if step:
-                self._compute(worker, step)
+            if batch:
+                self._compute(worker, batch)
             worker.began = None
 
     def _share(self) -> int:
-        """How many of the rows that wait a device takes: all that fit a step, or what the free ones leave it."""
-        return max(-(-self._queue.queued // (1 + self._free)), self._config.few_residues)
+        """How many of the rows that wait a device takes: all that fit a batch, or what the free ones leave it."""
+        return max(-(-self._queue.queued // (1 + self._free)), self._config.min_split_residues)
 
-    def _wait_to_fill(self, idle: bool) -> None:
-        """Wait for what is missing from a step, if that is worth it; the lock is held."""
-        until = self._filling.until(self._queue.queued, idle=idle)
+    def _wait_for_more(self, idle: bool) -> None:
+        """Wait for what is missing from a batch, if that is worth it; the lock is held."""
+        until = self._batch_wait.deadline(self._queue.queued, idle=idle)
         if until is None:
             return
-        while not self._closed and 0 < self._queue.queued < self._config.step_residues:
+        while not self._closed and 0 < self._queue.queued < self._config.batch_residues:
             left = until - self._clock()
             if left <= 0 or not self._changed.wait(left):
-                self._filling.ended(in_vain=True)
+                self._batch_wait.finish(timed_out=True)
                 return
-        self._filling.ended(in_vain=False)
+        self._batch_wait.finish(timed_out=False)
 
-    def _compute(self, worker: _Worker, step: Step) -> None:
-        """Compute a step, and tell its jobs. Raises DeviceLost."""
+    def _compute(self, worker: _Worker, batch: Batch) -> None:
+        """Compute a batch, and tell its jobs. Raises DeviceLost."""
         now = self._clock()
-        for job, part in step:
+        for job, part in batch:
             if part.start == 0 and job.admitted is not None:
                 job.started = now
                 self._metrics.stage_seconds.labels("queue").observe(now - job.admitted)
-        total = sum(part.stop - part.start for _, part in step)
+        total = sum(part.stop - part.start for _, part in batch)
         self._metrics.batches.inc()
-        self._metrics.batch_fill.observe(total / self._config.step_residues)
+        self._metrics.batch_fill.observe(total / self._config.batch_residues)
         try:
-            outcome = worker.steps.compute(step)
+            outcome = worker.executor.compute(batch)
         except BaseException:
-            self._drop([job for job, _ in step], Stopping(LOST))
+            self._drop([job for job, _ in batch], Stopping(LOST))
             raise
         for job, error in outcome.failed.items():
             self._drop([job], error)
@@ -325,12 +330,12 @@ class Scheduler:
             except Exception:
                 log.exception("vectors were not recorded", residues=total)
 
-    def _answer(self, step: Step) -> None:
+    def _answer(self, batch: Batch) -> None:
         """Tell those whose last rows these were."""
         with self._changed:  # other devices may have had other rows of them
-            for job, part in step:
+            for job, part in batch:
                 job.done += part.stop - part.start
-            complete = [job for job in dict.fromkeys(job for job, _ in step) if job.done == job.rows]
+            complete = [job for job in dict.fromkeys(job for job, _ in batch) if job.done == job.residues]
         now = self._clock()
         for job in complete:
             self._metrics.stage_seconds.labels("compute").observe(now - job.started)

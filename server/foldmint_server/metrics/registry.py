@@ -20,7 +20,7 @@ REJECTS = ("queue_full", "rate", "stopping")
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 """Of the label `status` of calls that are not let in."""
-STEP_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
+BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
 """Of the label `reason` of calls that the server ends."""
@@ -46,7 +46,7 @@ class Metrics:
     queued_detokenize_residues: Gauge
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
-    step_failures: Counter
+    batch_failures: Counter
     calls_ended: Counter
     store_reachable: Gauge
     rejects: Counter
@@ -129,10 +129,10 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
         detokenized_residues=counter(
             "foldmint_detokenized_residues", "Residues decoded from tokens; they count as no code's hit."
         ),
-        batches=counter("foldmint_batches", "Steps of the device."),
+        batches=counter("foldmint_batches", "Batches computed on the device."),
         batch_fill=histogram(
             "foldmint_batch_fill_ratio",
-            "Residues of a step of the device, as a share of the most that it takes.",
+            "Residues of a batch, as a share of the most that the device takes.",
             _RATIOS,
         ),
         queued_residues=gauge("foldmint_queued_residues", "Residues admitted and not yet computed."),
@@ -147,12 +147,12 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
-        step_failures=counter(
+        batch_failures=counter(
             "foldmint_step_failures",
-            "Steps of the device that failed, and were parted or halved, by reason (out_of_memory; not_finite: vectors "
-            "that are no numbers; error); device_lost: devices that compute nothing any more.",
+            "Batches that failed on the device and were split or halved, by reason (out_of_memory; not_finite: vectors "
+            "that are not finite; error); device_lost: devices that no longer compute.",
             ["reason"],
-            STEP_FAILURES,
+            BATCH_FAILURES,
         ),
         calls_ended=counter(
             "foldmint_calls_ended",

@@ -13,9 +13,9 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
-from foldmint_server.codebooks.manager import Codebooks
+from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
-from foldmint_server.errors import Refused, ServerError, UnknownVersion, status_of
+from foldmint_server.errors import CodebookRejected, ServerError, UnknownVersion, status_of
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.store import Store
@@ -48,7 +48,7 @@ def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]"
 class CodebookServicer(rpc.CodebookServiceServicer):
     """Tells of the codebooks of one server, and exchanges them. reservoir: None if none is kept."""
 
-    def __init__(self, codebooks: Codebooks, usage: CodeUsage, reservoir: Reservoir | None) -> None:
+    def __init__(self, codebooks: CodebookManager, usage: CodeUsage, reservoir: Reservoir | None) -> None:
         self._codebooks, self._usage, self._reservoir = codebooks, usage, reservoir
 
     @_told
@@ -96,14 +96,14 @@ class CodebookServicer(rpc.CodebookServiceServicer):
         usage = self._usage.of_version(version)
         if usage is None:
             await asyncio.to_thread(_manifest, self._codebooks.store, version)
-            raise Refused(f"codebook {version} was never active on this server, or too long ago")
+            raise CodebookRejected(f"codebook {version} was never active on this server, or too long ago")
         return pb.GetUsageResponse(version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since))
 
     @_told
     async def SampleEmbeddings(self, request: pb.SampleEmbeddingsRequest) -> pb.SampleEmbeddingsResponse:  # noqa: N802
         """Vectors of residues, drawn at random."""
         if self._reservoir is None:
-            raise Refused("the server keeps no vectors; --reservoir N lets it")
+            raise CodebookRejected("the server keeps no vectors; --reservoir N lets it")
         vectors, seen = await asyncio.to_thread(self._reservoir.sample, request.count)
         return pb.SampleEmbeddingsResponse(
             embeddings=vectors.astype("<f4").tobytes(),
@@ -125,13 +125,16 @@ class CodebookServicer(rpc.CodebookServiceServicer):
 
 
 def _manifests(store: Store) -> dict[str, Mapping[str, Any]]:
-    """The manifests of all complete versions of a store; empty where one is damaged. Raises Refused without a store."""
+    """The manifests of all complete versions of a store; empty where one is damaged.
+
+    Raises CodebookRejected without a store.
+    """
     manifests: dict[str, Mapping[str, Any]] = {}
     try:
         store.about()
         versions = store.versions()
     except ModelError as error:
-        raise Refused(str(error)) from error
+        raise CodebookRejected(str(error)) from error
     for version in versions:
         try:
             manifests[version] = store.manifest(version)
@@ -142,14 +145,14 @@ def _manifests(store: Store) -> dict[str, Mapping[str, Any]]:
 
 
 def _manifest(store: Store, version: str) -> Mapping[str, Any]:
-    """The manifest of a version. Raises UnknownVersion if the store has none, Refused if it cannot be read."""
+    """The manifest of a version. Raises UnknownVersion if the store has none, CodebookRejected if it cannot be read."""
     try:
         store.about()
         if version not in store.versions():
             raise UnknownVersion(f"neither the server nor its store has a codebook {version[:100]!r}")
         return store.manifest(version)
     except ModelError as error:
-        raise Refused(str(error)) from error
+        raise CodebookRejected(str(error)) from error
 
 
 def _timestamp(seconds: float) -> Timestamp:

@@ -19,14 +19,14 @@ from foldmint_tokenizer import InvalidStructure
 log = structlog.get_logger(__name__)
 
 
-class _Undecodable:
-    """In the place of a message."""
+class _Malformed:
+    """Sentinel for a request that failed to deserialize."""
 
 
-class UndecodableInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses what cannot be decoded; a stream ends so, once what it sent before is answered.
+class MalformedMessageInterceptor(grpc.aio.ServerInterceptor):
+    """Rejects requests that fail to deserialize; a stream ends once what it sent before is answered.
 
-    It is to be the outermost: what it refuses, the others never see.
+    Must be the outermost interceptor: the others never see a rejected request.
     """
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401 (gRPC's types are too narrow)
@@ -51,7 +51,7 @@ def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         try:
             return deserialize(content)
         except DecodeError:
-            return _Undecodable()
+            return _Malformed()
 
     return read
 
@@ -60,7 +60,7 @@ def _unary(inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any]
     """Around a coroutine function: of a unary method, or of a stream that is written to its context."""
 
     async def answered(request: Any, context: Any) -> Any:  # noqa: ANN401
-        if isinstance(request, _Undecodable):
+        if isinstance(request, _Malformed):
             await _refuse(context, method)
         return await inner(request, context)
 
@@ -72,7 +72,7 @@ def _stream(inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any
         return _unary(inner, method)
 
     async def answered(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
-        if isinstance(request, _Undecodable):
+        if isinstance(request, _Malformed):
             await _refuse(context, method)
         async with aclosing(inner(request, context)) as responses:
             async for response in responses:
@@ -83,20 +83,20 @@ def _stream(inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any
 
 def _stream_of_streams(inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def answered(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
-        undecodable = False
+        malformed = False
 
         async def decoded() -> AsyncIterator[Any]:
-            nonlocal undecodable
+            nonlocal malformed
             async for request in requests:
-                if isinstance(request, _Undecodable):
-                    undecodable = True
+                if isinstance(request, _Malformed):
+                    malformed = True
                     return
                 yield request
 
         async with aclosing(inner(decoded(), context)) as responses:
             async for response in responses:
                 yield response
-        if undecodable:
+        if malformed:
             await _refuse(context, method)
 
     return answered

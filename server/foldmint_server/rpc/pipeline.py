@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.codebooks.manager import Codebooks, Serving
-from foldmint_server.errors import NotServed
-from foldmint_server.inference.decode_worker import Decoding, Wanted
+from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
+from foldmint_server.errors import VersionNotAvailable
+from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.registry import Metrics
 from foldmint_server.rpc.conversion import Decodable, decodable, decoded, decoded_response, encoded, options_of
-from foldmint_server.security.rate_limit import ResidueRates
+from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.trace import UNTRACED, Trace
 from foldmint_tokenizer import Assignment, Backbone, Limits
 from foldmint_tokenizer.neighborhoods import Geometry
@@ -31,18 +31,18 @@ class Pipeline:
 
     def __init__(
         self,
-        codebooks: Codebooks,
+        codebooks: CodebookManager,
         scheduler: Scheduler,
-        decoding: Decoding | None,
+        decoding: DecodeWorker | None,
         pool: ThreadPoolExecutor,
         limits: Limits,
         decode_limits: Limits,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
-        rates: ResidueRates | None = None,
+        rates: ResidueRateLimiter | None = None,
     ) -> None:
         self.codebooks = codebooks
-        self._rates = rates or ResidueRates()
+        self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
         self._limits, self._decode_limits = limits, decode_limits
         self._metrics, self._clock = metrics, clock
@@ -50,7 +50,7 @@ class Pipeline:
     async def tokenize(
         self,
         request: pb.TokenizeRequest,
-        default: Serving | None = None,
+        default: LoadedCodebook | None = None,
         *,
         caller: str = "",
         wait_for_room: bool = False,
@@ -60,73 +60,74 @@ class Pipeline:
 
         caller: with whose requests it takes turns. trace: is told of it.
 
-        Raises InvalidStructure, NotServed, RateLimited unless it waits for room, and what the scheduler raises.
+        Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
+        raises.
         """
-        serving, options = self.codebooks.asked(request.codebook_version, default), options_of(request)
-        if serving.coding is None and (lacking := options.needs_motions):
-            raise NotServed(f"the codes of the model {serving.model} state no motions: it has no {lacking}")
-        trace.describe(model=serving.model, codebook_version=serving.codebook_version)
+        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), options_of(request)
+        if loaded.coding is None and (lacking := options.needs_motions):
+            raise VersionNotAvailable(f"the codes of the model {loaded.model} state no motions: it has no {lacking}")
+        trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
-        backbones, shape = await loop.run_in_executor(self._pool, self._parsed, request, trace)
-        trace.describe(chains=len(backbones), residues=len(shape.residue_index))
-        await self._rates.admit(len(shape.residue_index), wait=wait_for_room)
+        backbones, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
+        trace.describe(chains=len(backbones), residues=len(geometry.residue_index))
+        await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
         assigning = options.assignment is not Assignment.INDEPENDENT
-        out = serving.embeddings[0].shape[1]
-        vectors = np.empty((len(shape.queries), out), np.float32) if assigning else None
-        with trace.computing() as steps:
+        out = loaded.embeddings[0].shape[1]
+        vectors = np.empty((len(geometry.queries), out), np.float32) if assigning else None
+        with trace.computing() as batch_times:
             quantized = await self._scheduler.compute(
-                shape,
-                serving.embeddings,
+                geometry,
+                loaded.embeddings,
                 caller=caller,
                 wait_for_room=wait_for_room,
-                steps=steps,
+                batch_times=batch_times,
                 vectors=vectors,
             )
         codes, distances, told = *quantized, None
-        if serving.coding is not None:
-            code = partial(coded, backbones, shape, codes, distances, options, serving.coding, vectors)
+        if loaded.coding is not None:
+            code = partial(coded, backbones, geometry, codes, distances, options, loaded.coding, vectors)
             # Along a chain, residue by residue: not in the event loop.
             codes, distances, told = (
                 await loop.run_in_executor(self._pool, self._assigned, code, trace) if assigning else code()
             )
-        chains = assembled(backbones, shape, codes, distances, serving.frameless, options, told)
-        self._metrics.usage.record(serving.codebook_version, codes, distances)
-        self._metrics.residues.labels("yes").inc(len(shape.queries))
-        self._metrics.residues.labels("no").inc(len(shape.residue_index) - len(shape.queries))
+        chains = assembled(backbones, geometry, codes, distances, loaded.frameless, options, told)
+        self._metrics.usage.record(loaded.codebook_version, codes, distances)
+        self._metrics.residues.labels("yes").inc(len(geometry.queries))
+        self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
         return pb.TokenizeResponse(
-            model=serving.model,
-            codebook_version=serving.codebook_version,
+            model=loaded.model,
+            codebook_version=loaded.codebook_version,
             chains=[encoded(chain) for chain in chains],
         )
 
     async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
         """What tokens stand for. trace: is told of it.
 
-        Raises InvalidTokens, InvalidStructure, NotServed, RateLimited, and what the decoding raises.
+        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what the decoding raises.
         """
         model, decoding = self.codebooks.active.model, self._decoding
         if decoding is None:
-            raise NotServed(f"the model {model} has no decoder")
+            raise VersionNotAvailable(f"the model {model} has no decoder")
         if request.model not in ("", model):
             # Named by a stranger, and part of messages and logs.
-            raise NotServed(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
-        serving = self.codebooks.asked(request.codebook_version)
-        trace.describe(model=model, codebook_version=serving.codebook_version)
+            raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
+        loaded = self.codebooks.resolve_version(request.codebook_version)
+        trace.describe(model=model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
-        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, serving.codes, trace)
-        if serving.coding is None and (lacking := wanted.needs_motions):
-            raise NotServed(f"the codes of the model {model} state no motions: it has no {lacking}")
+        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, loaded.codes, trace)
+        if loaded.coding is None and (lacking := wanted.needs_motions):
+            raise VersionNotAvailable(f"the codes of the model {model} state no motions: it has no {lacking}")
         trace.describe(residues=wanted.residues)
         await self._rates.admit(wanted.residues, wait=False)
         with trace.decoding(wanted.tokens):
             structure = await decoding.decode(
                 wanted.tokens,
                 wanted.residues,
-                Wanted(request.options.pae, serving.reading, wanted.assignment, wanted.segments),
+                Wanted(request.options.pae, loaded.reading, wanted.assignment, wanted.segments),
             )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
-            self._pool, decoded_response, structure, wanted, request, model, serving.codebook_version
+            self._pool, decoded_response, structure, wanted, request, model, loaded.codebook_version
         )
 
     def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int, trace: Trace) -> Decodable:
@@ -147,6 +148,6 @@ class Pipeline:
         began = self._clock()
         with trace.stage("parse"):
             backbones = decoded(request, self._limits)
-            shape = structure_geometry(backbones, request.options.complex)
+            geometry = structure_geometry(backbones, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
-        return backbones, shape
+        return backbones, geometry

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.errors import ServerError, Stopping, StreamOver, TooManyStreams
+from foldmint_server.errors import ServerError, Stopping, StreamLimitReached, TooManyStreams
 from foldmint_server.settings import Settings
 
 Ended = Callable[[str], None]
@@ -32,7 +32,7 @@ class StreamLimits:
     send_seconds: float = 300.0
 
     @classmethod
-    def of(cls, settings: Settings) -> "StreamLimits":
+    def from_settings(cls, settings: Settings) -> "StreamLimits":
         """As the settings say."""
         return cls(
             settings.max_stream_in_flight,
@@ -51,7 +51,7 @@ class OpenStreams:
         self._open: Counter[str] = Counter()
 
     @contextmanager
-    def one_more(self, caller: str) -> Iterator[None]:
+    def opened(self, caller: str) -> Iterator[None]:
         """Count a stream while it is open. Raises TooManyStreams."""
         if self._open[caller] >= self._most:
             self._ended("too_many_streams")
@@ -101,7 +101,7 @@ class Requests:
                     return
                 if count == self._limits.structures:
                     self._ended("too_many_structures")
-                    self.over = StreamOver(f"the stream had its {count} structures; the others were not taken")
+                    self.over = StreamLimitReached(f"the stream had its {count} structures; the others were not taken")
                     return
                 count += 1
                 yield item
@@ -119,7 +119,7 @@ class Requests:
         if self._working():
             return None
         self._ended("idle")
-        return StreamOver(f"nothing was sent for {seconds:g} seconds")
+        return StreamLimitReached(f"nothing was sent for {seconds:g} seconds")
 
 
 class ReadWatch:

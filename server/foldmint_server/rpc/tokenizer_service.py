@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_server.codebooks.manager import Serving
+from foldmint_server.codebooks.manager import LoadedCodebook
 from foldmint_server.errors import ServerError, failure_of, status_of
 from foldmint_server.metrics.registry import Metrics
 from foldmint_server.rpc.pipeline import Pipeline
@@ -79,7 +79,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         watch = ReadWatch(context, self._streams.send_seconds, self._ended)
         try:
             with (
-                self._open.one_more(CALLER.get().name or address_of(context)),
+                self._open.opened(CALLER.get().name or address_of(context)),
                 self._tracing.call("TokenizeStream", context) as trace,
                 watch.watching(),
             ):
@@ -93,15 +93,15 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     async def _stream(
         self, request_iterator: AsyncIterator[pb.TokenizeStreamRequest], caller: str, trace: Trace
     ) -> AsyncGenerator[pb.TokenizeStreamResponse, None]:
-        """The answers of a stream. Raises Stopping or StreamOver once it was cut short."""
-        serving = self._pipeline.codebooks.active
+        """The answers of a stream. Raises Stopping or StreamLimitReached once it was cut short."""
+        loaded = self._pipeline.codebooks.active
         working = 0
         requests = Requests(request_iterator, self._draining, self._streams, lambda: working > 0, self._ended)
         answers: asyncio.Queue[pb.TokenizeStreamResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(self._streams.in_flight)
 
         async def answer(item: pb.TokenizeStreamRequest) -> None:
-            await answers.put(await self._answered(item, serving, caller, trace))
+            await answers.put(await self._answered(item, loaded, caller, trace))
 
         async def read() -> None:
             nonlocal working
@@ -147,9 +147,9 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.GetModelResponse:
         """Tell what is served."""
         with self._tracing.call("GetModel", context) as trace, self._observed("GetModel", trace):
-            serving, about = self._pipeline.codebooks.active, pb.GetModelResponse()
+            loaded, about = self._pipeline.codebooks.active, pb.GetModelResponse()
             about.CopyFrom(self._about)
-            about.codebook_version, about.codebook_digest = serving.codebook_version, serving.codebook_digest
+            about.codebook_version, about.codebook_digest = loaded.codebook_version, loaded.codebook_digest
             return about
 
     def _caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
@@ -162,12 +162,12 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""
 
     async def _answered(
-        self, item: pb.TokenizeStreamRequest, serving: Serving, caller: str, call: Trace
+        self, item: pb.TokenizeStreamRequest, loaded: LoadedCodebook, caller: str, call: Trace
     ) -> pb.TokenizeStreamResponse:
         try:
             with call.structure(item.id) as trace, self._observed("TokenizeStream", trace):
                 response = await self._pipeline.tokenize(
-                    item.request, serving, caller=caller, wait_for_room=True, trace=trace
+                    item.request, loaded, caller=caller, wait_for_room=True, trace=trace
                 )
                 return pb.TokenizeStreamResponse(id=item.id, response=response)
         except Exception as error:  # noqa: BLE001

@@ -19,7 +19,7 @@ def audit_logger() -> structlog.typing.FilteringBoundLogger:
     return logger
 
 
-class Audit:
+class AuditLog:
     """Writes who did what, from where, with which arguments, how it ended, and how long it took."""
 
     def __init__(

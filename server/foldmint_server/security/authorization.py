@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import structlog
 
-from foldmint_server.security.audit_log import Audit
+from foldmint_server.security.audit_log import AuditLog
 from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ CALLER: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
 """Who makes the call that is being answered, in its task and those that it starts."""
 
 
-class Denied(Exception):
+class AccessDenied(Exception):
     """A call that is not let in, and the reason that its caller is told. name: of its token, if there is one."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, name: str = "") -> None:
@@ -65,7 +65,7 @@ class Denied(Exception):
         super().__init__(reason)
 
 
-class Access:
+class Authorizer:
     """Decides who may call what.
 
     tokens: tells those that are valid now; None: there are none, and all may tokenize and read. anonymous: what callers
@@ -84,8 +84,8 @@ class Access:
         self._anyone = own
         self._anonymous = Caller("", own | (frozenset({"tokenize", "read"}) if tokens is None else anonymous))
 
-    def caller(self, method: str, authorization: str | bytes | None) -> Caller:
-        """Who calls a method, `/package.Service/Method`, with that header. Raises Denied."""
+    def authorize(self, method: str, authorization: str | bytes | None) -> Caller:
+        """Who calls a method, `/package.Service/Method`, with that header. Raises AccessDenied."""
         needed = NEEDS.get(method)
         if needed == ():
             return ANONYMOUS
@@ -96,16 +96,16 @@ class Access:
             return caller
         wanted = " or ".join(f"`{scope}`" for scope in needed)
         if caller.name:
-            raise Denied(
+            raise AccessDenied(
                 grpc.StatusCode.PERMISSION_DENIED, f"the token {caller.name!r} lacks the scope {wanted}", caller.name
             )
         if self._tokens is None:
-            raise Denied(
+            raise AccessDenied(
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"this needs the scope {wanted}, and the server has no tokens (--tokens-file) to give it; "
                 "--insecure-admin lets whoever reaches the admin listener in",
             )
-        raise Denied(
+        raise AccessDenied(
             grpc.StatusCode.UNAUTHENTICATED,
             f"this needs a token with the scope {wanted}, sent as `authorization: Bearer TOKEN`",
         )
@@ -114,32 +114,32 @@ class Access:
         if self._tokens is None or authorization is None:
             return self._anonymous
         if not isinstance(authorization, str) or not authorization[: len(_BEARER)].lower() == _BEARER:
-            raise Denied(grpc.StatusCode.UNAUTHENTICATED, "`authorization` is not of the form `Bearer TOKEN`")
+            raise AccessDenied(grpc.StatusCode.UNAUTHENTICATED, "`authorization` is not of the form `Bearer TOKEN`")
         presented = authorization[len(_BEARER) :].strip()
         token = self._tokens().find(presented) if len(presented) <= _LONGEST else None
         if token is None:
-            raise Denied(grpc.StatusCode.UNAUTHENTICATED, "the token is not known, or was revoked")
+            raise AccessDenied(grpc.StatusCode.UNAUTHENTICATED, "the token is not known, or was revoked")
         return self._of(token)
 
     def _of(self, token: AccessToken) -> Caller:
         return Caller(token.name, token.scopes | self._anyone, token.rate)
 
 
-class AccessInterceptor(grpc.aio.ServerInterceptor):
+class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
     """Lets calls in, or ends them; notes who calls, and has what operators do written down.
 
     refused: told the name of the status of each call that is not let in.
     """
 
-    def __init__(self, access: Access, audit: Audit, refused: Callable[[str], None]) -> None:
+    def __init__(self, access: Authorizer, audit: AuditLog, refused: Callable[[str], None]) -> None:
         self._access, self._audit, self._refused = access, audit, refused
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401 (gRPC's types are too narrow)
         """The method's handler, or one that ends the call."""
         method = handler_call_details.method
         try:
-            caller = self._access.caller(method, _authorization(handler_call_details.invocation_metadata))
-        except Denied as denied:
+            caller = self._access.authorize(method, _authorization(handler_call_details.invocation_metadata))
+        except AccessDenied as denied:
             return self._ending(method, denied)
         CALLER.set(caller)
         handler = await continuation(handler_call_details)
@@ -155,14 +155,14 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         """The handler of a stream that ends once its token is no longer valid; what was taken is answered before."""
 
         async def answered(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
-            ended: Denied | None = None
+            ended: AccessDenied | None = None
 
             async def allowed() -> AsyncIterator[Any]:
                 nonlocal ended
                 async for request in requests:
                     try:
-                        self._access.caller(details.method, _authorization(details.invocation_metadata))
-                    except Denied as denied:
+                        self._access.authorize(details.method, _authorization(details.invocation_metadata))
+                    except AccessDenied as denied:
                         ended = denied
                         return
                     yield request
@@ -178,7 +178,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             answered, handler.request_deserializer, handler.response_serializer
         )
 
-    def _ending(self, method: str, denied: Denied) -> "grpc.RpcMethodHandler[Any, Any]":
+    def _ending(self, method: str, denied: AccessDenied) -> "grpc.RpcMethodHandler[Any, Any]":
         """A handler that ends a call of any kind, without waiting for a message of it."""
 
         async def end(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401, ARG001

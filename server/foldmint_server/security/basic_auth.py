@@ -32,7 +32,7 @@ class Passwords:
 
     digests: tuple[tuple[str, bytes], ...] = field(repr=False)
 
-    def holds(self, name: str, password: str) -> bool:
+    def matches(self, name: str, password: str) -> bool:
         """Whether the password is that of the name. All are compared, in time that tells nothing."""
         asked, presented, found = digest_of(name), digest_of(password), False
         for known, digest in self.digests:
@@ -69,11 +69,11 @@ def read_passwords(path: Path) -> Passwords:
     return Passwords(tuple(found.items()))
 
 
-def with_passwords(app: WSGIApplication, passwords: Callable[[], Passwords]) -> WSGIApplication:
+def require_basic_auth(app: WSGIApplication, passwords: Callable[[], Passwords]) -> WSGIApplication:
     """An application for those alone who know a password; all others get 401, whatever they ask for."""
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if passwords().holds(*_presented(environ.get("HTTP_AUTHORIZATION", ""))):
+        if passwords().matches(*_presented(environ.get("HTTP_AUTHORIZATION", ""))):
             return app(environ, start_response)
         body = b"401 Unauthorized\n"
         headers = [

@@ -33,7 +33,7 @@ _KEYS = {"name", "sha256", "scopes", "residues_per_second", "burst"}
 _BURST_SECONDS = 10  # of the rate, where no burst is given
 
 
-class InvalidTokens(ValueError):
+class InvalidTokenFile(ValueError):
     """A file of tokens that cannot be used. The message names its line and the token's name, and never a value."""
 
 
@@ -103,33 +103,33 @@ def check_name(name: str) -> None:
 
 
 def read_tokens(path: Path) -> AccessTokens:
-    """The tokens of a file. Raises InvalidTokens, also where it cannot be read."""
+    """The tokens of a file. Raises InvalidTokenFile, also where it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(_FILE_BYTES + 1)
     except OSError as error:
-        raise InvalidTokens(f"{path}: {error.strerror or error}") from error
+        raise InvalidTokenFile(f"{path}: {error.strerror or error}") from error
     if len(content) > _FILE_BYTES:
-        raise InvalidTokens(f"{path} is larger than {_FILE_BYTES} bytes")
+        raise InvalidTokenFile(f"{path} is larger than {_FILE_BYTES} bytes")
     try:
         return parse_tokens(content.decode())
-    except InvalidTokens as error:
-        raise InvalidTokens(f"{path}: {error}") from None
+    except InvalidTokenFile as error:
+        raise InvalidTokenFile(f"{path}: {error}") from None
     except UnicodeDecodeError:
-        raise InvalidTokens(f"{path} is no UTF-8") from None
+        raise InvalidTokenFile(f"{path} is no UTF-8") from None
 
 
 def parse_tokens(text: str) -> AccessTokens:
-    """The tokens of a file's text. Raises InvalidTokens."""
+    """The tokens of a file's text. Raises InvalidTokenFile."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         # The parser's own words may repeat what stands there; the place is all that is needed.
         place = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
-        raise InvalidTokens(f"no TOML at {place[1] if place else 'an unknown place'}") from None
+        raise InvalidTokenFile(f"no TOML at {place[1] if place else 'an unknown place'}") from None
     items = table.get("token", [])
     if set(table) - {"token"} or not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InvalidTokens("a file of tokens holds tables [[token]], and nothing else")
+        raise InvalidTokenFile("a file of tokens holds tables [[token]], and nothing else")
     places = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*token\s*\]\]", line)]
     tokens = []
     for position, item in enumerate(items):
@@ -137,11 +137,11 @@ def parse_tokens(text: str) -> AccessTokens:
         try:
             tokens.append(_token(item))
         except ValueError as error:
-            raise InvalidTokens(f"{where}{_named(item)}: {error}") from None
+            raise InvalidTokenFile(f"{where}{_named(item)}: {error}") from None
     try:
         return AccessTokens(tuple(tokens))
     except ValueError as error:
-        raise InvalidTokens(str(error)) from None
+        raise InvalidTokenFile(str(error)) from None
 
 
 def _token(item: dict[str, Any]) -> AccessToken:
@@ -180,7 +180,7 @@ def _named(item: dict[str, Any]) -> str:
     return f" ({name})"
 
 
-def written(tokens: Iterable[AccessToken]) -> str:
+def format_tokens(tokens: Iterable[AccessToken]) -> str:
     """The file's text for tokens."""
     parts = []
     for token in tokens:

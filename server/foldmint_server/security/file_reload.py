@@ -10,7 +10,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Reloading(Generic[T]):
+class ReloadedFile(Generic[T]):
     """A value that was read from files; `look` reads it again, and keeps the old one if the new one cannot be used.
 
     It is read each time, since times of files are too coarse to tell of all changes; these files are small.
@@ -31,7 +31,7 @@ class Reloading(Generic[T]):
         """The value that was read last."""
         return self._value
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Read again; what cannot be used is told once, and so is what can be again."""
         try:
             value = self._read()
@@ -52,20 +52,20 @@ class Reloading(Generic[T]):
             log.info("read anew", what=self._what)
 
 
-class Looking(Protocol):
+class Checked(Protocol):
     """What wants to look at something now and then."""
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Look, in a thread."""
         ...
 
 
-async def look_each(parts: Iterable[Looking], seconds: float) -> None:
+async def check_periodically(parts: Iterable[Checked], seconds: float) -> None:
     """Look at all parts each so many seconds, until cancelled."""
     while True:
         await asyncio.sleep(seconds)
         for part in parts:
             try:
-                await asyncio.to_thread(part.look)
+                await asyncio.to_thread(part.check)
             except Exception:
                 log.exception("files could not be looked at")

@@ -9,7 +9,7 @@ from foldmint_server.security.authorization import CALLER, Caller
 from foldmint_server.security.bearer_tokens import Rate
 
 
-class Bucket:
+class TokenBucket:
     """Residues that may be asked for. It fills at the rate, up to the burst.
 
     What is larger than the burst is let in when the bucket is full, and leaves a debt that later requests wait for: the
@@ -31,7 +31,7 @@ class Bucket:
         return 0.0
 
 
-class ResidueRates:
+class ResidueRateLimiter:
     """The buckets of all callers with a rate, by name; for one event loop."""
 
     def __init__(
@@ -42,7 +42,7 @@ class ResidueRates:
     ) -> None:
         """limited: is told of each structure that is refused."""
         self._clock, self._sleep, self._limited = clock, sleep, limited
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def admit(self, residues: int, *, wait: bool) -> None:
@@ -69,5 +69,5 @@ class ResidueRates:
         now = self._clock()
         bucket = self._buckets.get(caller.name)
         if bucket is None or bucket.rate != rate:  # the file of tokens may have changed
-            bucket = self._buckets[caller.name] = Bucket(rate, now)
+            bucket = self._buckets[caller.name] = TokenBucket(rate, now)
         return bucket.take(residues, now)

@@ -11,15 +11,15 @@ import grpc
 import structlog
 
 from foldmint_server.metrics.registry import Metrics
-from foldmint_server.security.audit_log import Audit
-from foldmint_server.security.authorization import Access, AccessInterceptor
-from foldmint_server.security.basic_auth import read_passwords, with_passwords
+from foldmint_server.security.audit_log import AuditLog
+from foldmint_server.security.authorization import AuthorizationInterceptor, Authorizer
+from foldmint_server.security.basic_auth import read_passwords, require_basic_auth
 from foldmint_server.security.bearer_tokens import read_tokens
-from foldmint_server.security.file_reload import Looking, Reloading, look_each
-from foldmint_server.security.rate_limit import ResidueRates
+from foldmint_server.security.file_reload import Checked, ReloadedFile, check_periodically
+from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.security.tls import (
     Authority,
-    Expiry,
+    CertificateExpiry,
     ServerPair,
     TlsFiles,
     read_authority,
@@ -44,8 +44,8 @@ class Security:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
-        self._looks: list[Looking] = []
-        expiry = Expiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
+        self._looks: list[Checked] = []
+        expiry = CertificateExpiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
         try:
             tokens = self._read("tokens", settings.tokens_file, read_tokens)
             self._passwords = self._read("passwords of /metrics", settings.metrics_auth, read_passwords)
@@ -55,10 +55,10 @@ class Security:
         except ValueError as error:
             raise SecurityError(str(error)) from error
         self._looks.append(expiry)
-        self.rates = ResidueRates(limited=metrics.rejects.labels("rate").inc)
-        access = Access(tokens, settings.anonymous_scopes, insecure_admin=settings.insecure_admin)
+        self.rates = ResidueRateLimiter(limited=metrics.rejects.labels("rate").inc)
+        access = Authorizer(tokens, settings.anonymous_scopes, insecure_admin=settings.insecure_admin)
         self.interceptors = [
-            AccessInterceptor(access, Audit(), lambda status: metrics.refused_calls.labels(status).inc())
+            AuthorizationInterceptor(access, AuditLog(), lambda status: metrics.refused_calls.labels(status).inc())
         ]
 
     def bind(self, server: grpc.aio.Server, address: str, *, admin: bool) -> int:
@@ -68,15 +68,15 @@ class Security:
         credentials = server_credentials(self._pair, self._operators if admin else self._callers)
         return server.add_secure_port(address, credentials)
 
-    def guarded(self, app: WSGIApplication) -> WSGIApplication:
+    def protect(self, app: WSGIApplication) -> WSGIApplication:
         """The application of the metrics' port, for those who know a password, if there is any."""
-        return app if self._passwords is None else with_passwords(app, self._passwords)
+        return app if self._passwords is None else require_basic_auth(app, self._passwords)
 
     def web_tls(self) -> ssl.SSLContext | None:
         """The context of a new connection to the metrics' port; None for no TLS."""
         return self._pair().context if self._pair is not None and self._settings.metrics_tls else None
 
-    def announce(self) -> None:
+    def log_setup(self) -> None:
         """Log who can reach the server, and warn of what strangers could do."""
         settings = self._settings
         listeners = {"listen": settings.listen, "metrics": settings.metrics_listen, "admin": settings.admin_listen}
@@ -107,30 +107,30 @@ class Security:
 
     async def run(self) -> None:
         """Look at the files each `reload_seconds`, until cancelled."""
-        await look_each(self._looks, self._settings.reload_seconds)
+        await check_periodically(self._looks, self._settings.reload_seconds)
 
-    def _read(self, what: str, path: str, read: Callable[[Path], T]) -> Reloading[T] | None:
+    def _read(self, what: str, path: str, read: Callable[[Path], T]) -> ReloadedFile[T] | None:
         if not path:
             return None
-        reloading = Reloading(what, lambda: read(Path(path)))
+        reloading = ReloadedFile(what, lambda: read(Path(path)))
         self._looks.append(reloading)
         return reloading
 
-    def _certificate(self, expiry: Expiry) -> Reloading[ServerPair] | None:
+    def _certificate(self, expiry: CertificateExpiry) -> ReloadedFile[ServerPair] | None:
         settings = self._settings
         if not settings.tls_server_certificate:
             return None
         files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
-        told: Callable[[ServerPair], None] = lambda pair: expiry.note("server", pair.expires)  # noqa: E731
-        reloading = Reloading("the server's certificate", lambda: read_pair(files), told)
+        told: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
+        reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), told)
         self._looks.append(reloading)
         return reloading
 
-    def _authority(self, which: str, path: str, expiry: Expiry) -> Reloading[Authority] | None:
+    def _authority(self, which: str, path: str, expiry: CertificateExpiry) -> ReloadedFile[Authority] | None:
         if not path:
             return None
-        told: Callable[[Authority], None] = lambda authority: expiry.note(which, authority.expires)  # noqa: E731
-        reloading = Reloading(which, lambda: read_authority(Path(path)), told)
+        told: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731
+        reloading = ReloadedFile(which, lambda: read_authority(Path(path)), told)
         self._looks.append(reloading)
         return reloading
 

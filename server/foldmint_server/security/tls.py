@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from foldmint_server.security.file_reload import Reloading
+from foldmint_server.security.file_reload import ReloadedFile
 
 log = structlog.get_logger(__name__)
 _FILE_BYTES = 2**20
@@ -86,7 +86,9 @@ def read_authority(path: Path) -> Authority:
     return Authority(content, max(_ends(one) for one in _certificates(content, path)))
 
 
-def server_credentials(pair: Reloading[ServerPair], authority: Reloading[Authority] | None) -> grpc.ServerCredentials:
+def server_credentials(
+    pair: ReloadedFile[ServerPair], authority: ReloadedFile[Authority] | None
+) -> grpc.ServerCredentials:
     """gRPC's credentials, which follow the files. authority: callers need its certificates; None: they need none."""
 
     def current() -> tuple[ServerPair, Authority | None]:
@@ -114,7 +116,7 @@ def server_credentials(pair: Reloading[ServerPair], authority: Reloading[Authori
     return made
 
 
-class Expiry:
+class CertificateExpiry:
     """Tells of certificates that end soon: a gauge, and a warning a day within the last 14 days."""
 
     def __init__(self, tell: Callable[[str, float], object], clock: Callable[[], float] = time.time) -> None:
@@ -123,14 +125,14 @@ class Expiry:
         self._ends: dict[str, float] = {}
         self._warned: dict[str, float] = {}
 
-    def note(self, which: str, expires: float) -> None:
+    def record(self, which: str, expires: float) -> None:
         """A certificate was read."""
         self._ends[which] = expires
         self._warned.pop(which, None)
         self._tell(which, expires)
-        self.look()
+        self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Warn, unless it was done today."""
         now = self._clock()
         for which, expires in list(self._ends.items()):

@@ -2,7 +2,7 @@
 
 call (SERVER) ── structure, of a stream ──┬ parse
                                           ├ queue
-                                          └ compute ── quantize, of each step     (Detokenize: decode)
+                                          └ compute ── quantize, of each batch     (Detokenize: decode)
 """
 
 import logging
@@ -27,9 +27,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_server.errors import failure_of
-from foldmint_server.inference.batch_executor import StepTimes
+from foldmint_server.inference.batch_executor import BatchTimes
 from foldmint_server.inference.decode_worker import Decoder
-from foldmint_server.tracing.timed_decoder import WatchedDecoder
+from foldmint_server.tracing.timed_decoder import TimedDecoder
 from foldmint_server.tracing.trace import UNTRACED, Trace, Tracing
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ _SERVICE = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_na
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 # What OpenTelemetry's conventions count as a server's own error; others are its caller's.
 _OWN = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-_MOST_STEPS = 32  # of one structure that are told one by one
+_MOST_BATCHES = 32  # of one structure that are told one by one
 _LAST_SECONDS = 3.0  # for what was not sent when the server stops
 
 
@@ -55,7 +55,7 @@ class Spans(Tracing):
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("foldmint_server", version("foldmint"))
-        self._decoder: WatchedDecoder | None = None
+        self._decoder: TimedDecoder | None = None
         _logged_with_the_rest()
 
     def call(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> Trace:
@@ -72,7 +72,7 @@ class Spans(Tracing):
 
     def decoder(self, decoder: Decoder) -> Decoder:
         """The decoder, watched."""
-        self._decoder = WatchedDecoder(decoder)
+        self._decoder = TimedDecoder(decoder)
         return self._decoder
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class SpanTrace(Trace):
         self,
         tracer: trace.Tracer,
         span: Span,
-        decoder: WatchedDecoder | None,
+        decoder: TimedDecoder | None,
         *,
         call: bool,
     ) -> None:
@@ -140,11 +140,11 @@ class SpanTrace(Trace):
             self._add(name, began, time.time_ns(), error=error)
 
     @contextmanager
-    def computing(self) -> Iterator[list[StepTimes]]:
-        """Spans queue, from here to the first step, and compute, to the end of the last; quantize below that."""
+    def computing(self) -> Iterator[list[BatchTimes]]:
+        """Spans queue, from here to the first batch, and compute, to the end of the last; quantize below that."""
         arrived = time.time_ns()
         error: BaseException | None = None
-        noted: list[StepTimes] = []
+        noted: list[BatchTimes] = []
         try:
             yield noted
         except BaseException as raised:
@@ -152,16 +152,16 @@ class SpanTrace(Trace):
             raise
         finally:
             # Several threads or devices may have noted theirs, side by side.
-            steps, now = sorted(noted, key=lambda step: step.began), time.time_ns()
-            if steps:
-                self._add("queue", arrived, steps[0].began)
+            batches, now = sorted(noted, key=lambda batch: batch.began), time.time_ns()
+            if batches:
+                self._add("queue", arrived, batches[0].began)
                 # Of one that failed, or was given up on its way, the end is not known.
-                ended = max(step.quantized for step in steps) or now
-                computing = self._add("compute", steps[0].began, ended, error=error, steps=len(steps))
-                for step in steps[:_MOST_STEPS]:
-                    if step.quantized:
-                        self._add("quantize", step.computed, step.quantized, below=computing)
-            elif error is not None:  # it never came to a step; and without rows there is none to wait for
+                ended = max(batch.quantized for batch in batches) or now
+                computing = self._add("compute", batches[0].began, ended, error=error, steps=len(batches))
+                for batch in batches[:_MOST_BATCHES]:
+                    if batch.quantized:
+                        self._add("quantize", batch.computed, batch.quantized, below=computing)
+            elif error is not None:  # it never came to a batch; and without rows there is none to wait for
                 self._add("queue", arrived, now, error=error)
 
     @contextmanager

@@ -13,7 +13,7 @@ from foldmint_tokenizer.detokenizer import Reading
 from foldmint_tokenizer.motions import Segments
 
 
-class WatchedDecoder:
+class TimedDecoder:
     """A decoder that notes when it worked on whose tokens, which are known by their array."""
 
     def __init__(self, decoder: Decoder, clock: Callable[[], int] = time.time_ns) -> None:

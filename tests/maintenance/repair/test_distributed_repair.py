@@ -18,6 +18,8 @@ from foldmint_tokenizer.store import Store
 from helpers import distributed_repair
 from helpers.torchrun import rank_of, torchrun, waited
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_processes_repair_as_one_does(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foldmint_maintenance.errors import InvalidRecipe, OtherTraining
+from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.full_retrain import retrained
 from foldmint_tokenizer.model import Model
@@ -36,7 +36,7 @@ def test_a_new_model_is_made(job: RepairJob, tmp_path: Path) -> None:
     # The store that it was made from is as it was.
     assert Store(job.store).versions() == ["000001", "000002"]
     assert {"utilization", "perplexity", "reconstruction_backbone_rmsd", "reconstruction_lddt_ca"} <= done.gates.keys()
-    with pytest.raises(OtherTraining, match="there already"):
+    with pytest.raises(CheckpointMismatch, match="there already"):
         _done(job, tmp_path / "new")
 
 

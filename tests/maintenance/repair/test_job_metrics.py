@@ -14,7 +14,7 @@ import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from foldmint_maintenance.errors import MetricsNotTold, StoreLocked
+from foldmint_maintenance.errors import MetricsExportError, StoreLocked
 from foldmint_maintenance.repair.job_metrics import OUTCOMES, JobMetrics, recorded
 from helpers.real_prometheus import awaited, free_port, prometheus
 from helpers.support import missing
@@ -134,13 +134,13 @@ def test_promtool_has_nothing_to_say(metrics: JobMetrics, path: Path) -> None:
 )
 def test_a_file_of_something_else_is_not_overwritten(content: bytes, reason: str, path: Path) -> None:
     path.write_bytes(content)
-    with pytest.raises(MetricsNotTold, match=reason), recorded(STORE, path, None, pytest.fail):
+    with pytest.raises(MetricsExportError, match=reason), recorded(STORE, path, None, pytest.fail):
         pytest.fail("the job must not begin")
-    with pytest.raises(MetricsNotTold, match=reason):
+    with pytest.raises(MetricsExportError, match=reason):
         _failure().write(path)
     assert path.read_bytes() == content
     with (
-        pytest.raises(MetricsNotTold, match=r"names end with \.prom"),
+        pytest.raises(MetricsExportError, match=r"names end with \.prom"),
         recorded(STORE, path.with_suffix(""), None, print),
     ):
         pytest.fail("the job must not begin")
@@ -254,5 +254,5 @@ def test_a_pushgateway_shows_them_to_prometheus(gateway: str, tmp_path: Path) ->
 
 
 def test_a_pushgateway_that_is_not_there_is_told() -> None:
-    with pytest.raises(MetricsNotTold, match="the job's metrics: http://127"):
+    with pytest.raises(MetricsExportError, match="the job's metrics: http://127"):
         _success().push(f"http://127.0.0.1:{free_port()}")

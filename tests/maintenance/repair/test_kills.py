@@ -5,6 +5,8 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+
 from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.store.listing import verified
@@ -14,8 +16,6 @@ from helpers.distributed_repair import killed, repaired
 from helpers.support import running_server, stub_of
 from helpers.traffic import request_of
 
-MOMENTS = 50
-
 
 def _repair(store: Path, data: Path, gate_data: Path) -> None:
     import torch
@@ -24,7 +24,10 @@ def _repair(store: Path, data: Path, gate_data: Path) -> None:
     repaired(store, data, gate_data, ALONE)
 
 
-def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, records: list[Record]) -> None:
+@pytest.mark.parametrize("moments", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_any_moment(
+    harmed: Path, parquet: Path, gate_data: Path, records: list[Record], moments: int
+) -> None:
     context = multiprocessing.get_context("forkserver")
     # Imported once, so that a process is at work at once, and is killed there rather than in its imports.
     context.set_forkserver_preload(["helpers.distributed_repair", "foldmint_maintenance.repair.job"])
@@ -54,7 +57,7 @@ def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, r
     cut_short = 0
     seen: set[str] = set()
     with running_server("--model", str(harmed), "--poll-seconds", "0.1") as server, stub_of(server) as stub:
-        for _ in range(MOMENTS):
+        for _ in range(moments):
             harm()
             process = job()
             process.join(chance.uniform(0, 1.1 * whole))
@@ -72,8 +75,8 @@ def test_killed_at_fifty_moments(harmed: Path, parquet: Path, gate_data: Path, r
             # All that is left is verified each time: let it not grow.
             for version in store.versions()[:-6]:
                 store.remove(version)
-    assert cut_short > MOMENTS / 4, "most were done before they were killed"
-    assert len(seen) > 3
+    assert cut_short > moments / 4, "most were done before they were killed"
+    assert len(seen) > min(3, moments / 5)
     harm()
     done = repaired(harmed, parquet, gate_data, ALONE)
     assert done.published

@@ -18,9 +18,9 @@ from foldmint_maintenance.errors import ActivationFailed, UsageUnknown
 from foldmint_maintenance.repair import rollout
 from foldmint_maintenance.repair.canary import canary_of
 from foldmint_maintenance.repair.config import RepairJob
-from foldmint_maintenance.repair.inputs import material
+from foldmint_maintenance.repair.inputs import prepare_inputs
 from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
-from foldmint_server.security.bearer_tokens import AccessToken, digest_of, written
+from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
 from foldmint_tokenizer.store import Store, load_model
 from helpers.distributed_repair import CONFIG
 from helpers.real_prometheus import free_port, prometheus
@@ -47,7 +47,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def guarded(harmed: Path, pem: Path, tmp_path: Path) -> Iterator[RunningServer]:
     scopes = frozenset({"tokenize", "read", "admin"})
-    (tmp_path / "tokens").write_text(written([AccessToken("repair", digest_of(TOKEN), scopes)]))  # type: ignore[arg-type]
+    (tmp_path / "tokens").write_text(format_tokens([AccessToken("repair", digest_of(TOKEN), scopes)]))  # type: ignore[arg-type]
     arguments = ["--model", str(harmed), "--poll-seconds", "0", "--reservoir", "500", "--threads", "1"]
     arguments += ["--tls-server-certificate", str(pem / "certificate.pem"), "--tls-server-key", str(pem / "key.pem")]
     arguments += ["--tokens-file", str(tmp_path / "tokens"), "--no-insecure-admin"]
@@ -79,11 +79,11 @@ def test_servers_that_want_a_token_and_speak_tls(
     monkeypatch.delenv("FOLDMINT_TOKEN")
 
     model, job = load_model(harmed), RepairJob(str(harmed), CONFIG, servers=(guarded.admin,), connection=known)
-    assert material(model, job, _quiet).about["servers"] == 1  # the canary's vectors
+    assert prepare_inputs(model, job, _quiet).about["servers"] == 1  # the canary's vectors
     with pytest.raises(Unauthenticated):
-        material(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,), connection=stranger), _quiet)
+        prepare_inputs(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,), connection=stranger), _quiet)
     with pytest.raises(FoldmintError):
-        material(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,)), _quiet)
+        prepare_inputs(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,)), _quiet)
 
     asked = ("--tls-ca", pem / "ca.pem", "--token-file", pem / "token")
     result = run("usage", "--servers", guarded.admin, "--json", tmp_path / "usage.json", *asked)

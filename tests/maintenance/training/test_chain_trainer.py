@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE
-from foldmint_maintenance.errors import OtherTraining
+from foldmint_maintenance.errors import CheckpointMismatch
 from foldmint_maintenance.training import chain_trainer, checkpoint
 from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights, Stage
@@ -285,7 +285,7 @@ def test_a_checkpoint_of_another_training_is_refused(change: str, made: _Made, t
     elif change == "data":
         data = replace(data, backbone=data.backbone + 1)
     other = ChainTrainer(config, data, made.encoder, codebook, decoder, made.tokens)
-    with pytest.raises(OtherTraining, match=f": {change} differ"):
+    with pytest.raises(CheckpointMismatch, match=f": {change} differ"):
         checkpoint.restore(other, tmp_path)
 
 

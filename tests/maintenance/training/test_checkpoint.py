@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.errors import OtherTraining
+from foldmint_maintenance.errors import CheckpointMismatch
 from foldmint_maintenance.training import checkpoint
 from foldmint_maintenance.training.encoder_trainer import Progress, TrainConfig, Trainer
 from foldmint_tokenizer.encoder import ModelConfig
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_training_is_refused(
         index = data.shape.residue_index.copy()
         index[-1] += 1
         data = replace(data, shape=data.shape._replace(residue_index=index))
-    with pytest.raises(OtherTraining, match=change):
+    with pytest.raises(CheckpointMismatch, match=change):
         checkpoint.restore(Trainer(sizes, quick, data), tmp_path)
 
 

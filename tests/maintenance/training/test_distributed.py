@@ -20,6 +20,8 @@ from foldmint_tokenizer.store import load_model
 from helpers import distributed_steps
 from helpers.torchrun import rank_of, torchrun, waited
 
+pytestmark = pytest.mark.slow
+
 
 def _rows(log: Path) -> list[int]:
     if not log.exists():

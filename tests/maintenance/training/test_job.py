@@ -13,7 +13,7 @@ import torch
 
 from foldmint_maintenance.datasets.loading import Digest
 from foldmint_maintenance.datasets.records import Record, write_parquet
-from foldmint_maintenance.errors import InvalidRecipe, OtherTraining, TrainingStopped
+from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe, TrainingStopped
 from foldmint_maintenance.training.encoder_trainer import Progress, TrainConfig
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import Recipe, read_recipe
@@ -188,9 +188,9 @@ def test_no_resume_begins_anew_and_a_finished_job_is_not_overwritten(job: TrainJ
     again: list[int] = []
     train(replace(job, resume=False), lambda progress, _: again.append(progress.step), _nothing)
     assert again == list(range(1, 9))
-    with pytest.raises(OtherTraining, match="is there already"):
+    with pytest.raises(CheckpointMismatch, match="is there already"):
         train(job, _nothing, _nothing)
-    with pytest.raises(OtherTraining, match="is there already"):
+    with pytest.raises(CheckpointMismatch, match="is there already"):
         train(replace(job, resume=False), _nothing, _nothing)
 
 
@@ -211,7 +211,7 @@ def test_a_job_with_other_settings_does_not_go_on(job: TrainJob) -> None:
         train(job, lambda *_: signal.raise_signal(signal.SIGINT), _nothing)
     assert job.recipe.codes is not None
     other = replace(job.recipe, codes=replace(job.recipe.codes, decay=0.5))
-    with pytest.raises(OtherTraining, match="config differ"):
+    with pytest.raises(CheckpointMismatch, match="config differ"):
         train(replace(job, recipe=other), _nothing, _nothing)
 
 
@@ -232,7 +232,7 @@ def test_a_finished_stage_of_another_job_is_not_taken_up(
         write_parquet(records[1:], job.data)
     elif change == "model":
         job = replace(job, model=tmp_path / "a-model")
-    with pytest.raises(OtherTraining, match=f"{change} differ"):
+    with pytest.raises(CheckpointMismatch, match=f"{change} differ"):
         train(job, _nothing, _nothing)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foldmint_maintenance.errors import OtherTraining, TrainingStopped
+from foldmint_maintenance.errors import CheckpointMismatch, TrainingStopped
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import read_recipe
 from foldmint_tokenizer.decoder import Decoder
@@ -175,5 +175,5 @@ def test_a_checkpoint_of_a_decoder_of_other_codes_is_refused(
     moved = held._replace(embeddings=held.embeddings + 1)
     encoder, decoder = decoding_model.encoder, decoding_model.decoder
     create_store(tmp_path / "other", name="tiny", encoder=encoder, codebook=moved, decoder=decoder, about={})
-    with pytest.raises(OtherTraining, match="codebook differ"):
+    with pytest.raises(CheckpointMismatch, match="codebook differ"):
         train(replace(begun, model=tmp_path / "other"), _nothing, _nothing)

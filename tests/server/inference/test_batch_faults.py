@@ -1,4 +1,4 @@
-"""Steps that fail: what can be computed is, what cannot fails alone, and a device that is lost is told."""
+"""Batches that fail: what can be computed is, what cannot fails alone, and a device that is lost is told."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -67,12 +67,12 @@ def scheduler(device: FaultyDevice, metrics: Metrics) -> Iterator[Scheduler]:
 
 
 def failures(metrics: Metrics, reason: str) -> float:
-    value: float = metrics.step_failures.labels(reason)._value.get()
+    value: float = metrics.batch_failures.labels(reason)._value.get()
     return value
 
 
 async def five(scheduler: Scheduler) -> list[Quantized | BaseException]:
-    """Five structures of 20 rows, of codebooks 0, 1000, 2000, ..., in one step."""
+    """Five structures of 20 rows, of codebooks 0, 1000, 2000, ..., in one batch."""
     return await asyncio.gather(
         *(scheduler.compute(structure(20, i), [torch.tensor([1000.0 * i])]) for i in range(5)), return_exceptions=True
     )
@@ -88,21 +88,21 @@ async def test_without_memory_for_a_step_it_is_halved(
     device.memory = 30
     result = await scheduler.compute(structure(350, 0), EMBEDDINGS)
     assert result.codes.tolist() == list(range(350))
-    assert device.steps[:3] == [100, 50, 25]
-    # Later steps are small from the start.
-    assert max(device.steps[3:]) <= 50
-    assert failures(metrics, "out_of_memory") == sum(rows > 30 for rows in device.steps)
+    assert device.batches[:3] == [100, 50, 25]
+    # Later batches are small from the start.
+    assert max(device.batches[3:]) <= 50
+    assert failures(metrics, "out_of_memory") == sum(rows > 30 for rows in device.batches)
     assert device.probes == 0
 
 
 async def test_steps_grow_again(scheduler: Scheduler, device: FaultyDevice) -> None:
     device.memory = 30
     await scheduler.compute(structure(100, 0), EMBEDDINGS)
-    device.memory, device.steps = 10**9, []
+    device.memory, device.batches = 10**9, []
     for _ in range(3):
         await scheduler.compute(structure(1000, 0), EMBEDDINGS)
-    assert device.steps[0] <= 50
-    assert device.steps[-1] == 100
+    assert device.batches[0] <= 50
+    assert device.batches[-1] == 100
 
 
 async def test_what_fits_nowhere_is_refused(scheduler: Scheduler, device: FaultyDevice, metrics: Metrics) -> None:
@@ -144,7 +144,7 @@ async def test_a_lost_device_is_told(scheduler: Scheduler, device: FaultyDevice,
         with pytest.raises(Stopping, match="a device of the server failed"):
             await asyncio.wait_for(task, 10)
     assert scheduler.lost
-    assert scheduler.stuck(60)
+    assert scheduler.hung(60)
     assert failures(metrics, "device_lost") == 1
     with pytest.raises(Stopping):
         await scheduler.compute(structure(1, 0), EMBEDDINGS)
@@ -162,23 +162,23 @@ async def test_the_other_devices_go_on() -> None:
         except Stopping:
             lost += 1
         await asyncio.sleep(0)
-        if lost and len(devices[1].steps) > 5:
+        if lost and len(devices[1].batches) > 5:
             break
     assert lost == 1
     assert not scheduler.lost
-    assert not scheduler.stuck(60)
+    assert not scheduler.hung(60)
     await asyncio.gather(*(scheduler.compute(structure(100, 0), TWO) for _ in range(10)))
     scheduler.close()
 
 
 async def test_a_suspected_device_is_tried(scheduler: Scheduler, device: FaultyDevice) -> None:
-    scheduler.suspect(EMBEDDINGS)
+    scheduler.health_check(EMBEDDINGS)
     await until(lambda: device.probes == 1)
     assert not scheduler.lost
     device.lost = True
-    scheduler.suspect(EMBEDDINGS)
+    scheduler.health_check(EMBEDDINGS)
     await until(lambda: scheduler.lost)
-    scheduler.suspect(EMBEDDINGS)  # of no effect
+    scheduler.health_check(EMBEDDINGS)  # of no effect
 
 
 async def test_a_device_that_does_not_come_back_from_being_tried_is_stuck(metrics: Metrics) -> None:
@@ -194,13 +194,13 @@ async def test_a_device_that_does_not_come_back_from_being_tried_is_stuck(metric
     device.probe = probe  # type: ignore[method-assign]
     scheduler = Scheduler([device], CONFIG, metrics, lambda: now)
     device.go.clear()
-    scheduler.suspect(EMBEDDINGS)
+    scheduler.health_check(EMBEDDINGS)
     await held.wait()
-    assert not scheduler.stuck(60)
+    assert not scheduler.hung(60)
     now = 3.5
-    assert scheduler.stuck(60)
+    assert scheduler.hung(60)
     device.go.set()
-    await until(lambda: not scheduler.stuck(60))
+    await until(lambda: not scheduler.hung(60))
     scheduler.close()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
-from foldmint_server.inference.decode_worker import Decoding, Wanted
+from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer import Assignment, DecodedChain, DecodedStructure, InvalidTokens
@@ -70,14 +70,14 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def decoding(decoder: Decoder, metrics: Metrics) -> Iterator[Decoding]:
-    running = Decoding(decoder, BUDGET, metrics)
+def decoding(decoder: Decoder, metrics: Metrics) -> Iterator[DecodeWorker]:
+    running = DecodeWorker(decoder, BUDGET, metrics)
     yield running
     decoder.go.set()
     running.close()
 
 
-def decode(decoding: Decoding, length: int, name: int = 0) -> "asyncio.Task[DecodedStructure]":
+def decode(decoding: DecodeWorker, length: int, name: int = 0) -> "asyncio.Task[DecodedStructure]":
     return asyncio.create_task(decoding.decode(tokens(length, name), length))
 
 
@@ -85,7 +85,7 @@ async def started(decoder: Decoder) -> None:
     await asyncio.to_thread(decoder.entered.wait, 10)
 
 
-async def test_each_gets_its_own(decoding: Decoding, decoder: Decoder, metrics: Metrics) -> None:
+async def test_each_gets_its_own(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
     results = await asyncio.gather(*(decode(decoding, 10 + name, name) for name in range(20)))
     assert [(result.ptm, len(result.chains[0])) for result in results] == [(name, 10 + name) for name in range(20)]
     assert decoder.decoded == [10 + name for name in range(20)]
@@ -94,13 +94,13 @@ async def test_each_gets_its_own(decoding: Decoding, decoder: Decoder, metrics: 
     assert (await decoding.decode(tokens(3), 3, Wanted(pae=True))).pae is not None
 
 
-async def test_each_is_read_by_the_embedding_of_its_version(decoding: Decoding, decoder: Decoder) -> None:
+async def test_each_is_read_by_the_embedding_of_its_version(decoding: DecodeWorker, decoder: Decoder) -> None:
     first, second = Reading(torch.zeros(1), None), Reading(torch.ones(1), None)
     await asyncio.gather(*(decoding.decode(tokens(3), 3, Wanted(reading=one)) for one in (first, second, first)))
     assert decoder.readings == [first, second, first]
 
 
-async def test_each_is_composed_as_it_was_assigned(decoding: Decoding, decoder: Decoder) -> None:
+async def test_each_is_composed_as_it_was_assigned(decoding: DecodeWorker, decoder: Decoder) -> None:
     segments = [whole_chain()]
     await decoding.decode(tokens(3), 3, Wanted(assignment=Assignment.TRACKING, segments=segments))
     await decoding.decode(tokens(3), 3)
@@ -108,7 +108,7 @@ async def test_each_is_composed_as_it_was_assigned(decoding: Decoding, decoder: 
 
 
 async def test_a_full_queue_refuses_and_then_takes_again(
-    decoding: Decoding, decoder: Decoder, metrics: Metrics
+    decoding: DecodeWorker, decoder: Decoder, metrics: Metrics
 ) -> None:
     decoder.go.clear()
     running, waiting = decode(decoding, 400), decode(decoding, 600)
@@ -124,7 +124,7 @@ async def test_a_full_queue_refuses_and_then_takes_again(
     assert metrics.queued_detokenize_residues._value.get() == 0
 
 
-async def test_who_gave_up_is_not_decoded(decoding: Decoding, decoder: Decoder, metrics: Metrics) -> None:
+async def test_who_gave_up_is_not_decoded(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
     decoder.go.clear()
     running, dropped = decode(decoding, 400), decode(decoding, 600)
     await started(decoder)
@@ -141,7 +141,7 @@ async def test_who_gave_up_is_not_decoded(decoding: Decoding, decoder: Decoder, 
     assert decoder.decoded == [400, 500]
 
 
-async def test_who_gives_up_while_it_is_decoded(decoding: Decoding, decoder: Decoder, metrics: Metrics) -> None:
+async def test_who_gives_up_while_it_is_decoded(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
     decoder.go.clear()
     running = decode(decoding, 400)
     await started(decoder)
@@ -154,7 +154,7 @@ async def test_who_gives_up_while_it_is_decoded(decoding: Decoding, decoder: Dec
     assert metrics.queued_detokenize_residues._value.get() == 0
 
 
-async def test_a_failure_is_of_one(decoding: Decoding, decoder: Decoder, metrics: Metrics) -> None:
+async def test_a_failure_is_of_one(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
     decoder.failing = True
     with pytest.raises(RuntimeError, match="out of memory"):
         await decode(decoding, 9)
@@ -162,11 +162,11 @@ async def test_a_failure_is_of_one(decoding: Decoding, decoder: Decoder, metrics
     assert (await decode(decoding, 9, 4)).ptm == 4
     assert metrics.detokenized_residues._value.get() == 9
     assert metrics.queued_detokenize_residues._value.get() == 0
-    assert not decoding.stuck(0)
+    assert not decoding.hung(0)
 
 
 async def test_closing_finishes_what_began_and_fails_the_rest(decoder: Decoder, metrics: Metrics) -> None:
-    decoding = Decoding(decoder, BUDGET, metrics)
+    decoding = DecodeWorker(decoder, BUDGET, metrics)
     decoder.go.clear()
     running = decode(decoding, 400, 1)
     await started(decoder)
@@ -187,8 +187,8 @@ async def test_closing_finishes_what_began_and_fails_the_rest(decoder: Decoder, 
 
 async def test_a_decoding_that_never_ends_is_seen(decoder: Decoder, metrics: Metrics) -> None:
     now = 0.0
-    decoding = Decoding(decoder, 10_000, metrics, lambda: now)
-    assert not decoding.stuck(60)
+    decoding = DecodeWorker(decoder, 10_000, metrics, lambda: now)
+    assert not decoding.hung(60)
     # Four times the residues of a thousand may take sixteen times as long.
     for residues, allowed in ((5, 60), (1000, 60), (4000, 960)):
         decoder.go.clear()
@@ -196,16 +196,16 @@ async def test_a_decoding_that_never_ends_is_seen(decoder: Decoder, metrics: Met
         task = decode(decoding, residues)
         await started(decoder)
         now += allowed
-        assert not decoding.stuck(60)
+        assert not decoding.hung(60)
         now += 1
-        assert decoding.stuck(60)
+        assert decoding.hung(60)
         decoder.go.set()
         await task
-        assert not decoding.stuck(60)
+        assert not decoding.hung(60)
     decoding.close()
 
 
-async def test_warming_up_counts_as_nothing(decoding: Decoding, decoder: Decoder, metrics: Metrics) -> None:
+async def test_warming_up_counts_as_nothing(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
     await decoding.warm_up()
     assert len(decoder.decoded) == 1
     assert metrics.detokenized_residues._value.get() == 0
@@ -224,7 +224,7 @@ async def test_the_device_is_suspected_of_what_may_be_its_fault(
     decoder: Decoder, metrics: Metrics, error: Exception, told: type[Exception], suspected: int
 ) -> None:
     suspicions: list[None] = []
-    decoding = Decoding(decoder, BUDGET, metrics, failed=lambda: suspicions.append(None))
+    decoding = DecodeWorker(decoder, BUDGET, metrics, failed=lambda: suspicions.append(None))
     decoder.failing, decoder.error = True, error
     with pytest.raises(told):
         await decode(decoding, 10)

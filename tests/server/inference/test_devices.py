@@ -11,7 +11,7 @@ import torch
 
 from foldmint_maintenance.datasets.records import Record
 from foldmint_server.errors import Stopping
-from foldmint_server.inference.batch_executor import StepTimes
+from foldmint_server.inference.batch_executor import BatchTimes
 from foldmint_server.inference.devices import devices_of, engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.settings import Settings
@@ -40,7 +40,7 @@ def devices() -> list[CountingDevice]:
 
 @pytest.fixture
 def scheduler(devices: list[CountingDevice]) -> Iterator[Scheduler]:
-    running = Scheduler(devices, replace(CONFIG, few_residues=100), new_metrics())
+    running = Scheduler(devices, replace(CONFIG, min_split_residues=100), new_metrics())
     yield running
     for device in devices:
         device.go.set()
@@ -58,7 +58,7 @@ async def test_a_device_that_is_free_takes_what_waits(scheduler: Scheduler, devi
     free.go.set()
     codes = (await tasks[1]).codes
     assert codes.tolist() == [1000 * devices.index(free) + row for row in range(30)]
-    assert busy.steps == []  # it is still at its first
+    assert busy.batches == []  # it is still at its first
     busy.go.set()
     await tasks[0]
 
@@ -76,12 +76,12 @@ async def test_a_large_one_is_computed_by_all(scheduler: Scheduler, devices: lis
     codes = (await task).codes
     assert (codes % 1000).tolist() == list(range(250))
     assert set(codes // 1000) == {0, 1}
-    assert sum(devices[0].steps) + sum(devices[1].steps) == 250
+    assert sum(devices[0].batches) + sum(devices[1].batches) == 250
 
 
 @pytest.mark.parametrize(("rows", "most"), [(80, 40), (81, 41), (30, 20), (20, 20), (300, 100)])
 async def test_what_waits_is_shared_among_the_free(devices: list[CountingDevice], rows: int, most: int) -> None:
-    scheduler = Scheduler(devices, replace(CONFIG, few_residues=20), new_metrics())
+    scheduler = Scheduler(devices, replace(CONFIG, min_split_residues=20), new_metrics())
     await until(lambda: scheduler._free == 2)
     for device in devices:
         device.go.clear()
@@ -91,9 +91,9 @@ async def test_what_waits_is_shared_among_the_free(devices: list[CountingDevice]
         device.go.set()
     codes = (await task).codes
     assert (codes % 1000).tolist() == list(range(rows))
-    steps = devices[0].steps + devices[1].steps
-    assert max(steps) == most
-    assert sum(steps) == rows
+    batches = devices[0].batches + devices[1].batches
+    assert max(batches) == most
+    assert sum(batches) == rows
     scheduler.close()
 
 
@@ -116,17 +116,18 @@ async def test_what_a_warm_up_raises_is_raised(scheduler: Scheduler, devices: li
 
 
 async def test_steps_are_told_to_whom_asks(scheduler: Scheduler, devices: list[CountingDevice]) -> None:
-    both: list[StepTimes] = []
-    late: list[StepTimes] = []
+    both: list[BatchTimes] = []
+    late: list[BatchTimes] = []
     before = time.time_ns()
     await asyncio.gather(
-        scheduler.compute(structure(150, 0), TWO, steps=both), scheduler.compute(structure(20, 1), TWO, steps=late)
+        scheduler.compute(structure(150, 0), TWO, batch_times=both),
+        scheduler.compute(structure(20, 1), TWO, batch_times=late),
     )
     assert len(both) >= 2
     assert len(late) == 1
-    for step in both + late:
-        assert before <= step.began <= step.computed <= step.quantized <= time.time_ns()
-    assert sum(len(device.steps) for device in devices) >= len(both)
+    for batch in both + late:
+        assert before <= batch.began <= batch.computed <= batch.quantized <= time.time_ns()
+    assert sum(len(device.batches) for device in devices) >= len(both)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -143,10 +144,10 @@ async def test_a_dead_device_leaves_nobody_waiting(scheduler: Scheduler, devices
     queued = asyncio.create_task(scheduler.compute(structure(100, 1), TWO))
     in_line = asyncio.create_task(scheduler.compute(structure(1000, 2), TWO, wait_for_room=True))
     await asyncio.sleep(0.01)
-    assert not scheduler.stuck(60)
+    assert not scheduler.hung(60)
     devices[0].go.set()
     await until(lambda: sum(not thread.is_alive() for thread in scheduler._threads) == 1)
-    assert not scheduler.stuck(60)  # the other goes on
+    assert not scheduler.hung(60)  # the other goes on
     devices[1].go.set()
     for task in (running, queued, in_line):
         with pytest.raises(Stopping, match="a device of the server failed"):
@@ -154,7 +155,7 @@ async def test_a_dead_device_leaves_nobody_waiting(scheduler: Scheduler, devices
     for ask in (scheduler.compute(structure(1, 3), TWO), scheduler.warm_up(TWO)):
         with pytest.raises(Stopping, match="a device of the server failed"):
             await ask
-    await until(lambda: scheduler.stuck(60))
+    await until(lambda: scheduler.hung(60))
 
 
 async def test_callers_take_turns_in_line(devices: list[CountingDevice]) -> None:
@@ -169,7 +170,7 @@ async def test_callers_take_turns_in_line(devices: list[CountingDevice]) -> None
     devices[0].go.set()
     await asyncio.gather(running, *tasks)
     order = sorted(devices[0].seen, key=lambda name: devices[0].seen[name])
-    assert order.index(21_000.0) <= 3  # after the step that was under way, and what was admitted before it came
+    assert order.index(21_000.0) <= 3  # after the batch that was under way, and what was admitted before it came
     scheduler.close()
 
 
@@ -197,8 +198,8 @@ def test_each_thread_of_a_cpu_has_an_engine(asked: str, precision: str, engines:
         torch.set_num_threads(before)
     assert len(found) == engines
     sizes = scheduling(settings, found)
-    assert sizes.step_residues == found[0].step_rows
-    assert 1 <= sizes.few_residues <= sizes.step_residues
+    assert sizes.batch_residues == found[0].step_rows
+    assert 1 <= sizes.min_split_residues <= sizes.batch_residues
 
 
 def test_a_server_on_two_devices_gives_the_same_tokens(chains: list[Record]) -> None:

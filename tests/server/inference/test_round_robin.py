@@ -2,19 +2,19 @@
 
 import pytest
 
-from foldmint_server.inference.round_robin import Turns
+from foldmint_server.inference.round_robin import RoundRobin
 
 
-def of(**waiting: str) -> Turns[str]:
-    turns: Turns[str] = Turns()
+def of(**waiting: str) -> RoundRobin[str]:
+    turns: RoundRobin[str] = RoundRobin()
     for caller, things in waiting.items():
         for thing in things:
-            turns.add(caller, thing)
+            turns.push(caller, thing)
     return turns
 
 
-def drained(turns: Turns[str]) -> str:
-    return "".join(turns.take() for _ in range(len(turns)))
+def drained(turns: RoundRobin[str]) -> str:
+    return "".join(turns.pop() for _ in range(len(turns)))
 
 
 def test_callers_take_turns() -> None:
@@ -23,8 +23,8 @@ def test_callers_take_turns() -> None:
 
 def test_what_was_cut_off_is_next() -> None:
     turns = of(a="12", b="x")
-    assert turns.take() == "1"
-    turns.put_back("a", "1")
+    assert turns.pop() == "1"
+    turns.push_front("a", "1")
     assert drained(turns) == "1x2"
 
 
@@ -42,8 +42,8 @@ def test_removing() -> None:
 def test_nothing_waits() -> None:
     turns = of()
     assert not turns
-    with pytest.raises(KeyError, match="nothing waits"):
-        turns.take()
+    with pytest.raises(KeyError, match="the queue is empty"):
+        turns.pop()
 
 
 def test_clearing() -> None:

@@ -35,8 +35,8 @@ async def test_every_row_comes_back_in_its_place(scheduler: Scheduler, device: C
     results = await asyncio.gather(*(scheduler.compute(structure(n, i), EMBEDDINGS) for i, n in enumerate(sizes)))
     for size, result in zip(sizes, results, strict=True):
         assert result.codes.tolist() == list(range(size))
-    assert sum(device.steps) == sum(sizes)
-    assert max(device.steps) <= CONFIG.step_residues
+    assert sum(device.batches) == sum(sizes)
+    assert max(device.batches) <= CONFIG.batch_residues
 
 
 async def test_each_request_keeps_its_codebook(scheduler: Scheduler, device: CountingDevice) -> None:
@@ -59,9 +59,9 @@ async def test_small_requests_do_not_wait_for_a_large_one(scheduler: Scheduler, 
     await asyncio.sleep(0.01)
     device.go.set()
     await asyncio.gather(small, large)
-    # The large one began in the step under way when the small one came, which began in the next.
+    # The large one began in the batch under way when the small one came, which began in the next.
     assert device.beginnings == [0, 1]
-    assert len(device.steps) == 10
+    assert len(device.batches) == 10
 
 
 async def test_a_full_queue_refuses_and_then_takes_again(
@@ -90,7 +90,7 @@ async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, devi
     await started(device)
     queued = asyncio.create_task(scheduler.compute(structure(900, 1), EMBEDDINGS))
     await asyncio.sleep(0.01)
-    # The small ones would fit as soon as a step is done, the large one long after.
+    # The small ones would fit as soon as a batch is done, the large one long after.
     tasks = []
     for name, size in ((1.0, 950), (2.0, 20), (3.0, 30)):
         waiting = scheduler.compute(structure(size, 2), [torch.tensor([name])], wait_for_room=True)
@@ -125,7 +125,7 @@ async def test_cancelled_rows_are_not_computed(scheduler: Scheduler, device: Cou
     device.go.set()
     await running
     await scheduler.compute(structure(7, 2), EMBEDDINGS)
-    assert sum(device.steps) == 12
+    assert sum(device.batches) == 12
     assert metrics.queued_residues._value.get() == 0
 
 
@@ -141,7 +141,7 @@ async def test_a_failed_step_fails_its_requests_and_no_others(
 
 async def test_no_rows_need_no_device(scheduler: Scheduler, device: CountingDevice) -> None:
     assert len((await scheduler.compute(structure(0, 0), EMBEDDINGS)).codes) == 0
-    assert device.steps == []
+    assert device.batches == []
 
 
 async def test_closing_fails_what_is_left(device: CountingDevice, metrics: Metrics) -> None:
@@ -161,7 +161,7 @@ async def test_closing_fails_what_is_left(device: CountingDevice, metrics: Metri
     with pytest.raises(Stopping):
         await scheduler.compute(structure(1, 0), EMBEDDINGS)
     assert metrics.rejects.labels("stopping")._value.get() == 2
-    assert scheduler.stuck(60)
+    assert scheduler.hung(60)
 
 
 async def test_a_device_that_was_idle_waits_for_nothing(device: CountingDevice, metrics: Metrics) -> None:
@@ -170,7 +170,7 @@ async def test_a_device_that_was_idle_waits_for_nothing(device: CountingDevice, 
     for number in range(3):
         now += 1000.0
         await asyncio.wait_for(patient.compute(structure(10, number), EMBEDDINGS), 10)
-    assert device.steps == [10, 10, 10]
+    assert device.batches == [10, 10, 10]
     patient.close()
 
 
@@ -183,10 +183,10 @@ async def test_waits_in_vain_become_few(device: CountingDevice, metrics: Metrics
         return wait(timeout)
 
     patient._changed.wait = counted  # type: ignore[method-assign]
-    for number in range(60):  # one after another, as fast as the answers come, each nearly a step
+    for number in range(60):  # one after another, as fast as the answers come, each nearly a batch
         await patient.compute(structure(99, number), EMBEDDINGS)
-    assert device.steps == [99] * 60
-    assert len(waits) <= 6  # after 2, 4, 8, 16 and 32 steps without
+    assert device.batches == [99] * 60
+    assert len(waits) <= 6  # after 2, 4, 8, 16 and 32 batches without
     patient.close()
 
 
@@ -203,10 +203,10 @@ async def test_a_step_waits_for_what_is_about_to_fill_it(device: CountingDevice,
     device.go.set()
     await first
     await asyncio.sleep(0.05)
-    assert device.steps == [60]
+    assert device.batches == [60]
     third = asyncio.create_task(patient.compute(structure(40, 2), EMBEDDINGS))
     await asyncio.wait_for(asyncio.gather(second, third), 10)
-    assert device.steps == [60, 100]
+    assert device.batches == [60, 100]
     patient.close()
 
 
@@ -219,7 +219,7 @@ async def test_a_step_waits_no_longer_than_its_delay(device: CountingDevice, met
     await asyncio.sleep(0.01)
     device.go.set()
     await asyncio.wait_for(asyncio.gather(*tasks), 10)
-    assert device.steps == [90, 90]
+    assert device.batches == [90, 90]
     patient.close()
 
 
@@ -239,8 +239,8 @@ async def test_large_ones_add_two_steps_at_most(
     device.go.set()
     await asyncio.gather(running, small, *others)
     alone = -(-rows // 100)
-    assert device.last[77_000.0] <= 0 + alone + 2  # after the step 0, that was under way
-    assert max(device.steps) == 100
+    assert device.last[77_000.0] <= 0 + alone + 2  # after the batch 0, that was under way
+    assert max(device.batches) == 100
     # They go on in turn: the last begins before the first has had many turns.
     assert max(device.seen[1.0 + i] for i in range(large)) <= 4 + large * 12 // 50
     scheduler.close()
@@ -254,7 +254,7 @@ async def test_many_small_ones_do_not_starve_a_large_one(device: CountingDevice,
     await asyncio.sleep(0.01)
     device.go.set()
     await large
-    assert device.last[77.0] <= 5  # after the step 0, that was under way: half of each is its own
+    assert device.last[77.0] <= 5  # after the batch 0, that was under way: half of each is its own
     await asyncio.gather(running, *small)
     scheduler.close()
 
@@ -286,18 +286,18 @@ async def test_what_is_dropped_leaves_room_at_once(
     assert metrics.queued_residues._value.get() == 900
     dropped.cancel()
     await asyncio.sleep(0.05)
-    assert metrics.queued_residues._value.get() == 950  # no step has ended since
+    assert metrics.queued_residues._value.get() == 950  # no batch has ended since
     device.go.set()
     await asyncio.gather(running, patient)
-    assert sum(device.steps) == 951
+    assert sum(device.batches) == 951
 
 
 async def test_a_step_that_never_ends_is_seen(scheduler: Scheduler, device: CountingDevice) -> None:
-    assert not scheduler.stuck(0)
+    assert not scheduler.hung(0)
     device.go.clear()
     task = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
     await started(device)
-    assert scheduler.stuck(0)
-    assert not scheduler.stuck(60)
+    assert scheduler.hung(0)
+    assert not scheduler.hung(60)
     device.go.set()
     await task

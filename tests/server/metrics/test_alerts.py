@@ -28,6 +28,8 @@ from foldmint_tokenizer.store import Store, create_store, load_model
 from helpers.real_prometheus import awaited, firing, free_port, hastened, prometheus
 from helpers.support import ROOT, RunningServer, admin_of, missing, running_server, stub_of
 
+pytestmark = pytest.mark.slow
+
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))
 CODES = 64
 PATIENCE = 90.0

@@ -12,7 +12,7 @@ import pytest
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import Backbone, Client, Tokens
-from foldmint_server.errors import StreamOver
+from foldmint_server.errors import StreamLimitReached
 from foldmint_server.rpc.stream_limits import Requests, StreamLimits
 from helpers.support import RunningServer, metrics_of, running_server, stub_of
 
@@ -200,5 +200,5 @@ async def test_a_stream_that_is_worked_on_is_not_idle() -> None:
     assert not reading.done()
     working = False
     assert await asyncio.wait_for(reading, 10) == []
-    assert isinstance(requests.over, StreamOver)
+    assert isinstance(requests.over, StreamLimitReached)
     assert reasons == ["idle"]

@@ -12,7 +12,7 @@ import structlog
 
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint_server.log_config import configure_logs
-from foldmint_server.security.audit_log import Audit, audit_logger
+from foldmint_server.security.audit_log import AuditLog, audit_logger
 
 METHOD = "/foldmint.v1.CodebookService/ActivateCodebook"
 
@@ -38,7 +38,7 @@ def written(method: Any, request: Any, context: Context, raises: type[BaseExcept
     lines: list[dict[str, Any]] = []
     logger = structlog.wrap_logger(SimpleNamespace(info=lambda **line: lines.append(line)), processors=[_plain])
     times = iter([10.0, 12.5])
-    audit = Audit(logger, lambda: next(times))
+    audit = AuditLog(logger, lambda: next(times))
     handler = audit.handler(METHOD, "alice", grpc.unary_unary_rpc_method_handler(method))
     if raises is None:
         asyncio.run(handler.unary_unary(request, context))
@@ -97,7 +97,7 @@ def test_it_is_written_at_any_level(monkeypatch: pytest.MonkeyPatch) -> None:
     configure_logs("error", "json")
     try:
         structlog.get_logger("any").info("left out")
-        Audit(audit_logger()).denied(METHOD, "alice", Context(), "PERMISSION_DENIED")
+        AuditLog(audit_logger()).denied(METHOD, "alice", Context(), "PERMISSION_DENIED")
     finally:
         structlog.reset_defaults()
     (line,) = map(json.loads, errors.getvalue().splitlines())

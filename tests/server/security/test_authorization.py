@@ -19,8 +19,8 @@ from grpc_status import rpc_status
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_maintenance.datasets.records import Record
-from foldmint_server.security.authorization import NEEDS, Access, Denied
-from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, digest_of, written
+from foldmint_server.security.authorization import NEEDS, AccessDenied, Authorizer
+from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, digest_of, format_tokens
 from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server
 
 UNAUTHENTICATED, PERMISSION_DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -63,45 +63,45 @@ def test_every_rpc_has_its_scopes() -> None:
     ],
 )
 def test_scopes(bearer: str, allowed: set[str]) -> None:
-    access = Access(lambda: AccessTokens(KNOWN))
+    access = Authorizer(lambda: AccessTokens(KNOWN))
     for method in (TOKENIZE, GET_MODEL, GET_USAGE, ACTIVATE):
         header = f"Bearer {bearer}-token" if bearer else None
         if method in allowed:
-            assert access.caller(method, header).name == bearer
+            assert access.authorize(method, header).name == bearer
         else:
-            with pytest.raises(Denied) as caught:
-                access.caller(method, header)
+            with pytest.raises(AccessDenied) as caught:
+                access.authorize(method, header)
             known = bearer in ("alice", "viewer", "operator")
             assert caught.value.code is (PERMISSION_DENIED if known else UNAUTHENTICATED)
             assert "-token" not in caught.value.reason
 
 
 def test_the_anonymous_may_what_they_are_given() -> None:
-    access = Access(lambda: AccessTokens(KNOWN), frozenset({"read"}))
-    assert access.caller(GET_USAGE, None).name == ""
+    access = Authorizer(lambda: AccessTokens(KNOWN), frozenset({"read"}))
+    assert access.authorize(GET_USAGE, None).name == ""
     for method in (TOKENIZE, ACTIVATE):
-        with pytest.raises(Denied, match=r"`authorization: Bearer TOKEN`") as caught:
-            access.caller(method, None)
+        with pytest.raises(AccessDenied, match=r"`authorization: Bearer TOKEN`") as caught:
+            access.authorize(method, None)
         assert caught.value.code is UNAUTHENTICATED
     # A token that is not known is no way to be anonymous.
-    with pytest.raises(Denied, match="not known"):
-        access.caller(GET_USAGE, "Bearer guess")
+    with pytest.raises(AccessDenied, match="not known"):
+        access.authorize(GET_USAGE, "Bearer guess")
 
 
 def test_without_a_file_of_tokens_nobody_is_an_operator() -> None:
-    access = Access(None)
+    access = Authorizer(None)
     for method in (TOKENIZE, GET_USAGE):
-        access.caller(method, None)
-        access.caller(method, "Bearer whatever")
-    with pytest.raises(Denied, match="--insecure-admin") as caught:
-        access.caller(ACTIVATE, None)
+        access.authorize(method, None)
+        access.authorize(method, "Bearer whatever")
+    with pytest.raises(AccessDenied, match="--insecure-admin") as caught:
+        access.authorize(ACTIVATE, None)
     assert caught.value.code is PERMISSION_DENIED
-    assert Access(None, insecure_admin=True).caller(ACTIVATE, None).scopes >= {"admin"}
-    with_both = Access(lambda: AccessTokens(KNOWN), insecure_admin=True)
+    assert Authorizer(None, insecure_admin=True).authorize(ACTIVATE, None).scopes >= {"admin"}
+    with_both = Authorizer(lambda: AccessTokens(KNOWN), insecure_admin=True)
     for header in (None, "Bearer alice-token"):
-        with_both.caller(ACTIVATE, header)
-    with pytest.raises(Denied):
-        with_both.caller(TOKENIZE, None)
+        with_both.authorize(ACTIVATE, header)
+    with pytest.raises(AccessDenied):
+        with_both.authorize(TOKENIZE, None)
 
 
 @pytest.mark.parametrize(
@@ -118,18 +118,18 @@ def test_without_a_file_of_tokens_nobody_is_an_operator() -> None:
     ],
 )
 def test_headers_that_are_none(header: str | bytes) -> None:
-    with pytest.raises(Denied) as caught:
-        Access(lambda: AccessTokens(KNOWN)).caller(TOKENIZE, header)
+    with pytest.raises(AccessDenied) as caught:
+        Authorizer(lambda: AccessTokens(KNOWN)).authorize(TOKENIZE, header)
     assert caught.value.code is UNAUTHENTICATED
     assert "alice-token" not in caught.value.reason
 
 
 def test_the_scheme_is_read_in_any_case_and_methods_that_are_not_there_are_for_those_who_are_known() -> None:
-    access = Access(lambda: AccessTokens(KNOWN))
-    assert access.caller(TOKENIZE, "bEARER  alice-token ").name == "alice"
-    assert access.caller("/foldmint.v1.TokenizerService/Nothing", "Bearer alice-token").name == "alice"
-    with pytest.raises(Denied):
-        access.caller("/foldmint.v1.TokenizerService/Nothing", None)
+    access = Authorizer(lambda: AccessTokens(KNOWN))
+    assert access.authorize(TOKENIZE, "bEARER  alice-token ").name == "alice"
+    assert access.authorize("/foldmint.v1.TokenizerService/Nothing", "Bearer alice-token").name == "alice"
+    with pytest.raises(AccessDenied):
+        access.authorize("/foldmint.v1.TokenizerService/Nothing", None)
 
 
 @dataclass
@@ -159,7 +159,7 @@ class Guarded:
     def write(self, *known: AccessToken, more: str = "") -> None:
         """In one go, as the command does, so that the server never reads a part."""
         part = self.file.with_suffix(".part")
-        part.write_text(written(known) + more)
+        part.write_text(format_tokens(known) + more)
         part.replace(self.file)
 
 
@@ -178,7 +178,7 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientIntercept
 def guarded(versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("access")
     file, log = folder / "tokens.toml", folder / "log"
-    file.write_text(written((*KNOWN, SLOW)))
+    file.write_text(format_tokens((*KNOWN, SLOW)))
     arguments = ["--model", str(versions), "--tokens-file", str(file), "--reload-seconds", "0.1"]
     with running_server(*arguments, "--no-insecure-admin", log=log) as running:
         yield Guarded(running, file, log)

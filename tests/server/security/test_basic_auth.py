@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from foldmint_server.cli.main import app as command
 from foldmint_server.metrics.exposition import metrics_app
-from foldmint_server.security.basic_auth import InvalidPasswords, Passwords, read_passwords, with_passwords
+from foldmint_server.security.basic_auth import InvalidPasswords, Passwords, read_passwords, require_basic_auth
 from foldmint_server.security.bearer_tokens import digest_of
-from foldmint_server.security.file_reload import Reloading
+from foldmint_server.security.file_reload import ReloadedFile
 from foldmint_server.web import http_server
 from foldmint_server.web.http_server import WebServer
 
@@ -29,13 +29,13 @@ PASSWORDS = Passwords((("prometheus", digest_of("long and random")), ("ann", dig
 
 
 @contextmanager
-def served(passwords: Reloading[Passwords] | None = None, *, tls: bool = False) -> Iterator[int]:
+def served(passwords: ReloadedFile[Passwords] | None = None, *, tls: bool = False) -> Iterator[int]:
     """A server on a free port."""
     registry = CollectorRegistry()
     Gauge("a", "A gauge.", registry=registry).set(7)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     CA.issue_cert("localhost").configure_cert(context)
-    app = with_passwords(metrics_app(registry), passwords or (lambda: PASSWORDS))
+    app = require_basic_auth(metrics_app(registry), passwords or (lambda: PASSWORDS))
     server = WebServer("127.0.0.1", 0, app, lambda: context if tls else None)
     server.start()
     yield server.server_port
@@ -103,8 +103,8 @@ def test_the_file(tmp_path: Path) -> None:
     file = tmp_path / "passwords"
     file.write_text(f"# who reads\n\nann:{hashlib.sha256(b'long').hexdigest()}\n  bob:{'0' * 64}\n")
     passwords = read_passwords(file)
-    assert passwords.holds("ann", "long")
-    assert not passwords.holds("bob", "long")
+    assert passwords.matches("ann", "long")
+    assert not passwords.matches("bob", "long")
     assert "ann" not in repr(passwords)
 
 
@@ -134,21 +134,21 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
 def test_the_command_and_a_file_that_is_read_anew(tmp_path: Path) -> None:
     file = tmp_path / "passwords"
     first = CliRunner().invoke(command, ["password", "ann", "--file", str(file)]).stdout.strip()
-    reloading = Reloading("passwords", lambda: read_passwords(file))
+    reloading = ReloadedFile("passwords", lambda: read_passwords(file))
     with served(reloading) as port:
         assert asked(port, basic("ann", first))[0] == 200
         other = CliRunner().invoke(command, ["password", "bob", "--file", str(file)]).stdout.strip()
         second = CliRunner().invoke(command, ["password", "ann", "--file", str(file)]).stdout.strip()
         assert file.stat().st_mode & 0o777 == 0o600
         assert asked(port, basic("ann", second))[0] == 401
-        reloading.look()
+        reloading.check()
         assert [asked(port, basic(*one))[0] for one in (("ann", first), ("ann", second), ("bob", other))] == [
             401,
             200,
             200,
         ]
         file.write_text("broken")
-        reloading.look()
+        reloading.check()
         assert asked(port, basic("ann", second))[0] == 200
 
 

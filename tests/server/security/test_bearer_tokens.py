@@ -12,13 +12,13 @@ from foldmint_server.security.bearer_tokens import (
     PREFIX,
     AccessToken,
     AccessTokens,
-    InvalidTokens,
+    InvalidTokenFile,
     Rate,
     digest_of,
+    format_tokens,
     new_token,
     parse_tokens,
     read_tokens,
-    written,
 )
 
 SECRET = PREFIX + "S3cretS3cretS3cretS3cretS3cretS3cretS3cret012"
@@ -47,7 +47,7 @@ def test_what_is_written_is_read() -> None:
         AccessToken("a", digest_of("1"), frozenset({"tokenize", "read", "admin"})),
         AccessToken("b@c.d-e_f", digest_of("2"), frozenset({"read"}), Rate(0.5, 20_000)),
     )
-    assert parse_tokens(written(some)).tokens == some
+    assert parse_tokens(format_tokens(some)).tokens == some
     assert parse_tokens("").tokens == ()
 
 
@@ -80,7 +80,7 @@ def test_a_rate_has_a_burst_of_ten_seconds_unless_told() -> None:
     ],
 )
 def test_a_fault_is_told_by_its_place_alone(text: str, message: str) -> None:
-    with pytest.raises(InvalidTokens, match=message) as caught:
+    with pytest.raises(InvalidTokenFile, match=message) as caught:
         parse_tokens(text)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -88,13 +88,13 @@ def test_a_fault_is_told_by_its_place_alone(text: str, message: str) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InvalidTokens, match="No such file"):
+    with pytest.raises(InvalidTokenFile, match="No such file"):
         read_tokens(tmp_path / "absent")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidTokens, match="UTF-8"):
+    with pytest.raises(InvalidTokenFile, match="UTF-8"):
         read_tokens(tmp_path / "binary")
     (tmp_path / "large").write_bytes(b"#" * (2**20 + 1))
-    with pytest.raises(InvalidTokens, match="larger"):
+    with pytest.raises(InvalidTokenFile, match="larger"):
         read_tokens(tmp_path / "large")
     with pytest.raises(ValueError, match="more than 1000"):
         AccessTokens(tuple(AccessToken(f"n{i}", digest_of(str(i)), frozenset({"read"})) for i in range(1001)))
@@ -137,7 +137,7 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
 )
 def test_the_command_refuses(tmp_path: Path, arguments: list[str], message: str) -> None:
     file = tmp_path / "tokens.toml"
-    file.write_text(written(AccessToken(name, digest_of(name), frozenset({"read"})) for name in ("alice", "bob")))
+    file.write_text(format_tokens(AccessToken(name, digest_of(name), frozenset({"read"})) for name in ("alice", "bob")))
     before = file.read_text()
     result = command("tokens", *arguments, "--file", str(file))
     assert result.exit_code == 1

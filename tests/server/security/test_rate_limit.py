@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 from foldmint_server.errors import RateLimited, status_of
 from foldmint_server.security.authorization import CALLER, Caller
 from foldmint_server.security.bearer_tokens import Rate
-from foldmint_server.security.rate_limit import Bucket, ResidueRates
+from foldmint_server.security.rate_limit import ResidueRateLimiter, TokenBucket
 
 
 class Time:
@@ -31,7 +31,7 @@ def limited(name: str, per_second: float, burst: float) -> Caller:
 
 
 def test_a_bucket_holds_its_burst_and_fills_at_its_rate() -> None:
-    bucket = Bucket(Rate(10, 100), now=0.0)
+    bucket = TokenBucket(Rate(10, 100), now=0.0)
     assert bucket.take(60, 0.0) == 0
     assert bucket.take(40, 0.0) == 0
     assert bucket.take(30, 0.0) == pytest.approx(3)
@@ -42,7 +42,7 @@ def test_a_bucket_holds_its_burst_and_fills_at_its_rate() -> None:
 
 
 def test_what_is_larger_than_the_burst_passes_and_is_paid_for() -> None:
-    bucket = Bucket(Rate(10, 100), now=0.0)
+    bucket = TokenBucket(Rate(10, 100), now=0.0)
     assert bucket.take(500, 0.0) == 0
     assert bucket.take(1, 0.0) == pytest.approx(40.1)
     assert bucket.take(500, 0.0) == pytest.approx(50)
@@ -50,7 +50,7 @@ def test_what_is_larger_than_the_burst_passes_and_is_paid_for() -> None:
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
-    bucket = Bucket(Rate(10, 100), now=1000.0)
+    bucket = TokenBucket(Rate(10, 100), now=1000.0)
     assert bucket.take(100, 1000.0) == 0
     assert bucket.take(10, 0.0) == pytest.approx(1)
     assert bucket.take(10, 1001.0) == 0
@@ -59,7 +59,7 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
 async def test_each_caller_has_a_bucket_of_its_own() -> None:
     refused: list[None] = []
     time = Time()
-    rates = ResidueRates(time, time.sleep, lambda: refused.append(None))
+    rates = ResidueRateLimiter(time, time.sleep, lambda: refused.append(None))
     CALLER.set(limited("alice", 10, 100))
     await rates.admit(100, wait=False)
     with pytest.raises(RateLimited, match="alice has used up its 10 residues a second") as caught:
@@ -76,7 +76,7 @@ async def test_each_caller_has_a_bucket_of_its_own() -> None:
 
 async def test_streams_wait_in_the_order_of_asking() -> None:
     time = Time()
-    rates = ResidueRates(time, time.sleep)
+    rates = ResidueRateLimiter(time, time.sleep)
     CALLER.set(limited("alice", 10, 100))
     order: list[int] = []
 
@@ -91,7 +91,7 @@ async def test_streams_wait_in_the_order_of_asking() -> None:
 
 async def test_who_gives_up_leaves_its_turn() -> None:
     time = Time()
-    rates = ResidueRates(time, lambda _: asyncio.sleep(3600))
+    rates = ResidueRateLimiter(time, lambda _: asyncio.sleep(3600))
     CALLER.set(limited("alice", 10, 100))
     await rates.admit(100, wait=True)
     waiting = [asyncio.create_task(rates.admit(100, wait=True)) for _ in range(3)]

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import create_metrics
-from foldmint_server.security.file_reload import Reloading, look_each
+from foldmint_server.security.file_reload import ReloadedFile, check_periodically
 from foldmint_server.security.setup import Security, SecurityError, is_loopback
 from foldmint_server.settings import Settings, read_settings
 
@@ -25,7 +25,7 @@ def told(**given: Any) -> list[tuple[str, str]]:
     """What is announced: level, and what is lacking or said."""
     guards = security(**given)
     with structlog.testing.capture_logs() as lines:
-        guards.announce()
+        guards.log_setup()
     return [(line["log_level"], line.get("lacking", line["event"])) for line in lines]
 
 
@@ -103,15 +103,15 @@ async def test_what_cannot_be_looked_at_stops_nothing() -> None:
     loop = asyncio.get_running_loop()
 
     class Broken:
-        def look(self) -> None:
+        def check(self) -> None:
             raise RuntimeError("a fault of ours")
 
     class Well:
-        def look(self) -> None:
+        def check(self) -> None:
             if next(looks, None) is None:
                 loop.call_soon_threadsafe(thrice.set)
 
-    looking = asyncio.create_task(look_each([Broken(), Well()], 0.01))
+    looking = asyncio.create_task(check_periodically([Broken(), Well()], 0.01))
     async with asyncio.timeout(60):
         await thrice.wait()
     looking.cancel()
@@ -126,7 +126,7 @@ def test_a_value_stays_until_there_is_a_better_one() -> None:
             raise given[0]
         return given[0]
 
-    value = Reloading("a number", read, changed.append)
+    value = ReloadedFile("a number", read, changed.append)
     for now, kept, events in (
         (1, 1, []),
         (2, 2, ["read anew"]),
@@ -139,9 +139,9 @@ def test_a_value_stays_until_there_is_a_better_one() -> None:
     ):
         given[0] = now
         with structlog.testing.capture_logs() as lines:
-            value.look()
+            value.check()
         assert (value(), [line["event"] for line in lines]) == (kept, events)
     assert changed == [1, 2, 3]
     given[0] = ValueError("at once")
     with pytest.raises(ValueError, match="at once"):
-        Reloading("a number", read)
+        ReloadedFile("a number", read)

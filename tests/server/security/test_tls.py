@@ -21,7 +21,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_server.security.tls import Expiry, InvalidTls, TlsFiles, read_authority, read_pair
+from foldmint_server.security.tls import CertificateExpiry, InvalidTls, TlsFiles, read_authority, read_pair
 from foldmint_server.settings import Settings
 from helpers.support import RunningServer, running_server
 
@@ -108,15 +108,15 @@ class TestFiles:
 def test_a_certificate_that_ends_soon_is_warned_of_each_day() -> None:
     now = [1e9]
     told: dict[str, float] = {}
-    expiry = Expiry(told.__setitem__, lambda: now[0])
+    expiry = CertificateExpiry(told.__setitem__, lambda: now[0])
 
     def warned() -> list[tuple[str, str, float]]:
         with structlog.testing.capture_logs() as lines:
-            expiry.look()
+            expiry.check()
         return [(line["event"], line["certificate"], line["days"]) for line in lines]
 
-    expiry.note("server", 1e9 + 15 * DAY)
-    expiry.note("client_ca", 1e9 + 100 * DAY)
+    expiry.record("server", 1e9 + 15 * DAY)
+    expiry.record("client_ca", 1e9 + 100 * DAY)
     assert told == {"server": 1e9 + 15 * DAY, "client_ca": 1e9 + 100 * DAY}
     assert warned() == []
     now[0] += 1.5 * DAY
@@ -127,7 +127,7 @@ def test_a_certificate_that_ends_soon_is_warned_of_each_day() -> None:
     assert warned() == [("a certificate expires soon", "server", 12.5)]
     now[0] += 13 * DAY
     assert warned() == [("a certificate has expired", "server", -0.5)]
-    expiry.note("server", 1e9 + 500 * DAY)
+    expiry.record("server", 1e9 + 500 * DAY)
     now[0] += DAY
     assert warned() == []
 

@@ -19,7 +19,8 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import AsyncClient, Backbone, Client
 from foldmint_maintenance.datasets.records import Record
-from foldmint_server.tracing.trace import Tracing, TracingError, create_tracing
+from foldmint_server.tracing.setup import TracingError, create_tracing
+from foldmint_server.tracing.trace import Tracing
 from helpers.otlp_collector import Collector, collector_running, facts, ordered
 from helpers.support import ROOT, RunningServer, request_of, running_server, stub_of
 
@@ -311,7 +312,7 @@ def test_off_is_the_default_and_loads_nothing() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     assert type(create_tracing("", environment)) is Tracing
     code = (
-        "import os, sys, foldmint_server.server, foldmint_server.tracing.trace as tracing\n"
+        "import os, sys, foldmint_server.server, foldmint_server.tracing.setup as tracing\n"
         "tracing.create_tracing('', os.environ)\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

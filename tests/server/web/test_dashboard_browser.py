@@ -16,6 +16,8 @@ from foldmint_maintenance.datasets.records import Record
 from helpers.support import RunningServer, admin_of, metrics_of, missing, running_server, stub_of
 from helpers.traffic import streamed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from foldmint_server.codebooks.manager import Codebooks
+from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_server.web.dashboard.lineage import Lineage, summary
 from foldmint_server.web.dashboard.traffic import Traffic, quantile
-from foldmint_server.web.dashboard.usage_api import Numbers
+from foldmint_server.web.dashboard.usage_api import UsageApi
 from foldmint_tokenizer.store import Store
 
 
@@ -35,13 +35,13 @@ def counting(clock: Clock, codes: int = 8) -> tuple[Metrics, CodeUsage]:
     return create_metrics(CollectorRegistry(), usage), usage
 
 
-def codebooks(store: Store | None = None, **kept: Any) -> Codebooks:
+def codebooks(store: Store | None = None, **kept: Any) -> CodebookManager:
     """What the page reads of them."""
     active = SimpleNamespace(
         model="m", codebook_version="000001", codebook_digest="d", codes=8, manifest={"parent": None}
     )
     known = SimpleNamespace(active=active, activated={"000001": 500.0}, kept={"000001": active, **kept}, store=store)
-    return cast(Codebooks, known)
+    return cast(CodebookManager, known)
 
 
 def test_quantiles_are_those_of_prometheus() -> None:
@@ -95,7 +95,7 @@ def test_rates_and_latencies() -> None:
 def test_many_askers_are_answered_from_one_reading() -> None:
     clock = Clock()
     metrics, usage = counting(clock)
-    numbers = Numbers(usage, 60, codebooks(), Traffic(metrics, clock), clock)
+    numbers = UsageApi(usage, 60, codebooks(), Traffic(metrics, clock), clock)
     first = numbers.content("version")
     usage.record("000001", np.array([1, 1, 3]), np.ones(3, np.float32))
     assert numbers.content("version") is first
@@ -111,7 +111,7 @@ def test_many_askers_are_answered_from_one_reading() -> None:
 def test_what_is_not_known_is_null() -> None:
     clock = Clock()
     metrics, usage = counting(clock)
-    told = Numbers(usage, 60, codebooks(), Traffic(metrics, clock), clock).as_json("version")
+    told = UsageApi(usage, 60, codebooks(), Traffic(metrics, clock), clock).as_json("version")
     assert told["window"] == {"seconds": 60, "residues": 0, "utilization": None, "perplexity": None, "dead": None}
 
 

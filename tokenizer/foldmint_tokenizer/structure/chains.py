@@ -46,6 +46,8 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     Raises InvalidStructure for a residue without a number, or with an atom that is there twice.
     """
     runs = np.flatnonzero(protein)
+    if len(runs) == 0:
+        return []
     check_numbers(table, runs)
     own = protein[backbone.run]
     place = np.cumsum(protein) - 1
@@ -60,22 +62,26 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
         residue, heads = rank[inverse], first[order]
     else:
         residue = heads = np.arange(len(runs))
-    kept = _without_alternates(table, runs, chain, residue, heads)
-    coordinates, alpha = _positions(table, atoms, residue[atoms.run], len(heads))
+    taken = _taken(table, runs, chain, residue, heads)
+    kept = taken == np.arange(len(heads))
+    owner = residue[atoms.run]
+    if not kept.all():  # atoms without an alternate location belong to all residues in a place
+        owner = np.where(table.altloc[atoms.atoms] == 0, taken[owner], owner)
+    coordinates, alpha = _positions(table, atoms, owner, len(heads))
     chains = []
     names = _chain_names(table, runs, chain)
     for members in by_group(chain[heads]):
         name, author_name = names[int(chain[heads[members[0]]])]
-        taken = members[kept[members]]
+        own = members[kept[members]]
         segments = np.unique(table.segment[runs[heads[members]]])
         chains.append(
             ProteinChain(
                 name=name,
                 author_name=author_name,
                 segment_names=frozenset(table.segment_names[segment] for segment in segments.tolist()),
-                runs=runs[heads[taken]],
-                coordinates=coordinates[taken],
-                alpha=alpha[taken],
+                runs=runs[heads[own]],
+                coordinates=coordinates[own],
+                alpha=alpha[own],
                 alternates=runs[heads[members[~kept[members]]]],
             )
         )
@@ -203,15 +209,19 @@ def _refuse_twice(
     )
 
 
-def _without_alternates(
+def _taken(
     table: AtomTable,
     runs: NDArray[np.int64],
     chain: NDArray[np.int64],
     residue: NDArray[np.int64],
     heads: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """Which residues stay, (residues,): of several kinds in one place, that of the highest occupancy."""
-    kept = np.ones(len(heads), bool)
+) -> NDArray[np.int64]:
+    """Which residue is taken in the place of each, (residues,): itself, or the likeliest of several kinds.
+
+    Residues of one number and insertion code are alternatives if all but the first have atoms with alternate locations;
+    that with the highest occupancy among such atoms is taken.
+    """
+    taken = np.arange(len(heads))
     place = _codes(chain[heads], table.number[runs[heads]], table.insertion[runs[heads]])
     order = np.argsort(place, kind="stable")
     edges = np.flatnonzero(np.concatenate([[True], place[order][1:] != place[order][:-1], [True]]))
@@ -223,13 +233,13 @@ def _without_alternates(
         for member in members:
             own = runs[by_residue[begins[member] : begins[member + 1]]].tolist()
             atoms = np.concatenate([np.arange(table.starts[run], table.starts[run + 1]) for run in own])
-            if (table.altloc[atoms] > 0).all():
-                occupancies.append(float(table.occupancies(atoms).max()))
-        if len(occupancies) == len(members):
-            best = members[occupancies.index(max(occupancies))]
-            kept[members] = False
-            kept[best] = True
-    return kept
+            alternative = atoms[table.altloc[atoms] > 0]
+            occupancies.append(float(table.occupancies(alternative).max()) if len(alternative) else None)
+        told = [occupancy for occupancy in occupancies if occupancy is not None]
+        if told and None not in occupancies[1:]:
+            best = members[occupancies.index(max(told))]
+            taken[members] = best
+    return taken
 
 
 def _positions(
@@ -241,10 +251,9 @@ def _positions(
     """
     place = residue * _BACKBONE + atoms.role
     chosen = np.arange(len(place))
-    several = np.zeros(residues * _BACKBONE, bool)
-    several[:] = np.bincount(place, minlength=residues * _BACKBONE) > 1
-    if several.any():
-        crowded = several.reshape(-1, _BACKBONE).any(1)[residue]
+    counts = np.bincount(place, minlength=residues * _BACKBONE)
+    if counts.max() > 1:
+        crowded = (counts.reshape(-1, _BACKBONE).max(1) > 1)[residue]
         doubtful = np.flatnonzero(crowded)
         altloc, occupancy = table.altloc[atoms.atoms[doubtful]], table.occupancies(atoms.atoms[doubtful])
         location = _codes(residue[doubtful], altloc)

@@ -22,7 +22,7 @@ from foldmint_tokenizer.structure.cif_block import MISSING
 from foldmint_tokenizer.structure.left_out import LeftOut
 from foldmint_tokenizer.structure.numerals import parse_floats, parse_integers
 from foldmint_tokenizer.structure.options import Limits
-from foldmint_tokenizer.structure.residue_names import is_known, is_known_long_name
+from foldmint_tokenizer.structure.residue_names import STANDARD, is_known_long_name
 
 _FEWEST_LINES = 1_000_000
 _LINE_BYTES = 40  # on average, or more: 81 in files of the PDB
@@ -255,27 +255,35 @@ def _altlocs(lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
 def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], list[str]]:
     """Chains and residue names of runs, as indices and names. text: (runs, 5), columns 18 to 22.
 
-    Column 21 belongs to a name of four letters (HISE, TIP3) or to a chain of two, whichever gives a known name.
+    Column 21 belongs to a name of four letters (HISE, TIP3) or to a chain of two: to a chain in files that have an
+    amino acid there which would otherwise have no known name.
     """
     kinds, place = np.unique(np.ascontiguousarray(text).view("S5")[:, 0], return_inverse=True)
     chains: dict[str, int] = {}
     names: dict[str, int] = {}
     pairs = []
-    for kind in kinds.tolist():
-        name, chain = _name_and_chain(kind.ljust(5))
+    texts = [kind.ljust(5) for kind in kinds.tolist()]
+    two_letters = any(map(_needs_two_letters, texts))
+    for one in texts:
+        name, chain = _name_and_chain(one, two_letters)
         pairs.append((chains.setdefault(chain, len(chains)), names.setdefault(name, len(names))))
     pair = np.array(pairs, np.int64)[place.reshape(-1)]
     return pair[:, 0], list(chains), pair[:, 1], list(names)
 
 
 @lru_cache(4096)
-def _name_and_chain(text: bytes) -> tuple[str, str]:
-    short, between, chain = text[:3], text[3:4], text[4:5]
-    if between.strip():
-        long = decode_name(text[:4].strip(), "residue name")
-        if is_known_long_name(long) or not is_known(decode_name(short.strip(), "residue name")):
-            return long, decode_name(chain.strip(), "chain name")
-    return decode_name(short.strip(), "residue name"), decode_name((between + chain).strip(), "chain name")
+def _needs_two_letters(text: bytes) -> bool:
+    """Whether columns 18 to 22 hold an amino acid and a chain of two letters, beyond doubt."""
+    if not text[3:4].strip() or not text[4:].strip():
+        return False
+    name, long = text[:3].decode("latin-1"), text[:4].decode("latin-1")
+    return name in STANDARD and not is_known_long_name(long)
+
+
+@lru_cache(4096)
+def _name_and_chain(text: bytes, two_letters: bool) -> tuple[str, str]:
+    name, chain = (text[:3], text[3:]) if two_letters and text[4:].strip() else (text[:4], text[4:])
+    return decode_name(name.strip(), "residue name"), decode_name(chain.strip(), "chain name")
 
 
 def _numbers(text: NDArray[np.uint8], *, four_digits: bool) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -307,7 +315,8 @@ def _segments(
     text = lines.columns(72, 80, atoms)
     segment = np.ascontiguousarray(text[:, :4]).view("<u4")[:, 0]
     apart = (segment[1:] != segment[:-1]) & ~changes[1:]
-    numbered = (text[:, 7] - np.uint8(ord("0")) <= 9).all()
+    digits = text[:, 4:] - np.uint8(ord("0")) <= 9
+    numbered = (digits[:, 3] & (digits | (text[:, 4:] == _SPACE)).all(1)).all()
     if apart.any() or numbered:
         return np.zeros(len(starts), np.int64), [""]
     found, place = np.unique(segment[starts], return_inverse=True)

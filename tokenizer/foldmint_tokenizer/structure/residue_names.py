@@ -84,7 +84,7 @@ FORCE_FIELD = _force_field_letters()
 _WATERS = frozenset(_words("HOH DOD H2O D2O WAT TIP TIP2 TIP3 TIP4 TIP5 TP3 TP4 TP5 T4P SOL SPC SPCE"))
 _CAPS = frozenset(_words("ACE NME NMA NH2 NHE FOR CT1 CT2 CT3 BOC"))
 # Of force fields; others have the name of an element, perhaps with a digit or a charge.
-_ION_NAMES = frozenset(_words("SOD CLA POT CES CAL LIT RUB BAR CAD CIO IOD BRO"))
+_ION_NAMES = frozenset(_words("SOD CLA POT CES CAL LIT RUB BAR CAD CIO IOD BRO 3CO 4MO"))
 _NUCLEIC_ACIDS = frozenset(
     _words(
         "ADE CYT GUA THY URA RA RC RG RU A5 A3 C5 C3 G5 G3 U5 U3 RA5 RA3 RC5 RC3 RG5 RG3 RU5 RU3 DA5 DA3 DC5 DC3 "
@@ -119,7 +119,7 @@ def name_kind(name: str) -> NameKind:
         return _components()[name][0]
     if name in _NUCLEIC_ACIDS:
         return NameKind.NUCLEIC_ACID
-    if name in _ION_NAMES or name.strip("+-0123456789").upper() in _ELEMENTS:
+    if name in _ION_NAMES or name.rstrip("+-0123456789").upper() in _ELEMENTS:
         return NameKind.ION
     return NameKind.WATER if gemmi.find_tabulated_residue(name).is_water() else NameKind.UNKNOWN
 
@@ -127,11 +127,6 @@ def name_kind(name: str) -> NameKind:
 def is_linking(name: str) -> bool:
     """Whether the CCD has this name as a peptide-linking component."""
     return _components().get(name, (None,))[0] is NameKind.AMINO_ACID
-
-
-def is_known(name: str) -> bool:
-    """Whether any table has this name."""
-    return name_kind(name) is not NameKind.UNKNOWN or gemmi.find_tabulated_residue(name).found()
 
 
 def is_known_long_name(name: str) -> bool:

@@ -66,6 +66,7 @@ def find_protein(table: AtomTable) -> ProteinRuns:
     Raises InvalidStructure for positions that are not numbers.
     """
     kinds = np.array([name_kind(name) for name in table.names], np.int64)[table.name]
+    kinds[(kinds == NameKind.ION) & (np.diff(table.starts) > 1)] = NameKind.UNKNOWN  # an ion has one atom
     present = _present(table)
     linking = np.array([is_linking(name) for name in table.names], bool)[table.name]
     amino_acid = (kinds == NameKind.AMINO_ACID) & (linking | present[:, AtomRole.CA])

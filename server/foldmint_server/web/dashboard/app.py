@@ -12,7 +12,7 @@ from prometheus_client.exposition import gzip_accepted
 from foldmint_server.metrics.exposition import metrics_app
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.responses import Content
-from foldmint_server.web.dashboard.usage_api import SCOPES, Numbers, Scope
+from foldmint_server.web.dashboard.usage_api import SCOPES, Scope, UsageApi
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -48,7 +48,7 @@ _SCOPES: Mapping[str, Scope] = {"": "version", **{f"scope={scope}": scope for sc
 _TEXT = "text/plain; charset=utf-8"
 
 
-def page_app(registry: CollectorRegistry, numbers: Numbers, lineage: Lineage) -> WSGIApplication:
+def dashboard_app(registry: CollectorRegistry, numbers: UsageApi, lineage: Lineage) -> WSGIApplication:
     """The application: / and what it loads, /api/usage, /api/codebooks, and /metrics as prometheus-client makes it.
 
     Only GET and HEAD are served, only these addresses exist, and nothing that was sent comes back in an answer.
@@ -82,7 +82,7 @@ def page_app(registry: CollectorRegistry, numbers: Numbers, lineage: Lineage) ->
     return app
 
 
-def _usage(numbers: Numbers, environ: WSGIEnvironment) -> Content | None:
+def _usage(numbers: UsageApi, environ: WSGIEnvironment) -> Content | None:
     """None for a question that makes no sense."""
     scope = _SCOPES.get(environ.get("QUERY_STRING", ""))
     return None if scope is None else numbers.content(scope)

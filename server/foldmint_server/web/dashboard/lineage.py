@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from foldmint_server.codebooks.manager import Codebooks
+from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_tokenizer import ModelError
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,7 @@ class Lineage:
     A version never changes, so its manifest is read once.
     """
 
-    def __init__(self, codebooks: Codebooks, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, codebooks: CodebookManager, clock: Callable[[], float] = time.monotonic) -> None:
         self._codebooks, self._clock = codebooks, clock
         self._reading = threading.Lock()
         self._stored: Mapping[str, dict[str, Any]] | None = None  # replaced, never changed

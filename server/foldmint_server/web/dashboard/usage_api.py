@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from foldmint_server.codebooks.manager import Codebooks
+from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.web.dashboard.responses import Content
 from foldmint_server.web.dashboard.traffic import Traffic
@@ -21,14 +21,14 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _FRESH_SECONDS = 1.0
 
 
-class Numbers:
+class UsageApi:
     """What /api/usage answers; made at most once a second for each scope, however many ask."""
 
     def __init__(
         self,
         usage: CodeUsage,
         window_seconds: float,
-        codebooks: Codebooks,
+        codebooks: CodebookManager,
         traffic: Traffic,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -5,7 +5,6 @@ and after these the environment: features that a small predictor is trained to r
 from, through noise as coarse as codes are. The predictor is thrown away afterwards.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,65 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.datasets.surroundings import surroundings
 
 MOTION = 12
 """Numbers of a motion: nine of the rotation matrix, row by row, and three of the translation."""
-
-BURIAL_RADIUS = 12.0
-"""Å; CA within it count as neighbors."""
-
-CONTACT_RADIUS = 8.0
-"""Å; CA within it, three residues or more away in the chain, are in contact."""
 
 LETTERS = "CEHTSGBIP"
 """DSSP letters that the predictor tells apart."""
 
 _BURIAL_CLASSES = 16
 _CONTACT_CLASSES = 8
-# Rough direction of C-beta in a residue's frame.
-_BETA = np.array([0.55, -0.76, 1.2])
 # Å; below it an error of the motion counts by its square, above it by its size.
 _SOFT = 0.2
 # Å; the bond from C to the next N is 1.33 long.
 _LONGEST_BOND = 2.0
-
-
-class Surroundings(NamedTuple):
-    """Of residues: neighbors (residues,) within 12 Å; above (residues,): those on the side of C-beta; order
-    (residues,): mean distance in sequence of the residues in contact, 0 without one. All float32.
-    """
-
-    neighbors: NDArray[np.float32]
-    above: NDArray[np.float32]
-    order: NDArray[np.float32]
-
-
-def surroundings(data: PreparedSet) -> Surroundings:
-    """Of all residues of a set, chain by chain; zero for residues without a frame."""
-    total = len(data.chain)
-    found = Surroundings(*(np.zeros(total, np.float32) for _ in Surroundings._fields))
-    rotation, origin, exists = data.shape.frames
-    for part in _chains(data.chain):
-        some = part.start + np.flatnonzero(exists[part])
-        place = origin[some].astype(np.float32)
-        beta = (rotation[some] @ _BETA).astype(np.float32)
-        square = (place * place).sum(1)
-        apart = square[:, None] + square[None] - 2 * place @ place.T
-        near = apart < BURIAL_RADIUS**2
-        np.fill_diagonal(near, val=False)
-        along = beta @ place.T - (beta * place).sum(1)[:, None]
-        separation = np.abs(some[:, None] - some[None]).astype(np.float32)
-        contact = (apart < CONTACT_RADIUS**2) & (separation >= 3)
-        found.neighbors[some] = near.sum(1)
-        found.above[some] = (near & (along > 0)).sum(1)
-        found.order[some] = (separation * contact).sum(1) / np.maximum(contact.sum(1), 1)
-    return found
-
-
-def _chains(chain: NDArray[np.integer]) -> Iterator[slice]:
-    starts = np.flatnonzero(np.diff(chain, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(chain)], strict=True):
-        yield slice(int(start), int(stop))
 
 
 def follows(data: PreparedSet) -> NDArray[np.bool_]:

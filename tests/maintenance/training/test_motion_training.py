@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.datasets.secondary_structure import letters
+from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import TrainingStopped
 from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
-from foldmint_maintenance.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
-from foldmint_maintenance.motion_objective import TargetTable, follows, motion_loss, surroundings
-from foldmint_maintenance.motion_training import MotionConfig
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
-from foldmint_maintenance.secondary_structure import letters
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.latents import vectors_of
+from foldmint_maintenance.training.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion_objective import TargetTable, follows, motion_loss
+from foldmint_maintenance.training.motion_trainer import MotionConfig
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
@@ -80,6 +81,7 @@ def test_a_recipe_makes_a_model_that_states_motions(trained: Model) -> None:
     assert trained.lever == tiny().vectors.lever  # type: ignore[union-attr]
     assert isinstance(trained.decoder, MotionDecoder)
     assert trained.decoder.config.out == trained.config.out == 16
+    assert trained.lever is not None
     rotation, _ = code_motions(trained.codebook.codebook.embeddings, trained.lever)
     torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand_as(rotation), atol=1e-5, rtol=0)
     # Codes are exact: what their vectors hold is the rotation itself.
@@ -164,7 +166,7 @@ def test_noise_moves_rows_and_none_leaves_them(small: PreparedSet) -> None:
     plain, still = small.rows(some), small.noisy_rows(some, np.zeros(len(some)), np.random.default_rng(0))
     moved = small.noisy_rows(some, np.full(len(some), 0.05), np.random.default_rng(0))
     for one, other in zip(plain, still, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-5)
     apart = np.abs(moved.origin - plain.origin)
     assert 0.02 < apart[:, 1:].mean() < 0.5
     np.testing.assert_array_equal(moved.offset, plain.offset)
