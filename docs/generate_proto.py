@@ -94,13 +94,12 @@ def _fields(message: DescriptorProto, comments: Comments, place: tuple[int, ...]
     yield "| field | type | meaning |\n|---|---|---|"
     for at, field in enumerate(message.field):
         meaning = _text(comments, (*place, _FIELDS, at))
-        # What is optional is a oneof of its own, which nobody wrote.
-        if field.proto3_optional:
-            meaning = f"{meaning} (Optional.)"
-        elif field.HasField("oneof_index"):
+        # protoc keeps a oneof for each optional field, which nobody wrote.
+        if field.HasField("oneof_index") and not field.proto3_optional:
             others = _text(comments, (*place, _ONEOFS, field.oneof_index)).rstrip(".")
             meaning = f"{meaning} (One of `{message.oneof_decl[field.oneof_index].name}`: {others}.)"
         repeated = "repeated " * (field.label == FieldDescriptorProto.LABEL_REPEATED)
+        repeated += "optional " * field.proto3_optional
         kind = f"`{_SCALARS[field.type]}`" if field.type in _SCALARS else _linked(field.type_name)
         yield f"| `{field.name}` = {field.number} | {repeated}{kind} | {_cell(meaning)} |"
     yield ""

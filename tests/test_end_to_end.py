@@ -13,6 +13,7 @@ from foldmint_client import AsyncClient, Backbone, Client, FailedPrecondition, I
 from foldmint_client.models.responses import Tokens
 from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone, read_backbones
+from helpers.pdb_text import PdbText, atom
 from helpers.support import ROOT, RunningServer
 
 ENVIRONMENT = {
@@ -163,6 +164,38 @@ def test_from_tokenize_to_detokenize_through_a_pipe(decoding_server: RunningServ
     bad = foldmint("detokenize", *at, "-", stdin="1 2 4096")
     assert (bad.returncode, bad.stdout) == (1, "")
     assert bad.stderr.splitlines()[0] == "-:1: tokens[2]: 4096 (MASK) stands among the residues"
+
+
+def test_what_was_left_out_is_told(server: RunningServer, data: Path, tmp_path: Path) -> None:
+    at, path = ("tokenize", "--server", server.address), str(data / "1a8o.pdb")
+    (water,) = (json.loads(line)["left_out"] for line in foldmint(*at, path).stdout.splitlines())
+    assert water == [{"kind": "water", "chain": "A", "residues": 88, "names": ["HOH"]}]
+    out = str(tmp_path / "out.jsonl")
+    finished = foldmint(*at, "--reading", "esm", "--json", "-o", out, path)
+    (row,) = (json.loads(line) for line in Path(out).read_text().splitlines())
+    assert len(row["tokens"]) == 66
+    assert row["left_out"] == [{"kind": "hetatm", "chain": "A", "residues": 4, "names": ["MSE"]}, *water]
+    assert json.loads(finished.stdout)["left_out"] == {"water": 88, "hetatm": 4}
+    assert finished.stderr == ("left out of 1 structure: 4 residues (hetatm); `left_out` in the output tells where\n")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "npz"])
+def test_of_a_trace_of_ca_no_atom_is_made_up(
+    decoding_server: RunningServer, data: Path, tmp_path: Path, form: str
+) -> None:
+    trace, tokens, out = tmp_path / "trace.pdb", tmp_path / "tokens", tmp_path / "out"
+    trace.write_bytes(PdbText(data / "1a8o.pdb").each(lambda line, _: line if atom(line) == "CA" else None).bytes())
+    at = ("--server", decoding_server.address)
+    finished = foldmint("tokenize", *at, "--format", form, "-o", str(tokens), str(trace))
+    assert finished.returncode == 0
+    assert "there is CA only" in finished.stderr
+    finished = foldmint("detokenize", *at, "--out", str(out), str(tokens))
+    assert finished.returncode == 0
+    assert finished.stderr.startswith("gaps for 70 residues without a frame, in 1 structure, 1 of which has nothing")
+    assert "ATOM" not in (out / "trace.pdb").read_text()
+    finished = foldmint("detokenize", *at, "--fill", "--overwrite", "--out", str(out), str(tokens))
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert (out / "trace.pdb").read_text().count(" CA ") == 70
 
 
 def test_the_demo() -> None:

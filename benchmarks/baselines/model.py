@@ -24,11 +24,11 @@ BATCH_WAIT = 0.002
 class Parsed:
     """A structure, ready to be computed."""
 
-    backbones: list[Backbone]
+    backbones: Sequence[Backbone]
     shape: Geometry
 
 
-def parsed(backbones: list[Backbone]) -> Parsed:
+def parsed(backbones: Sequence[Backbone]) -> Parsed:
     """The structure of some chains."""
     return Parsed(backbones, structure_geometry(backbones))
 

@@ -33,7 +33,7 @@ class Tokenizer:
 
     async def Tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeResponse:  # noqa: N802 (the contract's name)
         """Answer one structure."""
-        one = await asyncio.to_thread(lambda: parsed(decoded(request, Limits())))
+        one = await asyncio.to_thread(lambda: parsed(decoded(request, Limits()).chains))
         chains = await self._batched(one)
         return pb.TokenizeResponse(model=self._model.name, chains=[encoded(chain) for chain in chains])
 

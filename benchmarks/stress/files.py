@@ -1,17 +1,28 @@
 """Files that no one meant: real ones, small, changed by chance. The same number gives the same file."""
 
+import bz2
 import gzip
+import lzma
 import random
 import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from backports import zstd
+
 from benchmarks._common import ROOT
 
 CORPUS = ROOT / "tests" / "stress" / "corpus"
 _DATA = ROOT / "tests" / "data"
 _PACKED = ("4cup", "1gbt", "1lcd", "2beg")
+_KEPT = (".pdb", ".cif", ".bcif")
+_COMPRESS: tuple[Callable[[bytes], bytes], ...] = (
+    lambda plain: gzip.compress(plain, 1, mtime=0),
+    lambda plain: zstd.compress(plain, 1),
+    lambda plain: lzma.compress(plain, preset=0),
+    lambda plain: bz2.compress(plain, 1),
+)
 # What an input may have at most: what is slow only for its size tells nothing.
 MOST_BYTES = 300_000
 
@@ -83,7 +94,7 @@ def file_seeds() -> list[bytes]:
         ),
     ]
     seeds.append(gzip.compress(seeds[0], mtime=0))
-    return seeds + [one.read_bytes() for one in sorted(CORPUS.glob("*")) if one.suffix in (".pdb", ".cif")]
+    return seeds + [one.read_bytes() for one in sorted(CORPUS.glob("*")) if one.suffix in _KEPT]
 
 
 def _shortened(text: bytes, atoms: int, *, polymer: bool = False) -> bytes:
@@ -223,11 +234,12 @@ _FILE_CHANGES: list[Callable[[bytes, random.Random], bytes]] = [
 
 
 def _packed(content: bytes, chance: random.Random) -> bytes:
-    """Gzip: as it should be, twice, in parts, damaged, or with something after it."""
-    packed = gzip.compress(content, 1, mtime=0)
+    """Compressed: as it should be, twice, in parts, damaged, or with something after it."""
+    compress = chance.choice(_COMPRESS)
+    packed = compress(content)
     match chance.randrange(6):
         case 0:
-            return gzip.compress(packed, 1, mtime=0)
+            return compress(packed)
         case 1:
             return packed + packed
         case 2:
@@ -242,4 +254,4 @@ def _packed(content: bytes, chance: random.Random) -> bytes:
 
 def regressions(folder: Path = CORPUS) -> list[Path]:
     """The kept corpus: files that were trouble once, or might be."""
-    return sorted(path for path in folder.glob("*") if path.suffix in (".pdb", ".cif"))
+    return sorted(path for path in folder.glob("*") if path.suffix in _KEPT)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from foldmint_client.models.decoded import Decoded, DecodedChain
     from foldmint_client.models.detokenize_request import ChainLabels
+    from foldmint_client.models.left_out import LeftOut, LeftOutKind
     from foldmint_client.models.responses import (
         ChainTokens,
         DecoderInfo,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
         Tokens,
         Vocabulary,
     )
-    from foldmint_client.models.tokenize_request import Backbone, Structure
+    from foldmint_client.models.tokenize_request import Backbone, Selection, Structure
 
 __all__ = [
     "Activation",
@@ -69,6 +70,8 @@ __all__ = [
     "Health",
     "InvalidOptions",
     "InvalidStructure",
+    "LeftOut",
+    "LeftOutKind",
     "MissingExtra",
     "ModelInfo",
     "ModelSizes",
@@ -77,6 +80,7 @@ __all__ = [
     "PermissionDenied",
     "RequestLimits",
     "Retry",
+    "Selection",
     "ServerError",
     "Structure",
     "Tls",
@@ -98,9 +102,12 @@ _HOMES = {
     "Decoded": "models.decoded",
     "DecodedChain": "models.decoded",
     "ChainLabels": "models.detokenize_request",
+    "LeftOut": "models.left_out",
+    "LeftOutKind": "models.left_out",
     "Retry": "connection",
     "Tls": "connection",
     "Backbone": "models.tokenize_request",
+    "Selection": "models.tokenize_request",
     "Structure": "models.tokenize_request",
     "ChainTokens": "models.responses",
     "DecoderInfo": "models.responses",

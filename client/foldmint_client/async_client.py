@@ -85,7 +85,7 @@ class AsyncClient:
         deadline = self._connection.deadline(timeout)
         request = await self._request(structure, TokenizeOptions(**options))
         response = await self._patient(self._tokenizer.Tokenize, request, deadline)
-        return to_tokens(response, request.codebook_version, request.options.assignment)
+        return to_tokens(response, request)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure
@@ -139,7 +139,7 @@ class AsyncClient:
         request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
         await self._check_size(request, "tokens")
         response = await self._patient(self._tokenizer.Detokenize, request, deadline)
-        return to_decoded(response)
+        return to_decoded(response, request)
 
     async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
         """What the server serves: model, codebook, vocabulary and limits."""

@@ -83,16 +83,17 @@ class Client:
     ) -> Tokens:
         """The tokens of one structure.
 
-        structure: a path, the bytes of a PDB or mmCIF file (plain or gzip), a Backbone, or a sequence of those.
+        structure: a path, a file's bytes, a Selection (chains of a file), a Backbone, or a sequence of those; files are
+        PDB, mmCIF or BinaryCIF, plain or compressed by gzip, zstd, xz or bzip2.
         timeout: seconds, retries included, and pauses that the server asks for. Keywords: format=None, model_number=0,
-        chains=(), complex=False, special_tokens=False, distances=False, assignment="independent", first_frames=False,
-        codebook_version=None; see
+        chains=(), reading=None, min_plddt=None, assembly="", renumber=False, complex=False, special_tokens=False,
+        distances=False, assignment="independent", first_frames=False, codebook_version=None; see
         `foldmint_client.models.tokenize_request.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))
         response = self._patient(self._tokenizer.Tokenize, request, deadline)
-        return to_tokens(response, request.codebook_version, request.options.assignment)
+        return to_tokens(response, request)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure
@@ -146,8 +147,9 @@ class Client:
         tokens: as `tokenize` returned them, with special tokens or without; those of one chain, or of some; or token
         ids (length,) with CHAINBREAK between chains. Several chains are decoded as one structure, which makes sense for
         the tokens of a complex; others are better decoded one by one. timeout: seconds, retries included. Keywords:
-        format=None, pae=False, labels=None, model=None, codebook_version=None; see
-        `foldmint_client.models.detokenize_request.DetokenizeOptions`.
+        format=None, pae=False, labels=None, fill=False, model=None, codebook_version=None; see
+        `foldmint_client.models.detokenize_request.DetokenizeOptions`. Residues without a frame are gaps in the answer,
+        unless `fill` decodes their tokens all the same.
         """
         deadline = self._connection.deadline(timeout)
         chainbreak = self._known().vocabulary.chainbreak if needs_chainbreak(tokens) else 0
@@ -155,7 +157,7 @@ class Client:
         request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
         self._check_size(request, "tokens")
         response = self._patient(self._tokenizer.Detokenize, request, deadline)
-        return to_decoded(response)
+        return to_decoded(response, request)
 
     def model(self, *, timeout: float | None = None) -> ModelInfo:
         """What the server serves: model, codebook, vocabulary and limits."""

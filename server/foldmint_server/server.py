@@ -126,6 +126,7 @@ class Server:
             decode_limits_of(settings),
             metrics,
             rates=self._security.rates,
+            reading=model.reading,
         )
         self._servicer = TokenizerServicer(
             pipeline,

@@ -54,8 +54,20 @@ class Fault:
         context.abort_with_status(rpc_status.to_status(status))
 
 
+LEFT_OUT = [
+    tokenizer_pb2.LeftOut(
+        kind=tokenizer_pb2.LEFT_OUT_KIND_HETATM, chain="A", residues=4, names=["MSE", "SEP"], of_protein=True
+    ),
+    tokenizer_pb2.LeftOut(kind=tokenizer_pb2.LEFT_OUT_KIND_WATER, chain="W", residues=90, names=["HOH"]),
+    tokenizer_pb2.LeftOut(kind=99, residues=1, of_protein=True),  # type: ignore[arg-type]  # of a newer server
+]
+
+
 def answer(request: tokenizer_pb2.TokenizeRequest) -> tokenizer_pb2.TokenizeResponse:
-    """A chain of three residues whose tokens begin with the number in the file; or the backbones' own chains."""
+    """A chain of three residues whose tokens begin with the number in the file; or the backbones' own chains.
+
+    Of a file that says `lossy`, residues were left out, and there is a warning.
+    """
     response = tokenizer_pb2.TokenizeResponse(model="scripted", codebook_version="000007")
     if request.WhichOneof("structure") == "backbones":
         for backbone in request.backbones.chains:
@@ -79,6 +91,10 @@ def answer(request: tokenizer_pb2.TokenizeRequest) -> tokenizer_pb2.TokenizeResp
         tokens=[first, first + 1, first + 2],
         has_frame=[True, True, False],
     )
+    response.reading = request.file.reading or tokenizer_pb2.READING_ALL
+    if content == b"lossy":
+        response.left_out.extend(LEFT_OUT)
+        response.warnings.append("a warning")
     if request.options.distances:
         chain.distances.extend([0.1, 2.5, float("nan")])
     return response
@@ -88,7 +104,7 @@ MASK, EOS, BOS, CHAINBREAK = 4096, 4097, 4098, 4100
 
 
 def decoded(request: tokenizer_pb2.DetokenizeRequest) -> tokenizer_pb2.DetokenizeResponse:
-    """Chains whose residues lie where their tokens say: token 7 has all its coordinates 7."""
+    """Chains whose residues lie where their tokens say: token 7 has all its coordinates 7; NaN without a frame."""
     response = tokenizer_pb2.DetokenizeResponse(model="scripted", codebook_version="000007", ptm=0.75)
     chains: list[list[int]] = [[]]
     for token in request.tokens:
@@ -98,13 +114,14 @@ def decoded(request: tokenizer_pb2.DetokenizeRequest) -> tokenizer_pb2.Detokeniz
             chains[-1].append(token)
     labels = request.chains or [tokenizer_pb2.ChainLabels(chain="ABC"[place]) for place in range(len(chains))]
     for tokens, label in zip(chains, labels, strict=True):
+        frames = np.array(label.has_frame or [True] * len(tokens))
         response.chains.add(
             chain=label.chain,
             sequence=label.sequence or "X" * len(tokens),
             residue_index=label.residue_index or range(1, len(tokens) + 1),
             insertion_codes=label.insertion_codes,
-            coordinates=np.repeat(np.array(tokens, "<f4"), 9).tobytes(),
-            plddt=[0.5] * len(tokens),
+            coordinates=np.repeat(np.where(frames, np.array(tokens, "<f4"), np.float32(np.nan)), 9).tobytes(),
+            plddt=np.where(frames, 0.5, np.nan).tolist(),
         )
     residues = sum(map(len, chains))
     if request.options.pae:

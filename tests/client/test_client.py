@@ -23,6 +23,7 @@ from foldmint_client import (
     Overloaded,
     PermissionDenied,
     Retry,
+    Selection,
     ServerError,
     Tls,
     Unauthenticated,
@@ -59,6 +60,15 @@ def test_bytes_go_as_they_are(client: "Both", server: "ScriptedServer") -> None:
     packed = gzip.compress(b"data_1ABC")
     client.tokenize(packed)
     assert server.servicer.requests[0].file.content == packed
+
+
+def test_chains_of_a_file(client: "Both", server: "ScriptedServer", tmp_path: Path) -> None:
+    path = tmp_path / "1abc.pdb"
+    path.write_bytes(b"7")
+    structures = [Selection(path, ["A", "B"]), Selection(b"8", []), b"9"]
+    assert len(client.many(structures, chains=["X"])) == 3
+    asked = {request.file.content: list(request.file.chains) for request in server.servicer.requests}
+    assert asked == {b"7": ["A", "B"], b"8": [], b"9": ["X"]}
 
 
 def test_options_reach_the_server(client: "Both", server: "ScriptedServer") -> None:

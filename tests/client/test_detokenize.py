@@ -52,13 +52,23 @@ def test_what_was_tokenized_is_taken_as_it_is(client: "Both", server: "ScriptedS
     assert one.residue_index.tolist() == [-1, 5, 5]
     assert one.coordinates.shape == (3, 3, 3)
     assert [array.dtype for array in (one.residue_index, one.coordinates, one.plddt)] == ["int32", "float32", "float32"]
-    assert one.coordinates[:, 1, 2].tolist() == [4000, 4001, 4002]
-    assert one.plddt.tolist() == [0.5, 0.5, 0.5]
+    assert one.coordinates[:2, 1, 2].tolist() == [4000, 4001]
+    assert np.isnan(one.coordinates[2]).all()  # it has no frame
+    assert one.gaps == 1
+    assert one.plddt[:2].tolist() == [0.5, 0.5]
     one.coordinates[0] = 0  # it is the caller's own
     (request,) = server.servicer.detokenize_requests
     assert request == tokenizer_pb2.DetokenizeRequest(
         tokens=[4000, 4001, 4002],
-        chains=[tokenizer_pb2.ChainLabels(chain="A", sequence="GAS", residue_index=[-1, 5, 5], insertion_codes="  A")],
+        chains=[
+            tokenizer_pb2.ChainLabels(
+                chain="A",
+                sequence="GAS",
+                residue_index=[-1, 5, 5],
+                insertion_codes="  A",
+                has_frame=[True, True, False],
+            )
+        ],
         model="scripted",
         codebook_version="000007",
         options=tokenizer_pb2.DetokenizeOptions(),

@@ -58,7 +58,7 @@ def request_of(structure: Sequence[Chain], complex_: bool) -> pb.TokenizeRequest
     return pb.TokenizeRequest(backbones=pb.Backbones(chains=messages), options=options)
 
 
-def in_process(call: Callable[[], list[TokenizedChain]]) -> list[TokenizedChain] | None:
+def in_process(call: Callable[[], Sequence[TokenizedChain]]) -> Sequence[TokenizedChain] | None:
     """The tokens; None for a clean refusal."""
     try:
         return call()
@@ -80,7 +80,7 @@ def served(stub: rpc.TokenizerServiceStub, request: pb.TokenizeRequest) -> pb.To
 
 
 def check_plain(
-    tokenizer: StructureTokenizer, backbones: list[Backbone], found: list[TokenizedChain], complex_: bool
+    tokenizer: StructureTokenizer, backbones: list[Backbone], found: Sequence[TokenizedChain], complex_: bool
 ) -> None:
     """The tokens are the plain path's, but for rounding; residues without a frame have the one code for that."""
     shape = structure_geometry(backbones, complex_)
@@ -105,7 +105,7 @@ def check_plain(
     assert np.abs(distances[shape.queries] - least.numpy()).max() <= TOLERANCE
 
 
-def check_alike(answer: pb.TokenizeResponse | None, found: list[TokenizedChain] | None) -> None:
+def check_alike(answer: pb.TokenizeResponse | None, found: Sequence[TokenizedChain] | None) -> None:
     assert (answer is None) == (found is None)
     if answer is None or found is None:
         return

@@ -66,6 +66,20 @@ def test_round_trip_of_a_decoder(store: Path, tmp_path: Path) -> None:
         assert own.encoder_digest == model.encoder_digest
 
 
+def test_a_model_may_have_a_reading_of_its_own(store: Path, tmp_path: Path) -> None:
+    model, path = load_model(store), tmp_path / "esm"
+    assert model.reading == "all"
+    assert "reading" not in json.loads((store / "model.json").read_text())
+    written = create_store(
+        path, name="esm", encoder=model.encoder, codebook=model.codebook.codebook, reading="esm", about={}
+    )
+    assert (written.reading, load_model(path).reading) == ("esm", "esm")
+    about = path / "model.json"
+    about.write_text(about.read_text().replace('"reading": "esm"', '"reading": "?"'))
+    with pytest.raises(ModelError, match=r"model\.json: reading is '\?'.*all, esm"):
+        load_model(path)
+
+
 def test_the_embedded_default_is_small_and_whole() -> None:
     model = load_model()
     assert model.config.codes == 4096

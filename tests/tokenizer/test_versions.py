@@ -133,7 +133,7 @@ def test_decoder_rows_go_with_their_version(location: str) -> None:
     tokens = [1, 3, 5, 30]
     old, new = (StructureDetokenizer(store.load(version)) for version in ("000001", "000002"))
     expected = new.detokenize(tokens).chains[0].coordinates
-    found = old.detokenize(tokens, reading=old.reading_of(model.codebook)).chains[0].coordinates
+    found = old.detokenize(tokens, inputs=old.inputs_of(model.codebook)).chains[0].coordinates
     assert (found == expected).all()
     assert (old.detokenize(tokens).chains[0].coordinates != expected).any()
 

@@ -15,7 +15,7 @@ from foldmint_tokenizer.structure.options import Limits, ReadOptions
 from foldmint_tokenizer.structure.reader import read_backbones, read_structure
 from foldmint_tokenizer.structure.writer import structure_text
 from foldmint_tokenizer.tokenizer import StructureTokenizer
-from foldmint_tokenizer.tokens import TokenizedChain
+from foldmint_tokenizer.tokens import TokenizedChain, TokenizedStructure
 
 __all__ = [
     "Assignment",
@@ -34,6 +34,7 @@ __all__ = [
     "StructureDetokenizer",
     "StructureTokenizer",
     "TokenizedChain",
+    "TokenizedStructure",
     "TokenizerError",
     "backbone",
     "read_backbones",

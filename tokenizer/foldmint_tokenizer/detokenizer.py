@@ -3,6 +3,7 @@
 StructureDetokenizer.load().detokenize(tokens)
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foldmint_tokenizer.assignment import Assignment
-from foldmint_tokenizer.decoder import Decoder, Rigids, aligned_error, backbone_atoms
+from foldmint_tokenizer.decoder import AlignedError, Decoder, Rigids, aligned_error, backbone_atoms
 from foldmint_tokenizer.errors import InvalidStructure, InvalidTokens, ModelError
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.motion_decoder import MotionDecoder
-from foldmint_tokenizer.motions import Layout, Segments, code_motions, placed, whole_chain
+from foldmint_tokenizer.motions import Layout, Segments, code_motions, parted, placed, whole_chain
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 
@@ -31,9 +32,10 @@ class DecodedChain:
     """The backbone of one chain.
 
     coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; all chains of a structure in one frame of
-    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue. segment_starts:
-    (segments,) int64, the first residue of each segment. placed: (segments,) bool, whether a segment stands where its
-    structure had it, seen from the others that are placed; otherwise it follows the residue before it as if bonded.
+    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue. Both are NaN for
+    residues that were said to have no frame. segment_starts: (segments,) int64, the first residue of each segment.
+    placed: (segments,) bool, whether a segment stands where its structure had it, seen from the others that are placed;
+    otherwise it follows the residue before it as if bonded.
     """
 
     coordinates: NDArray[np.float32]
@@ -49,8 +51,9 @@ class DecodedChain:
 class DecodedStructure:
     """What tokens stand for.
 
-    ptm: the TM-score that the decoder expects, 0 to 1. pae: (residues, residues) float32, Å, over all chains: expected
-    error of the column's residue seen from the row's; None unless asked for.
+    ptm: the TM-score that the decoder expects, 0 to 1, of the residues with a frame; NaN if there are none. pae:
+    (residues, residues) float32, Å, over all chains: expected error of the column's residue seen from the row's, NaN
+    for residues without a frame; None unless asked for.
     """
 
     chains: tuple[DecodedChain, ...]
@@ -58,7 +61,7 @@ class DecodedStructure:
     pae: NDArray[np.float32] | None = None
 
 
-class Reading(NamedTuple):
+class DecoderInputs(NamedTuple):
     """What a decoder reads of one version of the codebook, on its device.
 
     embedding: (vocabulary, width), of each token. motions: (codes,), of models whose codes state motions.
@@ -77,7 +80,7 @@ class StructureDetokenizer:
             raise ModelError(f"the model {model.name} has no decoder")
         self.model, self.device = model, torch.device(device)
         self._decoder = model.decoder.to(self.device).eval()
-        self._reading = self.reading_of(model.codebook)
+        self._inputs = self.inputs_of(model.codebook)
 
     @classmethod
     def load(
@@ -86,53 +89,62 @@ class StructureDetokenizer:
         """The detokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
         return cls(load_model(path), device)
 
-    def reading_of(self, codebook: CodebookVersion) -> Reading:
+    def inputs_of(self, codebook: CodebookVersion) -> DecoderInputs:
         """What the decoder reads of a version of the codebook."""
         motions = None
         if isinstance(self._decoder, MotionDecoder) and self.model.lever is not None:
             found = code_motions(codebook.codebook.embeddings, self.model.lever)
             motions = Rigids(*(part.to(self.device) for part in found))
-        return Reading(codebook.embedding(self._decoder), motions)
+        return DecoderInputs(codebook.embedding(self._decoder), motions)
 
     def detokenize(
         self,
         tokens: ArrayLike | Sequence[int],
         *,
+        has_frame: ArrayLike | Sequence[bool] | None = None,
         pae: bool = False,
-        reading: Reading | None = None,
+        inputs: DecoderInputs | None = None,
         assignment: Assignment = Assignment.INDEPENDENT,
         segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         """The backbones of a structure's tokens (length,): its chains with CHAINBREAK between them.
 
-        BOS before and EOS after are taken, and put there where they are not. pae: return the aligned errors, whose
-        memory grows with the square of the residues. reading: of another version of the codebook than the model's.
-        assignment: how the tokens were chosen. segments: of each chain, where composition begins anew, and with which
-        frame; without them each chain is one segment.
+        BOS before and EOS after are taken, and put there where they are not. has_frame: (residues,) bool, over all
+        chains, as `TokenizedChain` tells: the tokens of residues without a frame say nothing, and become gaps; None
+        decodes all. pae: return the aligned errors, whose memory grows with the square of the residues. inputs: of
+        another version of the codebook than the model's. assignment: how the tokens were chosen. segments: of each
+        chain, where composition begins anew, and with which frame; without them each chain is one segment.
 
-        Raises InvalidTokens, with the position, for tokens that are none or stand in a place where they make no sense;
-        InvalidStructure for segments that are not one for each chain; ModelError if the decoder computes what is not
-        finite, or if its codes state no motions and the tokens are anchored or tracking ones, or have first frames.
+        Raises InvalidTokens, with the position, for tokens that are none or stand in a place where they make no sense,
+        and if has_frame does not fit to them; InvalidStructure for segments that are not one for each chain; ModelError
+        if the decoder computes what is not finite, or if its codes state no motions and the tokens are anchored or
+        tracking ones, or have first frames.
         """
         sequence = checked_tokens(tokens, self.model.config.codes)
         residue = np.flatnonzero(sequence < MASK)
+        framed = checked_frames(has_frame, len(residue))
+        kept = residue[framed]
         breaks = np.flatnonzero(sequence == CHAINBREAK)
         bounds = list(zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True))
-        read = self._reading if reading is None else reading
-        layout = _layout([stop - start for start, stop in bounds], segments)
+        read = self._inputs if inputs is None else inputs
+        layout = _layout([stop - start for start, stop in bounds], segments, framed)
         if read.motions is None:
             self._check_plain(assignment, layout)
         with torch.inference_mode():
             ids = torch.from_numpy(sequence).to(self.device)
             states = self._states(F.embedding(ids, read.embedding)[None], assignment)
-            atoms, plddt = np.zeros((len(sequence), 3, 3), np.float32), np.zeros(len(sequence), np.float32)
+            atoms = np.zeros((len(sequence), 3, 3), np.float32)
             atoms[residue] = backbone_atoms(self._rigids(ids, states, residue, read, assignment, layout)).cpu().numpy()
-            plddt[:] = self._decoder.confidence(states)[0].cpu().numpy()
-            head = self._decoder.pairwise_classification_head
-            errors = aligned_error(head, states[0], torch.from_numpy(residue).to(self.device))
-        ptm = float(errors.ptm)  # NaN if an aligned error is
-        if not (np.isfinite(atoms[residue]).all() and np.isfinite(plddt[residue]).all() and np.isfinite(ptm)):
+            plddt = self._decoder.confidence(states)[0].cpu().numpy()
+            errors = None
+            if len(kept):
+                head = self._decoder.pairwise_classification_head
+                errors = aligned_error(head, states[0], torch.from_numpy(kept).to(self.device))
+        ptm = math.nan if errors is None else float(errors.ptm)  # NaN if an aligned error is
+        finite = np.isfinite(atoms[kept]).all() and np.isfinite(plddt[kept]).all()
+        if not finite or (errors is not None and math.isnan(ptm)):
             raise ModelError("the decoder computed a position or a confidence that is not finite")
+        atoms[residue[~framed]] = plddt[residue[~framed]] = np.nan
         stand = layout.placed if read.motions is not None else np.ones(len(layout.starts), np.bool_)
         places = np.searchsorted(residue, [start for start, _ in bounds])
         ends = np.append(places[1:], len(residue))
@@ -145,7 +157,7 @@ class StructureDetokenizer:
                 strict=True,
             )
         ]
-        return DecodedStructure(tuple(chains), ptm, errors.pae.cpu().numpy() if pae else None)
+        return DecodedStructure(tuple(chains), ptm, _spread(errors, framed) if pae else None)
 
     def _check_plain(self, assignment: Assignment, layout: Layout) -> None:
         if assignment is not Assignment.INDEPENDENT:
@@ -163,7 +175,7 @@ class StructureDetokenizer:
         ids: Tensor,
         states: Tensor,
         residue: NDArray[np.int64],
-        read: Reading,
+        read: DecoderInputs,
         assignment: Assignment,
         layout: Layout,
     ) -> Rigids:
@@ -179,7 +191,30 @@ class StructureDetokenizer:
         return placed(motions, layout)
 
 
-def _layout(sizes: list[int], segments: Sequence[Segments] | None) -> Layout:
+def _spread(errors: AlignedError | None, framed: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Aligned errors of the residues with a frame, in their places among all (residues, residues)."""
+    if errors is not None and framed.all():
+        return errors.pae.cpu().numpy()
+    spread = np.full((len(framed), len(framed)), np.nan, np.float32)
+    if errors is not None:
+        spread[np.ix_(framed, framed)] = errors.pae.cpu().numpy()
+    return spread
+
+
+def checked_frames(has_frame: ArrayLike | Sequence[bool] | None, residues: int) -> NDArray[np.bool_]:
+    """Which of so many residues have a frame, (residues,); None: all. Raises InvalidTokens if it does not fit."""
+    if has_frame is None:
+        return np.ones(residues, np.bool_)
+    framed = np.asarray(has_frame)
+    if framed.shape != (residues,) or framed.dtype != np.bool_:
+        raise InvalidTokens(
+            f"has_frame is {framed.dtype} of shape {framed.shape}; true or false for each of {residues} residues is "
+            "wanted"
+        )
+    return framed
+
+
+def _layout(sizes: list[int], segments: Sequence[Segments] | None, framed: NDArray[np.bool_]) -> Layout:
     if segments is None:
         segments = [whole_chain() for _ in sizes]
     if len(segments) != len(sizes):
@@ -187,7 +222,8 @@ def _layout(sizes: list[int], segments: Sequence[Segments] | None) -> Layout:
     for place, (size, own) in enumerate(zip(sizes, segments, strict=True)):
         if own.starts[-1] >= size:
             raise InvalidStructure(f"chains[{place}].segment_starts", f"{own.starts[-1]} is beyond {size} residues")
-    return Layout.of(segments, sizes)
+    parts = np.split(framed, np.cumsum(sizes)[:-1])
+    return Layout.of([parted(own, part) for own, part in zip(segments, parts, strict=True)], sizes)
 
 
 def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder
+from foldmint_tokenizer.structure.options import Reading
 
 
 class DecoderRows(NamedTuple):
@@ -49,8 +50,8 @@ class CodebookVersion:
 class Model:
     """An encoder, one version of its codebook, and a decoder if there is one.
 
-    encoder_digest, decoder_digest: SHA-256 of their files. lever: Å, of codes that state motions (`motions`); None if
-    the model's codes state none.
+    encoder_digest, decoder_digest: SHA-256 of their files. reading: which residues of a file count, unless a caller
+    says otherwise. lever: Å, of codes that state motions (`motions`); None if the model's codes state none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Model:
     codebook: CodebookVersion
     decoder: AnyDecoder | None = None
     decoder_digest: str | None = None
+    reading: Reading = "all"
     lever: float | None = None
 
 
@@ -72,4 +74,5 @@ class Weights(NamedTuple):
     encoder_digest: str
     decoder: AnyDecoder | None
     decoder_digest: str | None
-    lever: float | None = None
+    reading: Reading
+    lever: float | None

@@ -84,6 +84,20 @@ def whole_chain() -> Segments:
     return Segments(np.zeros(1, np.int64), np.full((1, MOTION), np.nan, np.float32))
 
 
+def parted(segments: Segments, framed: NDArray[np.bool_]) -> Segments:
+    """The segments of a chain, and new ones wherever a stretch of residues without a frame begins or ends.
+
+    framed: (residues,).
+    """
+    new = np.setdiff1d(1 + np.flatnonzero(framed[1:] != framed[:-1]), segments.starts)
+    if not len(new):
+        return segments
+    starts = np.concatenate([segments.starts, new])
+    frames = np.concatenate([segments.frames, np.full((len(new), MOTION), np.nan, np.float32)])
+    order = np.argsort(starts)
+    return Segments(starts[order], frames[order])
+
+
 def numbered_segments(residue_index: NDArray[np.integer] | Sequence[int]) -> Segments:
     """The segments that the numbers (residues,) of a chain tell of: each gap, or step back, begins one."""
     starts = np.concatenate([[0], 1 + np.flatnonzero(~_counts_on(residue_index))]).astype(np.int64)

@@ -1,6 +1,7 @@
 """The store: a model and the versions of its codebook, as files whose digests are checked; anywhere fsspec reaches.
 
-model.json                              name, sizes, digests of encoder and decoder; the lever arm of motions
+model.json                              name, sizes, digests of encoder and decoder; the lever arm of motions, if codes
+                                        state them; `reading`, if files are to be read otherwise than with `all`
 encoder.safetensors
 decoder.safetensors                     if the model has a decoder
 codebooks/000001/codebook.safetensors   embeddings, N, z_avg; windows if they were measured
@@ -19,7 +20,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +35,7 @@ from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
 from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
 from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.structure.options import Reading
 from foldmint_tokenizer.validation import checked_codebook, checked_lever, checked_rows, fill
 
 FORMAT = 1
@@ -86,6 +88,7 @@ class Store:
             self.codebook(version),
             weights.decoder,
             weights.decoder_digest,
+            weights.reading,
             weights.lever,
         )
 
@@ -106,7 +109,7 @@ class Store:
                 f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
             )
         decoder, decoder_digest = self._decoder(about)
-        return Weights(name, config, encoder.eval(), digest, decoder, decoder_digest, lever)
+        return Weights(name, config, encoder.eval(), digest, decoder, decoder_digest, self._reading(about), lever)
 
     def versions(self) -> list[str]:
         """The versions of the codebook that are complete, in order."""
@@ -153,6 +156,7 @@ class Store:
         decoder: AnyDecoder | None = None,
         windows: Tensor | None = None,
         lever: float | None = None,
+        reading: Reading | None = None,
         about: Mapping[str, object],
     ) -> Model:
         """What `create_store` does, in a place that holds nothing."""
@@ -168,6 +172,8 @@ class Store:
         }
         if lever is not None:
             model["motion"] = {"lever": lever}
+        if reading is not None:
+            model["reading"] = reading
         if decoder is not None:
             reads = "vectors" if isinstance(decoder, MotionDecoder) else "ids"
             decoder_digest = self._save(decoder.state_dict(), "decoder.safetensors")
@@ -245,6 +251,13 @@ class Store:
             manifest["decoder_rows_sha256"] = self._save(decoder_rows._asdict(), f"{folder}/{_ROWS}")
             manifest["decoder_sha256"] = model["decoder"]["sha256"]
         self._create(f"{folder}/{_MANIFEST}", _written(manifest | {"about": dict(about)}))
+
+    def _reading(self, about: Mapping[str, Any]) -> Reading:
+        reading: Reading = about.get("reading", "all")
+        if reading not in get_args(Reading):
+            known = ", ".join(get_args(Reading))
+            raise ModelError(f"{self.files.path('model.json')}: reading is {reading!r}; this software knows {known}")
+        return reading
 
     def _decoder(self, about: Mapping[str, Any]) -> tuple[AnyDecoder, str] | tuple[None, None]:
         if "decoder" not in about:
@@ -353,15 +366,24 @@ def create_store(
     decoder: AnyDecoder | None = None,
     windows: Tensor | None = None,
     lever: float | None = None,
+    reading: Reading | None = None,
     about: Mapping[str, object],
 ) -> Model:
     """Write a new store with one version of the codebook, and load it back.
 
-    decoder, windows, lever: if the model has them. about: where the model came from; goes into model.json and the
-    manifest as it is. Raises ModelError if the folder exists and holds anything.
+    decoder, windows, lever: if the model has them. reading: which residues of a file count unless a caller says
+    otherwise; all if None. about: where the model came from; goes into model.json and the manifest as it is. Raises
+    ModelError if the folder exists and holds anything.
     """
     return Store(location).begin(
-        name=name, encoder=encoder, codebook=codebook, decoder=decoder, windows=windows, lever=lever, about=about
+        name=name,
+        encoder=encoder,
+        codebook=codebook,
+        decoder=decoder,
+        windows=windows,
+        lever=lever,
+        reading=reading,
+        about=about,
     )
 
 

@@ -14,9 +14,10 @@ from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.structure.backbone import Backbone
-from foldmint_tokenizer.structure.options import Format, Limits
-from foldmint_tokenizer.structure.reader import read_backbones
-from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, coded, structure_geometry
+from foldmint_tokenizer.structure.left_out import StructureContent, frame_warnings
+from foldmint_tokenizer.structure.options import Format, Limits, Reading, ReadOptions
+from foldmint_tokenizer.structure.reader import read_structure
+from foldmint_tokenizer.tokens import TokenizedStructure, TokenizeOptions, assembled, coded, structure_geometry
 
 
 class StructureTokenizer:
@@ -48,35 +49,51 @@ class StructureTokenizer:
         format: Format | None = None,  # noqa: A002
         model_number: int = 0,
         chains: Sequence[str] = (),
+        reading: Reading | None = None,
+        min_plddt: float | None = None,
+        assembly: str = "",
+        renumber: bool = False,
         limits: Limits = Limits(),
-    ) -> list[TokenizedChain]:
-        """The tokens of each chain of a structure, in its order.
+    ) -> TokenizedStructure:
+        """The tokens of each chain of a structure, in its order, and what was left out of its file.
 
-        structure: a PDB or mmCIF file, as path or bytes, plain or gzip; or backbones. complex, special_tokens,
-        distances, assignment, first_frames: as in `TokenizeOptions`. format, model_number, chains: as in
-        `read_backbones`, for files.
+        structure: a PDB, mmCIF or BinaryCIF file, as path or bytes, plain or packed; or backbones. complex,
+        special_tokens, distances, assignment, first_frames: as in `TokenizeOptions`. format, model_number, chains,
+        reading, min_plddt, assembly, renumber: as in `ReadOptions`, for files; reading is the model's default unless
+        told.
 
         Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails, or if what is asked
         for needs codes that state motions, and the model's do not.
         """
-        options = TokenizeOptions(complex, special_tokens, distances, Assignment(assignment), first_frames)
-        if self._coding is None and (lacking := options.needs_motions):
+        returned = TokenizeOptions(complex, special_tokens, distances, Assignment(assignment), first_frames)
+        if self._coding is None and (lacking := returned.needs_motions):
             raise ModelError(f"the codes of {self.model.name} state no motions: it has no {lacking}")
-        if isinstance(structure, Backbone):
-            backbones: Sequence[Backbone] = [structure]
-        elif isinstance(structure, bytes | str | os.PathLike):
-            backbones = read_backbones(
-                structure, format=format, model_number=model_number, chains=chains, limits=limits
+        if isinstance(structure, bytes | str | os.PathLike):
+            own = self.model.reading if reading is None else reading
+            options = ReadOptions(
+                format=format,
+                model_number=model_number,
+                chains=chains,
+                reading=own,
+                min_plddt=min_plddt,
+                assembly=assembly,
+                renumber=renumber,
+                limits=limits,
             )
+            content = read_structure(structure, options)
         else:
-            backbones = structure
-        if not backbones:
-            return []
-        shape = structure_geometry(backbones, complex)
-        keep = options.assignment is not Assignment.INDEPENDENT
+            backbones = [structure] if isinstance(structure, Backbone) else structure
+            content = StructureContent(backbones, warnings=frame_warnings(backbones))
+        if not content.chains:
+            return TokenizedStructure((), content.left_out, content.warnings)
+        shape = structure_geometry(content.chains, complex)
+        keep = returned.assignment is not Assignment.INDEPENDENT
         quantized, vectors = self._engine.tokens_and_vectors(shape, self._embeddings, keep=keep)
         codes, apart = quantized
         told = None
         if self._coding is not None:
-            codes, apart, told = coded(backbones, shape, codes, apart, options, self._coding, vectors if keep else None)
-        return assembled(backbones, shape, codes, apart, self._frameless, options, told)
+            codes, apart, told = coded(
+                content.chains, shape, codes, apart, returned, self._coding, vectors if keep else None
+            )
+        tokenized = assembled(content.chains, shape, codes, apart, self._frameless, returned, told)
+        return TokenizedStructure(tuple(tokenized), content.left_out, content.warnings)

@@ -1,8 +1,8 @@
 """From backbones to rows for the encoder, and from the rows' codes back to tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from foldmint_tokenizer.assignment import Assignment, Coding, assign, chain_segm
 from foldmint_tokenizer.motions import MOTION, Segments
 from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, geometry, joined
 from foldmint_tokenizer.structure.backbone import Backbone
+from foldmint_tokenizer.structure.left_out import LeftOut
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
 
 
@@ -64,6 +65,32 @@ class TokenizedChain:
     segment_starts: NDArray[np.int64] | None = None
     first_frames: NDArray[np.float32] | None = None
     composed_rmsd: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedStructure(Sequence[TokenizedChain]):
+    """The tokens of a structure: a sequence of its chains, and what was left out of its file.
+
+    left_out: what the file holds and the tokens do not cover. warnings: what a person should know, a sentence each.
+    """
+
+    chains: tuple[TokenizedChain, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @overload
+    def __getitem__(self, index: int) -> TokenizedChain: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TokenizedChain, ...]: ...
+    def __getitem__(self, index: int | slice) -> TokenizedChain | tuple[TokenizedChain, ...]:
+        return self.chains[index]
+
+    def __iter__(self) -> Iterator[TokenizedChain]:
+        return iter(self.chains)
+
+    def __len__(self) -> int:
+        """Number of chains."""
+        return len(self.chains)
 
 
 def structure_geometry(backbones: Sequence[Backbone], complex: bool = False) -> Geometry:  # noqa: A002

@@ -174,7 +174,14 @@ def output_errors(output: Path | None) -> Iterator[None]:
         fail(f"cannot write {output or 'standard output'}: {error.strerror or error}", INCOMPLETE)
 
 
-def check_output_file(output: Path | None, option: str) -> None:
-    """Raise BadParameter if there can be no such file; None is standard output."""
-    if output is not None and (output.is_dir() or not output.resolve().parent.is_dir()):
+def check_output_file(output: Path | None, option: str, *, overwrite: bool = True) -> None:
+    """Raise BadParameter if there can be no such file; None is standard output.
+
+    overwrite: whether a file may be there already; a device or pipe always may.
+    """
+    if output is None:
+        return
+    if output.is_dir() or not output.resolve().parent.is_dir():
         raise typer.BadParameter(f"{output}: not a file in a folder that exists", param_hint=option)
+    if not overwrite and output.is_file():
+        raise typer.BadParameter(f"{output} exists; --overwrite writes over it", param_hint=option)

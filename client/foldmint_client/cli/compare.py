@@ -106,9 +106,10 @@ def compare(
 def _sides(client: "Client", paths: tuple[str, str]) -> "tuple[Tokens, Tokens]":
     """The tokens of both; a structure beside a file of tokens is tokenized with the codebook of those."""
     from foldmint_client.errors import InvalidOptions, InvalidStructure, UnreadableInput
+    from foldmint_client.io.suffixes import is_structure
 
     try:
-        read = [None if _is_structure(path) else _read(path) for path in paths]
+        read = [None if is_structure(path) else _read(path) for path in paths]
         version = next((tokens.codebook_version for tokens in read if tokens is not None), "") or None
         sides = []
         for path, tokens in zip(paths, read, strict=True):
@@ -122,12 +123,6 @@ def _sides(client: "Client", paths: tuple[str, str]) -> "tuple[Tokens, Tokens]":
     if len(models) > 1:
         raise InvalidOptions(f"tokens of different models have nothing in common: {', '.join(sorted(models))}")
     return sides[0], sides[1]
-
-
-def _is_structure(path: str) -> bool:
-    from foldmint_client.io.discovery import SUFFIXES
-
-    return path.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _read(path: str) -> "Tokens":

@@ -34,13 +34,14 @@ from foldmint_client.cli.common import (
     finish,
     output_errors,
 )
+from foldmint_client.models.left_out import counted
 
 if TYPE_CHECKING:
     from foldmint_client.client import Client
     from foldmint_client.io.structure_writers import Folder, StructureOutput
     from foldmint_client.io.token_readers import Found
     from foldmint_client.models.decoded import Decoded
-    from foldmint_client.models.tokenize_request import Format
+    from foldmint_client.models.detokenize_request import WrittenFormat
 
 
 class _Format(StrEnum):
@@ -50,7 +51,7 @@ class _Format(StrEnum):
     JSONL = "jsonl"
 
 
-_FILES: "dict[_Format, Format]" = {_Format.PDB: "pdb", _Format.MMCIF: "mmcif"}
+_FILES: "dict[_Format, WrittenFormat]" = {_Format.PDB: "pdb", _Format.MMCIF: "mmcif"}
 
 
 class _Job(NamedTuple):
@@ -58,6 +59,25 @@ class _Job(NamedTuple):
 
     found: "Found"
     path: Path | None = None
+
+
+class _Gaps:
+    """Residues that have no coordinates, and structures of nothing else."""
+
+    def __init__(self) -> None:
+        self.residues = self._structures = self._empty = 0
+
+    def add(self, decoded: "Decoded") -> None:
+        gaps = sum(chain.gaps for chain in decoded.chains)
+        self.residues += gaps
+        self._structures += gaps > 0
+        self._empty += gaps == len(decoded)
+
+    def line(self) -> str:
+        verb = "has" if self._empty == 1 else "have"
+        empty = f", {self._empty} of which {verb} nothing else" if self._empty else ""
+        residues, structures = counted(self.residues, "residue"), counted(self._structures, "structure")
+        return f"gaps for {residues} without a frame, in {structures}{empty}; --fill decodes them all the same"
 
 
 def detokenize(
@@ -85,7 +105,13 @@ def detokenize(
     pae: Annotated[
         bool, typer.Option("--pae", help="Add predicted aligned errors; of pdb and mmcif, in a .pae.npy beside it.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are in the folder.")] = False,
+    fill: Annotated[
+        bool,
+        typer.Option(
+            "--fill", help="Decode residues without a frame too, whose tokens say nothing; else they are gaps."
+        ),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are there.")] = False,
     failures: Failures = None,
     as_json: AsJson = False,
     timeout: Timeout = 300.0,
@@ -100,9 +126,11 @@ def detokenize(
 ) -> None:
     """Write the structures that tokens stand for, in the order of the input; the chains of a source are one structure.
 
-    B-factors of the files are pLDDT, from 0 to 100. Residues whose letter is not known are called UNK.
+    B-factors of the files are pLDDT, from 0 to 100. Residues whose letter is not known are called UNK. Those that the
+    input says to have no frame are gaps: no atoms in files, null in JSON and NaN in npz. A line at the end counts them.
 
-    --json prints a summary: inputs, detokenized, failed, residues, seconds, and failures by kind.
+    --json prints a summary: inputs, detokenized, failed, residues, gaps (residues without coordinates), seconds, and
+    failures by kind.
     """
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.errors import FoldmintError
@@ -113,7 +141,7 @@ def detokenize(
     out = None if out == Path("-") else out
     folder = _folder(kind, out, overwrite)
     if folder is None:
-        check_output_file(out, "--out")
+        check_output_file(out, "--out", overwrite=overwrite)
     if kind is StructureOutput.NPZ and out is None:
         raise typer.BadParameter("npz is binary and needs a file: --out FILE", param_hint="--format")
     if pae and kind in FILE_SUFFIX and out is None:
@@ -131,14 +159,14 @@ def detokenize(
         output_errors(out),
         connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
         opened(kind, None if kind in FILE_SUFFIX else out) as writer,
-        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures) as reporter,
+        Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures, quiet=quiet) as reporter,
     ):
         if alone:
             jobs = _one(jobs)
         if client.model().decoder is None:
             fail(f"{server}: its model has no decoder", NO_SERVER)
-        total = 0
-        calls = ((job, partial(_call, client, job.found, _FILES.get(form), pae)) for job in jobs)
+        total, gaps = 0, _Gaps()
+        calls = ((job, partial(_call, client, job.found, _FILES.get(form), pae, fill)) for job in jobs)
         for job, result in in_order(calls, in_flight):
             total += 1
             if isinstance(result, FoldmintError):
@@ -148,7 +176,10 @@ def detokenize(
                 write_file(job.path, result)
             else:
                 writer.write(job.found, result)
-            reporter.done(sum(len(chain.plddt) for chain in result.chains))
+            reporter.done(len(result))
+            gaps.add(result)
+    if gaps.residues and not quiet:
+        typer.echo(gaps.line(), err=True)
     finish(
         reporter,
         f"{reporter.failed} of {total} inputs have no structure",
@@ -157,6 +188,7 @@ def detokenize(
             "detokenized": reporter.succeeded,
             "failed": reporter.failed,
             "residues": reporter.residues,
+            "gaps": gaps.residues,
             "seconds": round(time.monotonic() - started, 3),
             "failures": reporter.counts(),
             "output": str(out),
@@ -169,10 +201,10 @@ def detokenize(
 
 def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Folder | None":
     """The folder that files go to; None if there is one output for all."""
-    from foldmint_client.io.discovery import SUFFIXES
     from foldmint_client.io.structure_writers import FILE_SUFFIX, Folder
+    from foldmint_client.io.suffixes import TEXTS
 
-    if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
+    if kind not in FILE_SUFFIX or out is None or (out.suffix.lower() in TEXTS and not out.is_dir()):
         return None
     try:
         return Folder(out, FILE_SUFFIX[kind], overwrite=overwrite)
@@ -202,11 +234,11 @@ def _one(jobs: Iterator[_Job]) -> Iterator[_Job]:
     return iter(first)
 
 
-def _call(client: "Client", found: "Found", form: "Format | None", pae: bool) -> "Decoded":
+def _call(client: "Client", found: "Found", form: "WrittenFormat | None", pae: bool, fill: bool) -> "Decoded":
     from foldmint_client.errors import FoldmintError
 
     if isinstance(found.tokens, FoldmintError):
         raise found.tokens
     return client.detokenize(
-        found.tokens, format=form, pae=pae, model=found.model, codebook_version=found.codebook_version
+        found.tokens, format=form, pae=pae, fill=fill, model=found.model, codebook_version=found.codebook_version
     )

@@ -40,6 +40,7 @@ EPILOGS: Mapping[str, str] = {
             "One structure, as JSON": "foldmint tokenize 1a8o.cif.gz",
             "A folder of thousands, that may be interrupted": "foldmint tokenize -o tokens.jsonl structures/",
             "Go on after that, or ask again for what failed": "foldmint tokenize --resume -o tokens.jsonl structures/",
+            "An archive, chains of a file, and what a list names": "foldmint tokenize set.tar.gz 1a8o.pdb:A @list.txt",
             "For training, as Parquet in parts": (
                 "foldmint tokenize --format parquet --rows-per-shard 10000 -o shards structures/"
             ),

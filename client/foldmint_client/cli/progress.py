@@ -11,6 +11,7 @@ from typing import IO, Self
 
 import typer
 
+_SHOWN = 10  # failures that are told one by one
 _NAMED = 5  # inputs that a summary names of each cause
 _RATE_PERIOD = 30.0  # seconds that rates and the time to come are judged by
 
@@ -20,7 +21,8 @@ class Reporter:
 
     total: how many there are, None if that is not known. verb, unit: what is done, and to what. shown: whether a bar is
     wanted. There is none if standard output goes to the same terminal, for both would mix. failures: a file that gets
-    a JSON object a line for each failure, at once.
+    a JSON object a line for each failure, at once; the terminal gets a summary then, and otherwise the first ten.
+    quiet: the terminal gets nothing.
     """
 
     def __init__(
@@ -31,11 +33,12 @@ class Reporter:
         verb: str = "tokenizing",
         unit: str = "files",
         failures: Path | None = None,
+        quiet: bool = False,
     ) -> None:
         self._unit = unit
         self.failed = self.succeeded = self.residues = 0
         self.causes: dict[str, list[str]] = defaultdict(list)  # kind of error: the inputs
-        self._path = failures
+        self._path, self._quiet = failures, quiet
         self._log: IO[str] | None = None
         self._open = ExitStack()
         self._bar = None
@@ -83,15 +86,24 @@ class Reporter:
         self.failed += 1
         kind = type(error).__name__ if error is not None else "UnreadableInput"
         self.causes[kind].append(source)
-        message = " ".join(f"{source}: {reason}".split())
         if self._log is not None:
             _log(self._log, source, kind, reason, error)
+        elif self.failed <= _SHOWN:
+            self.note(f"{source}: {reason}")
+        elif self.failed == _SHOWN + 1:
+            self.note("more failures are counted; --failures FILE lists them")
+        if counted:
+            self._advance(0)
+
+    def note(self, message: str) -> None:
+        """Say something on a line of its own, unless quiet."""
+        message = " ".join(message.split())
+        if self._quiet:
+            return
         if self._bar is None:
             typer.echo(message, err=True)
         else:
             self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
-        if counted:
-            self._advance(0)
 
     def summary(self) -> list[str]:
         """A line for each cause of failures, the most frequent first: how often, its kind, and some of the inputs."""

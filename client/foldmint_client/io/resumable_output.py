@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -36,7 +36,7 @@ def output(
     path: Path | None,
     *,
     rows_per_shard: int = 0,
-    resumed: Collection[str] | None = None,
+    resumed: Container[str] | None = None,
     insertion_codes: bool = False,
 ) -> Iterator[Output]:
     """A writer to a file, a folder of shards (rows_per_shard above 0), or standard output (path is None).
@@ -57,7 +57,7 @@ def output(
 
 
 @contextmanager
-def _lines(path: Path, resumed: Collection[str] | None) -> Iterator[tuple[IO[bytes], Earlier]]:
+def _lines(path: Path, resumed: Container[str] | None) -> Iterator[tuple[IO[bytes], Earlier]]:
     path, part = path.resolve(), unfinished(path)
     with part.open("a+b") as stream:
         _lock(stream.fileno(), part)

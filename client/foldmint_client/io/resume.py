@@ -1,7 +1,7 @@
 """What an earlier run of `foldmint tokenize` left behind: what need not be asked again, and what it is of."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -54,7 +54,7 @@ class Earlier:
         return next(iter(self.versions)) if len(self.versions) == 1 else None
 
 
-def read_lines(stream: IO[bytes], name: str, asked: Collection[str]) -> tuple[Earlier, int]:
+def read_lines(stream: IO[bytes], name: str, asked: Container[str]) -> tuple[Earlier, int]:
     """What JSON lines hold, and the offset in bytes up to which they are to be kept.
 
     A torn last line is left out, and so are all rows of the last source if it is among those asked for: whether its

@@ -1,6 +1,7 @@
 """Writers of decoded structures: a PDB or mmCIF file each, or JSON lines or npz for all."""
 
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldmint_client.errors import InvalidOptions
-from foldmint_client.io.discovery import STDIN, SUFFIXES
+from foldmint_client.io.discovery import STDIN
+from foldmint_client.io.suffixes import COMPRESSED, FOLDCOMP, STRUCTURES
 from foldmint_client.io.token_readers import Found
 from foldmint_client.io.token_writers import completed, standard_output
 from foldmint_client.models.decoded import Decoded, DecodedChain
@@ -31,8 +33,8 @@ class StructureOutput(StrEnum):
 FILE_SUFFIX = {StructureOutput.PDB: ".pdb", StructureOutput.MMCIF: ".cif"}
 """Of the formats that have one structure a file."""
 
-_SOURCE_SUFFIXES = "|".join(re.escape(suffix) for suffix in (*SUFFIXES, ".txt", ".jsonl"))
-_SOURCE_SUFFIX = re.compile(rf"({_SOURCE_SUFFIXES})(\.gz)?(?=$|:)", re.IGNORECASE)
+_SOURCE_SUFFIXES = "|".join(map(re.escape, (*STRUCTURES, FOLDCOMP, ".txt", ".jsonl")))
+_SOURCE_SUFFIX = re.compile(rf"({_SOURCE_SUFFIXES})({'|'.join(map(re.escape, COMPRESSED))})?(?=$|:)", re.IGNORECASE)
 
 
 class Folder:
@@ -89,7 +91,7 @@ class TextWriter:
 
 
 class JsonlWriter:
-    """One JSON object a line and structure: coordinates to 0.001 Å, plddt from 0 to 1, pae to 0.01 Å."""
+    """One JSON object a line and structure: coordinates to 0.001 Å, plddt from 0 to 1, pae to 0.01 Å; null in gaps."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -100,7 +102,7 @@ class JsonlWriter:
             "source": found.source,
             "model": decoded.model,
             "codebook_version": decoded.codebook_version,
-            "ptm": round(decoded.ptm, 4),
+            "ptm": None if math.isnan(decoded.ptm) else round(decoded.ptm, 4),
             "chains": [self._chain(chain) for chain in decoded.chains],
         }
         if decoded.pae is not None:
@@ -178,9 +180,15 @@ def opened(form: StructureOutput, path: Path | None) -> Iterator[Writer]:
 def file_stem(source: str) -> str:
     """A file's name, without suffix, for a source: `structures/1a8o.cif.gz:A` becomes `1a8o_A`."""
     name = "stdin" + source[1:] if source == STDIN or source.startswith(f"{STDIN}:") else source
-    name = _SOURCE_SUFFIX.sub("", re.split(r"[/\\]", name)[-1])
+    name = _SOURCE_SUFFIX.sub("", re.split(r"[/\\!]", name)[-1])
     return re.sub(r"[^\w.+-]", "_", name).lstrip(".")[:200] or "structure"
 
 
 def _rounded(array: npt.NDArray[np.float32], decimals: int) -> object:
-    return np.round(array.astype(np.float64), decimals).tolist()
+    """Nested lists, with None for NaN."""
+    rounded = np.round(array.astype(np.float64), decimals)
+    if not np.isnan(rounded).any():
+        return rounded.tolist()
+    values = rounded.astype(object)
+    values[np.isnan(rounded)] = None
+    return values.tolist()

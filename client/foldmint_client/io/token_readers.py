@@ -30,6 +30,8 @@ _NPZ_COLUMNS = tuple(
         "segment_starts",
         "first_frames",
         "composed_rmsd",
+        "left_out",
+        "warnings",
     )
 )
 _NPZ_KEY = re.compile(r"(.*):([^:]*?)(#\d+)?", re.DOTALL)  # source, chain, and what tells chains of one name apart

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from foldmint_client.connection import installed_version
 from foldmint_client.errors import MissingExtra
+from foldmint_client.models.left_out import LeftOut, of_each_chain
 from foldmint_client.models.responses import ChainTokens, Tokens
 
 if TYPE_CHECKING:
@@ -43,22 +44,43 @@ class Writer(Protocol):
         """Write what is held back, and what belongs at the end."""
 
 
+class _Chain(NamedTuple):
+    """A chain with what its row tells of its file: the first chain's, what is of no chain with tokens."""
+
+    tokens: ChainTokens
+    left_out: list[LeftOut]
+    warnings: list[str]
+
+
+def _chains(tokens: Tokens) -> list[_Chain]:
+    shared = of_each_chain(tokens.left_out, [chain.chain for chain in tokens.chains])
+    return [
+        _Chain(chain, left_out, [] if place else [*tokens.warnings])
+        for place, (chain, left_out) in enumerate(zip(tokens.chains, shared, strict=True))
+    ]
+
+
 class JsonlWriter:
-    """One JSON object a line and chain; what is no number in JSON, such as NaN, is null."""
+    """One JSON object a line and chain; what is no number in JSON, such as NaN, is null.
+
+    left_out: of the chain; that of chains without tokens, of models and of data blocks is on the structure's first
+    line, and so are its warnings.
+    """
 
     def __init__(self, stream: IO[bytes], *, insertion_codes: bool = False) -> None:
         self._stream, self._insertion_codes = stream, insertion_codes
 
     def write(self, source: str, tokens: Tokens) -> None:
         """Write a structure's chains, at once."""
-        lines = [json.dumps(self._row(source, tokens, chain), allow_nan=False) for chain in tokens.chains]
+        lines = [json.dumps(self._row(source, tokens, chain), allow_nan=False) for chain in _chains(tokens)]
         self._stream.write("".join(f"{line}\n" for line in lines).encode())
         self._stream.flush()
 
     def close(self) -> None:
         """Nothing is held back."""
 
-    def _row(self, source: str, tokens: Tokens, chain: ChainTokens) -> dict[str, object]:
+    def _row(self, source: str, tokens: Tokens, one: _Chain) -> dict[str, object]:
+        chain = one.tokens
         row: dict[str, object] = {
             "source": source,
             "chain": chain.chain,
@@ -81,7 +103,7 @@ class JsonlWriter:
             row["composed_rmsd"] = round(chain.composed_rmsd, 4)
         if chain.distances is not None:
             row["distances"] = _numbers(chain.distances)
-        return row
+        return row | {"left_out": [left.row() for left in one.left_out], "warnings": one.warnings}
 
 
 def _numbers(values: "npt.NDArray[np.float32]") -> list[float | None]:
@@ -90,7 +112,10 @@ def _numbers(values: "npt.NDArray[np.float32]") -> list[float | None]:
 
 
 class ParquetWriter:
-    """One row a chain; the schema's metadata tell the models and codebook versions in it, and Foldmint's version."""
+    """One row a chain; the schema's metadata tell the models and codebook versions in it, and Foldmint's version.
+
+    left_out and warnings are as in JSON lines.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         try:
@@ -98,6 +123,14 @@ class ParquetWriter:
             from pyarrow import parquet
         except ImportError as error:
             raise MissingExtra("Parquet needs pyarrow: pip install 'foldmint[parquet]'") from error
+        left_out = pa.struct(
+            [
+                ("kind", pa.string()),
+                ("chain", pa.string()),
+                ("residues", pa.int64()),
+                ("names", pa.list_(pa.string())),
+            ]
+        )
         self._schema = pa.schema(
             [
                 ("source", pa.string()),
@@ -115,6 +148,8 @@ class ParquetWriter:
                 ("composed_rmsd", pa.float32()),
                 ("model", pa.string()),
                 ("codebook_version", pa.string()),
+                ("left_out", pa.list_(left_out)),
+                ("warnings", pa.list_(pa.string())),
             ]
         )
         self._table = pa.Table
@@ -130,13 +165,15 @@ class ParquetWriter:
         self._versions.add(tokens.codebook_version)
         self._rows += [
             {
-                **vars(chain),
-                "first_frames": None if chain.first_frames is None else chain.first_frames.ravel(),
+                **vars(one.tokens),
+                "first_frames": None if one.tokens.first_frames is None else one.tokens.first_frames.ravel(),
                 "source": source,
                 "model": tokens.model,
                 "codebook_version": tokens.codebook_version,
+                "left_out": [left.row() for left in one.left_out],
+                "warnings": one.warnings,
             }
-            for chain in tokens.chains
+            for one in _chains(tokens)
         ]
         if len(self._rows) >= _ROWS:
             self._flush()
@@ -163,6 +200,8 @@ class ParquetWriter:
 class NpzWriter:
     """Arrays for numpy.load: tokens by `SOURCE:CHAIN`, all else of the chain by `SOURCE:CHAIN:residue_index` and so on.
 
+    left_out and warnings are there where there are any, and as in JSON lines: records of kind, chain, residues and
+    names, which are parted by spaces; and texts.
     Each is written as it comes. A key that was there before gets #2 after its chain, then #3.
     """
 
@@ -172,7 +211,7 @@ class NpzWriter:
 
     def write(self, source: str, tokens: Tokens) -> None:
         """Write a structure's chains."""
-        for chain in tokens.chains:
+        for chain, left_out, warnings in _chains(tokens):
             key = f"{source}:{chain.chain}"
             count = self._seen[key] = self._seen.get(key, 0) + 1
             key = key if count == 1 else f"{key}#{count}"
@@ -191,6 +230,10 @@ class NpzWriter:
                 arrays[f"{key}:first_frames"] = chain.first_frames
             if chain.composed_rmsd is not None:
                 arrays[f"{key}:composed_rmsd"] = np.array(chain.composed_rmsd, np.float32)
+            if left_out:
+                arrays[f"{key}:left_out"] = _records(left_out)
+            if warnings:
+                arrays[f"{key}:warnings"] = np.array(warnings)
             self._add(arrays)
 
     def close(self) -> None:
@@ -201,6 +244,20 @@ class NpzWriter:
         for name, array in arrays.items():
             with self._archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def _records(left_out: list[LeftOut]) -> "npt.NDArray[np.void]":
+    """(entries,), with fields kind, chain, residues and names; texts are as long as they need be."""
+    columns = {
+        "kind": np.array([left.kind.value for left in left_out]),
+        "chain": np.array([left.chain for left in left_out]),
+        "residues": np.array([left.residues for left in left_out], np.int64),
+        "names": np.array([" ".join(left.names) for left in left_out]),
+    }
+    records = np.empty(len(left_out), [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        records[name] = column
+    return records
 
 
 @contextmanager

@@ -18,10 +18,10 @@ class DecodedChain:
 
     sequence, residue_index (residues,) int32, insertion_codes: as they were given with the tokens; X, and 1, 2, 3, ...
     where they were not. coordinates: (residues, 3, 3), float32: residue, atom (N, CA, C), axis; Å; all chains of a
-    structure in one frame of reference. plddt: (residues,), float32, 0 to 1: the lDDT that the decoder expects.
-    segment_starts: (segments,), int32, the first residue of each stretch without a gap. placed: (segments,), bool:
-    whether it stands where the structure had it, seen from the others that do; otherwise it follows the residue before
-    it as if bonded, and where it stood is not known.
+    structure in one frame of reference. plddt: (residues,), float32, 0 to 1: the lDDT that the decoder expects. Both
+    are NaN in gaps: residues that were said to have no frame. segment_starts: (segments,), int32, the first residue of
+    each stretch without a gap. placed: (segments,), bool: whether it stands where the structure had it, seen from the
+    others that do; otherwise it follows the residue before it as if bonded, and where it stood is not known.
     """
 
     chain: str
@@ -34,16 +34,22 @@ class DecodedChain:
     placed: npt.NDArray[np.bool_] = dataclasses.field(default_factory=lambda: np.ones(1, np.bool_))
 
     def __len__(self) -> int:
-        """Number of residues."""
+        """Number of residues, gaps among them."""
         return len(self.residue_index)
+
+    @property
+    def gaps(self) -> int:
+        """Number of residues without coordinates."""
+        return int(np.isnan(self.plddt).sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """The structure that tokens stand for.
 
-    ptm: the TM-score that the decoder expects, 0 to 1. pae: (residues, residues), float32, Å, over all chains: the
-    error expected of the column's CA, seen from the row's frame. file: the structure as PDB or mmCIF. Both are None
+    ptm: the TM-score that the decoder expects, 0 to 1, of residues with a frame; NaN if there are none. pae: (residues,
+    residues), float32, Å, over all chains: the error expected of the column's CA, seen from the row's frame; NaN in
+    rows and columns of gaps. file: the structure as PDB or mmCIF. Both are None
     unless asked for.
     """
 
@@ -59,10 +65,17 @@ class Decoded:
         return sum(map(len, self.chains))
 
 
-def to_decoded(response: tokenizer_pb2.DetokenizeResponse) -> Decoded:
-    """The message as a result. Raises ServerError if its fields do not fit together."""
+def to_decoded(response: tokenizer_pb2.DetokenizeResponse, request: tokenizer_pb2.DetokenizeRequest) -> Decoded:
+    """The message as a result. request: that it answers.
+
+    Raises ServerError if its fields do not fit together, or it has coordinates where gaps were asked for: old servers
+    know of none.
+    """
     chains = tuple(map(_to_chain, response.chains))
     residues = sum(map(len, chains))
+    for asked, chain in zip(request.chains, chains, strict=False):
+        if asked.has_frame and not np.isnan(chain.plddt[~np.array(asked.has_frame)]).all():
+            raise ServerError("the server is too old to leave gaps for residues without a frame; fill decodes them too")
     if response.pae and len(response.pae) != 4 * residues**2:
         raise ServerError(f"the answer's pae has {len(response.pae)} bytes, which do not fit {residues} residues")
     return Decoded(

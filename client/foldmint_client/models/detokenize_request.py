@@ -1,8 +1,8 @@
 """What a caller gives to be detokenized, and the request message that it becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, TypedDict, TypeGuard
+from typing import Literal, NoReturn, Protocol, TypedDict, TypeGuard, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,13 @@ from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure
 from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 from foldmint_client.models.responses import ChainTokens, Tokens
-from foldmint_client.models.tokenize_request import FORMATS, Format, check_size
+from foldmint_client.models.tokenize_request import FORMATS, check_size
 
 _INT32 = np.iinfo(np.int32)
 _UINT32 = np.iinfo(np.uint32)
+
+WrittenFormat = Literal["pdb", "mmcif"]
+"""Of files that servers write."""
 
 TokenInput = Tokens | ChainTokens | Sequence[ChainTokens] | npt.NDArray[np.integer] | Sequence[int]
 """The tokens of a structure as `tokenize` returned them, those of one chain or of some, or token ids (length,) with
@@ -51,7 +54,8 @@ class ChainLabels:
 
     chain: a name; A, B, C, ... unless told. sequence: one letter a residue, which gives the file's residue names; X and
     the residue name UNK unless told. residue_index: (residues,), integers; 1, 2, 3, ... unless told. insertion_codes:
-    one character a residue, a space for none.
+    one character a residue, a space for none. has_frame: (residues,), bool: which residues are no gaps; all unless
+    told.
 
     Of models whose codes state motions: segment_starts: (segments,), the first residue of each segment; unless told,
     one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the frame that each
@@ -62,6 +66,7 @@ class ChainLabels:
     sequence: str = ""
     residue_index: npt.NDArray[np.integer] | Sequence[int] = ()
     insertion_codes: str = ""
+    has_frame: npt.NDArray[np.bool_] | Sequence[bool] = ()
     segment_starts: npt.NDArray[np.integer] | Sequence[int] | None = None
     first_frames: npt.NDArray[np.floating] | None = None
 
@@ -69,9 +74,10 @@ class ChainLabels:
 class DetokenizeKeywords(TypedDict, total=False):
     """Keywords of `detokenize`; `DetokenizeOptions` says what they mean."""
 
-    format: Format | None
+    format: WrittenFormat | None
     pae: bool
     labels: Sequence[Labels] | None
+    fill: bool
     model: str | None
     codebook_version: str | None
     assignment: Assignment | None
@@ -83,20 +89,23 @@ class DetokenizeOptions:
 
     format: `pdb` or `mmcif` for a file too, with pLDDT from 0 to 100 in the B-factors. pae: return predicted aligned
     errors, 4 bytes for each pair of residues. labels: one for each chain; those that came with the tokens unless told.
-    model, codebook_version: that the tokens are of, so that a server of another refuses them (FailedPrecondition);
-    as `Tokens` tell unless told, and not checked for bare token ids; empty: not checked. assignment: how the tokens
-    were chosen, as they tell unless told; independent, of bare token ids.
+    fill: decode the tokens of residues without a frame too, which say nothing; otherwise they are gaps, by the
+    `has_frame` of the tokens' chains or, of bare token ids, of the labels. model, codebook_version: that the tokens are
+    of, so that a server of another refuses them (FailedPrecondition); as `Tokens` tell unless told, and not checked for
+    bare token ids; empty: not checked. assignment: how the tokens were chosen, as they tell unless told; independent,
+    of bare token ids.
     """
 
-    format: Format | None = None
+    format: WrittenFormat | None = None
     pae: bool = False
     labels: Sequence[Labels] | None = None
+    fill: bool = False
     model: str | None = None
     codebook_version: str | None = None
     assignment: Assignment | None = None
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
+        if self.format not in (None, *get_args(WrittenFormat)):
             raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
         if self.assignment is not None and self.assignment not in ASSIGNMENTS:
             raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))} or None, not {self.assignment!r}")
@@ -121,9 +130,10 @@ def to_detokenize_request(
     chains = _chains(tokens)
     ids = _ids(tokens) if chains is None else _joined(chains, chainbreak)
     labels = options.labels if options.labels is not None else chains or ()
+    frames = {} if options.fill else {place: _frames(place, one) for place, one in enumerate(chains or labels)}
     request = tokenizer_pb2.DetokenizeRequest(
         tokens=ids,
-        chains=_messages(labels, chains),
+        chains=_messages(labels, chains, frames),
         model=model if options.model is None else options.model,
         codebook_version=version if options.codebook_version is None else options.codebook_version,
         options=tokenizer_pb2.DetokenizeOptions(format=FORMATS[options.format], pae=options.pae),
@@ -133,11 +143,13 @@ def to_detokenize_request(
     return request
 
 
-def _messages(labels: Sequence[Labels], chains: Sequence[ChainTokens] | None) -> list[tokenizer_pb2.ChainLabels]:
+def _messages(
+    labels: Sequence[Labels], chains: Sequence[ChainTokens] | None, frames: Mapping[int, list[bool]]
+) -> list[tokenizer_pb2.ChainLabels]:
     """Labels, with the segments that they tell, or else the chains that they are of."""
     found = []
     for place, label in enumerate(labels):
-        message = _to_message(place, label)
+        message = _to_message(place, label, frames.get(place, []))
         own: object = label
         if not (isinstance(label, ChainTokens | ChainLabels) and label.segment_starts is not None):
             own = chains[place] if chains is not None and place < len(chains) else None
@@ -209,7 +221,15 @@ def _ids(tokens: object) -> list[int]:
     return ids
 
 
-def _to_message(place: int, label: Labels) -> tokenizer_pb2.ChainLabels:
+def _frames(place: int, chain: Labels) -> list[bool]:
+    """Which residues of a chain have a frame; nothing if all have, or it does not tell."""
+    frames = np.asarray(getattr(chain, "has_frame", ()))
+    if frames.size and (frames.ndim != 1 or frames.dtype != np.bool_):
+        _refuse(f"chains[{place}].has_frame", "true or false for each residue is wanted")
+    return [] if frames.all() else frames.tolist()
+
+
+def _to_message(place: int, label: Labels, has_frame: list[bool]) -> tokenizer_pb2.ChainLabels:
     index = np.asarray(label.residue_index)
     if index.size and not (index.ndim == 1 and np.issubdtype(index.dtype, np.integer)):
         _refuse(f"chains[{place}].residue_index", "whole numbers of shape (residues,) are wanted")
@@ -220,6 +240,7 @@ def _to_message(place: int, label: Labels) -> tokenizer_pb2.ChainLabels:
         sequence=label.sequence,
         residue_index=index.tolist(),
         insertion_codes=label.insertion_codes,
+        has_frame=has_frame,
     )
 
 

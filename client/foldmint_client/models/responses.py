@@ -11,6 +11,8 @@ import numpy.typing as npt
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import ServerError
 from foldmint_client.models.assignment import Assignment
+from foldmint_client.models.left_out import LeftOut, LeftOutKind
+from foldmint_client.models.tokenize_request import Reading
 
 ACTIVE = "ACTIVE"
 """What to ask for as a codebook's version, on a stream, to follow the server from one to the next."""
@@ -63,11 +65,17 @@ class ChainTokens:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The tokens of a structure, with the names of the model and codebook version that they belong to."""
+    """The tokens of a structure, with the names of the model and codebook version that they belong to.
+
+    left_out: what the file holds and the tokens do not cover. warnings: what a person should know, a sentence each.
+    Both are empty if an older server answered.
+    """
 
     model: str
     codebook_version: str
     chains: tuple[ChainTokens, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of residues, in all chains."""
@@ -130,7 +138,8 @@ class DecoderInfo:
 class ModelInfo:
     """What a server serves. Digests are SHA-256, in hexadecimal. decoder: None if it cannot detokenize.
 
-    lever: Å, of codes that state motions; None if they state none.
+    default_reading: which residues of a file count if a request does not say. lever: Å, of codes that state motions;
+    None if they state none.
     """
 
     model: str
@@ -141,6 +150,7 @@ class ModelInfo:
     vocabulary: Vocabulary
     limits: RequestLimits
     server_version: str
+    default_reading: Reading
     decoder: DecoderInfo | None
     lever: float | None = None
 
@@ -154,21 +164,31 @@ class Health(StrEnum):
     SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
 
 
-def to_tokens(response: tokenizer_pb2.TokenizeResponse, codebook_version: str = "", assignment: int = 0) -> Tokens:
-    """The message as a result. codebook_version, assignment: that were asked for.
+def to_tokens(response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.TokenizeRequest) -> Tokens:
+    """The message as a result. request: that it answers.
 
-    Raises ServerError if its fields do not fit together, or it is of another version or assignment: old servers do not
-    hear the wish.
+    Raises ServerError if its fields do not fit together, or it is not what was asked for: old servers do not hear of
+    versions, of assignments, nor of how to read a file.
     """
+    assignment = request.options.assignment
     for chain in response.chains:
         if assignment not in (tokenizer_pb2.ASSIGNMENT_UNSPECIFIED, chain.assignment):
             wish = tokenizer_pb2.Assignment.Name(assignment).removeprefix("ASSIGNMENT_").lower()
             raise ServerError(f"the server did not hear the wish for {wish} assignment")
-    if codebook_version not in ("", ACTIVE, response.codebook_version):
-        raise ServerError(
-            f"the answer is of codebook version {response.codebook_version}, and {codebook_version} was asked for"
-        )
-    return Tokens(response.model, response.codebook_version, tuple(map(_to_chain, response.chains)))
+    version = request.codebook_version
+    if version not in ("", ACTIVE, response.codebook_version):
+        raise ServerError(f"the answer is of codebook version {response.codebook_version}, and {version} was asked for")
+    file = request.file
+    asked = file.reading or file.HasField("min_plddt") or file.assembly or file.renumber
+    if asked and not response.reading:
+        raise ServerError("the server is too old to know of reading, min_plddt, assembly and renumber")
+    return Tokens(
+        response.model,
+        response.codebook_version,
+        tuple(map(_to_chain, response.chains)),
+        tuple(map(_to_left_out, response.left_out)),
+        tuple(response.warnings),
+    )
 
 
 def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
@@ -193,6 +213,7 @@ def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
             limits.residues, limits.chains, limits.unpacked_bytes, limits.message_bytes, limits.detokenize_residues
         ),
         server_version=response.server_version,
+        default_reading="esm" if response.default_reading == tokenizer_pb2.READING_ESM else "all",
         decoder=(
             DecoderInfo(
                 decoder.digest,
@@ -207,6 +228,13 @@ def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
         ),
         lever=response.motion.lever if response.HasField("motion") else None,
     )
+
+
+def _to_left_out(message: tokenizer_pb2.LeftOut) -> LeftOut:
+    kinds = tokenizer_pb2.LeftOutKind
+    name = kinds.Name(message.kind).removeprefix("LEFT_OUT_KIND_") if message.kind in kinds.values() else ""
+    kind = LeftOutKind.__members__.get(name, LeftOutKind.OTHER)
+    return LeftOut(kind, message.chain, message.residues, tuple(message.names), message.of_protein)
 
 
 def _to_chain(message: tokenizer_pb2.TokenizedChain) -> ChainTokens:

@@ -13,12 +13,22 @@ from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure, UnreadableInput
 from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 
-Format = Literal["pdb", "mmcif"]
+Format = Literal["pdb", "mmcif", "bcif"]
+"""How a file is written: the PDB's column format, PDBx/mmCIF, or BinaryCIF."""
 
+Reading = Literal["all", "esm"]
+"""Which residues of a file count: all of a protein, or those that ESM's own reader takes."""
+
+READINGS = {
+    None: tokenizer_pb2.READING_UNSPECIFIED,
+    "all": tokenizer_pb2.READING_ALL,
+    "esm": tokenizer_pb2.READING_ESM,
+}
 FORMATS = {
     None: tokenizer_pb2.STRUCTURE_FORMAT_UNSPECIFIED,
     "pdb": tokenizer_pb2.STRUCTURE_FORMAT_PDB,
     "mmcif": tokenizer_pb2.STRUCTURE_FORMAT_MMCIF,
+    "bcif": tokenizer_pb2.STRUCTURE_FORMAT_BCIF,
 }
 _INT32 = np.iinfo(np.int32)
 
@@ -58,8 +68,20 @@ class Backbone:
             _refuse("residue_index", "there is a number that 32 bits do not hold")
 
 
-Structure = str | os.PathLike[str] | bytes | Backbone | Sequence[Backbone]
-"""A path (str or os.PathLike), the bytes of a PDB or mmCIF file (plain or gzip), a backbone, or several as one."""
+@dataclass(frozen=True)
+class Selection:
+    """Some chains of a file.
+
+    file: a path, or the file's bytes. chains: names as its author gave them, instead of `TokenizeOptions.chains`.
+    """
+
+    file: str | os.PathLike[str] | bytes
+    chains: Sequence[str]
+
+
+Structure = str | os.PathLike[str] | bytes | Selection | Backbone | Sequence[Backbone]
+"""A path (str or os.PathLike), a file's bytes (PDB, mmCIF or BinaryCIF; plain, gzip, zstd, xz or bzip2), chains of a
+file, a backbone, or several as one."""
 
 
 Request = tokenizer_pb2.TokenizeRequest | tokenizer_pb2.DetokenizeRequest
@@ -71,6 +93,10 @@ class TokenizeKeywords(TypedDict, total=False):
     format: Format | None
     model_number: int
     chains: Sequence[str]
+    reading: Reading | None
+    min_plddt: float | None
+    assembly: str
+    renumber: bool
     complex: bool
     special_tokens: bool
     distances: bool
@@ -83,8 +109,13 @@ class TokenizeKeywords(TypedDict, total=False):
 class TokenizeOptions:
     """What to read of a structure, and what to return of it.
 
-    Of files only: format: `pdb` or `mmcif`, found out from the content unless told; model_number: as the file numbers
-    its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains.
+    Of files only: format: `pdb`, `mmcif` or `bcif`, found out from the content unless told; model_number: as the file
+    numbers its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains;
+    reading: `all` residues of proteins, or those that `esm`'s own reader takes, the model's default unless told;
+    min_plddt: residues whose CA has a lower B-factor, which holds the pLDDT (0 to 100) in predicted models, count as
+    without a frame; assembly: the name of the biological assembly to build, empty for the coordinates as they are;
+    renumber: number the residues of each chain 1, 2, 3, ... whatever the file says. With a server that is too old to
+    know the last four, asking for them raises ServerError.
 
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
     between the chains of a complex. distances: return each residue's distance from its code. assignment: how codes are
@@ -98,6 +129,10 @@ class TokenizeOptions:
     format: Format | None = None
     model_number: int = 0
     chains: Sequence[str] = ()
+    reading: Reading | None = None
+    min_plddt: float | None = None
+    assembly: str = ""
+    renumber: bool = False
     complex: bool = False
     special_tokens: bool = False
     distances: bool = False
@@ -107,7 +142,11 @@ class TokenizeOptions:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
+            raise InvalidOptions(f"format is 'pdb', 'mmcif', 'bcif' or None, not {self.format!r}")
+        if self.reading not in READINGS:
+            raise InvalidOptions(f"reading is 'all', 'esm' or None, not {self.reading!r}")
+        if self.min_plddt is not None and not 0 <= self.min_plddt <= 100:
+            raise InvalidOptions(f"min_plddt is 0 to 100, not {self.min_plddt}")
         if self.assignment not in ASSIGNMENTS:
             raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))}, not {self.assignment!r}")
         if not 0 <= self.model_number <= _INT32.max:
@@ -138,6 +177,9 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
         ),
         codebook_version=options.codebook_version or "",
     )
+    chains = structure.chains if isinstance(structure, Selection) else options.chains
+    if isinstance(structure, Selection):
+        structure = structure.file
     if isinstance(structure, Backbone):
         structure = [structure]
     if isinstance(structure, (str, os.PathLike, bytes)):
@@ -145,10 +187,17 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
         request.file.content = content
         request.file.format = FORMATS[options.format]
         request.file.model_number = options.model_number
-        request.file.chains.extend(options.chains)
+        request.file.chains.extend(chains)
+        request.file.reading = READINGS[options.reading]
+        if options.min_plddt is not None:
+            request.file.min_plddt = options.min_plddt
+        request.file.assembly = options.assembly
+        request.file.renumber = options.renumber
     elif _are_backbones(structure):
-        if options.format is not None or options.model_number or options.chains:
-            raise InvalidOptions("format, model_number and chains are for files, and mean nothing to backbones")
+        unused = TokenizeOptions()
+        for name in ("format", "model_number", "chains", "reading", "min_plddt", "assembly", "renumber"):
+            if getattr(options, name) not in (getattr(unused, name), []):
+                raise InvalidOptions(f"{name} is for files, and means nothing to backbones")
         request.backbones.chains.extend(map(_to_message, structure))
         request.backbones.SetInParent()
     else:

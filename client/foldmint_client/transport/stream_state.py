@@ -174,6 +174,6 @@ def _result(response: tokenizer_pb2.TokenizeStreamResponse, request: tokenizer_p
     if kind is None:
         return ServerError("the server's answer is empty")
     try:
-        return to_tokens(response.response, request.codebook_version, request.options.assignment)
+        return to_tokens(response.response, request)
     except ServerError as error:
         return error

@@ -5,7 +5,7 @@ foldmint-maintenance --help
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -204,6 +204,13 @@ def import_esm3(
         int | None, typer.Option(min=1, help="Of the decoder's attention; a 64th of its width unless told.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "esm3-structure-encoder-v0",
+    reading: Annotated[
+        Literal["all", "esm"] | None,
+        typer.Option(
+            help="Which residues of a file count unless a request says otherwise: all of proteins, or those that ESM's "
+            "own reader takes. All, unless told."
+        ),
+    ] = None,
 ) -> None:
     """Convert ESM3's structure encoder and decoder, which you bring, to a model; their license goes with it."""
     from foldmint_maintenance.store import import_esm3 as esm3
@@ -211,7 +218,7 @@ def import_esm3(
     if decoder is None and decoder_heads is not None:
         raise typer.BadParameter("--decoder-heads needs --decoder")
     with faults():
-        model = esm3.import_esm3(encoder, out, name, decoder_pth=decoder, decoder_heads=decoder_heads)
+        model = esm3.import_esm3(encoder, out, name, decoder_pth=decoder, decoder_heads=decoder_heads, reading=reading)
     sizes = model.config
     typer.echo(
         f"{out}: {model.name}, width {sizes.width}, {sizes.heads} heads, {sizes.layers} layers, "

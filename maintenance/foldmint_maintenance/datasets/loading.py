@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from foldmint_client.io.suffixes import FOLDCOMP, STRUCTURES, is_structure, stem
 from foldmint_maintenance.datasets.packed import SUFFIX, read_packed
 from foldmint_maintenance.datasets.records import Record, read_parquet, write_parquet
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.reader import read_backbones
-
-STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 
 Skip = Callable[[Path, str], None]
 """Told of each file that is passed over, and why."""
@@ -24,8 +23,8 @@ def read_set(path: Path, skip: Skip | None = None) -> Iterator[Record]:
     """The records of a set, in an order that depends on its content alone.
 
     path: a Parquet file; the table of a packed corpus (`NAME.tsv.xz`, with `NAME.xyz.xz` beside it); a structure file
-    (.pdb, .ent, .cif or .mmcif, or any of these with .gz); or a folder, of whose structure files, at any depth, every
-    protein chain is a record named `<file stem>_<chain>`. A folder's files that cannot be read are told to `skip`
+    (.pdb, .cif, .bcif and the like, or any of these compressed); or a folder, of whose structure files, at any depth,
+    every protein chain is a record named `<file stem>_<chain>`. A folder's files that cannot be read are told to `skip`
     and passed over; without `skip` they raise, as a single file does.
 
     Raises InvalidSet where there is nothing to read, FileNotFoundError where there is no such path.
@@ -45,17 +44,13 @@ def read_set(path: Path, skip: Skip | None = None) -> Iterator[Record]:
 
 def _stem(path: Path) -> str | None:
     """A structure file's name without its endings; None if it is no structure file."""
-    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    for suffix in STRUCTURE_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return None
+    return stem(path.name) if is_structure(path.name) and not path.name.lower().endswith(FOLDCOMP) else None
 
 
 def _folder(path: Path, skip: Skip | None) -> Iterator[Record]:
     files = sorted(file for file in path.rglob("*") if _stem(file) is not None and file.is_file())
     if not files:
-        raise InvalidSet(f"{path} holds no structure files ({', '.join(STRUCTURE_SUFFIXES)}, or these with .gz)")
+        raise InvalidSet(f"{path} holds no structure files ({', '.join(STRUCTURES)}, or these compressed)")
     for file in files:
         try:
             records = list(_structure(file))

@@ -23,6 +23,7 @@ from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import OFFSETS
 from foldmint_tokenizer.store import create_store
+from foldmint_tokenizer.structure.options import Reading
 
 NAME = "esm3-structure-encoder-v0"
 
@@ -33,13 +34,20 @@ _TABLE = "relative_positional_embedding.embedding.weight"
 
 
 def import_esm3(
-    encoder_pth: Path, out: Path, name: str = NAME, *, decoder_pth: Path | None = None, decoder_heads: int | None = None
+    encoder_pth: Path,
+    out: Path,
+    name: str = NAME,
+    *,
+    decoder_pth: Path | None = None,
+    decoder_heads: int | None = None,
+    reading: Reading | None = None,
 ) -> Model:
     """Write the model of state dicts of the reference's StructureTokenEncoder, and StructureTokenDecoder if given.
 
     Sizes may be any. decoder_heads: of the decoder's attention, which no shape tells; heads of 64 dimensions, as in
-    the published decoder, unless told. Tensors may be float32, bfloat16 or float16, and are stored as float32. Raises
-    ModelError, naming the tensor, if a file is no such state dict; OSError if it cannot be read.
+    the published decoder, unless told. reading: which residues of a file count by default; `esm` gives the tokens that
+    ESM's SDK gives of the same file; all if None. Tensors may be float32, bfloat16 or float16, and are stored as
+    float32. Raises ModelError, naming the tensor, if a file is no such state dict; OSError if it cannot be read.
     """
     encoder, codebook = _encoder(_loaded(encoder_pth))
     about: dict[str, object] = {"imported_from": encoder_pth.name, "sha256": _digest(encoder_pth)}
@@ -49,7 +57,9 @@ def import_esm3(
             raise ModelError(f"a decoder reads {vocabulary.CODES} codes, and the encoder has {encoder.config.codes}")
         decoder = _decoder(_loaded(decoder_pth), decoder_heads)
         about |= {"decoder_imported_from": decoder_pth.name, "decoder_sha256": _digest(decoder_pth)}
-    return create_store(out, name=name, encoder=encoder, codebook=codebook, decoder=decoder, about=about)
+    return create_store(
+        out, name=name, encoder=encoder, codebook=codebook, decoder=decoder, reading=reading, about=about
+    )
 
 
 def _encoder(tensors: Mapping[str, Tensor]) -> tuple[Encoder, Codebook]:

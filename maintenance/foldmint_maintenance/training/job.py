@@ -42,7 +42,7 @@ from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder
-from foldmint_tokenizer.store import create_store, load_model
+from foldmint_tokenizer.store import Store, create_store, load_model
 
 Tell = Callable[[str], None]
 
@@ -357,6 +357,7 @@ def _write(job: TrainJob, folder: Path, state: _State, data: _Data) -> None:
         decoder=state.decoder,
         windows=state.windows,
         lever=state.lever,
+        reading=None if job.model is None else Store(job.model).about().get("reading"),
         about=about,
     )
     part.rename(folder)

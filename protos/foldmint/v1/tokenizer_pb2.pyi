@@ -12,6 +12,13 @@ class StructureFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STRUCTURE_FORMAT_UNSPECIFIED: _ClassVar[StructureFormat]
     STRUCTURE_FORMAT_PDB: _ClassVar[StructureFormat]
     STRUCTURE_FORMAT_MMCIF: _ClassVar[StructureFormat]
+    STRUCTURE_FORMAT_BCIF: _ClassVar[StructureFormat]
+
+class Reading(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    READING_UNSPECIFIED: _ClassVar[Reading]
+    READING_ALL: _ClassVar[Reading]
+    READING_ESM: _ClassVar[Reading]
 
 class Assignment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -19,25 +26,64 @@ class Assignment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ASSIGNMENT_INDEPENDENT: _ClassVar[Assignment]
     ASSIGNMENT_ANCHORED: _ClassVar[Assignment]
     ASSIGNMENT_TRACKING: _ClassVar[Assignment]
+
+class LeftOutKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEFT_OUT_KIND_UNSPECIFIED: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_WATER: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_ION: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_LIGAND: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_NUCLEIC_ACID: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_CAP: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_ALTERNATE: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_OTHER_MODEL: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_OTHER_BLOCK: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_OTHER_CHAIN: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_WITHOUT_CA: _ClassVar[LeftOutKind]
+    LEFT_OUT_KIND_HETATM: _ClassVar[LeftOutKind]
 STRUCTURE_FORMAT_UNSPECIFIED: StructureFormat
 STRUCTURE_FORMAT_PDB: StructureFormat
 STRUCTURE_FORMAT_MMCIF: StructureFormat
+STRUCTURE_FORMAT_BCIF: StructureFormat
+READING_UNSPECIFIED: Reading
+READING_ALL: Reading
+READING_ESM: Reading
 ASSIGNMENT_UNSPECIFIED: Assignment
 ASSIGNMENT_INDEPENDENT: Assignment
 ASSIGNMENT_ANCHORED: Assignment
 ASSIGNMENT_TRACKING: Assignment
+LEFT_OUT_KIND_UNSPECIFIED: LeftOutKind
+LEFT_OUT_KIND_WATER: LeftOutKind
+LEFT_OUT_KIND_ION: LeftOutKind
+LEFT_OUT_KIND_LIGAND: LeftOutKind
+LEFT_OUT_KIND_NUCLEIC_ACID: LeftOutKind
+LEFT_OUT_KIND_CAP: LeftOutKind
+LEFT_OUT_KIND_ALTERNATE: LeftOutKind
+LEFT_OUT_KIND_OTHER_MODEL: LeftOutKind
+LEFT_OUT_KIND_OTHER_BLOCK: LeftOutKind
+LEFT_OUT_KIND_OTHER_CHAIN: LeftOutKind
+LEFT_OUT_KIND_WITHOUT_CA: LeftOutKind
+LEFT_OUT_KIND_HETATM: LeftOutKind
 
 class StructureFile(_message.Message):
-    __slots__ = ("content", "format", "model_number", "chains")
+    __slots__ = ("content", "format", "model_number", "chains", "reading", "min_plddt", "assembly", "renumber")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     MODEL_NUMBER_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
+    MIN_PLDDT_FIELD_NUMBER: _ClassVar[int]
+    ASSEMBLY_FIELD_NUMBER: _ClassVar[int]
+    RENUMBER_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     format: StructureFormat
     model_number: int
     chains: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, content: _Optional[bytes] = ..., format: _Optional[_Union[StructureFormat, str]] = ..., model_number: _Optional[int] = ..., chains: _Optional[_Iterable[str]] = ...) -> None: ...
+    reading: Reading
+    min_plddt: float
+    assembly: str
+    renumber: bool
+    def __init__(self, content: _Optional[bytes] = ..., format: _Optional[_Union[StructureFormat, str]] = ..., model_number: _Optional[int] = ..., chains: _Optional[_Iterable[str]] = ..., reading: _Optional[_Union[Reading, str]] = ..., min_plddt: _Optional[float] = ..., assembly: _Optional[str] = ..., renumber: _Optional[bool] = ...) -> None: ...
 
 class Backbone(_message.Message):
     __slots__ = ("chain", "coordinates", "residue_index", "sequence")
@@ -84,14 +130,34 @@ class TokenizeOptions(_message.Message):
     def __init__(self, complex: _Optional[bool] = ..., special_tokens: _Optional[bool] = ..., distances: _Optional[bool] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., first_frames: _Optional[bool] = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
-    __slots__ = ("model", "codebook_version", "chains")
+    __slots__ = ("model", "codebook_version", "chains", "left_out", "warnings", "reading")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
     model: str
     codebook_version: str
     chains: _containers.RepeatedCompositeFieldContainer[TokenizedChain]
-    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[TokenizedChain, _Mapping]]] = ...) -> None: ...
+    left_out: _containers.RepeatedCompositeFieldContainer[LeftOut]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    reading: Reading
+    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[TokenizedChain, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[LeftOut, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., reading: _Optional[_Union[Reading, str]] = ...) -> None: ...
+
+class LeftOut(_message.Message):
+    __slots__ = ("kind", "chain", "residues", "names", "of_protein")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    RESIDUES_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    OF_PROTEIN_FIELD_NUMBER: _ClassVar[int]
+    kind: LeftOutKind
+    chain: str
+    residues: int
+    names: _containers.RepeatedScalarFieldContainer[str]
+    of_protein: bool
+    def __init__(self, kind: _Optional[_Union[LeftOutKind, str]] = ..., chain: _Optional[str] = ..., residues: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ..., of_protein: _Optional[bool] = ...) -> None: ...
 
 class TokenizedChain(_message.Message):
     __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "tokens", "has_frame", "distances", "assignment", "segment_starts", "first_frames", "composed_rmsd")
@@ -172,20 +238,22 @@ class DetokenizeRequest(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[int]] = ..., chains: _Optional[_Iterable[_Union[ChainLabels, _Mapping]]] = ..., model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., options: _Optional[_Union[DetokenizeOptions, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, str]] = ...) -> None: ...
 
 class ChainLabels(_message.Message):
-    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "segment_starts", "first_frames")
+    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "has_frame", "segment_starts", "first_frames")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
     INSERTION_CODES_FIELD_NUMBER: _ClassVar[int]
+    HAS_FRAME_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_STARTS_FIELD_NUMBER: _ClassVar[int]
     FIRST_FRAMES_FIELD_NUMBER: _ClassVar[int]
     chain: str
     sequence: str
     residue_index: _containers.RepeatedScalarFieldContainer[int]
     insertion_codes: str
+    has_frame: _containers.RepeatedScalarFieldContainer[bool]
     segment_starts: _containers.RepeatedScalarFieldContainer[int]
     first_frames: bytes
-    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., segment_starts: _Optional[_Iterable[int]] = ..., first_frames: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., has_frame: _Optional[_Iterable[bool]] = ..., segment_starts: _Optional[_Iterable[int]] = ..., first_frames: _Optional[bytes] = ...) -> None: ...
 
 class DetokenizeOptions(_message.Message):
     __slots__ = ("omit_coordinates", "format", "pae")
@@ -238,7 +306,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "encoder_digest", "codebook_version", "codebook_digest", "sizes", "vocabulary", "limits", "server_version", "decoder", "motion")
+    __slots__ = ("model", "encoder_digest", "codebook_version", "codebook_digest", "sizes", "vocabulary", "limits", "server_version", "decoder", "default_reading", "motion")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -248,6 +316,7 @@ class GetModelResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_READING_FIELD_NUMBER: _ClassVar[int]
     MOTION_FIELD_NUMBER: _ClassVar[int]
     model: str
     encoder_digest: str
@@ -258,8 +327,9 @@ class GetModelResponse(_message.Message):
     limits: RequestLimits
     server_version: str
     decoder: DecoderInfo
+    default_reading: Reading
     motion: MotionInfo
-    def __init__(self, model: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., codebook_version: _Optional[str] = ..., codebook_digest: _Optional[str] = ..., sizes: _Optional[_Union[ModelSizes, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., limits: _Optional[_Union[RequestLimits, _Mapping]] = ..., server_version: _Optional[str] = ..., decoder: _Optional[_Union[DecoderInfo, _Mapping]] = ..., motion: _Optional[_Union[MotionInfo, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., codebook_version: _Optional[str] = ..., codebook_digest: _Optional[str] = ..., sizes: _Optional[_Union[ModelSizes, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., limits: _Optional[_Union[RequestLimits, _Mapping]] = ..., server_version: _Optional[str] = ..., decoder: _Optional[_Union[DecoderInfo, _Mapping]] = ..., default_reading: _Optional[_Union[Reading, str]] = ..., motion: _Optional[_Union[MotionInfo, _Mapping]] = ...) -> None: ...
 
 class ModelSizes(_message.Message):
     __slots__ = ("width", "heads", "layers", "out", "codes")

@@ -19,7 +19,7 @@ from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotA
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
 from foldmint_tokenizer.assignment import Coding
-from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.detokenizer import DecoderInputs
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.store import Store
@@ -36,8 +36,8 @@ class LoadedCodebook(NamedTuple):
     """One version of model and codebook; a structure keeps the one that it was admitted under.
 
     embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
-    reading: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models whose
-    codes state no motions. manifest: of the version.
+    decoder_inputs: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models
+    whose codes state no motions. manifest: of the version.
     """
 
     model: str
@@ -47,7 +47,7 @@ class LoadedCodebook(NamedTuple):
     embeddings: Sequence[Tensor]
     frameless: int
     codes: int
-    reading: Reading | None
+    decoder_inputs: DecoderInputs | None
     coding: Coding | None
     manifest: Mapping[str, Any]
 
@@ -88,7 +88,7 @@ class CodebookLoader:
             embeddings,
             self._engines[0].frameless_code(embeddings[0]),
             model.config.codes,
-            None if self._detokenizer is None else self._detokenizer.reading_of(codebook),
+            None if self._detokenizer is None else self._detokenizer.inputs_of(codebook),
             None if model.lever is None else Coding.of(vectors, model.lever),
             manifest,
         )

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.inference.batch_executor import free_memory, no_memory
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import Assignment, DecodedStructure, TokenizerError
-from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.detokenizer import DecoderInputs
 from foldmint_tokenizer.motions import Segments
 
 # Residues from which on the time allowed for one structure grows, with their square, as the computation does.
@@ -33,8 +34,9 @@ class Decoder(Protocol):
         self,
         tokens: NDArray[np.int64],
         *,
+        has_frame: NDArray[np.bool_] | None = None,
         pae: bool = False,
-        reading: Reading | None = None,
+        inputs: DecoderInputs | None = None,
         assignment: Assignment = Assignment.INDEPENDENT,
         segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
@@ -45,11 +47,12 @@ class Decoder(Protocol):
 class Wanted(NamedTuple):
     """How tokens are to be decoded; as of `StructureDetokenizer.detokenize`.
 
-    reading: of the version that the tokens are codes of.
+    inputs: of the version that the tokens are codes of.
     """
 
+    has_frame: NDArray[np.bool_] | None = None
     pae: bool = False
-    reading: Reading | None = None
+    inputs: DecoderInputs | None = None
     assignment: Assignment = Assignment.INDEPENDENT
     segments: Sequence[Segments] | None = None
 
@@ -88,7 +91,8 @@ class DecodeWorker:
         Raises Overloaded if the budget has no room, Stopping if the thread is being closed, DeviceFull if the device
         has no memory for it, and what the decoder raised. Cancelling it drops a structure whose decoding has not begun.
         """
-        return await asyncio.wrap_future(self._admitted(tokens, residues, wanted))
+        call = partial(self._decoder.detokenize, tokens, **wanted._asdict())
+        return await asyncio.wrap_future(self._admitted(call, residues))
 
     async def warm_up(self) -> None:
         """Decode tokens that tell nothing, so that the first request does not wait for libraries."""
@@ -106,7 +110,7 @@ class DecodeWorker:
             self._closed = True
         self._thread.shutdown()
 
-    def _admitted(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted) -> "Future[DecodedStructure]":
+    def _admitted(self, call: Callable[[], DecodedStructure], residues: int) -> "Future[DecodedStructure]":
         with self._lock:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
@@ -114,7 +118,7 @@ class DecodeWorker:
             if self._queued and self._queued + residues > self._budget:
                 self._metrics.rejects.labels("queue_full").inc()
                 raise Overloaded(f"{self._queued} residues are to be decoded, and there is no room for {residues} more")
-            job = self._thread.submit(self._decoded, tokens, residues, wanted, self._clock())
+            job = self._thread.submit(self._decoded, call, residues, self._clock())
         self._queue(residues)
         job.add_done_callback(lambda _: self._queue(-residues))
         return job
@@ -125,14 +129,14 @@ class DecodeWorker:
             self._queued += residues
             self._metrics.queued_detokenize_residues.set(self._queued)
 
-    def _decoded(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted, admitted: float) -> DecodedStructure:
+    def _decoded(self, call: Callable[[], DecodedStructure], residues: int, admitted: float) -> DecodedStructure:
         if self._closed:
             raise Stopping("the server is stopping")
         began = self._clock()
         self._metrics.stage_seconds.labels("queue").observe(began - admitted)
         self._under_way = _UnderWay(residues, began)
         try:
-            structure = self._decoder.detokenize(tokens, **wanted._asdict())
+            structure = call()
         except TokenizerError:
             raise
         except Exception as error:

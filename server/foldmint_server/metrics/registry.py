@@ -7,6 +7,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_tokenizer import LeftOut, LeftOutKind
 
 # Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -24,6 +25,10 @@ BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
 """Of the label `reason` of calls that the server ends."""
+LEFT_OUT = tuple(
+    kind for kind in LeftOutKind if LeftOut(kind, "", 1, ()).of_protein and kind is not LeftOutKind.OTHER_MODEL
+)
+"""Of the label `kind`: residues of proteins; of other models, the models are counted, not their residues."""
 OUTCOMES = ("activated", "rolled_back", "refused")
 """Of the label `outcome`."""
 
@@ -38,6 +43,7 @@ class Metrics:
     request_seconds: Histogram
     stage_seconds: Histogram
     residues: Counter
+    left_out_residues: Counter
     detokenized_residues: Counter
     batches: Counter
     batch_fill: Histogram
@@ -125,6 +131,12 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             "Residues answered; those without a frame (frame=no) get a token, but count as no code's hit.",
             ["frame"],
             ("yes", "no"),
+        ),
+        left_out_residues=counter(
+            "foldmint_left_out_residues",
+            f"Residues of proteins that files held and answers do not, by kind ({', '.join(LEFT_OUT)}).",
+            ["kind"],
+            LEFT_OUT,
         ),
         detokenized_residues=counter(
             "foldmint_detokenized_residues", "Residues decoded from tokens; they count as no code's hit."

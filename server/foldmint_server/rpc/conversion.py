@@ -17,15 +17,19 @@ from foldmint_tokenizer import (
     DecodedStructure,
     InvalidStructure,
     InvalidTokens,
+    LeftOut,
     Limits,
+    ReadOptions,
+    StructureContent,
     TokenizedChain,
-    read_backbones,
+    read_structure,
     structure_text,
 )
 from foldmint_tokenizer.detokenizer import checked_tokens
 from foldmint_tokenizer.motions import Segments, checked_segments, numbered_segments
 from foldmint_tokenizer.structure.chain_labels import CompleteLabels, completed
-from foldmint_tokenizer.structure.options import Format
+from foldmint_tokenizer.structure.left_out import frame_warnings
+from foldmint_tokenizer.structure.options import Format, Reading, WrittenFormat
 from foldmint_tokenizer.structure.writer import check_writable
 from foldmint_tokenizer.tokens import TokenizeOptions
 from foldmint_tokenizer.vocabulary import CHAINBREAK
@@ -34,6 +38,7 @@ _FORMATS: dict[int, Format | None] = {
     pb.STRUCTURE_FORMAT_UNSPECIFIED: None,
     pb.STRUCTURE_FORMAT_PDB: "pdb",
     pb.STRUCTURE_FORMAT_MMCIF: "mmcif",
+    pb.STRUCTURE_FORMAT_BCIF: "bcif",
 }
 _ASSIGNMENTS: dict[int, Assignment] = {
     pb.ASSIGNMENT_UNSPECIFIED: Assignment.INDEPENDENT,
@@ -46,17 +51,38 @@ _NUMBERS = {
     Assignment.ANCHORED: pb.ASSIGNMENT_ANCHORED,
     Assignment.TRACKING: pb.ASSIGNMENT_TRACKING,
 }
+_WRITTEN: dict[int, WrittenFormat | None] = {
+    pb.STRUCTURE_FORMAT_UNSPECIFIED: None,
+    pb.STRUCTURE_FORMAT_PDB: "pdb",
+    pb.STRUCTURE_FORMAT_MMCIF: "mmcif",
+}
+_READINGS: dict[int, Reading] = {pb.READING_ALL: "all", pb.READING_ESM: "esm"}
 _RESIDUE_BYTES = 3 * 3 * 4
 _FRAME_BYTES = 12 * 4
 
 
-def decoded(request: pb.TokenizeRequest, limits: Limits) -> list[Backbone]:
-    """The backbones of a request. Raises InvalidStructure, with the field's whole path."""
+def reading_of(request: pb.TokenizeRequest, default: Reading) -> Reading | None:
+    """Which residues of a request's file count; None of backbones. Raises InvalidStructure."""
+    if request.WhichOneof("structure") != "file":
+        return None
+    if request.file.reading == pb.READING_UNSPECIFIED:
+        return default
+    if request.file.reading not in _READINGS:
+        raise InvalidStructure("file.reading", f"{request.file.reading} is no reading")
+    return _READINGS[request.file.reading]
+
+
+def decoded(request: pb.TokenizeRequest, limits: Limits, reading: Reading = "all") -> StructureContent:
+    """The structure of a request; reading: of files, unless it says otherwise.
+
+    Raises InvalidStructure, with the field's whole path.
+    """
     match request.WhichOneof("structure"):
         case "file":
-            return _read(request.file, limits)
+            return _read(request.file, limits, reading_of(request, reading) or reading)
         case "backbones":
-            return _unpacked(request.backbones, limits)
+            chains = _unpacked(request.backbones, limits)
+            return StructureContent(chains, warnings=frame_warnings(chains))
         case _:
             raise InvalidStructure("structure", "neither a file nor backbones are given")
 
@@ -98,16 +124,34 @@ def encoded(chain: TokenizedChain) -> pb.TokenizedChain:
     )
 
 
+def encoded_left_out(left_out: LeftOut) -> pb.LeftOut:
+    """What was left out, as a message."""
+    return pb.LeftOut(
+        kind=f"LEFT_OUT_KIND_{left_out.kind.name}",
+        chain=left_out.chain,
+        residues=left_out.residues,
+        names=left_out.names,
+        of_protein=left_out.of_protein,
+    )
+
+
+def encoded_reading(reading: Reading | None) -> str:
+    """A reading, by its name in the contract."""
+    return "READING_UNSPECIFIED" if reading is None else f"READING_{reading.upper()}"
+
+
 @dataclass(frozen=True, eq=False)
 class Decodable:
-    """Tokens that a request may have decoded. tokens: (length,) int64, from BOS to EOS. format: of the file wanted.
+    """Tokens that a request may have decoded.
 
-    segments: of each chain, as they are given, or as the residues' numbers tell.
+    tokens: (length,) int64, from BOS to EOS. has_frame: (residues,) bool; None: all have one. format: of the file
+    wanted. segments: of each chain, as they are given, or as the residues' numbers tell.
     """
 
     tokens: NDArray[np.int64]
+    has_frame: NDArray[np.bool_] | None
     labels: list[CompleteLabels]
-    format: Format | None
+    format: WrittenFormat | None
     residues: int
     assignment: Assignment
     segments: list[Segments]
@@ -137,13 +181,14 @@ def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Deco
         raise InvalidTokens(f"{residues} residues; at most {limits.residues} are taken")
     if len(sizes) > limits.chains:
         raise InvalidTokens(f"{len(sizes)} chains; at most {limits.chains} are taken")
-    if request.options.format not in _FORMATS:
-        raise InvalidStructure("options.format", f"{request.options.format} is no format")
+    if request.options.format not in _WRITTEN:
+        raise InvalidStructure("options.format", f"{request.options.format} is no format of files that are written")
     labels = completed(sizes.tolist(), _labels(request, limits))
     wanted = Decodable(
         tokens,
+        _frames(request, sizes.tolist()),
         labels,
-        _FORMATS[request.options.format],
+        _WRITTEN[request.options.format],
         residues,
         assignment_of(request.assignment, "assignment"),
         _segments(request, labels),
@@ -214,6 +259,20 @@ def _segments(request: pb.DetokenizeRequest, labels: Sequence[CompleteLabels]) -
     return found
 
 
+def _frames(request: pb.DetokenizeRequest, sizes: Sequence[int]) -> NDArray[np.bool_] | None:
+    """Which residues have a frame, (residues,) over all chains; None if no chain tells."""
+    if not any(chain.has_frame for chain in request.chains):
+        return None
+    frames = []
+    for place, (size, chain) in enumerate(zip(sizes, request.chains, strict=True)):
+        told = np.fromiter(chain.has_frame, np.bool_, len(chain.has_frame)) if chain.has_frame else np.ones(size, bool)
+        if len(told) != size:
+            reason = f"has {len(told)} entries for {size} residues"
+            raise InvalidStructure(f"chains[{place}].has_frame", reason, chain=chain.chain)
+        frames.append(told)
+    return np.concatenate(frames)
+
+
 def _decoded_chain(chain: DecodedChain, label: CompleteLabels, coordinates: bool) -> pb.DecodedChain:
     return pb.DecodedChain(
         chain=label.chain,
@@ -238,19 +297,23 @@ def _of_options() -> Iterator[None]:
         raise error.within("options.") from error
 
 
-def _read(file: pb.StructureFile, limits: Limits) -> list[Backbone]:
+def _read(file: pb.StructureFile, limits: Limits, reading: Reading) -> StructureContent:
     if file.format not in _FORMATS:
         raise InvalidStructure("file.format", f"{file.format} is no format")
     if len(file.chains) > limits.chains:
         raise InvalidStructure("file.chains", f"{len(file.chains)} names; at most {limits.chains} chains are taken")
     try:
-        return read_backbones(
-            file.content,
+        options = ReadOptions(
             format=_FORMATS[file.format],
             model_number=file.model_number,
             chains=list(file.chains),
+            reading=reading,
+            min_plddt=file.min_plddt if file.HasField("min_plddt") else None,
+            assembly=file.assembly,
+            renumber=file.renumber,
             limits=limits,
         )
+        return read_structure(file.content, options)
     except InvalidStructure as error:
         raise error.within("file.") from error
 
@@ -278,7 +341,7 @@ def _check_labels(chains: Sequence[pb.Backbone] | Sequence[pb.ChainLabels], limi
         raise InvalidStructure(field, f"{len(chains)} chains; at most {limits.chains} are taken")
     totals: Counter[str] = Counter()
     for place, chain in enumerate(chains):
-        for name in ("sequence", "residue_index", "insertion_codes", "segment_starts"):
+        for name in ("sequence", "residue_index", "insertion_codes", "has_frame", "segment_starts"):
             totals[name] += len(getattr(chain, name, ""))
             if totals[name] > limits.residues:
                 reason = f"{totals[name]} entries up to here; at most {limits.residues} residues are taken"

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from foldmint.v1 import tokenizer_pb2 as pb
+from foldmint_server.rpc.conversion import encoded_reading
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import Limits, vocabulary
 from foldmint_tokenizer.model import Model
@@ -46,6 +47,7 @@ def about(model: Model, settings: Settings) -> pb.GetModelResponse:
         ),
         server_version=version("foldmint"),
         decoder=_about_decoder(model),
+        default_reading=encoded_reading(model.reading),
         motion=None if model.lever is None else pb.MotionInfo(lever=model.lever),
     )
 

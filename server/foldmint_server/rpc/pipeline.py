@@ -13,12 +13,23 @@ from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
 from foldmint_server.errors import VersionNotAvailable
 from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
-from foldmint_server.metrics.registry import Metrics
-from foldmint_server.rpc.conversion import Decodable, decodable, decoded, decoded_response, encoded, options_of
+from foldmint_server.metrics.registry import LEFT_OUT, Metrics
+from foldmint_server.rpc.conversion import (
+    Decodable,
+    decodable,
+    decoded,
+    decoded_response,
+    encoded,
+    encoded_left_out,
+    encoded_reading,
+    options_of,
+    reading_of,
+)
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.trace import UNTRACED, Trace
-from foldmint_tokenizer import Assignment, Backbone, Limits
+from foldmint_tokenizer import Assignment, Limits, StructureContent
 from foldmint_tokenizer.neighborhoods import Geometry
+from foldmint_tokenizer.structure.options import Reading
 from foldmint_tokenizer.tokens import Coded, assembled, coded, structure_geometry
 
 
@@ -26,7 +37,7 @@ class Pipeline:
     """From a request to its response.
 
     decoding: None if the model has no decoder. limits, decode_limits: of a structure, and of one to decode. rates: of
-    callers, by their tokens.
+    callers, by their tokens. reading: of files, unless a request says otherwise.
     """
 
     def __init__(
@@ -40,8 +51,10 @@ class Pipeline:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         rates: ResidueRateLimiter | None = None,
+        reading: Reading = "all",
     ) -> None:
         self.codebooks = codebooks
+        self._reading: Reading = reading
         self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
         self._limits, self._decode_limits = limits, decode_limits
@@ -68,8 +81,8 @@ class Pipeline:
             raise VersionNotAvailable(f"the codes of the model {loaded.model} state no motions: it has no {lacking}")
         trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
-        backbones, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
-        trace.describe(chains=len(backbones), residues=len(geometry.residue_index))
+        content, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
+        trace.describe(chains=len(content.chains), residues=len(geometry.residue_index))
         await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
         assigning = options.assignment is not Assignment.INDEPENDENT
         out = loaded.embeddings[0].shape[1]
@@ -85,19 +98,25 @@ class Pipeline:
             )
         codes, distances, told = *quantized, None
         if loaded.coding is not None:
-            code = partial(coded, backbones, geometry, codes, distances, options, loaded.coding, vectors)
+            code = partial(coded, content.chains, geometry, codes, distances, options, loaded.coding, vectors)
             # Along a chain, residue by residue: not in the event loop.
             codes, distances, told = (
                 await loop.run_in_executor(self._pool, self._assigned, code, trace) if assigning else code()
             )
-        chains = assembled(backbones, geometry, codes, distances, loaded.frameless, options, told)
+        chains = assembled(content.chains, geometry, codes, distances, loaded.frameless, options, told)
         self._metrics.usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
+        for left_out in content.left_out:
+            if left_out.kind in LEFT_OUT:
+                self._metrics.left_out_residues.labels(left_out.kind).inc(left_out.residues)
         return pb.TokenizeResponse(
             model=loaded.model,
             codebook_version=loaded.codebook_version,
             chains=[encoded(chain) for chain in chains],
+            left_out=[encoded_left_out(left_out) for left_out in content.left_out],
+            warnings=content.warnings,
+            reading=encoded_reading(reading_of(request, self._reading)),
         )
 
     async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
@@ -123,7 +142,13 @@ class Pipeline:
             structure = await decoding.decode(
                 wanted.tokens,
                 wanted.residues,
-                Wanted(request.options.pae, loaded.reading, wanted.assignment, wanted.segments),
+                Wanted(
+                    wanted.has_frame,
+                    request.options.pae,
+                    loaded.decoder_inputs,
+                    wanted.assignment,
+                    wanted.segments,
+                ),
             )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
@@ -144,10 +169,10 @@ class Pipeline:
         self._metrics.stage_seconds.labels("assign").observe(self._clock() - began)
         return found
 
-    def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[list[Backbone], Geometry]:
+    def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[StructureContent, Geometry]:
         began = self._clock()
         with trace.stage("parse"):
-            backbones = decoded(request, self._limits)
-            geometry = structure_geometry(backbones, request.options.complex)
+            content = decoded(request, self._limits, self._reading)
+            geometry = structure_geometry(content.chains, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
-        return backbones, geometry
+        return content, geometry

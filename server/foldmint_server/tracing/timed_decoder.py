@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foldmint_server.inference.decode_worker import Decoder
 from foldmint_tokenizer import Assignment, DecodedStructure
-from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.detokenizer import DecoderInputs
 from foldmint_tokenizer.motions import Segments
 
 
@@ -34,8 +34,9 @@ class TimedDecoder:
         self,
         tokens: NDArray[np.int64],
         *,
+        has_frame: NDArray[np.bool_] | None = None,
         pae: bool = False,
-        reading: Reading | None = None,
+        inputs: DecoderInputs | None = None,
         assignment: Assignment = Assignment.INDEPENDENT,
         segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
@@ -43,6 +44,8 @@ class TimedDecoder:
         times = self._times.get(id(tokens), [])
         times.append(self._clock())
         try:
-            return self._decoder.detokenize(tokens, pae=pae, reading=reading, assignment=assignment, segments=segments)
+            return self._decoder.detokenize(
+                tokens, has_frame=has_frame, pae=pae, inputs=inputs, assignment=assignment, segments=segments
+            )
         finally:
             times.append(self._clock())

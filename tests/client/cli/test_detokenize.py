@@ -143,7 +143,9 @@ def test_npz(server: "ScriptedServer") -> None:
         assert arrays["in/1abc.cif.gz:pae"].shape == (4, 4)
         assert arrays["b#2:A:residue_index"].tolist() == [5, 6]
         assert arrays["b#2:ptm"] == 0.75
-    assert run(server, "--format", "npz", "--each-chain", "-o", "x.npz", "-", stdin=rows).exit_code == 0
+    assert run(server, "--format", "npz", "--each-chain", "-o", "x.npz", "-", stdin=rows).exit_code == 2  # it exists
+    again = run(server, "--overwrite", "--format", "npz", "--each-chain", "-o", "x.npz", "-", stdin=rows)
+    assert again.exit_code == 0
     with np.load("x.npz") as arrays:
         assert {"in/1abc.cif.gz:A:ptm", "in/1abc.cif.gz:B:ptm", "b#2:A:ptm"} <= {*arrays.files}
 
@@ -161,19 +163,23 @@ def test_a_bad_one_does_not_stop_the_rest(server: "ScriptedServer") -> None:
     result = run(server, "--json", "--failures", "failed", "--out", "out", "tokens", "none")
     assert result.exit_code == 1
     assert [*files()] == ["1abc.pdb", "c.pdb"]
-    told = result.stderr.splitlines()
-    assert told[0] == "masked.pdb: a mask"
-    assert told[1].startswith("tokens:3: neither a row of tokens nor whole numbers")
-    assert told[2] == "none: No such file or directory"
-    assert told[3] == "3 of 5 inputs have no structure"
+    assert result.stderr.splitlines() == [
+        "3 of 5 inputs have no structure",
+        "  2 UnreadableInput: tokens:3, none",
+        "  1 InvalidStructure: masked.pdb",
+    ]
     summary = json.loads(result.stdout)
     assert (summary["inputs"], summary["detokenized"], summary["residues"]) == (5, 2, 4)
     assert summary["failures"] == {"InvalidStructure": 1, "UnreadableInput": 2}
     failed = [json.loads(line) for line in Path("failed").read_text().splitlines()]
     assert failed[0]["violations"] == [{"field": "tokens[1]", "description": "a mask"}]
     assert [entry["source"] for entry in failed] == ["masked.pdb", "tokens:3", "none"]
+    told = run(server, "--overwrite", "--out", "out", "tokens", "none").stderr.splitlines()
+    assert told[0] == "masked.pdb: a mask"
+    assert told[1].startswith("tokens:3: neither a row of tokens nor whole numbers")
+    assert told[2] == "none: No such file or directory"
     quiet = run(server, "--quiet", "--overwrite", "--out", "out", "tokens", "none")
-    assert len(quiet.stderr.splitlines()) == 3
+    assert (quiet.exit_code, quiet.stderr) == (1, "")
 
 
 def test_tokens_of_another_version_are_told(server: "ScriptedServer") -> None:

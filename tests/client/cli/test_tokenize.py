@@ -14,12 +14,14 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
+from foldmint.v1 import tokenizer_pb2
 from foldmint_client.cli.main import app
 
 if TYPE_CHECKING:
     from client.conftest import Certificates, ScriptedServer
 
 KEYS = ["source", "chain", "residue_index", "sequence", "tokens", "has_frame", "model", "codebook_version"]
+TOLD = ["left_out", "warnings"]
 ROOT = Path(__file__).parents[3]
 
 
@@ -53,7 +55,7 @@ def test_json_lines_in_the_order_of_the_input(server: "ScriptedServer", files: l
     assert (result.exit_code, result.stderr) == (0, "")
     found = rows(result)
     assert [row["source"] for row in found] == files
-    assert [*found[0]] == KEYS
+    assert [*found[0]] == [*KEYS, *TOLD]
     assert found[0] == {
         "source": "3.pdb",
         "chain": "A",
@@ -63,22 +65,31 @@ def test_json_lines_in_the_order_of_the_input(server: "ScriptedServer", files: l
         "has_frame": [True, True, False],
         "model": "scripted",
         "codebook_version": "000007",
+        "left_out": [],
+        "warnings": [],
     }
 
 
 def test_extra_keys_when_asked_for(server: "ScriptedServer", files: list[str]) -> None:
     (row,) = rows(tokenize(server, "--distances", "--insertion-codes", files[0]))
-    assert [*row] == [*KEYS, "insertion_codes", "distances"]
+    assert [*row] == [*KEYS, "insertion_codes", "distances", *TOLD]
     assert (row["insertion_codes"], row["distances"]) == ("  A", [0.1, 2.5, None])
 
 
 def test_options_reach_the_server(server: "ScriptedServer", files: list[str]) -> None:
     flags = ["--complex", "--special-tokens", "--distances"]
     options = [*flags, "--chain", "A", "--chain", "B", "--model-number", "2", "--in-flight", "1"]
+    options += ["--reading", "esm", "--min-plddt", "0", "--assembly", "1", "--renumber"]
     assert tokenize(server, *options, files[0]).exit_code == 0
     (request,) = server.servicer.requests
     assert (request.options.complex, request.options.special_tokens, request.options.distances) == (True, True, True)
     assert (list(request.file.chains), request.file.model_number) == (["A", "B"], 2)
+    assert (request.file.reading, request.file.assembly) == (tokenizer_pb2.READING_ESM, "1")
+    assert request.file.renumber
+    assert (request.file.HasField("min_plddt"), request.file.min_plddt) == (True, 0)
+    assert tokenize(server, files[0]).exit_code == 0
+    last = server.servicer.requests[-1].file
+    assert (last.reading, last.HasField("min_plddt"), last.assembly) == (tokenizer_pb2.READING_UNSPECIFIED, False, "")
 
 
 def test_standard_input_folder_and_pattern(server: "ScriptedServer", files: list[str]) -> None:
@@ -107,6 +118,25 @@ def test_a_bad_file_does_not_stop_the_rest(server: "ScriptedServer", files: list
     ]
 
 
+def test_many_failures_are_told_in_few_lines(server: "ScriptedServer", files: list[str]) -> None:
+    Path("in").mkdir()
+    for number in range(126):
+        Path(f"in/{number:03}.pdb").write_text("bad")
+    summary = [
+        "126 of 127 inputs have no tokens",
+        f"  126 InvalidStructure: {', '.join(f'in/{number:03}.pdb' for number in range(5))} and 121 more",
+    ]
+    result = tokenize(server, files[0], "in")
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines[:10]] == [f"in/{number:03}.pdb" for number in range(10)]
+    assert lines[10:] == ["more failures are counted; --failures FILE lists them", *summary]
+    assert tokenize(server, "--failures", "failed", files[0], "in").stderr.splitlines() == summary
+    assert len(Path("failed").read_text().splitlines()) == 126
+    quiet = tokenize(server, "--quiet", files[0], "in")
+    assert (quiet.exit_code, quiet.stderr) == (1, "")
+
+
 def test_what_failed_is_written_and_counted(server: "ScriptedServer", files: list[str]) -> None:
     Path("bad.pdb").write_text("bad")
     options = ["--failures", "failed.jsonl", "--json", "-o", "out.jsonl"]
@@ -132,6 +162,8 @@ def test_what_failed_is_written_and_counted(server: "ScriptedServer", files: lis
         "failed": 3,
         "residues": 3,
         "failures": {"UnreadableInput": 2, "InvalidStructure": 1},
+        "left_out": {},
+        "warnings": 0,
         "output": "out.jsonl",
     }
 
@@ -224,13 +256,15 @@ def test_parquet(server: "ScriptedServer", files: list[str]) -> None:
         "distances": None,
         "model": "scripted",
         "codebook_version": "000007",
+        "left_out": [],
+        "warnings": [],
     }
     assert str(table.schema.field("tokens").type) == "list<element: uint16>"
     metadata = parquet.read_schema("out.parquet").metadata
     assert metadata[b"model"] == b"scripted"
     assert metadata[b"codebook_version"] == b"000007"
     assert b"foldmint_version" in metadata
-    tokenize(server, "--format", "parquet", "--distances", "-o", "out.parquet", files[0])
+    tokenize(server, "--overwrite", "--format", "parquet", "--distances", "-o", "out.parquet", files[0])
     distances = parquet.read_table("out.parquet").column("distances").to_pylist()
     np.testing.assert_array_equal(np.array(distances[0], np.float32), np.array([0.1, 2.5, np.nan], np.float32))
 
@@ -255,11 +289,14 @@ def test_an_output_appears_when_it_is_complete(server: "ScriptedServer", files: 
     before = {*files}
     out = Path("out")
     out.write_text("earlier")
+    refused = tokenize(server, "--format", form, "-o", "out", *files)
+    assert (refused.exit_code, server.servicer.requests) == (2, [])
+    assert "out exists; --overwrite writes over it" in " ".join(refused.stderr.split())
     server.fail(grpc.StatusCode.INTERNAL)
-    assert tokenize(server, "--format", form, "-o", "out", *files).exit_code == 3
+    assert tokenize(server, "--overwrite", "--format", form, "-o", "out", *files).exit_code == 3
     assert out.read_text() == "earlier"
     Path("link").symlink_to("out")
-    assert tokenize(server, "--format", form, "-o", "link", *files).exit_code == 0
+    assert tokenize(server, "--overwrite", "--format", form, "-o", "link", *files).exit_code == 0
     assert Path("link").is_symlink()
     assert out.read_bytes() != b"earlier"
     assert {path.name for path in Path().iterdir()} == {*before, "out", "link"}
@@ -342,6 +379,6 @@ def test_progress_on_a_terminal(server: "ScriptedServer", files: list[str]) -> N
         assert done.returncode == 1
         assert len(done.stdout.splitlines()) == 3
         text = shown.getvalue().decode()
-        assert "bad.pdb: no protein" in text
+        assert ("bad.pdb: no protein" in text) is bool(wanted)
         assert ("1 failed" in text) is bool(wanted)
         assert (wanted in text) if wanted else "tokenizing" not in text

@@ -256,3 +256,15 @@ def test_heads_of_no_decoder_are_refused() -> None:
     done = CliRunner().invoke(app, ["import-esm3", "--encoder", "e.pth", "--out", "m", "--decoder-heads", "4"])
     assert done.exit_code == 2
     assert "--decoder-heads needs --decoder" in done.output
+
+
+def test_the_reading_of_the_model(state: Tensors, tmp_path: Path) -> None:
+    path = str(_saved(state, tmp_path / "a.pth"))
+    for name, options in (("all", []), ("all", ["--reading", "all"]), ("esm", ["--reading", "esm"])):
+        out = tmp_path / "-".join(["model", *options])
+        done = CliRunner().invoke(app, ["import-esm3", "--encoder", path, "--out", str(out), *options])
+        assert done.exit_code == 0, done.output
+        assert load_model(out).reading == name
+        assert ("reading" in json.loads((out / "model.json").read_text())) == bool(options)
+    wrong = CliRunner().invoke(app, ["import-esm3", "--encoder", path, "--out", str(tmp_path / "x"), "--reading", "?"])
+    assert wrong.exit_code == 2

@@ -15,7 +15,7 @@ from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer import Assignment, DecodedChain, DecodedStructure, InvalidTokens
-from foldmint_tokenizer.detokenizer import Reading
+from foldmint_tokenizer.detokenizer import DecoderInputs
 from foldmint_tokenizer.motions import Segments, whole_chain
 
 BUDGET = 1000
@@ -30,7 +30,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self.decoded: list[int] = []
-        self.readings: list[Reading | None] = []
+        self.inputs: list[DecoderInputs | None] = []
         self.told: list[tuple[Assignment, Sequence[Segments] | None]] = []
         self.go = threading.Event()
         self.go.set()
@@ -42,15 +42,16 @@ class Decoder:
         self,
         tokens: NDArray[np.int64],
         *,
+        has_frame: NDArray[np.bool_] | None = None,  # noqa: ARG002
         pae: bool = False,
-        reading: Reading | None = None,
+        inputs: DecoderInputs | None = None,
         assignment: Assignment = Assignment.INDEPENDENT,
         segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         self.entered.set()
         assert self.go.wait(10)
         self.decoded.append(len(tokens))
-        self.readings.append(reading)
+        self.inputs.append(inputs)
         self.told.append((assignment, segments))
         if self.failing:
             raise self.error
@@ -95,9 +96,9 @@ async def test_each_gets_its_own(decoding: DecodeWorker, decoder: Decoder, metri
 
 
 async def test_each_is_read_by_the_embedding_of_its_version(decoding: DecodeWorker, decoder: Decoder) -> None:
-    first, second = Reading(torch.zeros(1), None), Reading(torch.ones(1), None)
-    await asyncio.gather(*(decoding.decode(tokens(3), 3, Wanted(reading=one)) for one in (first, second, first)))
-    assert decoder.readings == [first, second, first]
+    first, second = DecoderInputs(torch.zeros(1), None), DecoderInputs(torch.ones(1), None)
+    await asyncio.gather(*(decoding.decode(tokens(3), 3, Wanted(inputs=one)) for one in (first, second, first)))
+    assert decoder.inputs == [first, second, first]
 
 
 async def test_each_is_composed_as_it_was_assigned(decoding: DecodeWorker, decoder: Decoder) -> None:

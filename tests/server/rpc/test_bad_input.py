@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Request, str, tuple[str, ...]]] = {
     "an empty file": (lambda d: file(b""), "file.content", ("empty",)),
     "a truncated file": (lambda d: file((d / "1a8o.cif").read_bytes()[:60_000]), "file.content", ("mmCIF",)),
     "a truncated gzip": (lambda d: file((d / "4cup.cif.gz").read_bytes()[:9_000]), "file.content", ("truncated",)),
-    "no structure": (lambda d: file(b"<html></html>"), "file.content", ("no atoms",)),
+    "no structure": (lambda d: file(b"<html></html>"), "file.content", ("HTML page",)),
     "no protein": (lambda d: file(_waters(d)), "file.content", ("no protein",)),
     "a gzip bomb": (lambda d: file(gzip.compress(b" \n" * 5_000_000)), "file.content", ("unpacks to more",)),
     "a format of no name": (lambda d: file(b"data_x", format=9), "file.format", ("9",)),

@@ -20,6 +20,7 @@ from foldmint_tokenizer import DecodedStructure, StructureDetokenizer, Structure
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
+from helpers.pdb_text import PdbText, atom
 from helpers.support import RunningServer, missing, running_server, stub_of
 
 Stub = rpc.TokenizerServiceStub
@@ -95,6 +96,25 @@ def test_tokens_alone_are_enough(decoding_stub: Stub, detokenizer: StructureDeto
     assert decoding_stub.Detokenize(pb.DetokenizeRequest(tokens=[BOS, *tokens, EOS])) == response
 
 
+def test_residues_without_a_frame_are_gaps(decoding_stub: Stub, detokenizer: StructureDetokenizer, data: Path) -> None:
+    dropped = PdbText(data / "1a8o.pdb").each(
+        lambda line, number: None if number in (160, 200) and atom(line) == "C" else line
+    )
+    tokens = decoding_stub.Tokenize(pb.TokenizeRequest(file=pb.StructureFile(content=dropped.bytes())))
+    request = request_of(tokens, pae=True, format=pb.STRUCTURE_FORMAT_PDB)
+    request.chains[0].has_frame.extend(tokens.chains[0].has_frame)
+    response = decoding_stub.Detokenize(request)
+    frames = np.array(tokens.chains[0].has_frame)
+    assert np.flatnonzero(~frames).tolist() == [160 - 151, 200 - 151]
+    expected = detokenizer.detokenize(list(tokens.chains[0].tokens), has_frame=frames, pae=True)
+    same(response, expected)
+    assert np.isnan(np.frombuffer(response.chains[0].coordinates, "<f4").reshape(-1, 9)).all(1).tolist() == [*~frames]
+    (written,) = read_backbones(response.file)
+    assert written.residue_index.tolist() == np.array(response.chains[0].residue_index)[frames].tolist()
+    assert expected.pae is not None
+    np.testing.assert_allclose(np.frombuffer(response.pae, "<f4").reshape(expected.pae.shape), expected.pae, atol=1e-3)
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", ["1a8o.pdb", "2beg.cif.gz", "1gbt.cif.gz"])
 def test_a_file_is_read_as_it_was_decoded(decoding_stub: Stub, data: Path, name: str, form: int) -> None:
@@ -144,6 +164,23 @@ BAD: dict[str, tuple[pb.DetokenizeRequest, str, str]] = {
         ),
         "chains[1].residue_index",
         "4097 entries up to here; at most 4096",
+    ),
+    "frames of another length": (
+        pb.DetokenizeRequest(
+            tokens=[1, CHAINBREAK, 2], chains=[pb.ChainLabels(), pb.ChainLabels(has_frame=[True, False])]
+        ),
+        "chains[1].has_frame",
+        "2 entries for 1 residues",
+    ),
+    "frames of residues that are not there": (
+        pb.DetokenizeRequest(tokens=CODE, chains=[pb.ChainLabels(has_frame=[True] * 4097)]),
+        "chains[0].has_frame",
+        "4097 entries up to here; at most 4096",
+    ),
+    "a format that is only read": (
+        pb.DetokenizeRequest(tokens=CODE, options=pb.DetokenizeOptions(format=pb.STRUCTURE_FORMAT_BCIF)),
+        "options.format",
+        "3 is no format of files that are written",
     ),
     "labels of very many chains": (
         pb.DetokenizeRequest(tokens=CODE, chains=[pb.ChainLabels()] * 1001),

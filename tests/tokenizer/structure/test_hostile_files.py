@@ -152,14 +152,17 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "more than 10000 models",
     ),
-    "lines without end": (lambda: b"\n" * 2_000_000 + pdb(5, one, same), "2000005 lines; at most 1000000"),
+    "lines without end": (lambda: pdb(5, one, same) + b"\n" * 2_000_000, "2000005 lines; at most 1000000"),
     "residues without end": (lambda: cif(100_001, one, same), "100001 residues; at most 100000"),
     "residues far beyond the limit": (
         lambda: cif(5_000, one, same),
         "5000 residues, those that are not a protein's",
     ),
     "gzip in countless members": (lambda: gzip.compress(b"") * MANY, "more than 10000 members"),
-    "gzip that ends in zeros": (lambda: gzip.compress(b"x\n") + b"\0" * 10_000_000, "no atoms"),
+    "gzip that ends in zeros": (
+        lambda: gzip.compress(b"x\n") + b"\0" * 10_000_000,
+        "none of the formats that are read",
+    ),
 }
 BOUNDS = {
     "lines without end": Limits(unpacked_bytes=20_000_000),

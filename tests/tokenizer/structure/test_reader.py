@@ -191,9 +191,9 @@ LIMITS = Limits(unpacked_bytes=1_000_000, chains=3, residues=60)
 REFUSED = {
     "empty": (b"", "empty"),
     "blank": (b" \n\n", "empty"),
-    "text": (b"once upon a time\n", "no atoms"),
+    "text": (b"once upon a time\n", "none of the formats that are read"),
     "random bytes": (bytes(range(256)) * 8, "content"),
-    "html": (b"<html><body>404 Not Found</body></html>", "no atoms"),
+    "html": (b"<html><body>404 Not Found</body></html>", "HTML page"),
     "empty mmCIF": (b"data_1ABC\n#\n", "no atoms"),
     "broken mmCIF": (b"data_1ABC\nloop_\n_atom_site.id\n_atom_site.x\n1 2 3\n", "not an mmCIF file"),
     "gzip of nothing": (gzip.compress(b""), "content"),

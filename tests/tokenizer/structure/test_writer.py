@@ -17,10 +17,10 @@ from foldmint_tokenizer import (
     structure_text,
 )
 from foldmint_tokenizer.structure.chain_labels import completed
-from foldmint_tokenizer.structure.options import Format
+from foldmint_tokenizer.structure.options import WrittenFormat
 from foldmint_tokenizer.vocabulary import CHAINBREAK
 
-FORMATS: list[Format] = ["pdb", "mmcif"]
+FORMATS: list[WrittenFormat] = ["pdb", "mmcif"]
 
 
 def structure(*sizes: int, scale: float = 20.0) -> DecodedStructure:
@@ -40,7 +40,9 @@ def structure(*sizes: int, scale: float = 20.0) -> DecodedStructure:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", ["1a8o.cif", "1gbt.cif.gz", "2beg.cif.gz"])
-def test_a_structure_is_read_as_it_was_written(decoding_store: Path, data: Path, name: str, form: Format) -> None:
+def test_a_structure_is_read_as_it_was_written(
+    decoding_store: Path, data: Path, name: str, form: WrittenFormat
+) -> None:
     """With modified residues, with insertion codes and jumps in the numbers, and with several chains."""
     chains = StructureTokenizer.load(decoding_store).tokenize(data / name)
     tokens = np.concatenate([[*chain.tokens, CHAINBREAK] for chain in chains])[:-1]
@@ -55,7 +57,7 @@ def test_a_structure_is_read_as_it_was_written(decoding_store: Path, data: Path,
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_labels_are_not_needed(form: Format) -> None:
+def test_labels_are_not_needed(form: WrittenFormat) -> None:
     decoded = structure(1, 30, 2)
     text = structure_text(decoded, form)
     backbones = read_backbones(text.encode())
@@ -69,7 +71,7 @@ def test_labels_are_not_needed(form: Format) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_b_factors_are_plddt(form: Format) -> None:
+def test_b_factors_are_plddt(form: WrittenFormat) -> None:
     decoded = structure(30)
     text = structure_text(decoded, form)
     read = gemmi.read_pdb_string(text) if form == "pdb" else gemmi.make_structure_from_block(_block(text))
@@ -85,7 +87,7 @@ def _block(text: str) -> gemmi.cif.Block:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_residues_that_share_a_number_are_told_apart(form: Format) -> None:
+def test_residues_that_share_a_number_are_told_apart(form: WrittenFormat) -> None:
     labels = [ChainLabels(residue_index=[7, 7, 7, 8, 7])]
     (backbone,) = read_backbones(structure_text(structure(5), form, labels).encode())
     assert backbone.residue_index.tolist() == [7, 7, 7, 8, 7]
@@ -93,7 +95,7 @@ def test_residues_that_share_a_number_are_told_apart(form: Format) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_letters_become_residues(form: Format) -> None:
+def test_letters_become_residues(form: WrittenFormat) -> None:
     letters = "ACDEFGHIKLMNPQRSTVWYUOBZXJa*é"
     (backbone,) = read_backbones(structure_text(structure(29), form, [ChainLabels(sequence=letters)]).encode())
     assert backbone.sequence == "ACDEFGHIKLMNPQRSTVWYUOBZXXAXX"
@@ -159,7 +161,7 @@ def test_what_pdb_files_do_not_hold(
         ),
     ],
 )
-def test_labels_that_do_not_fit(labels: list[ChainLabels], field: str, reason: str, form: Format) -> None:
+def test_labels_that_do_not_fit(labels: list[ChainLabels], field: str, reason: str, form: WrittenFormat) -> None:
     with pytest.raises(InvalidStructure) as caught:
         structure_text(structure(2, 2), form, labels)
     assert caught.value.field == field

@@ -54,14 +54,14 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     atoms = _Atoms(backbone.atoms[own], place[backbone.run[own]], backbone.role[own], backbone.positions[own])
     chain = _tell_apart(table, runs, atoms)
     key = _codes(chain, _residue_codes(table, runs))
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    if len(first) < len(runs):  # some residues stand in several parts
-        order = np.argsort(first)
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        residue, heads = rank[inverse], first[order]
-    else:
-        residue = heads = np.arange(len(runs))
+    residue = heads = np.arange(len(runs))
+    if (key[1:] <= key[:-1]).any():
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        if len(first) < len(runs):  # some residues stand in several parts
+            order = np.argsort(first)
+            rank = np.empty_like(order)
+            rank[order] = np.arange(len(order))
+            residue, heads = rank[inverse], first[order]
     taken = _taken(table, runs, chain, residue, heads)
     kept = taken == np.arange(len(heads))
     owner = residue[atoms.run]
@@ -73,12 +73,12 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     for members in by_group(chain[heads]):
         name, author_name = names[int(chain[heads[members[0]]])]
         own = members[kept[members]]
-        segments = np.unique(table.segment[runs[heads[members]]])
+        segments = set(table.segment[runs[heads[members]]].tolist())
         chains.append(
             ProteinChain(
                 name=name,
                 author_name=author_name,
-                segment_names=frozenset(table.segment_names[segment] for segment in segments.tolist()),
+                segment_names=frozenset(table.segment_names[segment] for segment in segments),
                 runs=runs[heads[own]],
                 coordinates=coordinates[own],
                 alpha=alpha[own],
@@ -100,6 +100,8 @@ class _Atoms:
 
 def by_group(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The places of each code, in the order in which the codes come first."""
+    if len(codes) == 0:
+        return []
     order = np.argsort(codes, kind="stable")
     bounds = np.flatnonzero(codes[order][1:] != codes[order][:-1]) + 1
     return sorted(np.split(order, bounds), key=lambda members: int(members[0]))

@@ -1,57 +1,133 @@
-"""Unpacking of gzip, within bounds of bytes and of members."""
+"""Decompression of gzip, zstd, xz and bzip2, within bounds of bytes, memory and members."""
 
+import bz2
+import lzma
 import re
+import sys
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from foldmint_tokenizer.errors import InvalidStructure
 
-_MAGIC = b"\x1f\x8b"
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _ZEROS = re.compile(rb"\0+")
 # Files written in blocks, as bgzip does, have one for at most 64 KiB.
 _MEMBERS = 10_000
-# Of what is packed, given to zlib at a time: what follows a member's end is copied.
+# Of what is compressed, given to the library at a time: what follows a member's end is copied.
 _FIRST, _MOST = 1024, 2**20
+_XZ_MEMORY = 72 * 2**20  # bytes; `xz -9` needs 65 MiB
+_ZSTD_WINDOW = 27  # as a power of two, in bytes: what the command `zstd` takes unless told otherwise
+
+
+class _Decompressor(Protocol):
+    """What the four libraries have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class _Compression:
+    """A way to compress. magic: what a file begins with. member: what the parts are called that may follow another."""
+
+    name: str
+    magic: re.Pattern[bytes]
+    member: str
+    open: Callable[[], _Decompressor]
+
+
+_COMPRESSIONS = (
+    _Compression("gzip", re.compile(rb"\x1f\x8b"), "members", lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)),
+    _Compression(
+        "zstd",
+        re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # the second is a skippable frame
+        "frames",
+        lambda: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW}),
+    ),
+    _Compression(
+        "xz",
+        re.compile(rb"\xfd7zXZ\0"),
+        "streams",
+        lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY),
+    ),
+    _Compression("bzip2", re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), "streams", bz2.BZ2Decompressor),
+)
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
+"""How the names of compressed files end; what they are is told by their content."""
+
+
+def compression(content: bytes) -> str | None:
+    """The name of the way in which a file is compressed, judged by its first bytes; None if it is plain."""
+    found = _found(content)
+    return None if found is None else found.name
 
 
 def unpacked(content: bytes, limit: int) -> bytes:
-    """A file's bytes, gzip or plain.
+    """A file's bytes, decompressed if it is gzip, zstd, xz or bzip2.
 
-    Raises InvalidStructure if there is nothing, if there are more than `limit` bytes or 10,000 members, or if the gzip
-    data is damaged, cut off or followed by something else.
+    Raises InvalidStructure if there is nothing, if there are more than `limit` bytes or 10,000 members, if the data is
+    damaged, cut off, followed by something else or compressed twice, or if it needs more memory than the usual settings
+    of `xz` and `zstd` do.
     """
     if not content.strip():
         raise InvalidStructure("content", "the file is empty")
-    if not content.startswith(_MAGIC):
+    found = _found(content)
+    if found is None:
         if len(content) > limit:
             raise InvalidStructure("content", f"{len(content)} bytes; at most {limit} are taken")
         return content
+    plain = _members(found, content, limit)
+    if (inner := _found(plain)) is not None:
+        raise InvalidStructure("content", f"the file is compressed twice: {inner.name} within {found.name}")
+    return plain
+
+
+def _found(content: bytes) -> _Compression | None:
+    return next((one for one in _COMPRESSIONS if one.magic.match(content)), None)
+
+
+def _members(kind: _Compression, content: bytes, limit: int) -> bytes:
     parts: list[bytes] = []
     left, start = limit, 0
     for _ in range(_MEMBERS):
-        start, left = _member(content, start, left, limit, parts)
+        start, left = _member(kind, content, start, left, limit, parts)
         filled = _ZEROS.match(content, start)  # up to whole blocks, as on a tape
         start = start if filled is None else filled.end()
         if start == len(content):
             return b"".join(parts)
-        if not content.startswith(_MAGIC, start):
-            raise InvalidStructure("content", "the gzip data is followed by something else")
-    raise InvalidStructure("content", f"the gzip data has more than {_MEMBERS} members; at most as many are taken")
+        if not kind.magic.match(content, start):
+            raise InvalidStructure("content", f"the {kind.name} data is followed by something else")
+    reason = f"the {kind.name} data has more than {_MEMBERS} {kind.member}; at most as many are taken"
+    raise InvalidStructure("content", reason)
 
 
-def _member(content: bytes, start: int, left: int, limit: int, parts: list[bytes]) -> tuple[int, int]:
-    """Unpack one member into `parts`; where it ends, and how many bytes may still come."""
-    unpacker, size = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), _FIRST
+def _member(
+    kind: _Compression, content: bytes, start: int, left: int, limit: int, parts: list[bytes]
+) -> tuple[int, int]:
+    """Decompress one member into `parts`; where it ends, and how many bytes may still come."""
+    unpacker, size = kind.open(), _FIRST
     while not unpacker.eof:
         packed = content[start : start + size]
         if not packed:
-            raise InvalidStructure("content", "the gzip data is truncated")
+            raise InvalidStructure("content", f"the {kind.name} data is truncated")
         try:
             part = unpacker.decompress(packed, left + 1)
-        except zlib.error as error:
-            raise InvalidStructure("content", f"the gzip data is damaged: {error}") from error
+        except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, ValueError) as error:
+            greedy = "memory" in str(error).lower()  # all that the libraries tell of it
+            what = "needs more memory than is allowed" if greedy else "is damaged"
+            raise InvalidStructure("content", f"the {kind.name} data {what}: {error}") from error
         left -= len(part)
         if left < 0:
-            raise InvalidStructure("content", f"the gzip data unpacks to more than {limit} bytes")
+            raise InvalidStructure("content", f"the {kind.name} data unpacks to more than {limit} bytes")
         parts.append(part)
         start += len(packed) - len(unpacker.unused_data)
         size = min(2 * size, _MOST)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from foldmint_tokenizer.structure.backbone import Backbone
 
 
@@ -39,19 +41,28 @@ class LeftOut:
 
     @property
     def of_protein(self) -> bool:
-        """Whether a protein's residues are lost by it, rather than water, ligands and the like."""
+        """Whether a protein's residues are lost by it, other than those of chains that were not asked for."""
         return self.kind in _OF_PROTEIN
 
 
 _OF_PROTEIN = frozenset(
     {
         LeftOutKind.ALTERNATE,
-        LeftOutKind.OTHER_CHAIN,
         LeftOutKind.OTHER_MODEL,
         LeftOutKind.WITHOUT_CA,
         LeftOutKind.HETATM,
     }
 )
+
+
+def frame_warnings(chains: Sequence[Backbone]) -> tuple[str, ...]:
+    """A warning if no residue of the chains has N, CA and C, and so none a frame: their tokens say nothing."""
+    if not chains or any(np.isfinite(chain.coordinates).all((1, 2)).any() for chain in chains):
+        return ()
+    coordinates = np.concatenate([chain.coordinates for chain in chains])
+    there = np.isfinite(coordinates).all(2).any(0)  # (N, CA, C)
+    why = "there is CA only" if there.tolist() == [False, True, False] else "N, CA and C are never all there"
+    return (f"no residue has a frame: {why}, so that all tokens say nothing",)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from foldmint_tokenizer.errors import InvalidStructure
 Format = Literal["pdb", "mmcif", "bcif"]
 """How a file is written: the PDB's column format, PDBx/mmCIF, or BinaryCIF."""
 
+WrittenFormat = Literal["pdb", "mmcif"]
+"""Of files that Foldmint writes."""
+
 Reading = Literal["all", "esm"]
 """Which residues count: every protein residue, or those that ESM's own reader takes (see docs/reading.md)."""
 

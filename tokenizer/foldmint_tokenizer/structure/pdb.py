@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
@@ -65,7 +66,7 @@ class _Lines:
             found = self.grid[:, first : min(last, self.grid.shape[1] - 1)][lines]
             missing = last - first - found.shape[1]
             return found if missing <= 0 else np.pad(found, ((0, 0), (0, missing)), constant_values=_SPACE)
-        found = self.data[self.starts[lines][:, None] + np.arange(first, last)]
+        found = sliding_window_view(self.data, last - first)[self.starts[lines] + first]
         lengths = self.lengths[lines]
         if len(lengths) and lengths.min() < last:
             found = np.where(np.arange(first, last) < lengths[:, None], found, _SPACE)
@@ -90,17 +91,18 @@ def read_pdb(
     Raises InvalidStructure with field `content` or `model_number`.
     """
     lines = _split(text, limits)
-    record = lines.columns(0, 6, np.arange(len(lines.starts))) & _UPPER
-    atoms = np.flatnonzero(_starts_with(record, b"ATOM") | _starts_with(record, b"HETA"))
+    record = (lines.columns(0, 4, np.arange(len(lines.starts))) & _UPPER).view("<u4")[:, 0]
+    atoms = np.flatnonzero((record == _code(b"ATOM")) | (record == _code(b"HETA")))
     if len(atoms) == 0:
         raise InvalidStructure("content", "read as PDB, the file has no atoms")
     short = lines.lengths[atoms] < _SHORTEST_ATOM
     if short.any():
         line = int(atoms[short.argmax()])
         raise InvalidStructure("content", f"line {line + 1} is too short for an atom: {lines.text(line)!r}")
-    ends = np.flatnonzero(_starts_with(record, b"END") & (record[:, 3] < ord("A")))
-    breaks = np.flatnonzero(_starts_with(record, b"TER") & (record[:, 3] < ord("A")))
-    opens, closes = _starts_with(record, b"MODE"), _starts_with(record, b"ENDM")
+    short_record, fourth = record & np.uint32(0xFFFFFF), record >> np.uint32(24)
+    ends = np.flatnonzero((short_record == _code(b"END")) & (fourth < ord("A")))
+    breaks = np.flatnonzero((short_record == _code(b"TER")) & (fourth < ord("A")))
+    opens, closes = record == _code(b"MODE"), record == _code(b"ENDM")
     if (opens | closes).any():
         model, numbers = _models(lines, opens, closes, atoms)
     else:
@@ -109,7 +111,7 @@ def read_pdb(
     atoms = atoms[model == chosen] if others else atoms
     part = np.searchsorted(ends, atoms)
     section = part + np.searchsorted(breaks, atoms)
-    sequence = np.flatnonzero(_starts_with(record, b"SEQR"))
+    sequence = np.flatnonzero(record == _code(b"SEQR"))
     return _table(lines, atoms, part, section, sequence, short_names), others
 
 
@@ -117,26 +119,24 @@ def _split(text: bytes, limits: Limits) -> _Lines:
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     most = max(_FEWEST_LINES, limits.unpacked_bytes // _LINE_BYTES)
-    count = text.count(b"\n") + 1
-    if count > most:
-        raise InvalidStructure("content", f"{count} lines; at most {most} are accepted")
+    data = np.frombuffer(text, np.uint8)
     width = text.find(b"\n") + 1
-    if width > 0 and len(text) == width * (count - 1):
-        grid = np.frombuffer(text, np.uint8).reshape(-1, width)
-        if (grid[:, -1] == ord("\n")).all():
-            starts = np.arange(count - 1) * width
-            return _Lines(np.frombuffer(text, np.uint8), starts, np.full(count - 1, width - 1), grid)
-    data = np.frombuffer(text + b" " * _WIDEST, np.uint8)
+    if width > _SHORTEST_ATOM and len(text) % width == 0:
+        grid = data.reshape(-1, width)
+        breaks = grid == ord("\n")
+        if breaks[:, -1].all() and np.count_nonzero(breaks) == len(grid) <= most:
+            return _Lines(data, np.arange(len(grid)) * width, np.full(len(grid), width - 1), grid)
+    data = np.concatenate([data, np.full(_WIDEST, _SPACE)])
     ends = np.append(np.flatnonzero(data == ord("\n")), len(text))
+    if len(ends) > most:
+        raise InvalidStructure("content", f"{len(ends)} lines; at most {most} are accepted")
     starts = np.concatenate([[0], ends[:-1] + 1])
     return _Lines(data, starts, ends - starts, None)
 
 
-def _starts_with(record: NDArray[np.uint8], name: bytes) -> NDArray[np.bool_]:
-    found = np.ones(len(record), bool)
-    for place, letter in enumerate(name):
-        found &= record[:, place] == letter
-    return found
+def _code(name: bytes) -> int:
+    """A record's name as `read_pdb` compares it, its case aside."""
+    return int.from_bytes(name, "little")
 
 
 def _models(
@@ -313,6 +313,8 @@ def _segments(
     and the number of the line up to column 80, as before 1996.
     """
     text = lines.columns(72, 80, atoms)
+    if (text[:, :4] == _SPACE).all():
+        return np.zeros(len(starts), np.int64), [""]
     segment = np.ascontiguousarray(text[:, :4]).view("<u4")[:, 0]
     apart = (segment[1:] != segment[:-1]) & ~changes[1:]
     digits = text[:, 4:] - np.uint8(ord("0")) <= 9

@@ -1,7 +1,6 @@
 """Reading of structure files: their protein chains, as backbones, and what was left out."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,14 @@ from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.assembly import build_assembly
 from foldmint_tokenizer.structure.atom_table import AtomTable, listed
 from foldmint_tokenizer.structure.backbone import Backbone, as_float32
+from foldmint_tokenizer.structure.binary_cif import read_binary_cif
 from foldmint_tokenizer.structure.chains import ProteinChain, find_chains
+from foldmint_tokenizer.structure.cif_block import CifBlock
 from foldmint_tokenizer.structure.cif_text import read_cif_text
 from foldmint_tokenizer.structure.decompress import unpacked
 from foldmint_tokenizer.structure.esm_reading import find_esm_chains
-from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent
+from foldmint_tokenizer.structure.formats import detect_format
+from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent, frame_warnings
 from foldmint_tokenizer.structure.mmcif import read_blocks
 from foldmint_tokenizer.structure.options import Format, Limits, ReadOptions
 from foldmint_tokenizer.structure.pdb import read_pdb
@@ -28,8 +30,6 @@ from foldmint_tokenizer.structure.residues import ProteinRuns, find_protein
 _RESIDUES_IN_ALL = 4
 _FEWEST_IN_ALL = 1_000
 _NAMES = 20
-# The first line that is neither blank nor a comment.
-_FIRST_LINE = re.compile(rb"^[ \t\r\f\v]*+([^\s#][^\n]{0,10})", re.MULTILINE)
 
 
 def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions = ReadOptions()) -> StructureContent:
@@ -43,13 +43,13 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     limits = options.limits
     text = unpacked(content, limits.unpacked_bytes).removeprefix(b"\xef\xbb\xbf")
-    form = options.format or _guessed(text)
+    form = options.format or detect_format(text, "" if isinstance(source, bytes) else Path(source).name)
     esm = options.reading == "esm"
     if form == "pdb":
         table, others = read_pdb(text, options.model_number, limits, short_names=esm)
         blocks = None
     else:
-        blocks = read_cif_text(text.replace(b"\r", b"\n") if b"\r" in text else text)
+        blocks = _blocks(text, form, limits)
         table, others = read_blocks(blocks, options.model_number)
     _check_all(table, limits)
     runs = find_protein(table)
@@ -62,8 +62,7 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
     if options.assembly:
         backbones = build_assembly(options.assembly, text if blocks is None else blocks, taken, backbones)
         _check_size(backbones, limits)
-    if not any(np.isfinite(backbone.coordinates).all((1, 2)).any() for backbone in backbones):
-        warnings.append("no residue has a frame: N, CA and C are never all there, so that all tokens say nothing")
+    warnings += frame_warnings(backbones)
     left_out = [*_told(table, runs, chains, taken, esm=esm), *others]
     return StructureContent(backbones, tuple(left_out), tuple(warnings))
 
@@ -81,9 +80,10 @@ def read_backbones(
     return list(read_structure(source, options).chains)
 
 
-def _guessed(text: bytes) -> Format:
-    first = _FIRST_LINE.search(text)
-    return "mmcif" if first is not None and first[1][:5].lower() == b"data_" else "pdb"
+def _blocks(text: bytes, form: Format, limits: Limits) -> Sequence[CifBlock]:
+    if form == "bcif":
+        return read_binary_cif(text, limits)
+    return read_cif_text(text.replace(b"\r", b"\n") if b"\r" in text else text)
 
 
 def _check_all(table: AtomTable, limits: Limits) -> None:

@@ -72,7 +72,7 @@ def find_protein(table: AtomTable) -> ProteinRuns:
     amino_acid = (kinds == NameKind.AMINO_ACID) & (linking | present[:, AtomRole.CA])
     told = (table.word == FileWord.PROTEIN) & (kinds != NameKind.CAP) & (kinds != NameKind.WATER)
     free_to_decide = table.word == FileWord.NOTHING
-    unknown = ~amino_acid & np.isin(kinds, (NameKind.AMINO_ACID, NameKind.UNKNOWN)) & free_to_decide
+    unknown = ~amino_acid & ((kinds == NameKind.AMINO_ACID) | (kinds == NameKind.UNKNOWN)) & free_to_decide
     unknown &= present[:, AtomRole.N] | present[:, AtomRole.C]
     amino_acid &= free_to_decide
     backbone = _backbone(table, told | amino_acid | unknown)

@@ -1,7 +1,9 @@
 """Writing of decoded structures as PDB or mmCIF, the pLDDT in the place of B-factors."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 import gemmi
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from foldmint_tokenizer.detokenizer import DecodedChain, DecodedStructure
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.chain_labels import CompleteLabels, Labels, completed, default_names
-from foldmint_tokenizer.structure.options import Format
+from foldmint_tokenizer.structure.options import WrittenFormat
 
 _ATOMS = (("N", "N"), ("CA", "C"), ("C", "C"))
 _UNKNOWN = "UNK"
@@ -25,13 +27,14 @@ _INSTEAD = "mmCIF has no such limit"
 
 def structure_text(
     structure: DecodedStructure,
-    format: Format,  # noqa: A002 (the word that callers expect)
+    format: WrittenFormat,  # noqa: A002 (the word that callers expect)
     labels: Sequence[Labels] = (),
     *,
     origin: str = "",
 ) -> str:
     """The text of a file with N, CA and C of each residue; pLDDT, from 0 to 100, is in the B-factors.
 
+    Residues whose coordinates are NaN are gaps: they are in the sequence, and have no atoms.
     labels: what the chains and residues are called, one for each chain, or none (see `completed`); what was tokenized
     has them. A letter becomes the residue's name; X, and letters that are no amino acid's, become UNK, the PDB's name
     for an unknown one. origin: what the tokens are of, for the title.
@@ -50,8 +53,11 @@ def structure_text(
     return built.make_mmcif_document(groups).as_string()
 
 
-def check_writable(labels: Sequence[CompleteLabels], format: Format) -> None:  # noqa: A002
+def check_writable(labels: Sequence[CompleteLabels], format: WrittenFormat) -> None:  # noqa: A002
     """Raise InvalidStructure if no file of the format can hold chains with these labels, wherever their atoms are."""
+    if format not in get_args(WrittenFormat):
+        known = ", ".join(get_args(WrittenFormat))
+        raise InvalidStructure("format", f"files are written as one of {known}, not {format!r}")
     names = Counter(label.chain for label in labels)
     for place, label in enumerate(labels):
         try:
@@ -83,7 +89,10 @@ def _check_pdb(label: CompleteLabels) -> None:
 
 def _check_coordinates(structure: DecodedStructure) -> None:
     for chain in structure.chains:
-        low, high = float(chain.coordinates.min()), float(chain.coordinates.max())
+        there = chain.coordinates[_there(chain)]
+        if not len(there):
+            continue
+        low, high = float(there.min()), float(there.max())
         if low < _PDB_NEAREST or high > _PDB_FARTHEST:
             raise InvalidStructure(
                 "format",
@@ -117,7 +126,8 @@ def _identifiers(label: CompleteLabels) -> list[tuple[int, str]]:
 def _built(structure: DecodedStructure, labels: Sequence[CompleteLabels], title: str) -> gemmi.Structure:
     built = gemmi.Structure()
     built.name = "foldmint"
-    built.info["_struct.title"] = f"{title}; pTM {structure.ptm:.2f}; B-factors are pLDDT"
+    score = "" if math.isnan(structure.ptm) else f"; pTM {structure.ptm:.2f}"
+    built.info["_struct.title"] = f"{title}{score}; B-factors are pLDDT"
     built.info["_exptl.method"] = "THEORETICAL MODEL"
     model = gemmi.Model(1)
     for number, (name, chain, label) in enumerate(zip(default_names(set()), structure.chains, labels, strict=False), 1):
@@ -139,7 +149,10 @@ def _built_chain(
 ) -> gemmi.Chain:
     built = gemmi.Chain(label.chain)
     positions = np.round(chain.coordinates.astype(np.float64), 3)
+    there = _there(chain)
     for place, (name, identifier) in enumerate(zip(names, _identifiers(label), strict=True)):
+        if not there[place]:
+            continue
         residue = gemmi.Residue()
         residue.name = name
         residue.seqid = gemmi.SeqId(*identifier)
@@ -151,6 +164,11 @@ def _built_chain(
             residue.add_atom(atom)
         built.add_residue(residue)
     return built
+
+
+def _there(chain: DecodedChain) -> NDArray[np.bool_]:
+    """Which residues are no gaps, (residues,)."""
+    return np.asarray(np.isfinite(chain.coordinates).all((1, 2)), np.bool_)
 
 
 def _built_atoms(positions: NDArray[np.float64], plddt: float) -> list[gemmi.Atom]:

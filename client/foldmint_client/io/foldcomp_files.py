@@ -1,0 +1,133 @@
+"""Structures that Foldcomp compressed: alone (.fcz), and in its databases."""
+
+import importlib.util
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Timer
+from typing import Self
+
+from foldmint_client.errors import InvalidStructure, MissingExtra, UnreadableInput
+from foldmint_client.io.foldcomp_worker import LENGTH
+
+_MAGIC = b"FCMP"
+# Residues, atoms, first residue and atom, anchors, chain, padding, side-chain angles, ends, padding, length of title.
+_HEADER = struct.Struct("<4sHHHHBcxxIccxxI")
+_SECONDS = 60.0
+_MAX_BYTES = 16 * 2**20  # of an entry; 65,535 residues, the most that the format holds, take 2
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is a database of Foldcomp: one that has an index and a type beside it."""
+    return path.is_file() and all(path.with_name(path.name + suffix).is_file() for suffix in (".index", ".dbtype"))
+
+
+class Foldcomp:
+    """Decompresses structures, in a process of its own; to be closed.
+
+    Raises MissingExtra if the library is not installed.
+    """
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("foldcomp") is None:
+            raise MissingExtra("Foldcomp's files need its library: pip install 'foldmint[foldcomp]'")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def pdb(self, content: bytes) -> bytes:
+        """The PDB file of a structure. Raises InvalidStructure if it is damaged."""
+        residues = _residues(content)
+        answer = self._asked(content)
+        # Its library does not say so if what it makes of a structure is another one.
+        found = sum(line.startswith(b"ATOM") and line[12:16] == b" CA " for line in answer.splitlines())
+        if found != residues:
+            raise InvalidStructure("the Foldcomp data is damaged")
+        return answer
+
+    def _asked(self, content: bytes) -> bytes:
+        process = self._process = self._process or subprocess.Popen(
+            [sys.executable, "-m", "foldmint_client.io.foldcomp_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("the process has pipes")
+        timer = Timer(_SECONDS, process.kill)
+        timer.start()
+        try:
+            process.stdin.write(LENGTH.pack(len(content)) + content)
+            process.stdin.flush()
+            head = process.stdout.read(LENGTH.size)
+            answer = process.stdout.read(LENGTH.unpack(head)[0]) if len(head) == LENGTH.size else b""
+        except BrokenPipeError:
+            answer = b""
+        finally:
+            timer.cancel()
+        if process.poll() is not None or not answer:
+            self.close()
+        return answer
+
+
+def entries(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | InvalidStructure]]:
+    """The entries of a database that are wanted, by name, as Foldcomp compressed them, in the order of its index.
+
+    Raises UnreadableInput if its index is damaged.
+    """
+    with path.open("rb") as data:
+        size = data.seek(0, 2)
+        for key, name, start, length in _index(path):
+            if not wanted(name):
+                continue
+            if length > _MAX_BYTES or start + length > size:
+                yield name, InvalidStructure(f"entry {key} of the database is out of range")
+                continue
+            data.seek(start)
+            yield name, data.read(length).removesuffix(b"\0")
+
+
+def _index(path: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Key, name, offset and length of each entry. Names come from the lookup, where it has the same order."""
+    lookup = path.with_name(path.name + ".lookup")
+    names = _lines(lookup) if lookup.is_file() else iter(())
+    for number, line in enumerate(_lines(path.with_name(path.name + ".index")), 1):
+        named = next(names, ["", ""])
+        try:
+            key, start, length = line[0], int(line[1]), int(line[2])
+            if start < 0 or length < 0:
+                raise ValueError(line)
+        except (ValueError, IndexError) as error:
+            raise UnreadableInput(f"{path}.index: line {number} is damaged") from error
+        yield key, named[1] if named[0] == key and len(named) > 1 and named[1] else key, start, length
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    with path.open(encoding="utf-8", errors="backslashreplace") as lines:
+        for line in lines:
+            yield line.rstrip("\n").split("\t")
+
+
+def _residues(content: bytes) -> int:
+    """How many residues a structure has, as its header says. Raises InvalidStructure if it is shorter than that."""
+    if not content.startswith(_MAGIC):
+        raise InvalidStructure("this is not Foldcomp data")
+    if len(content) >= _HEADER.size:
+        _, residues, _, _, _, anchors, _, angles, _, _, title = _HEADER.unpack_from(content)
+        # Title; 21 bytes of bounds, anchors of 40; 9 a residue; an angle a byte.
+        if residues and len(content) >= _HEADER.size + 48 + title + 21 + 40 * anchors + 9 * residues + angles:
+            return int(residues)
+    raise InvalidStructure("the Foldcomp data is truncated")
