@@ -22,6 +22,7 @@ from foldmint_tokenizer import (
 from foldmint_tokenizer.assignment import anchors, chain_segments
 from foldmint_tokenizer.frames import backbone_frames
 from foldmint_tokenizer.motions import Segments, checked_segments, numbered_segments
+from foldmint_tokenizer.store import load_model
 
 ASSIGNED = [Assignment.ANCHORED, Assignment.TRACKING]
 
@@ -238,3 +239,18 @@ def test_models_without_motions_refuse(
         StructureTokenizer.load(decoding_store).tokenize(some[0], **options)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="state no motions"):
         StructureDetokenizer.load(decoding_store).detokenize([1, 2], assignment=Assignment.TRACKING)
+
+
+def test_embedded_models_have_names(some: list[Backbone]) -> None:
+    assert load_model().name == load_model("foldmint").name == "foldmint"
+    geometry = load_model("geometry")
+    assert geometry.name == "foldmint-geometry"
+    assert geometry.config.out == 12
+    finer, coarser = (
+        StructureTokenizer(model).tokenize(some, assignment=Assignment.TRACKING) for model in (geometry, load_model())
+    )
+    for one, other in zip(finer, coarser, strict=True):
+        assert one.composed_rmsd is not None
+        assert other.composed_rmsd is not None
+        assert one.composed_rmsd < other.composed_rmsd
+        assert one.composed_rmsd < 1
