@@ -63,7 +63,7 @@ class MotionDecoder(nn.Module):
         self.register_buffer("scale", torch.ones(config.out))
         self.lift = nn.Linear(config.out, config.width)
         self.special = nn.Embedding(SIZE - CODES, config.width)
-        self.assigned = nn.Parameter(torch.zeros(config.width))
+        self.assigned = nn.Parameter(torch.randn(config.width))
         self.decoder_stack = TokenStack(config.stack())
         self.correction = nn.Linear(config.width, 6)
         nn.init.zeros_(self.correction.weight)

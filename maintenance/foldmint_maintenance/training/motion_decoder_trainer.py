@@ -46,7 +46,8 @@ class MotionDecoderTraining:
     """How to train.
 
     steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues; in the last `settling`
-    steps all rests but the heads of confidence, on chains as long as `batch`. residues: of the set, in whole chains
+    steps all rests but the heads of confidence, on chains as long as `batch`. Without corrections, all steps learn
+    confidence alone. residues: of the set, in whole chains
     drawn at random, that are seen. step_weight, reach_weight, confidence_weight: of the losses (`LossWeights` names
     them). learning_rate: the peak, after `warmup` steps; then a cosine to zero.
     """
@@ -171,7 +172,7 @@ class MotionDecoderTrainer:
         truth, mean = losses.frames(chains.atoms), self.group.mean
         nothing = states.new_zeros(())
         step_loss = reach = nothing
-        if not tracking:
+        if not tracking and self.decoder.config.corrections:
             step_loss = mean(*losses.step_loss(guess, truth, chains))
             reach = mean(*losses.reach_loss(guess, truth, chains))
         errors = self.decoder.pairwise_classification_head(states, batch.pair_rows, PAE_LOGITS)
