@@ -47,9 +47,9 @@ class MotionDecoderTraining:
 
     steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues; in the last `settling`
     steps all rests but the heads of confidence, on chains as long as `batch`. Without corrections, all steps learn
-    confidence alone. residues: of the set, in whole chains
-    drawn at random, that are seen. step_weight, reach_weight, confidence_weight: of the losses (`LossWeights` names
-    them). learning_rate: the peak, after `warmup` steps; then a cosine to zero.
+    confidence alone. residues: of the set, in whole chains drawn at random, that are seen. step_weight, reach_weight,
+    confidence_weight: of the losses (`LossWeights` names them). learning_rate: the peak, after `warmup` steps; then a
+    cosine to zero.
     """
 
     steps: int = 1200
