@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo serve traffic test test-all test-long lint protos contract reference docs wheel lock audit sbom clean
+.PHONY: demo serve traffic test test-all test-long lint protos contract reference real-files docs wheel lock audit sbom clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -66,6 +66,10 @@ contract: .venv/dev.stamp
 	$(BIN)/buf build protos --output protos/landed.binpb
 
 reference: .reference/stamp
+
+# Real structure files out of other projects' packages, for `pytest -m slow`; they are never committed.
+real-files: .venv/dev.stamp
+	$(BIN)/python tests/helpers/real_files.py
 
 # The documentation as a site, in dist/docs; a broken link fails.
 docs: .venv/dev.stamp

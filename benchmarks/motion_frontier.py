@@ -15,6 +15,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 
+from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
 from foldmint_maintenance.datasets.surroundings import surroundings
@@ -83,7 +84,7 @@ def row(measured: Measured, train: torch.Tensor, space: VectorSpace, config: Mot
         "burial": config.burial,
         "environment": config.environment,
         "used": fragment_metrics.used_ratio(np.bincount(codes, minlength=4096)),
-        "perplexity": fragment_metrics.perplexity(np.bincount(codes, minlength=4096)),
+        "perplexity": perplexity(np.bincount(codes, minlength=4096)),
         "mi_dssp": fragment_metrics.mutual_information(joint(codes[known], measured.letters[known], 4096)),
         "mi_burial": fragment_metrics.mutual_information(joint(codes, measured.burial, 4096)),
         "mi_order": fragment_metrics.mutual_information(joint(codes, measured.order, 4096)),

@@ -122,12 +122,11 @@ def page() -> str:
 
 
 def _service() -> Iterable[Metric]:
-    registry, codes = CollectorRegistry(), CodeUsage(CODES, 1.0, lambda: 0.0)
-    metrics = create_metrics(registry, codes)
+    registry = CollectorRegistry()
+    metrics = create_metrics(registry)
     metrics.describe(device="cpu", precision="float32", queued_residues=1, queued_detokenize_residues=1)
     metrics.codebook_info.labels("model", "version", "digest")
     metrics.certificate_expiry.labels("server")
-    registry.unregister(codes)
     return registry.collect()
 
 

@@ -7,9 +7,10 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from foldmint_server.settings import Settings
+from foldmint_server.settings import GROUPS, Settings
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -36,7 +37,12 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 def page() -> str:
     """The whole page, in Markdown. Raises ValueError for a setting without a description."""
-    return _HEAD + "\n".join(_line(name, field) for name, field in Settings.model_fields.items()) + "\n"
+    return _HEAD + "\n\n".join(_section(group) for group in GROUPS) + "\n"
+
+
+def _section(group: type[BaseModel]) -> str:
+    lines = [_line(name, field) for name, field in group.model_fields.items()]
+    return "\n".join([f"## {(group.__doc__ or '').rstrip('.')}", "", *lines])
 
 
 def _line(name: str, field: FieldInfo) -> str:

@@ -23,7 +23,7 @@ SERVICE = ROOT / "deploy/systemd/foldmint-repair.service"
 TIMER = ROOT / "deploy/systemd/foldmint-repair.timer"
 SCHEDULE = ROOT / "docs/schedule.md"
 
-# A wrong option is no outcome of a run.
+# A wrong option is not an outcome of a run.
 DOCUMENTED = {2, *OUTCOMES}
 
 

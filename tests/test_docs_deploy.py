@@ -222,6 +222,7 @@ def test_the_servers_have_no_rights(objects: dict[str, dict[str, Any]]) -> None:
         assert container["resources"].keys() == {"requests", "limits"}
 
 
+@pytest.mark.slow
 def test_an_empty_store_gets_the_embedded_model_once(objects: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     (container,) = _pod(objects)["initContainers"]
     (script,) = container["args"]

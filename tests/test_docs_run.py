@@ -33,7 +33,7 @@ SESSIONS = {
     "codebook": [START, "docs/codebook.md"],
     "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
-# Written by generators that have tests of their own; their examples are no session.
+# Written by generators that have tests of their own; their examples are not session.
 GENERATED = {
     "cli.md",
     "cli-maintenance.md",
@@ -181,7 +181,7 @@ def test_output_is_compared() -> None:
 
 
 def test_comments_that_are_not_understood_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("docs_session.ROOT", tmp_path)
+    monkeypatch.setattr("helpers.docs_session.ROOT", tmp_path)
     page = tmp_path / "page.md"
     for comment in ("needs a miracle", "skip", "background", "with luck", "retried often"):
         page.write_text(f"<!-- test: {comment} -->\n```console\n$ true\n```\n")
@@ -203,7 +203,7 @@ def test_comments_that_are_not_understood_are_refused(monkeypatch: pytest.Monkey
     ],
 )
 def test_what_goes_wrong_is_seen(text: str, fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("docs_session.ROOT", tmp_path)
+    monkeypatch.setattr("helpers.docs_session.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(text)
     copy = tmp_path / "copy"

@@ -66,6 +66,7 @@ def test_info_and_health(server: RunningServer) -> None:
     assert foldmint("health", "--server", server.address).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_library(server: RunningServer, chains: list[Record], data: Path) -> None:
     tokenizer = StructureTokenizer.load()
     with Client(server.address) as client:
@@ -198,6 +199,7 @@ def test_of_a_trace_of_ca_no_atom_is_made_up(
     assert (out / "trace.pdb").read_text().count(" CA ") == 70
 
 
+@pytest.mark.slow
 def test_the_demo() -> None:
     finished = subprocess.run(
         [sys.executable, ROOT / "examples/demo.py"], capture_output=True, text=True, env=ENVIRONMENT, check=False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from foldmint_client import Client
@@ -30,6 +31,7 @@ def _imported(*arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     reference = reference_class(192, 1, 24, 2, 48, 4096).eval()
@@ -62,6 +64,7 @@ def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -
     assert np.all(same)
 
 
+@pytest.mark.slow
 def test_an_imported_decoder_places_what_the_reference_does(
     reference_class: Any, reference_decoder_class: Any, tmp_path: Path
 ) -> None:

@@ -132,7 +132,7 @@ def test_the_runbook_speaks_of_metrics_and_options_that_there_are() -> None:
     code = "\n".join(
         path.read_text(encoding="utf-8")
         for folder in ("server/foldmint_server", "client/foldmint_client", "maintenance/foldmint_maintenance")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
     )
     options = set(OPTION.findall(text))
     assert len(options) > 10

@@ -157,6 +157,7 @@ def _audit(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_audit_of_what_is_known_to_be_fine(advisories: str) -> None:
     answer = _audit(advisories)
     assert answer.returncode == 0, answer.stdout + answer.stderr
@@ -194,6 +195,7 @@ def test_audit_without_a_service_is_no_good_news() -> None:
     assert "nobody can tell of " in answer.stdout
 
 
+@pytest.mark.slow
 def test_bill_of_materials(tmp_path: Path) -> None:
     # As the Makefile has it, without bringing the environment up to date.
     command = ["make", "--old-file", ".venv/dev.stamp", "sbom", "LOCKS=torch-cpu", f"DIST={tmp_path}"]

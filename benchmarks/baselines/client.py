@@ -183,7 +183,7 @@ def _cut(chain: Backbone, part: Part) -> Backbone:
 
 def _count(result: object) -> int:
     if not isinstance(result, Tokens):
-        raise result if isinstance(result, Exception) else TypeError(f"{result!r} are no tokens")
+        raise result if isinstance(result, Exception) else TypeError(f"{result!r} are not tokens")
     return sum(len(chain.tokens) for chain in result.chains)
 
 

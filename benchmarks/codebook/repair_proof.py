@@ -33,7 +33,7 @@ from foldmint_tokenizer.store import DEFAULT, Store
 def main(
     data: Annotated[Path, typer.Option(help="Set to repair on.")],
     val: Annotated[Path, typer.Option(help="Set to measure on.")],
-    model: Annotated[Path | None, typer.Option(help="The embedded default unless told.")] = None,
+    model: Annotated[Path | None, typer.Option(help="By default, the embedded model.")] = None,
     share: Annotated[float, typer.Option(help="Of the codes that are killed.")] = 0.1,
     strategy: Annotated[Strategy, typer.Option(help="Of the repair.")] = "kmeans++",
     val_residues: Annotated[int, typer.Option(help="Measured on; about so many, in whole chains.")] = 260_000,

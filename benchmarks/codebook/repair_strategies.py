@@ -46,7 +46,7 @@ def vectors(encoder: Encoder, path: Path, residues: int, seed: int) -> torch.Ten
 def main(
     data: Annotated[Path, typer.Option(help="Set to repair on.")],
     val: Annotated[Path, typer.Option(help="Set to measure on.")],
-    model: Annotated[Path | None, typer.Option(help="The embedded default unless told.")] = None,
+    model: Annotated[Path | None, typer.Option(help="By default, the embedded model.")] = None,
     residues: Annotated[int, typer.Option(help="Of the batch that dead codes are put into.")] = 262_144,
     val_residues: Annotated[int, typer.Option(help="Measured on.")] = 100_000,
     share: Annotated[float, typer.Option(help="Of the codes that are killed.")] = 0.1,

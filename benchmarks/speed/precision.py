@@ -26,7 +26,7 @@ CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "cha
 
 def main(
     file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
-    model: Annotated[Path | None, typer.Option(help="A model's store; the embedded default unless told.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A model's store; the embedded model by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cuda" if torch.cuda.is_available() else "cpu",
     residues: Annotated[int, typer.Option(help="At most so many.")] = 20_000,
     repeats: Annotated[int, typer.Option(help="Of each precision, in turn; the median counts.")] = 3,

@@ -86,7 +86,8 @@ def main(
 def written(repeats: int) -> dict[str, list[float]]:
     """Milliseconds to write and pack what Prometheus asks for, with all codes hit, in this process."""
     registry, usage = CollectorRegistry(), CodeUsage(CODES, 3600.0, time.monotonic)
-    create_metrics(registry, usage)
+    registry.register(usage)
+    create_metrics(registry)
     usage.activate("1", 0.0)
     codes = np.random.default_rng(0).integers(0, CODES, 100 * CODES)
     usage.record("1", codes, np.ones(len(codes), np.float32))

@@ -58,7 +58,10 @@ _NUMBERS = [
 ]
 _OF_ENTITIES = re.compile(rb"^_(entity|entity_poly|entity_poly_seq|struct_asym|cell)\.", re.MULTILINE)
 # Of PDB lines.
-_COLUMNS = ((0, 6), (6, 11), (12, 16), (16, 17), (17, 20), (21, 22), (22, 26), (26, 27), (30, 38), (54, 60))
+_COLUMNS = (
+    *((0, 6), (6, 11), (12, 16), (16, 17), (17, 20), (17, 21), (20, 22), (21, 22), (22, 26), (22, 27), (26, 27)),
+    *((30, 38), (54, 60), (72, 76), (76, 78), (79, 80)),
+)
 _NUMBER = re.compile(rb"(?<![\w.])-?\d+\.?\d*(?![\w.])")
 
 
@@ -75,7 +78,7 @@ def file(number: int, seed: int = 0) -> bytes:
 
 @cache
 def file_seeds() -> list[bytes]:
-    """Real files cut to some residues, and what was found before."""
+    """Real files cut to some residues, files as other programs write them, and what was found before."""
     pdb = (_DATA / "1a8o.pdb").read_bytes().splitlines(keepends=True)
     first = next(place for place, line in enumerate(pdb) if line.startswith(b"ATOM"))
     atoms = [line for line in pdb if line.startswith((b"ATOM", b"HETATM"))]
@@ -94,6 +97,9 @@ def file_seeds() -> list[bytes]:
         ),
     ]
     seeds.append(gzip.compress(seeds[0], mtime=0))
+    seeds += [
+        one.read_bytes() for one in sorted((_DATA / "cases").iterdir()) if one.suffix in (".pdb", ".cif", ".pdbqt")
+    ]
     return seeds + [one.read_bytes() for one in sorted(CORPUS.glob("*")) if one.suffix in _KEPT]
 
 

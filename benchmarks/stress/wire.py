@@ -25,8 +25,8 @@ _REFUSALS = {
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-# Of bytes that are no message of the method's type.
-_UNDECODABLE = "message: its bytes are no message"
+# Of bytes that are not a message of the method's type.
+_UNDECODABLE = "message: its bytes are not a message"
 GROWTH_BYTES = 2**30
 # Of a server that is to be asked: so that its limits are met.
 ARGUMENTS = ("--max-chains", "100", "--max-residues", "5000", "--max-unpacked-bytes", str(16 * 2**20))
@@ -127,7 +127,7 @@ def memory(pid: int) -> int:
 
 
 def refused(error: grpc.RpcError) -> str:
-    """`refused` or `undecodable`. Raises AssertionError where an error is no refusal as promised."""
+    """`refused` or `undecodable`. Raises AssertionError where an error is not a refusal as promised."""
     assert isinstance(error, grpc.Call)
     code, details = error.code(), error.details() or ""
     outcome = _clean_refusal(code.value[0], details, list(_violations(error)))
@@ -152,7 +152,7 @@ def _violations(error: grpc.Call) -> "Iterator[pb.FieldViolation]":
         try:
             details = status_pb2.Status.FromString(value).details
         except DecodeError as wrong:
-            raise AssertionError("details that are no message") from wrong
+            raise AssertionError("details that are not a message") from wrong
         for detail in details:
             bad = error_details_pb2.BadRequest()
             if detail.Unpack(bad):

@@ -113,7 +113,7 @@ class CodebookAdmin:
         return tuple(_to_info(info) for info in response.codebooks)
 
     def codebook(self, version: str | None = None, *, timeout: float | None = None) -> CodebookInfo:
-        """One version with its manifest; the active one unless told."""
+        """One version with its manifest; the active one by default."""
         request = codebook_pb2.GetCodebookRequest(version=_version(version))
         deadline = self._connection.deadline(timeout)
         with translated():
@@ -133,7 +133,7 @@ class CodebookAdmin:
         """Serve the version again that was active before the present one.
 
         from_version: the one that must be active for this to be done, so that two who roll back go back once; any
-        unless told. FailedPrecondition if another is active, or there was none before.
+        by default. FailedPrecondition if another is active, or there was none before.
         """
         request = codebook_pb2.RollbackCodebookRequest(from_version=_version(from_version))
         deadline = self._connection.deadline(timeout)
@@ -142,7 +142,7 @@ class CodebookAdmin:
         return Activation(_to_info(response.codebook), response.previous_version)
 
     def usage(self, version: str | None = None, *, timeout: float | None = None) -> CodebookUsage:
-        """How often each code of a version was hit on this server; of the active one unless told."""
+        """How often each code of a version was hit on this server; of the active one by default."""
         request = codebook_pb2.GetUsageRequest(version=_version(version))
         deadline = self._connection.deadline(timeout)
         with translated():
@@ -203,7 +203,7 @@ def _to_datetime(stamp: Timestamp) -> datetime:
 def _to_sample(response: codebook_pb2.SampleEmbeddingsResponse) -> EmbeddingSample:
     size, row = len(response.embeddings), 4 * response.dimensions
     if size % row if row else size:
-        raise ServerError(f"the answer's {size} bytes are no vectors of {response.dimensions} dimensions")
+        raise ServerError(f"the answer's {size} bytes are not vectors of {response.dimensions} dimensions")
     vectors = np.frombuffer(response.embeddings, "<f4").astype(np.float32)  # writable, and of this machine's order
     return EmbeddingSample(
         vectors.reshape(size // row if row else 0, response.dimensions), response.seen, response.encoder_digest

@@ -38,9 +38,9 @@ from foldmint_client.transport.common import (
     message_limit,
     to_health,
 )
-from foldmint_client.transport.retry import patiently_awaited
+from foldmint_client.transport.retry import await_with_retries
 from foldmint_client.transport.status import from_rpc_error, translated
-from foldmint_client.transport.stream_state import Backlog, Result
+from foldmint_client.transport.stream_state import InFlightTracker, Result
 from foldmint_client.transport.trace_context import Metadata, with_context
 
 K = TypeVar("K")
@@ -84,7 +84,7 @@ class AsyncClient:
         """The tokens of one structure; see `foldmint_client.Client.tokenize`."""
         deadline = self._connection.deadline(timeout)
         request = await self._request(structure, TokenizeOptions(**options))
-        response = await self._patient(self._tokenizer.Tokenize, request, deadline)
+        response = await self._call(self._tokenizer.Tokenize, request, deadline)
         return to_tokens(response, request)
 
     @overload
@@ -121,8 +121,8 @@ class AsyncClient:
         The input may be an async iterable too; results come out while it makes the next structure wait. Close the
         generator (contextlib.aclosing) if it is left early.
         """
-        backlog: Backlog[Any] = Backlog(in_flight, ordered, self._connection.retry)
-        job = _Job(self, structures, backlog, TokenizeOptions(**options), self._connection.deadline(timeout))
+        tracker: InFlightTracker[Any] = InFlightTracker(in_flight, ordered, self._connection.retry)
+        job = _Job(self, structures, tracker, TokenizeOptions(**options), self._connection.deadline(timeout))
         return job.results()
 
     async def detokenize(
@@ -138,7 +138,7 @@ class AsyncClient:
         most = self._connection.max_message_bytes
         request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
         await self._check_size(request, "tokens")
-        response = await self._patient(self._tokenizer.Detokenize, request, deadline)
+        response = await self._call(self._tokenizer.Detokenize, request, deadline)
         return to_decoded(response, request)
 
     async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
@@ -180,14 +180,14 @@ class AsyncClient:
     def _metadata(self) -> Metadata:
         return with_context(self._connection.metadata())
 
-    async def _patient(self, method: Callable[..., Awaitable[T]], request: Request, seconds: float) -> T:
+    async def _call(self, method: Callable[..., Awaitable[T]], request: Request, seconds: float) -> T:
         """The answer of a method, for which it may be asked again when the server says so."""
 
         async def call(left: float) -> T:
             with translated():
                 return await method(request, timeout=left, metadata=self._metadata)
 
-        return await patiently_awaited(call, seconds, self._connection.retry, self._sleep)
+        return await await_with_retries(call, seconds, self._connection.retry, self._sleep)
 
     async def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         # In a thread, for it may read a file.
@@ -216,11 +216,11 @@ class _Job:
         self,
         client: AsyncClient,
         structures: Iterable[Any] | AsyncIterable[Any],
-        backlog: Backlog[Any],
+        tracker: InFlightTracker[Any],
         options: TokenizeOptions,
         timeout: float,
     ) -> None:
-        self._client, self._backlog, self._options, self._timeout = client, backlog, options, timeout
+        self._client, self._tracker, self._options, self._timeout = client, tracker, options, timeout
         self._items = _positions(structures)
         self._stream: Stream | None = None
         self._pulling: asyncio.Task[bool] | None = None
@@ -229,15 +229,15 @@ class _Job:
         self._over = False
 
     async def results(self) -> AsyncGenerator[tuple[Any, Result]]:
-        backlog = self._backlog
+        tracker = self._tracker
         try:
-            while not (self._over and backlog.empty):
-                if self._pulling is None and backlog.room and not self._over:
+            while not (self._over and tracker.empty):
+                if self._pulling is None and tracker.has_room and not self._over:
                     self._pulling = asyncio.create_task(self._pull())
-                if self._receiving is None and backlog.unanswered:
+                if self._receiving is None and tracker.unanswered:
                     await self._ask()
                 await self._wait()
-                for result in backlog.ready():
+                for result in tracker.ready():
                     yield result
             if self._stream is not None:
                 await self._stream.finish()
@@ -245,7 +245,7 @@ class _Job:
             await self._stop()
 
     async def _pull(self) -> bool:
-        """Pull one structure into the backlog. Returns whether there was one."""
+        """Pull one structure into the tracker. Returns whether there was one."""
         try:
             key, structure = keyed(*await anext(self._items))
         except StopAsyncIteration:
@@ -253,9 +253,9 @@ class _Job:
         try:
             request = await self._client._request(structure, self._options)  # noqa: SLF001 (its other half)
         except LOCAL_ERRORS as error:
-            self._backlog.add_failed(key, error)
+            self._tracker.add_failed(key, error)
             return True
-        message = self._backlog.add(key, request)
+        message = self._tracker.add(key, request)
         if self._stream is not None:
             self._stream.send(message)
         return True
@@ -264,9 +264,9 @@ class _Job:
         """Send what is due, and begin to wait for an answer."""
         if self._stream is None:
             self._stream = self._client._open()  # noqa: SLF001
-            for message in self._backlog.resend():
+            for message in self._tracker.resend():
                 self._stream.send(message)
-        delay, messages = self._backlog.refused()
+        delay, messages = self._tracker.due_retries()
         if delay:
             await self._client._sleep(delay)  # noqa: SLF001
         for message in messages:
@@ -292,13 +292,13 @@ class _Job:
                 response = receiving.result()
             except FoldmintError as error:
                 self._drop()
-                await self._client._sleep(self._backlog.broken(error))  # noqa: SLF001
+                await self._client._sleep(self._tracker.stream_broken(error))  # noqa: SLF001
             else:
-                self._backlog.take(response)
+                self._tracker.record_response(response)
         elif not done:
             await self._stop_receiving()
             self._drop()
-            self._backlog.stalled(self._timeout)
+            self._tracker.timed_out(self._timeout)
 
     def _drop(self) -> None:
         if self._stream is not None:

@@ -40,9 +40,9 @@ from foldmint_client.transport.common import (
     open_channel,
     to_health,
 )
-from foldmint_client.transport.retry import patiently
+from foldmint_client.transport.retry import call_with_retries
 from foldmint_client.transport.status import from_rpc_error, translated
-from foldmint_client.transport.stream_state import Backlog, Message, Result
+from foldmint_client.transport.stream_state import InFlightTracker, Message, Result
 from foldmint_client.transport.trace_context import Metadata, with_context
 
 K = TypeVar("K")
@@ -92,7 +92,7 @@ class Client:
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))
-        response = self._patient(self._tokenizer.Tokenize, request, deadline)
+        response = self._call(self._tokenizer.Tokenize, request, deadline)
         return to_tokens(response, request)
 
     @overload
@@ -136,8 +136,8 @@ class Client:
         again, until `Retry.attempts` streams have broken with no answer between. Raises FoldmintError only if the
         stream cannot go on: then, or for any other reason that it broke, or after two timeouts in a row.
         """
-        backlog: Backlog[Any] = Backlog(in_flight, ordered, self._connection.retry)
-        return self._stream(structures, backlog, TokenizeOptions(**options), self._connection.deadline(timeout))
+        tracker: InFlightTracker[Any] = InFlightTracker(in_flight, ordered, self._connection.retry)
+        return self._stream(structures, tracker, TokenizeOptions(**options), self._connection.deadline(timeout))
 
     def detokenize(
         self, tokens: TokenInput, *, timeout: float | None = None, **options: Unpack[DetokenizeKeywords]
@@ -156,7 +156,7 @@ class Client:
         most = self._connection.max_message_bytes
         request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
         self._check_size(request, "tokens")
-        response = self._patient(self._tokenizer.Detokenize, request, deadline)
+        response = self._call(self._tokenizer.Detokenize, request, deadline)
         return to_decoded(response, request)
 
     def model(self, *, timeout: float | None = None) -> ModelInfo:
@@ -184,14 +184,14 @@ class Client:
     def _metadata(self) -> Metadata:
         return with_context(self._connection.metadata())
 
-    def _patient(self, method: Callable[..., T], request: Request, seconds: float) -> T:
+    def _call(self, method: Callable[..., T], request: Request, seconds: float) -> T:
         """The answer of a method, for which it may be asked again when the server says so."""
 
         def call(left: float) -> T:
             with translated():
                 return method(request, timeout=left, metadata=self._metadata)
 
-        return patiently(call, seconds, self._connection.retry, self._sleep)
+        return call_with_retries(call, seconds, self._connection.retry, self._sleep)
 
     def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         request = to_request(structure, options, self._connection.max_message_bytes)
@@ -215,14 +215,14 @@ class Client:
         return stream
 
     def _stream(
-        self, structures: Iterable[Any], backlog: Backlog[Any], options: TokenizeOptions, timeout: float
+        self, structures: Iterable[Any], tracker: InFlightTracker[Any], options: TokenizeOptions, timeout: float
     ) -> Generator[tuple[Any, Result]]:
         items = enumerate(structures)
         stream: _Stream | None = None
         over = False
         try:
-            while not (over and backlog.empty):
-                while backlog.room and not over:
+            while not (over and tracker.empty):
+                while tracker.has_room and not over:
                     item = next(items, None)
                     if item is None:
                         over = True
@@ -231,22 +231,22 @@ class Client:
                     try:
                         request = self._request(structure, options)
                     except LOCAL_ERRORS as error:
-                        backlog.add_failed(key, error)
+                        tracker.add_failed(key, error)
                         continue
                     stream = stream or self._open()
-                    stream.send(backlog.add(key, request))
-                if stream is not None and backlog.unanswered:
-                    stream = self._advance(stream, backlog, timeout)
-                yield from backlog.ready()
+                    stream.send(tracker.add(key, request))
+                if stream is not None and tracker.unanswered:
+                    stream = self._receive(stream, tracker, timeout)
+                yield from tracker.ready()
             if stream is not None:
                 stream.finish()
         finally:
             if stream is not None:
                 stream.cancel()
 
-    def _advance(self, stream: "_Stream", backlog: Backlog[Any], timeout: float) -> "_Stream":
+    def _receive(self, stream: "_Stream", tracker: InFlightTracker[Any], timeout: float) -> "_Stream":
         """Send what is due, and wait for one answer. Returns the stream to go on with."""
-        delay, messages = backlog.refused()
+        delay, messages = tracker.due_retries()
         if delay:
             self._sleep(delay)
         for message in messages:
@@ -255,13 +255,13 @@ class Client:
             response = stream.receive(timeout)
         except FoldmintError as error:
             stream.cancel()
-            self._sleep(backlog.broken(error))
-            return self._open(backlog.resend())
+            self._sleep(tracker.stream_broken(error))
+            return self._open(tracker.resend())
         if response is None:
             stream.cancel()
-            backlog.stalled(timeout)
-            return self._open(backlog.resend())
-        backlog.take(response)
+            tracker.timed_out(timeout)
+            return self._open(tracker.resend())
+        tracker.record_response(response)
         return stream
 
 
@@ -277,7 +277,7 @@ class _Stream:
         self._reader.start()
 
     def send(self, message: Message) -> None:
-        """Queue a message; what is queued is bounded by the backlog."""
+        """Queue a message; what is queued is bounded by the tracker."""
         self._outbox.put(message)
 
     def receive(self, timeout: float) -> tokenizer_pb2.TokenizeStreamResponse | None:

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from wsgiref.types import WSGIApplication
 
@@ -32,7 +33,7 @@ from foldmint_server.inference.devices import engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.gpu import GpuCollector
-from foldmint_server.metrics.registry import create_metrics
+from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_server.rpc.channel_options import channel_options
 from foldmint_server.rpc.codebook_service import CodebookServicer
 from foldmint_server.rpc.malformed_messages import MalformedMessageInterceptor
@@ -49,6 +50,7 @@ from foldmint_server.web.dashboard.traffic import Traffic
 from foldmint_server.web.dashboard.usage_api import UsageApi
 from foldmint_server.web.http_server import WebServer
 from foldmint_tokenizer import StructureDetokenizer, assignment
+from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.store import Store
 
 log = structlog.get_logger(__name__)
@@ -69,149 +71,173 @@ class Server:
         self.settings = settings
         self.address = self.metrics_address = self.admin_address = ""
         self.lost = asyncio.Event()
+        self._resources = contextlib.AsyncExitStack()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series, and Prometheus knows when a counter began
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
     async def start(self) -> None:
-        """Load, listen, warm up, and only then report SERVING.
+        """Load, listen, warm up, and only then report SERVING. If a step fails, what was begun is closed again.
 
         Raises ModelError if the model cannot be used, TracingError if traces are asked for and cannot be had,
         SecurityError if tokens or certificates cannot, OSError or RuntimeError if a port cannot be had.
         """
+        async with contextlib.AsyncExitStack() as resources:
+            await self._start(resources)
+            self._resources = resources.pop_all()
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, finish what was admitted (within `drain_seconds`), and close everything."""
+        log.info("stopping")
+        await self._resources.aclose()
+        log.info("stopped")
+
+    async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self.settings
-        self._tracing = create_tracing(settings.otlp_endpoint, os.environ)
+        tracing = create_tracing(settings.otlp_endpoint, os.environ)
+        resources.push_async_callback(asyncio.to_thread, tracing.close)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         store = Store(settings.model)
         model = store.load()
         engines = engines_of(model, settings)
-        devices = ", ".join(dict.fromkeys(str(engine.device) for engine in engines))
         usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic, settings.code_metrics)
-        self._metrics = metrics = create_metrics(self._registry, usage)
-        self._registry.register(GpuCollector({engine.device for engine in engines}))
-        metrics.describe(
-            device=devices,
-            precision=settings.precision,
-            queued_residues=settings.max_queued_residues,
-            queued_detokenize_residues=settings.max_queued_detokenize_residues,
-        )
+        self._metrics = metrics = self._create_metrics(usage, engines)
+        self._security = security = Security(settings, metrics)
+        pool = ThreadPoolExecutor(settings.parse_threads, "parse")
+        resources.callback(pool.shutdown, cancel_futures=True)
 
-        self._security = Security(settings, metrics)
-        self._pool = ThreadPoolExecutor(settings.parse_threads, "parse")
         reservoir = None
         if settings.reservoir:
             reservoir = Reservoir(settings.reservoir, model.config.out, np.random.default_rng())
+        detokenizer = None if model.decoder is None else StructureDetokenizer(model, engines[0].device)
+        codebooks = CodebookManager(
+            store, model.codebook, CodebookLoader(model, engines, detokenizer), settings.keep_versions, usage, metrics
+        )
+        resources.push_async_callback(asyncio.to_thread, codebooks.close)
         observe = None if reservoir is None else reservoir.record
-        self._scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
-        self._decoding = detokenizer = None
-        if model.decoder is not None:
-            detokenizer = StructureDetokenizer(model, engines[0].device)
-            self._decoding = DecodeWorker(
-                self._tracing.decoder(detokenizer),
+        scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
+        resources.push_async_callback(asyncio.to_thread, scheduler.close)
+        decoder = None
+        if detokenizer is not None:
+            decoder = DecodeWorker(
+                tracing.decoder(detokenizer),
                 settings.max_queued_detokenize_residues,
                 metrics,
-                failed=lambda: self._scheduler.health_check(self._codebooks.active.embeddings),
+                failed=lambda: scheduler.health_check(codebooks.active.embeddings),
             )
-        self._codebooks = CodebookManager(
-            store, model.codebook, CodebookLoader(model, engines, detokenizer), settings.keep_versions, metrics
-        )
+            resources.push_async_callback(asyncio.to_thread, decoder.close)
+
         pipeline = Pipeline(
-            self._codebooks,
-            self._scheduler,
-            self._decoding,
-            self._pool,
+            codebooks,
+            scheduler,
+            decoder,
+            pool,
             limits_of(settings),
             decode_limits_of(settings),
+            usage,
             metrics,
-            rates=self._security.rates,
+            rates=security.rates,
             reading=model.reading,
         )
-        self._servicer = TokenizerServicer(
+        servicer = TokenizerServicer(
             pipeline,
             about(model, settings),
             metrics,
             StreamLimits.from_settings(settings),
             settings.tenant_key,
-            self._tracing,
+            tracing,
         )
         traffic = Traffic(metrics)
-        numbers = UsageApi(usage, settings.usage_window, self._codebooks, traffic)
-        page = self._security.protect(dashboard_app(self._registry, numbers, Lineage(self._codebooks)))
-        await self._listen(CodebookServicer(self._codebooks, usage, reservoir), page)
-        # While health says NOT_SERVING: libraries load and memory is taken at the first step, not at a request.
-        await self._scheduler.warm_up(self._codebooks.active.embeddings)
-        if self._decoding is not None:
-            await self._decoding.warm_up()
+        usage_api = UsageApi(usage, settings.usage_window, codebooks, traffic)
+        await self._listen(
+            servicer,
+            CodebookServicer(codebooks, usage, reservoir),
+            security.protect(dashboard_app(self._registry, usage_api, Lineage(codebooks))),
+            resources,
+        )
+
+        # While health says NOT_SERVING: libraries load and memory is taken at the first batch, not at a request.
+        await scheduler.warm_up(codebooks.active.embeddings)
+        if decoder is not None:
+            await decoder.warm_up()
         await self._report(serving=True)
-        if self._codebooks.active.coding is not None:
+        if codebooks.active.coding is not None:
             # Beside the first requests, of which few ask for it; the process may end before it is done.
             threading.Thread(target=assignment.warm_up, name="assignment", daemon=True).start()
-        self._tasks = [asyncio.create_task(self._watch_device()), asyncio.create_task(traffic.run())]
-        self._tasks.append(asyncio.create_task(self._security.run()))
+        tasks = [self._watch_devices(scheduler, decoder), traffic.run(), security.run()]
         if settings.poll_seconds:
-            watcher = StoreWatcher(self._codebooks, metrics.store_reachable.set)
-            self._tasks.append(asyncio.create_task(watcher.run(settings.poll_seconds)))
-        self._security.log_setup()
+            tasks.append(StoreWatcher(codebooks, metrics.store_reachable.set).run(settings.poll_seconds))
+        for task in tasks:
+            resources.push_async_callback(_cancel, asyncio.create_task(task))
+        security.log_setup()
         log.info(
             "serving",
             address=self.address,
             metrics=self.metrics_address,
             admin=self.admin_address,
             model=model.name,
-            codebook=self._codebooks.active.codebook_version,
-            device=devices,
+            codebook=codebooks.active.codebook_version,
+            device=_names(engines),
         )
 
-    async def stop(self) -> None:
-        """Report NOT_SERVING, finish what was admitted (within `drain_seconds`), and close everything."""
-        log.info("stopping")
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._metrics.ready.set(0)
-        await self._health.enter_graceful_shutdown()
-        self._servicer.drain()
-        # Of a server that has lost its devices nothing is left to be finished.
-        seconds = min(self.settings.drain_seconds, _LOST_SECONDS if self.lost.is_set() else math.inf)
-        await asyncio.gather(self._grpc.stop(seconds), self._admin.stop(seconds))
-        await asyncio.to_thread(self._scheduler.close)
-        if self._decoding is not None:
-            await asyncio.to_thread(self._decoding.close)
-        await asyncio.to_thread(self._codebooks.close)
-        self._pool.shutdown(cancel_futures=True)
-        self._web.stop()
-        await asyncio.to_thread(self._tracing.close)
-        log.info("stopped")
+    def _create_metrics(self, usage: CodeUsage, engines: Sequence[Engine]) -> Metrics:
+        self._registry.register(usage)
+        metrics = create_metrics(self._registry)
+        self._registry.register(GpuCollector({engine.device for engine in engines}))
+        metrics.describe(
+            device=_names(engines),
+            precision=self.settings.precision,
+            queued_residues=self.settings.max_queued_residues,
+            queued_detokenize_residues=self.settings.max_queued_detokenize_residues,
+        )
+        return metrics
 
-    async def _listen(self, admin: CodebookServicer, page: WSGIApplication) -> None:
+    async def _listen(
+        self,
+        servicer: TokenizerServicer,
+        admin_servicer: CodebookServicer,
+        web_app: WSGIApplication,
+        resources: contextlib.AsyncExitStack,
+    ) -> None:
+        """Bind and start the listeners: gRPC, gRPC of operators, HTTP."""
         settings = self.settings
         options = channel_options(settings)
-        guards = [MalformedMessageInterceptor(), *self._security.interceptors]
+        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors]
         most = settings.max_concurrent_calls
-        self._grpc = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=guards)
-        tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._grpc)
-        self._admin = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=guards)
-        codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin, self._admin)
+        public = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=interceptors)
+        tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, public)
+        admin = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=interceptors)
+        codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin_servicer, admin)
         # So that who swaps can look, at the same address, at what is served.
-        tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(self._servicer, self._admin)
+        tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, admin)
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, public)
         await self._report(serving=False)
         if settings.reflection:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._grpc)
-            reflection.enable_server_reflection((ADMIN_SERVICE, SERVICE, reflection.SERVICE_NAME), self._admin)
-        self.address = self._bound(self._grpc, settings.listen)
-        self.admin_address = self._bound(self._admin, settings.admin_listen, admin=True)
+            reflection.enable_server_reflection(names, public)
+            reflection.enable_server_reflection((ADMIN_SERVICE, SERVICE, reflection.SERVICE_NAME), admin)
+        self.address = self._bound(public, settings.listen)
+        self.admin_address = self._bound(admin, settings.admin_listen, admin=True)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")
-        self._web = WebServer(metrics_host.strip("[]"), int(metrics_port), page, self._security.web_tls)
-        self._web.start()
-        await self._grpc.start()
-        await self._admin.start()
-        self.metrics_address = f"{metrics_host}:{self._web.server_port}"
+        web = WebServer(metrics_host.strip("[]"), int(metrics_port), web_app, self._security.web_tls)
+        web.start()
+        resources.callback(web.stop)
+        await public.start()
+        await admin.start()
+        resources.push_async_callback(self._drain, servicer, public, admin)
+        self.metrics_address = f"{metrics_host}:{web.server_port}"
+
+    async def _drain(self, servicer: TokenizerServicer, *servers: grpc.aio.Server) -> None:
+        """Report NOT_SERVING, take nothing more, and finish what was admitted."""
+        self._metrics.ready.set(0)
+        await self._health.enter_graceful_shutdown()
+        servicer.drain()
+        # Of a server that has lost its devices nothing is left to be finished.
+        seconds = min(self.settings.drain_seconds, _LOST_SECONDS if self.lost.is_set() else math.inf)
+        await asyncio.gather(*(server.stop(seconds) for server in servers))
 
     async def _report(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -219,19 +245,18 @@ class Server:
             await self._health.set(name, status)
         self._metrics.ready.set(serving)
 
-    async def _watch_device(self) -> None:
-        """Report NOT_SERVING while a device's thread is stuck, the decode thread is, or all devices are lost."""
+    async def _watch_devices(self, scheduler: Scheduler, decoder: DecodeWorker | None) -> None:
+        """Report NOT_SERVING while a device's thread hangs, the decode thread does, or all devices are lost."""
         well = True
         while True:
             await asyncio.sleep(1)
             seconds = self.settings.stuck_seconds
-            stuck = self._scheduler.hung(seconds) or (self._decoding is not None and self._decoding.hung(seconds))
-            now_well = not stuck
+            now_well = not (scheduler.hung(seconds) or (decoder is not None and decoder.hung(seconds)))
             if now_well != well:
                 well = now_well
                 log.error("the device works again" if well else "the device is stuck")
                 await self._report(serving=well)
-            if self._scheduler.lost:
+            if scheduler.lost:
                 self.lost.set()
                 return
 
@@ -239,3 +264,14 @@ class Server:
         """Bind a server to HOST:PORT; the address with the port that was taken."""
         host = address.rpartition(":")[0]
         return f"{host}:{self._security.bind(server, address, admin=admin)}"
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _names(engines: Sequence[Engine]) -> str:
+    """The devices of engines, each once."""
+    return ", ".join(dict.fromkeys(str(engine.device) for engine in engines))

@@ -1,30 +1,21 @@
 """The server's settings: from the command line, the environment (`FOLDMINT_…`), and a TOML file, in this order."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 _ANONYMOUS: tuple[Literal["tokenize", "read"], ...] = ("tokenize", "read")
 
 
-class Settings(BaseSettings):
-    """All settings. Sizes are in residues or bytes, times in seconds."""
-
-    model_config = SettingsConfigDict(env_prefix="FOLDMINT_", extra="forbid", frozen=True, protected_namespaces=())
+class ModelSettings(BaseModel):
+    """Model and devices."""
 
     model: str | None = Field(
         None,
         description="A model's store: a folder, a URL such as s3://bucket/store, or the name of an embedded model: "
         "foldmint, which it is if not given, or geometry.",
-    )
-    listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC service; port 0 takes a free one.")
-    metrics_listen: str = Field(
-        "127.0.0.1:9464", description="HOST:PORT of /metrics and of the server's own page, /; port 0 takes a free one."
-    )
-    admin_listen: str = Field(
-        "127.0.0.1:50052", description="HOST:PORT of the operators' gRPC service; port 0 takes a free one."
     )
     device: str = Field(
         "auto",
@@ -39,6 +30,32 @@ class Settings(BaseSettings):
         False, description="Whether torch.compile fuses the encoder, at its start; not the one for float32 on a CPU."
     )
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
+
+
+class ListenSettings(BaseModel):
+    """Listeners."""
+
+    listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC service; port 0 takes a free one.")
+    metrics_listen: str = Field(
+        "127.0.0.1:9464", description="HOST:PORT of /metrics and of the server's own page, /; port 0 takes a free one."
+    )
+    admin_listen: str = Field(
+        "127.0.0.1:50052", description="HOST:PORT of the operators' gRPC service; port 0 takes a free one."
+    )
+    reflection: bool = Field(True, description="Whether the gRPC services describe themselves.")
+    drain_seconds: float = Field(30, ge=0, description="How long requests in flight may take when the server stops.")
+
+    @field_validator("listen", "metrics_listen", "admin_listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, separator, port = value.rpartition(":")
+        if not separator or not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{value!r} is not a HOST:PORT")
+        return value
+
+
+class SchedulingSettings(BaseModel):
+    """Scheduling."""
 
     max_batch_residues: int = Field(0, ge=0, description="Residues of one batch; 0: as suits the model and the device.")
     slice_residues: int = Field(
@@ -56,14 +73,22 @@ class Settings(BaseSettings):
         description="Key of a call's metadata that names who calls, for turns between callers; empty: all are one.",
     )
     max_queued_residues: int = Field(500_000, ge=1, description="Residues admitted and not yet computed.")
-
-    max_detokenize_residues: int = Field(
-        4096, ge=1, description="Residues of one structure to decode; time and memory grow with their square."
-    )
     max_queued_detokenize_residues: int = Field(
         65_536, ge=1, description="Residues admitted to be decoded and not yet decoded."
     )
+    stuck_seconds: float = Field(
+        60, gt=0, description="A batch, or 1000 residues' decoding, that takes longer makes health fail."
+    )
 
+
+class LimitSettings(BaseModel):
+    """Limits."""
+
+    max_residues: int = Field(100_000, ge=1, description="Residues of one structure.")
+    max_chains: int = Field(1_000, ge=1, description="Chains of one structure.")
+    max_detokenize_residues: int = Field(
+        4096, ge=1, description="Residues of one structure to decode; time and memory grow with their square."
+    )
     max_message_bytes: int = Field(64 * 2**20, ge=1024, description="Size of a request message.")
     max_unpacked_bytes: int = Field(
         128 * 2**20,
@@ -71,11 +96,12 @@ class Settings(BaseSettings):
         description="Size of a file once unpacked; reading it takes up to 32 times as much memory, in each of the "
         "threads that read.",
     )
-    max_residues: int = Field(100_000, ge=1, description="Residues of one structure.")
-    max_chains: int = Field(1_000, ge=1, description="Chains of one structure.")
+    max_metadata_bytes: int = Field(16_384, ge=1024, description="Size of a call's metadata.")
     max_concurrent_calls: int = Field(1024, ge=1, description="Calls under way at once; more get RESOURCE_EXHAUSTED.")
+    max_calls_per_connection: int = Field(
+        1_000, ge=1, description="Calls under way at once on one connection; the caller's further ones wait there."
+    )
     max_stream_in_flight: int = Field(64, ge=1, description="Structures of one stream that are worked on at a time.")
-
     max_stream_structures: int = Field(
         1_000_000,
         ge=1,
@@ -88,10 +114,6 @@ class Settings(BaseSettings):
         600, gt=0, description="How long a stream may send nothing while nothing of it is worked on."
     )
     send_timeout_seconds: float = Field(300, gt=0, description="How long the caller of a stream may take no answer.")
-    max_metadata_bytes: int = Field(16_384, ge=1024, description="Size of a call's metadata.")
-    max_calls_per_connection: int = Field(
-        1_000, ge=1, description="Calls under way at once on one connection; the caller's further ones wait there."
-    )
     keepalive_seconds: float = Field(
         60,
         ge=0,
@@ -110,6 +132,10 @@ class Settings(BaseSettings):
         "Callers connect anew by themselves.",
     )
 
+
+class CodebookSettings(BaseModel):
+    """Codebook versions."""
+
     keep_versions: int = Field(
         5, ge=3, description="Versions of the codebook kept in memory, for requests that ask for one."
     )
@@ -117,6 +143,10 @@ class Settings(BaseSettings):
     reservoir: int = Field(
         0, ge=0, le=1_000_000, description="Residues whose vectors are sampled for repairs; 0: none are kept."
     )
+
+
+class AuthSettings(BaseModel):
+    """Authorization."""
 
     tokens_file: str = Field(
         "",
@@ -131,6 +161,31 @@ class Settings(BaseSettings):
     insecure_admin: bool = Field(
         False, description="Whether whoever reaches the admin listener may do what operators may, without a token."
     )
+    metrics_auth: str = Field(
+        "",
+        description="File of NAME:SHA256 of passwords for /metrics and the page, which `foldmint-server password` "
+        "writes; empty: all may read them.",
+    )
+    reload_seconds: float = Field(
+        10, gt=0, description="How often the files of tokens, passwords and TLS are read anew."
+    )
+
+    @model_validator(mode="after")
+    def _anonymous_needs_tokens(self) -> Self:
+        if self.anonymous and not self.tokens_file:
+            raise ValueError("anonymous goes with tokens_file; without tokens all may tokenize and read")
+        return self
+
+    @property
+    def anonymous_scopes(self) -> frozenset[Literal["tokenize", "read"]]:
+        """What callers without a token may, where there are tokens."""
+        named = self.anonymous.split(",")
+        return frozenset(scope for scope in _ANONYMOUS if scope in named)
+
+
+class TlsSettings(BaseModel):
+    """TLS."""
+
     tls_server_certificate: str = Field(
         "", description="PEM file of the gRPC listeners' certificate and its chain; empty: they speak in the clear."
     )
@@ -142,14 +197,19 @@ class Settings(BaseSettings):
     metrics_tls: bool = Field(
         False, description="Whether /metrics and the page are served by TLS, with that certificate."
     )
-    metrics_auth: str = Field(
-        "",
-        description="File of NAME:SHA256 of passwords for /metrics and the page, which `foldmint-server password` "
-        "writes; empty: all may read them.",
-    )
-    reload_seconds: float = Field(
-        10, gt=0, description="How often the files of tokens, passwords and TLS are read anew."
-    )
+
+    @model_validator(mode="after")
+    def _tls_fits_together(self) -> Self:
+        if bool(self.tls_server_certificate) != bool(self.tls_server_key):
+            raise ValueError("tls_server_certificate and tls_server_key go together")
+        for name in ("tls_client_ca", "admin_tls_client_ca", "metrics_tls"):
+            if getattr(self, name) and not self.tls_server_certificate:
+                raise ValueError(f"{name} needs tls_server_certificate and tls_server_key")
+        return self
+
+
+class ObservabilitySettings(BaseModel):
+    """Metrics, traces and logs."""
 
     usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")
     code_metrics: Literal["full", "summary", "off"] = Field(
@@ -162,24 +222,39 @@ class Settings(BaseSettings):
         description="http://HOST:PORT of an OpenTelemetry collector's OTLP/gRPC that traces go to; empty: as "
         "OTEL_EXPORTER_OTLP_ENDPOINT says, else none are made. Needs the extra otel.",
     )
-    drain_seconds: float = Field(30, ge=0, description="How long requests in flight may take when the server stops.")
-    stuck_seconds: float = Field(
-        60, gt=0, description="A batch, or 1000 residues' decoding, that takes longer makes health fail."
-    )
-    reflection: bool = Field(True, description="Whether the gRPC services describe themselves.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="How the log is written.")
 
-    @field_validator("listen", "metrics_listen", "admin_listen")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        host, separator, port = value.rpartition(":")
-        if not separator or not host or not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"{value!r} is no HOST:PORT")
-        return value
+
+GROUPS: tuple[type[BaseModel], ...] = (
+    ModelSettings,
+    ListenSettings,
+    SchedulingSettings,
+    LimitSettings,
+    CodebookSettings,
+    AuthSettings,
+    TlsSettings,
+    ObservabilitySettings,
+)
+
+
+class Settings(
+    ObservabilitySettings,
+    TlsSettings,
+    AuthSettings,
+    CodebookSettings,
+    LimitSettings,
+    SchedulingSettings,
+    ListenSettings,
+    ModelSettings,
+    BaseSettings,
+):
+    """All settings, of all groups. Sizes are in residues or bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="FOLDMINT_", extra="forbid", frozen=True, protected_namespaces=())
 
     @model_validator(mode="after")
-    def _one_structure_fits(self) -> "Settings":
+    def _one_structure_fits(self) -> Self:
         if self.max_queued_residues < self.max_residues:
             raise ValueError("max_queued_residues must be at least max_residues, or the largest structure never fits")
         if self.max_queued_detokenize_residues < self.max_detokenize_residues:
@@ -187,23 +262,6 @@ class Settings(BaseSettings):
                 "max_queued_detokenize_residues must be at least max_detokenize_residues, or the largest never fits"
             )
         return self
-
-    @model_validator(mode="after")
-    def _security_fits_together(self) -> "Settings":
-        if bool(self.tls_server_certificate) != bool(self.tls_server_key):
-            raise ValueError("tls_server_certificate and tls_server_key go together")
-        for name in ("tls_client_ca", "admin_tls_client_ca", "metrics_tls"):
-            if getattr(self, name) and not self.tls_server_certificate:
-                raise ValueError(f"{name} needs tls_server_certificate and tls_server_key")
-        if self.anonymous and not self.tokens_file:
-            raise ValueError("anonymous goes with tokens_file; without tokens all may tokenize and read")
-        return self
-
-    @property
-    def anonymous_scopes(self) -> frozenset[Literal["tokenize", "read"]]:
-        """What callers without a token may, where there are tokens."""
-        named = self.anonymous.split(",")
-        return frozenset(scope for scope in _ANONYMOUS if scope in named)
 
     @classmethod
     def settings_customise_sources(
@@ -223,7 +281,7 @@ def read_settings(given: dict[str, object], file: Path | None) -> Settings:
     """Settings from what the command line gave, the environment and a TOML file.
 
     Raises pydantic's ValidationError for values that do not fit, FileNotFoundError for a missing file, and
-    tomllib.TOMLDecodeError for one that is no TOML.
+    tomllib.TOMLDecodeError for one that is not TOML.
     """
     if file is None:
         return Settings(**given)  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ def test_memory_of_an_array_is_seen() -> None:
     assert memory_mb("VmRSS") - before == pytest.approx(held.nbytes / 1e6, abs=15)
 
 
+@pytest.mark.slow
 def test_requests_at_once_are_all_answered() -> None:
     with running_server("--threads", "1") as server:
         found = queued(server.address, 60, 16)

@@ -45,6 +45,7 @@ def bars(file: Path) -> dict[str, Any]:
     return {bar["measure"]: bar["reached"] for bar in json.loads(file.read_text())["bars"]}
 
 
+@pytest.mark.slow
 def test_bad_input(tmp_path: Path) -> None:
     file = tmp_path / "fuzz.json"
     fuzz.main(file, files=100, messages=60, seed=1)
@@ -53,6 +54,7 @@ def test_bad_input(tmp_path: Path) -> None:
     assert bars(file) == {"neither taken nor refused as promised": True}
 
 
+@pytest.mark.slow
 def test_mixed_load_with_swaps(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     try:

@@ -6,6 +6,7 @@ from benchmarks.speed.scrape import Window, bars, dearer, slower, tables, window
 from helpers.support import running_server
 
 
+@pytest.mark.slow
 def test_windows_with_a_scraper_have_scrapes_and_others_none() -> None:
     with running_server("--threads", "1") as server:
         three = windows(server.address, server.metrics, 1.0, 0.2, 16)

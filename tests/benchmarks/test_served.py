@@ -23,6 +23,7 @@ def test_bars_are_held_to_what_was_found() -> None:
     assert [bar["reached"] for bar in served.bars(figures(0.84, 3999))] == [False, False]
 
 
+@pytest.mark.slow
 def test_a_few_chains_through_a_real_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:

@@ -201,7 +201,7 @@ def test_a_sample(running: Running) -> None:
         assert (sample.seen, sample.encoder_digest) == (2**40, "ab" * 32)
         sample.embeddings[0] = 1  # the caller's own
         running.servicer.sample.dimensions = 4
-        with pytest.raises(ServerError, match="24 bytes are no vectors of 4 dimensions"):
+        with pytest.raises(ServerError, match="24 bytes are not vectors of 4 dimensions"):
             admin.sample()
         assert running.servicer.requests[-1].count == 0
         running.servicer.sample.dimensions = 0

@@ -101,7 +101,7 @@ def test_npz_and_the_summary(server: "ScriptedServer") -> None:
         assert np.isnan(arrays["1abc.cif:A:plddt"]).tolist() == [False, True, False]
     assert json.loads(result.stdout)["gaps"] == 4
     assert "4 residues without a frame, in 2 structures, 1 of which has nothing else" in result.stderr
-    quiet = detokenize(server, "-q", "--format", "npz", "--json", "--out", "out.npz", rows=[ROW])
+    quiet = detokenize(server, "-q", "--format", "npz", "--json", "--out", "out.npz", "--overwrite", rows=[ROW])
     assert quiet.stderr == ""
 
 

@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry
 from torch import Tensor
 
 from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
-from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.frames import Frames
@@ -91,4 +90,4 @@ async def held_up(device: CountingDevice, scheduler: Scheduler) -> "asyncio.Task
 
 def new_metrics() -> Metrics:
     """Metrics in a registry of their own."""
-    return create_metrics(CollectorRegistry(), CodeUsage(4096, 60, lambda: 0.0))
+    return create_metrics(CollectorRegistry())

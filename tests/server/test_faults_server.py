@@ -117,6 +117,7 @@ def test_a_clock_that_jumps_changes_nothing(
     assert found["foldmint_code_utilization_ratio"] > 0
 
 
+@pytest.mark.slow
 def test_one_device_of_two_is_lost_and_then_the_other(
     tmp_path: Path, chains: list[Record], short: list[Record], wanted: list[list[int]]
 ) -> None:

@@ -52,11 +52,13 @@ def test_a_damaged_model_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_device_does_not_have_is_refused() -> None:
     code, text = refused("--listen", "127.0.0.1:0", "--device", "cpu", "--precision", "tf32")
     assert (code, text) == (1, "foldmint-server: precision tf32 needs a CUDA device, not cpu\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "others"), [("--listen", ()), ("--admin-listen", ("--listen", "127.0.0.1:0"))])
 def test_a_port_in_use_is_refused(option: str, others: tuple[str, ...]) -> None:
     with socket.socket() as taken:
@@ -142,6 +144,7 @@ def _until_in_flight(metrics: str, count: int) -> None:
     raise AssertionError(f"never {count} requests in flight")
 
 
+@pytest.mark.slow
 def test_a_stream_open_while_stopping_ends_with_unavailable(chains: list[Record]) -> None:
     with running_server() as server, stub_of(server) as stub:
         x = chains[5].coordinates

@@ -188,6 +188,7 @@ def test_a_precision_that_the_device_does_not_have() -> None:
         Engine(encoder(CONFIGS["small"]), precision=Precision.TF32)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler, g++")
 @pytest.mark.filterwarnings("ignore")  # of torch's own, while it compiles
 def test_compiled_for_a_few_numbers_of_rows(rows: Neighborhoods) -> None:

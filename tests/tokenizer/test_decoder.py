@@ -106,6 +106,7 @@ def test_random_structures(paired: Paired, config: DecoderConfig) -> None:
         pair.compare(structure(lengths, random))
 
 
+@pytest.mark.slow
 def test_a_slice_of_esm3_size(paired: Paired) -> None:
     random = np.random.default_rng(1)
     pair = paired(SLICE)

@@ -46,6 +46,7 @@ def test_file_bytes_and_coordinates_agree(tokenizer: StructureTokenizer, data: P
             np.testing.assert_array_equal(own.tokens, other.tokens)
 
 
+@pytest.mark.slow
 def test_rotation_and_translation_change_nothing(tokenizer: StructureTokenizer, chains: list[Record]) -> None:
     random = np.random.default_rng(0)
     turned = []

@@ -82,7 +82,7 @@ def compare_chains(
     """Align two chains: equal codes score 2, near ones 1, others -1, a gap -1, a residue without a frame 0.
 
     near: distance of two codes up to which they are near. Raises InvalidOptions for tokens that do not fit to their
-    residues or are no codes of `vectors`, and for chains too long to be aligned.
+    residues or are not codes of `vectors`, and for chains too long to be aligned.
     """
     check_size(len(first), len(second))
     rows, columns = _codes(first), _codes(second)

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldmint.usage import enough_exposure, perplexity
 from foldmint_client.admin import CodebookUsage
-
-EXPOSURE = 10
-"""Residues a code, below which a code that was not hit is not called dead; the server's own rule."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class UsageFigures:
 
     residues: with a frame. used: codes that were hit, of all `codes`. utilization: their share. perplexity: e to the
     entropy of the shares, 1 to codes; None without residues. dead: codes that were not hit; None with fewer than
-    EXPOSURE residues a code, which do not tell. top: the most frequent codes, with their hits.
+    `foldmint.usage.EXPOSURE` residues a code, which do not tell. top: the most frequent codes, with their hits.
     """
 
     residues: int
@@ -39,15 +37,11 @@ class UsageFigures:
 def figures(hits: npt.NDArray[np.uint64], top: int = 0) -> UsageFigures:
     """What counts say. hits: (codes,). top: how many of the most frequent codes to name; equal ones in their order."""
     total = sum(hits.tolist())  # as Python's integers, which have no end
-    counts = hits[hits > 0].astype(np.float64)
-    perplexity = None
-    if total:
-        shares = counts / counts.sum()
-        perplexity = float(np.exp(-(shares * np.log(shares)).sum()))
-    dead = len(hits) - len(counts) if total >= EXPOSURE * len(hits) else None
+    used = int(np.count_nonzero(hits))
+    dead = len(hits) - used if enough_exposure(total, len(hits)) else None
     order = np.lexsort((np.arange(len(hits)), np.iinfo(np.uint64).max - hits))[:top]
     first = tuple((int(code), int(hits[code])) for code in order if hits[code])
-    return UsageFigures(total, len(hits), len(counts), perplexity, dead, first)
+    return UsageFigures(total, len(hits), used, perplexity(hits) if total else None, dead, first)
 
 
 def as_row(version: str, since: datetime | None, found: UsageFigures) -> dict[str, Any]:

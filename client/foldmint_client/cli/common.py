@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from foldmint_client.admin import CodebookAdmin
+    from foldmint_client.cli.credentials import Credentials
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.client import Client
     from foldmint_client.connection import ConnectionOptions
@@ -24,21 +25,6 @@ Admin = Annotated[
     str,
     typer.Option(
         "--admin", metavar="HOST:PORT", envvar="FOLDMINT_ADMIN", help="The server's admin listener (--admin-listen)."
-    ),
-]
-UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS; implied by the other options of TLS.")]
-TlsCa = Annotated[
-    Path | None, typer.Option(envvar="FOLDMINT_TLS_CA", help="Certificates to trust (PEM), instead of the public ones.")
-]
-TlsCertificate = Annotated[
-    Path | None, typer.Option(envvar="FOLDMINT_TLS_CERTIFICATE", help="The caller's certificate (PEM), for mutual TLS.")
-]
-TlsKey = Annotated[Path | None, typer.Option(envvar="FOLDMINT_TLS_KEY", help="The caller's key (PEM).")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="FOLDMINT_TOKEN_FILE",
-        help="File with a bearer token; needs TLS, or localhost. Unless told, what FOLDMINT_TOKEN holds.",
     ),
 ]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait for an answer.")]
@@ -83,14 +69,12 @@ def connected(
     server: str,
     timeout: float,
     attempts: int,
-    token_file: Path | None,
-    tls: bool,
-    tls_files: tuple[Path | None, Path | None, Path | None],
+    credentials: "Credentials",
 ) -> "Iterator[Client]":
     """A client, and messages and exit codes instead of its errors."""
     from foldmint_client.client import Client
 
-    with _told(server, timeout, attempts, token_file, tls, tls_files) as options, Client(server, **options) as client:
+    with _told(server, timeout, attempts, credentials) as options, Client(server, **options) as client:
         yield client
 
 
@@ -99,15 +83,13 @@ def connected_admin(
     admin: str,
     timeout: float,
     attempts: int,
-    token_file: Path | None,
-    tls: bool,
-    tls_files: tuple[Path | None, Path | None, Path | None],
+    credentials: "Credentials",
 ) -> "Iterator[CodebookAdmin]":
     """A client of the admin listener, and messages and exit codes instead of its errors."""
     from foldmint_client.admin import CodebookAdmin
 
     with (
-        _told(admin, timeout, attempts, token_file, tls, tls_files) as options,
+        _told(admin, timeout, attempts, credentials) as options,
         CodebookAdmin(admin, **options) as client,
     ):
         yield client
@@ -118,12 +100,10 @@ def _told(
     server: str,
     timeout: float,
     attempts: int,
-    token_file: Path | None,
-    tls: bool,
-    tls_files: tuple[Path | None, Path | None, Path | None],
+    credentials: "Credentials",
 ) -> "Iterator[ConnectionOptions]":
     """The options of a connection, and messages and exit codes instead of what goes wrong with it."""
-    from foldmint_client.connection import Connection, ConnectionOptions, Retry, Tls
+    from foldmint_client.connection import Connection, ConnectionOptions, Retry
     from foldmint_client.errors import (
         DeadlineExceeded,
         FoldmintError,
@@ -134,16 +114,13 @@ def _told(
     )
 
     try:
-        security = Tls(*tls_files) if tls or any(tls_files) else None
-        token = token_file.read_text().strip() if token_file else None
-        options = ConnectionOptions(timeout=timeout, tls=security, token=token, retry=Retry(attempts=attempts))
+        options = ConnectionOptions(timeout=timeout, retry=Retry(attempts=attempts), **credentials.read())
         Connection(server, **options)
-        if security is not None:
-            security.credentials()  # wrong files are wrong usage
-    except (InvalidOptions, UnreadableInput) as error:
+        tls = options.get("tls")
+        if tls is not None:
+            tls.credentials()  # wrong files are wrong usage
+    except (ValueError, UnreadableInput) as error:
         raise typer.BadParameter(str(error)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
     try:
         yield options
     except (InvalidOptions, MissingExtra) as error:

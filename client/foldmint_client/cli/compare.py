@@ -16,15 +16,11 @@ from foldmint_client.cli.common import (
     Attempts,
     Server,
     Timeout,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    TokenFile,
-    UseTls,
     connected,
     fail,
     output_errors,
 )
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +33,7 @@ _STYLES = ("red", "yellow", "green", "dim", "dim")  # of each Kind
 _MARKS = " .|? "
 
 
+@with_credentials
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A structure file, or one that `foldmint tokenize` wrote.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
@@ -57,11 +54,7 @@ def compare(
     as_json: AsJson = False,
     timeout: Timeout = 60.0,
     attempts: Attempts = 5,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
     """Align the tokens of two structures, and say how many are equal.
 
@@ -82,7 +75,7 @@ def compare(
     threshold = 0.0 if vectors is None else vectors.near(near)
     with (
         output_errors(None),
-        connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        connected(server, timeout, attempts, credentials) as client,
     ):
         sides = _sides(client, (first, second))
         chosen = [

@@ -23,17 +23,13 @@ from foldmint_client.cli.common import (
     Quiet,
     Server,
     Timeout,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    TokenFile,
-    UseTls,
     check_output_file,
     connected,
     fail,
     finish,
     output_errors,
 )
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_client.models.left_out import counted
 
 if TYPE_CHECKING:
@@ -80,6 +76,7 @@ class _Gaps:
         return f"gaps for {residues} without a frame, in {structures}{empty}; --fill decodes them all the same"
 
 
+@with_credentials
 def detokenize(
     paths: Annotated[
         list[str],
@@ -96,7 +93,7 @@ def detokenize(
             "--out",
             "-o",
             help="Of pdb and mmcif, a folder for a file each, or a .pdb or .cif for one structure; else the file to "
-            "write. Standard output unless told.",
+            "write. Standard output by default.",
         ),
     ] = None,
     each_chain: Annotated[
@@ -117,11 +114,7 @@ def detokenize(
     timeout: Timeout = 300.0,
     in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 2,
     attempts: Attempts = 5,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     quiet: Quiet = False,
 ) -> None:
     """Write the structures that tokens stand for, in the order of the input; the chains of a source are one structure.
@@ -135,7 +128,7 @@ def detokenize(
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.errors import FoldmintError
     from foldmint_client.io.structure_writers import FILE_SUFFIX, StructureOutput, opened, write_file
-    from foldmint_client.transport.parallel_calls import in_order
+    from foldmint_client.transport.parallel_calls import map_in_order
 
     kind = StructureOutput(form)
     out = None if out == Path("-") else out
@@ -157,7 +150,7 @@ def detokenize(
     bar = not quiet and not (out is None and sys.stdout.isatty())
     with (
         output_errors(out),
-        connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        connected(server, timeout, attempts, credentials) as client,
         opened(kind, None if kind in FILE_SUFFIX else out) as writer,
         Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures, quiet=quiet) as reporter,
     ):
@@ -167,7 +160,7 @@ def detokenize(
             fail(f"{server}: its model has no decoder", NO_SERVER)
         total, gaps = 0, _Gaps()
         calls = ((job, partial(_call, client, job.found, _FILES.get(form), pae, fill)) for job in jobs)
-        for job, result in in_order(calls, in_flight):
+        for job, result in map_in_order(calls, in_flight):
             total += 1
             if isinstance(result, FoldmintError):
                 reporter.failure(job.found.name, str(result).removeprefix(f"{job.found.name}: "), result)

@@ -19,14 +19,10 @@ from foldmint_client.cli.common import (
     Attempts,
     Server,
     Timeout,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    TokenFile,
-    UseTls,
     connected,
 )
 from foldmint_client.cli.compare import compare
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_client.cli.detokenize import detokenize
 from foldmint_client.cli.help_text import EPILOG, EPILOGS, SHORT
 from foldmint_client.cli.tokenize import tokenize
@@ -67,19 +63,16 @@ for _command in (tokenize, detokenize, compare, usage, watch):
 
 
 @app.command(epilog=EPILOGS["info"], short_help=SHORT["info"])
+@with_credentials
 def info(
     server: Server = LOCALHOST,
     as_json: AsJson = False,
     timeout: Timeout = 10.0,
     attempts: Attempts = 5,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
     """Print what a server serves: model, codebook, vocabulary and limits."""
-    with connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client:
+    with connected(server, timeout, attempts, credentials) as client:
         model = client.model()
     if as_json:
         import json
@@ -107,21 +100,18 @@ def _print_table(model: "ModelInfo") -> None:
 
 
 @app.command(epilog=EPILOGS["health"], short_help=SHORT["health"])
+@with_credentials
 def health(
     server: Server = LOCALHOST,
     service: Annotated[str, typer.Option(help="A service of the server, foldmint.v1.TokenizerService.")] = "",
     as_json: AsJson = False,
     timeout: Timeout = 5.0,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
     """Print the server's health, and exit with 0 only if it is SERVING."""
     from foldmint_client.models.responses import Health
 
-    with connected(server, timeout, 1, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client:
+    with connected(server, timeout, 1, credentials) as client:
         status = client.health(service)
     if as_json:
         import json

@@ -21,16 +21,12 @@ from foldmint_client.cli.common import (
     Quiet,
     Server,
     Timeout,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    TokenFile,
-    UseTls,
     check_output_file,
     connected,
     finish,
     output_errors,
 )
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 
 if TYPE_CHECKING:
     from foldmint_client.cli.progress import Reporter
@@ -53,6 +49,7 @@ class _Format(StrEnum):
     NPZ = "npz"
 
 
+@with_credentials
 def tokenize(
     paths: Annotated[
         list[str],
@@ -69,7 +66,7 @@ def tokenize(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, or with --rows-per-shard the folder; standard output unless told.",
+            help="The file to write, or with --rows-per-shard the folder; standard output by default.",
         ),
     ] = None,
     rows_per_shard: Annotated[
@@ -112,7 +109,7 @@ def tokenize(
         Literal["all", "esm"] | None,
         typer.Option(
             help="Which residues count: all of proteins, or those that ESM's own reader takes. The model's default "
-            "unless told."
+            "by default."
         ),
     ] = None,
     min_plddt: Annotated[
@@ -143,11 +140,7 @@ def tokenize(
     timeout: Timeout = 60.0,
     in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 64,
     attempts: Attempts = 5,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     quiet: Quiet = False,
 ) -> None:
     """Print the tokens of structure files, chain by chain, in the order of the input.
@@ -166,7 +159,7 @@ def tokenize(
     left_out by kind, and warnings, the number of structures that have some.
     """
     from foldmint_client.cli.progress import Reporter
-    from foldmint_client.io.discovery import STDIN, find
+    from foldmint_client.io.discovery import STDIN, find_inputs
     from foldmint_client.io.resumable_output import output as opened
     from foldmint_client.io.token_writers import OutputFormat
     from foldmint_client.models.left_out import Tally
@@ -180,7 +173,7 @@ def tokenize(
     started = time.monotonic()
     problems: list[tuple[str, str]] = []
     notes: list[str] = []
-    inputs = [*find(paths, lambda path, why: problems.append((path, why)), notes.append)]
+    inputs = [*find_inputs(paths, lambda path, why: problems.append((path, why)), notes.append)]
     asked = _Asked(inputs)
     tally = Tally()
     options: TokenizeKeywords = {
@@ -200,26 +193,26 @@ def tokenize(
     with (
         _hint(output, rows_per_shard),
         output_errors(output),
-        connected(server, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        connected(server, timeout, attempts, credentials) as client,
         opened(
             OutputFormat(form),
             output,
             rows_per_shard=rows_per_shard,
             resumed=asked if resume else None,
             insertion_codes=insertion_codes,
-        ) as (writer, earlier),
+        ) as (writer, resume_state),
     ):
-        if earlier.sources:
-            earlier.check(
+        if resume_state.sources:
+            resume_state.check(
                 str(output),
                 model=client.model().model,
                 distances=distances,
                 special_tokens=special_tokens,
                 assignment=assignment.value,
             )
-            options["codebook_version"] = codebook_version or earlier.version
+            options["codebook_version"] = codebook_version or resume_state.version
         if resume:
-            asked.leave_out(earlier.sources)
+            asked.leave_out(resume_state.sources)
         bar = not quiet and not (output is None and sys.stdout.isatty())
         with Reporter(asked.number, shown=bar, failures=failures, quiet=quiet) as reporter:
             for note in notes:

@@ -17,35 +17,28 @@ from foldmint_client.cli.common import (
     AsJson,
     Attempts,
     Timeout,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    TokenFile,
-    UseTls,
     connected_admin,
     output_errors,
     unavailable,
 )
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 
 if TYPE_CHECKING:
     from foldmint_client.admin import CodebookAdmin
     from foldmint_client.analysis.usage import Throughput
 
 
+@with_credentials
 def usage(
     admin: Admin = LOCAL_ADMIN,
     codebook_version: Annotated[
-        str | None, typer.Option(metavar="V", help="Of the codebook; the active one unless told.")
+        str | None, typer.Option(metavar="V", help="Of the codebook; the active one by default.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the most frequent codes to name.")] = 10,
     as_json: AsJson = False,
     timeout: Timeout = 10.0,
     attempts: Attempts = 5,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
     """Print how the codes are used, as one server counted since it first activated the version.
 
@@ -59,7 +52,7 @@ def usage(
 
     with (
         output_errors(None),
-        connected_admin(admin, timeout, attempts, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        connected_admin(admin, timeout, attempts, credentials) as client,
     ):
         counted = client.usage(codebook_version)
         found = figures(counted.hits, top)
@@ -94,17 +87,14 @@ def _print_usage(row: dict[str, Any], top: tuple[tuple[int, int], ...]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
+@with_credentials
 def watch(
     admin: Admin = LOCAL_ADMIN,
     interval: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="Between two looks.")] = 1.0,
     count: Annotated[int, typer.Option(min=0, metavar="N", help="End after so many looks; 0: with Ctrl-C.")] = 0,
     as_json: AsJson = False,
     timeout: Timeout = 5.0,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
     """Watch how a server's codes are used: version, residues a second, utilization, perplexity, dead codes.
 
@@ -117,7 +107,7 @@ def watch(
     throughput = Throughput()
     with (
         output_errors(None),
-        connected_admin(admin, timeout, 1, token_file, tls, (tls_ca, tls_certificate, tls_key)) as client,
+        connected_admin(admin, timeout, 1, credentials) as client,
     ):
         try:
             first = _look(client, throughput, patient=False)

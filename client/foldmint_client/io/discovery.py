@@ -66,7 +66,7 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def find(paths: Iterable[str], problem: Problem, note: Note = lambda _: None) -> Iterator[Input]:
+def find_inputs(paths: Iterable[str], problem: Problem, note: Note = lambda _: None) -> Iterator[Input]:
     """The structures that the paths mean, in their order; within a folder or pattern, sorted by name.
 
     A folder means the files below it with a suffix of a structure or an archive, hidden ones left out. A path that does

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from foldmint_client.errors import InvalidOptions
-from foldmint_client.io.resume import Earlier, read_lines, read_shards
+from foldmint_client.io.resume import ResumeState, read_lines, read_shards
 from foldmint_client.io.token_writers import JsonlWriter, OutputFormat, ParquetWriter, Writer, completed, opened
 from foldmint_client.models.responses import Tokens
 
@@ -21,7 +21,7 @@ class Output(NamedTuple):
     """A writer, and what the output holds before it writes."""
 
     writer: Writer
-    earlier: Earlier
+    resume_state: ResumeState
 
 
 def unfinished(path: Path) -> Path:
@@ -49,15 +49,15 @@ def output(
         with _shards(path, rows_per_shard, resumed is not None) as found:
             yield found
     elif form is OutputFormat.JSONL and path is not None and (path.is_file() or not path.exists()):
-        with _lines(path, resumed) as (stream, earlier):
-            yield Output(JsonlWriter(stream, insertion_codes=insertion_codes), earlier)
+        with _lines(path, resumed) as (stream, resume_state):
+            yield Output(JsonlWriter(stream, insertion_codes=insertion_codes), resume_state)
     else:
         with opened(form, path, insertion_codes=insertion_codes) as writer:
-            yield Output(writer, Earlier())
+            yield Output(writer, ResumeState())
 
 
 @contextmanager
-def _lines(path: Path, resumed: Container[str] | None) -> Iterator[tuple[IO[bytes], Earlier]]:
+def _lines(path: Path, resumed: Container[str] | None) -> Iterator[tuple[IO[bytes], ResumeState]]:
     path, part = path.resolve(), unfinished(path)
     with part.open("a+b") as stream:
         _lock(stream.fileno(), part)
@@ -66,7 +66,7 @@ def _lines(path: Path, resumed: Container[str] | None) -> Iterator[tuple[IO[byte
         left = os.fstat(stream.fileno()).st_size
         if left and resumed is None:
             raise InvalidOptions(f"{part} is what an interrupted run left: go on with --resume, or remove it")
-        earlier, start = Earlier(), 0
+        resume_state, start = ResumeState(), 0
         if resumed is not None:
             if not left and path.exists():
                 with path.open("rb") as complete:
@@ -74,14 +74,14 @@ def _lines(path: Path, resumed: Container[str] | None) -> Iterator[tuple[IO[byte
                 stream.flush()
             try:
                 stream.seek(0)
-                earlier, start = read_lines(stream, str(part if left else path), resumed)
+                resume_state, start = read_lines(stream, str(part if left else path), resumed)
             except InvalidOptions:
                 if not left:
                     part.unlink()
                 raise
             stream.truncate(start)
         try:
-            yield stream, earlier
+            yield stream, resume_state
             stream.flush()
             os.fsync(stream.fileno())
             part.replace(path)
@@ -100,13 +100,13 @@ def _shards(folder: Path, rows: int, resume: bool) -> Iterator[Output]:
         there = {int(match[1]): path for path in folder.iterdir() if (match := _SHARD.fullmatch(path.name))}
         if there and not resume:
             raise InvalidOptions(f"there are shards in {folder}: go on with --resume, or remove them")
-        earlier = read_shards(there[number] for number in sorted(there))
+        resume_state = read_shards(there[number] for number in sorted(there))
         for path in folder.iterdir():
             if _UNFINISHED.fullmatch(path.name):
                 path.unlink()  # of a run that was killed
         writer = ShardWriter(folder, rows, first=max(there, default=-1) + 1)
         try:
-            yield Output(writer, earlier)
+            yield Output(writer, resume_state)
         finally:
             writer.close()  # after an error too: what is answered need not be asked again
     finally:

@@ -1,4 +1,6 @@
-"""What an earlier run of `foldmint tokenize` left behind: what need not be asked again, and what it is of."""
+"""Resume state: what an earlier run of `foldmint tokenize` left behind; what need not be asked again, and what it is
+of.
+"""
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -10,7 +12,7 @@ from foldmint_client.errors import InvalidOptions, MissingExtra
 
 
 @dataclass
-class Earlier:
+class ResumeState:
     """Tokens that are there already.
 
     sources: of the structures. models, versions: that the tokens are of. assignments: how they were chosen. distances,
@@ -54,23 +56,23 @@ class Earlier:
         return next(iter(self.versions)) if len(self.versions) == 1 else None
 
 
-def read_lines(stream: IO[bytes], name: str, asked: Container[str]) -> tuple[Earlier, int]:
+def read_lines(stream: IO[bytes], name: str, asked: Container[str]) -> tuple[ResumeState, int]:
     """What JSON lines hold, and the offset in bytes up to which they are to be kept.
 
     A torn last line is left out, and so are all rows of the last source if it is among those asked for: whether its
     other chains were written too, the file does not tell. Raises InvalidOptions for a line before the last that is none
     of `foldmint tokenize`.
     """
-    earlier, sure, end = Earlier(), 0, 0
+    resume_state, sure, end = ResumeState(), 0, 0
     held: list[dict[str, Any]] = []
     for start, number, line in _numbered(stream):
         try:
             row = json.loads(line)
             if held and row["source"] != held[0]["source"]:
                 for other in held:
-                    earlier.add(other)
+                    resume_state.add(other)
                 held, sure = [], start
-            Earlier().add(row)
+            ResumeState().add(row)
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidOptions(
                 f"{name}:{number}: no row that foldmint tokenize wrote; nothing was changed"
@@ -79,19 +81,19 @@ def read_lines(stream: IO[bytes], name: str, asked: Container[str]) -> tuple[Ear
         end = start + len(line)
     if held and held[0]["source"] not in asked:
         for row in held:
-            earlier.add(row)
+            resume_state.add(row)
         sure = end
-    return earlier, sure
+    return resume_state, sure
 
 
-def read_shards(paths: Iterable[Path]) -> Earlier:
+def read_shards(paths: Iterable[Path]) -> ResumeState:
     """What complete files of Parquet hold. Raises InvalidOptions for a file that is not one of `foldmint tokenize`."""
     try:
         import pyarrow as pa
         from pyarrow import compute, parquet
     except ImportError as error:
         raise MissingExtra("Parquet needs pyarrow: pip install 'foldmint[parquet]'") from error
-    earlier = Earlier()
+    resume_state = ResumeState()
     for path in paths:
         try:
             file = parquet.ParquetFile(path)
@@ -102,21 +104,21 @@ def read_shards(paths: Iterable[Path]) -> Earlier:
             for batch in file.iter_batches(columns=names):
                 lengths = [compute.list_value_length(batch.column(name)) for name in ("tokens", "residue_index")]
                 columns: list[tuple[set[Any], pa.Array[Any]]] = [
-                    (earlier.sources, batch.column("source")),
-                    (earlier.models, batch.column("model")),
-                    (earlier.versions, batch.column("codebook_version")),
-                    (earlier.distances, batch.column("distances").is_valid()),
-                    (earlier.special_tokens, compute.not_equal(*lengths)),
+                    (resume_state.sources, batch.column("source")),
+                    (resume_state.models, batch.column("model")),
+                    (resume_state.versions, batch.column("codebook_version")),
+                    (resume_state.distances, batch.column("distances").is_valid()),
+                    (resume_state.special_tokens, compute.not_equal(*lengths)),
                 ]
                 for found, column in columns:
                     found.update(column.unique().to_pylist())
                 chosen = batch.column("assignment").unique().to_pylist() if told else [None]
-                earlier.assignments |= {name or "independent" for name in chosen}
+                resume_state.assignments |= {name or "independent" for name in chosen}
         except (pa.ArrowException, KeyError) as error:
             raise InvalidOptions(
                 f"{path}: no shard that foldmint tokenize wrote ({error}); remove it to go on without"
             ) from error
-    return earlier
+    return resume_state
 
 
 def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:

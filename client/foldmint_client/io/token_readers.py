@@ -272,7 +272,7 @@ def _first_frames(row: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name!r} is no text")
+        raise ValueError(f"{name!r} is not text")
     return value or ""
 
 

@@ -61,7 +61,7 @@ def _chains(tokens: Tokens) -> list[_Chain]:
 
 
 class JsonlWriter:
-    """One JSON object a line and chain; what is no number in JSON, such as NaN, is null.
+    """One JSON object a line and chain; what is not a number in JSON, such as NaN, is null.
 
     left_out: of the chain; that of chains without tokens, of models and of data blocks is on the structure's first
     line, and so are its warnings.

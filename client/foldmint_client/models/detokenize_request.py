@@ -52,8 +52,8 @@ class Labels(Protocol):
 class ChainLabels:
     """What a chain and its residues are called, in the answer and in a file; all of it may be left out.
 
-    chain: a name; A, B, C, ... unless told. sequence: one letter a residue, which gives the file's residue names; X and
-    the residue name UNK unless told. residue_index: (residues,), integers; 1, 2, 3, ... unless told. insertion_codes:
+    chain: a name; A, B, C, ... by default. sequence: one letter a residue, which gives the file's residue names; X and
+    the residue name UNK by default. residue_index: (residues,), integers; 1, 2, 3, ... by default. insertion_codes:
     one character a residue, a space for none. has_frame: (residues,), bool: which residues are no gaps; all unless
     told.
 
@@ -88,12 +88,12 @@ class DetokenizeOptions:
     """What to return of tokens, and what is known of them.
 
     format: `pdb` or `mmcif` for a file too, with pLDDT from 0 to 100 in the B-factors. pae: return predicted aligned
-    errors, 4 bytes for each pair of residues. labels: one for each chain; those that came with the tokens unless told.
+    errors, 4 bytes for each pair of residues. labels: one for each chain; those that came with the tokens by default.
     fill: decode the tokens of residues without a frame too, which say nothing; otherwise they are gaps, by the
     `has_frame` of the tokens' chains or, of bare token ids, of the labels. model, codebook_version: that the tokens are
-    of, so that a server of another refuses them (FailedPrecondition); as `Tokens` tell unless told, and not checked for
-    bare token ids; empty: not checked. assignment: how the tokens were chosen, as they tell unless told; independent,
-    of bare token ids.
+    of, so that a server of another refuses them (FailedPrecondition); as `Tokens` tell by default, and not checked for
+    bare token ids; empty: not checked. assignment: how the tokens were chosen; by default as they tell;
+    independent, of bare token ids.
     """
 
     format: WrittenFormat | None = None

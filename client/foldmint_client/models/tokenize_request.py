@@ -109,9 +109,9 @@ class TokenizeKeywords(TypedDict, total=False):
 class TokenizeOptions:
     """What to read of a structure, and what to return of it.
 
-    Of files only: format: `pdb`, `mmcif` or `bcif`, found out from the content unless told; model_number: as the file
+    Of files only: format: `pdb`, `mmcif` or `bcif`, found out from the content by default; model_number: as the file
     numbers its models, 0 for the first; chains: names as the file's author gave them, none for all protein chains;
-    reading: `all` residues of proteins, or those that `esm`'s own reader takes, the model's default unless told;
+    reading: `all` residues of proteins, or those that `esm`'s own reader takes, the model's default by default;
     min_plddt: residues whose CA has a lower B-factor, which holds the pLDDT (0 to 100) in predicted models, count as
     without a frame; assembly: the name of the biological assembly to build, empty for the coordinates as they are;
     renumber: number the residues of each chain 1, 2, 3, ... whatever the file says. With a server that is too old to
@@ -122,7 +122,7 @@ class TokenizeOptions:
     chosen; first_frames: return the frame that each segment begins with; both, unless by default, are for models whose
     codes state motions, and FailedPrecondition with others. codebook_version: of the
     codebook to quantize with, so that all tokens of a job are of one; FailedPrecondition where the server does not, or
-    no longer, keep it. Unless told, the one that is active when the structure arrives or, of a stream, was active when
+    no longer, keep it. By default, the one that is active when the structure arrives or, of a stream, was active when
     the stream began; one that broke begins anew. `ACTIVE`: the one that is active, on a stream too.
     """
 

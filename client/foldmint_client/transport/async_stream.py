@@ -38,7 +38,7 @@ class Stream:
             yield message
 
     def send(self, message: Message) -> None:
-        """Queue a message; what is queued is bounded by the backlog."""
+        """Queue a message; what is queued is bounded by the in-flight tracker."""
         self._outbox.put_nowait(message)
 
     async def receive(self) -> tokenizer_pb2.TokenizeStreamResponse:
@@ -54,13 +54,13 @@ class Stream:
     def _note(self, call: Any) -> None:  # noqa: ANN401 (the call's own class is private)
         # When a call ends while a message is being sent, grpc.aio puts INTERNAL in the place of the status that came.
         # This runs before; the status is there, so nothing of it has to be waited for.
-        code, details = _settled(call.code()), _settled(call.details())
+        code, details = _retrieved(call.code()), _retrieved(call.details())
         if details == _SENDING_FAILED:
             self._fate = Unavailable("the stream ended while a structure was being sent")
         elif code is grpc.StatusCode.OK:
             self._fate = Unavailable(_ENDED)
         else:
-            self._fate = from_parts(code, details, _settled(call.trailing_metadata()))
+            self._fate = from_parts(code, details, _retrieved(call.trailing_metadata()))
 
     async def finish(self) -> None:
         """Say that nothing more comes, and let the server end the call."""
@@ -73,7 +73,7 @@ class Stream:
         self._outbox.put_nowait(None)
 
 
-def _settled(result: Coroutine[Any, Any, T]) -> T:
+def _retrieved(result: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that has nothing to wait for."""
     try:
         result.send(None)

@@ -12,7 +12,7 @@ from foldmint_client.models.responses import Health, RequestLimits
 from foldmint_client.models.tokenize_request import Backbone, Structure
 
 # Above this, a request's size is compared with the server's limit before it is sent: a message over it would end the
-# whole stream, not fail for itself. gRPC servers take 4 MiB unless told otherwise; few are told to take less than 1.
+# whole stream, not fail for itself. gRPC servers take 4 MiB by default; few are told to take less than 1.
 ASK_LIMIT_ABOVE = 2**20
 
 # Errors of one structure, not of the connection: a stream goes on after them.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _SINGLE = (*LOCAL_ERRORS, FailedPrecondition, Overloaded, ServerError, DeadlineExceeded)
 
 
-def in_order(
+def map_in_order(
     calls: Iterable[tuple[K, Callable[[], T]]],
     in_flight: int,
     retry: Retry = DEFAULT_RETRY,
@@ -33,7 +33,7 @@ def in_order(
     not that of one structure, or after two DeadlineExceeded in a row; calls under way are then left to themselves.
     """
 
-    def patiently(call: Callable[[], T]) -> T:
+    def with_retries(call: Callable[[], T]) -> T:
         for tries in range(1, retry.refused_attempts):
             try:
                 return call()
@@ -54,7 +54,7 @@ def in_order(
                     over = True
                     break
                 key, call = item
-                under_way.append((key, pool.submit(patiently, call)))
+                under_way.append((key, pool.submit(with_retries, call)))
             if not under_way:
                 return
             key, future = under_way.popleft()

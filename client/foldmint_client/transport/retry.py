@@ -1,4 +1,4 @@
-"""Waiting as the server says, where it refuses a call for now and tells when to come again."""
+"""Retries of calls that the server rejected for now, after the pause that it asked for."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,12 +12,12 @@ T = TypeVar("T")
 Clock = Callable[[], float]
 
 
-def patiently(
+def call_with_retries(
     call: Callable[[float], T], seconds: float, retry: Retry, sleep: Sleep, clock: Clock = time.monotonic
 ) -> T:
-    """What a call returns, in so many seconds with all its tries; it is given the seconds that it may take.
+    """Make a call, with retries, within so many seconds; each try is given the seconds that are left.
 
-    It is made again after the pause that the server asked for, `Retry.refused_attempts` times in all. Raises Overloaded
+    It is retried after the pause that the server asked for, `Retry.refused_attempts` tries in all. Raises Overloaded
     if the server asked for none, or for more than is left.
     """
     ends, tries = clock() + seconds, 0
@@ -29,14 +29,14 @@ def patiently(
             sleep(_pause(error, tries, ends - clock(), retry))
 
 
-async def patiently_awaited(
+async def await_with_retries(
     call: Callable[[float], Awaitable[T]],
     seconds: float,
     retry: Retry,
     sleep: AsyncSleep,
     clock: Clock = time.monotonic,
 ) -> T:
-    """The same, of a call that is awaited."""
+    """The same for a coroutine."""
     ends, tries = clock() + seconds, 0
     while True:
         try:

@@ -28,7 +28,7 @@ class _Entry(Generic[K]):
     result: Result | None = None
 
 
-class Backlog(Generic[K]):
+class InFlightTracker(Generic[K]):
     """Bookkeeping of a stream, without input or output, shared by both clients.
 
     An entry is in it from the moment when its structure was pulled from the caller's input until its result is handed
@@ -51,13 +51,13 @@ class Backlog(Generic[K]):
         self._entries: dict[int, _Entry[K]] = {}  # by id, in the input's order
         self._done: deque[int] = deque()  # ids with results, in the order of arrival; unused if `ordered`
         self._sent: set[int] = set()  # ids that the server has
-        self._refused: dict[int, float] = {}  # ids to send again, and when
+        self._retries: dict[int, float] = {}  # ids to send again, and when
         self._next_id = 0
-        self._breaks = 0  # of the stream, since the last answer
+        self._failures = 0  # of the stream, since the last answer
         self._stalls = 0  # since the last answer
 
     @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         """Whether another structure may be pulled."""
         return len(self._entries) < self._in_flight
 
@@ -69,7 +69,7 @@ class Backlog(Generic[K]):
     @property
     def unanswered(self) -> bool:
         """Whether anything pulled has no result yet."""
-        return bool(self._sent or self._refused)
+        return bool(self._sent or self._retries)
 
     def add(self, key: K, request: tokenizer_pb2.TokenizeRequest) -> Message:
         """Take a structure in; the message is to be sent."""
@@ -85,45 +85,45 @@ class Backlog(Generic[K]):
         self._finish(self._next_id, error)
         self._next_id += 1
 
-    def take(self, response: tokenizer_pb2.TokenizeStreamResponse) -> None:
+    def record_response(self, response: tokenizer_pb2.TokenizeStreamResponse) -> None:
         """Take an answer in. Raises ServerError if it answers nothing that was asked."""
         if response.id not in self._sent:
             raise ServerError(f"the server answered structure {response.id} of the stream, which does not wait for it")
-        self._breaks = self._stalls = 0
+        self._failures = self._stalls = 0
         self._sent.remove(response.id)
         entry = self._entries[response.id]
         result = _result(response, self._message(response.id).request)
         if isinstance(result, _PASSING) and entry.tries < self._retry.refused_attempts:
-            self._refused[response.id] = self._clock() + self._retry.backoff(entry.tries, self._chance())
+            self._retries[response.id] = self._clock() + self._retry.backoff(entry.tries, self._chance())
             entry.tries += 1
         else:
             self._finish(response.id, result)
 
-    def refused(self) -> tuple[float, list[Message]]:
+    def due_retries(self) -> tuple[float, list[Message]]:
         """What the server refused and should be asked again, and the seconds to wait before.
 
         While the server has other structures to answer, that is what is due by now, and there is nothing to wait for.
         """
         horizon = self._clock()
         delay = 0.0
-        if self._refused and not self._sent:
-            earliest = min(self._refused.values())
+        if self._retries and not self._sent:
+            earliest = min(self._retries.values())
             delay = max(0.0, earliest - horizon)
             horizon = max(horizon, earliest)
-        due = [number for number, time in self._refused.items() if time <= horizon]
+        due = [number for number, time in self._retries.items() if time <= horizon]
         for number in due:
-            del self._refused[number]
+            del self._retries[number]
         self._sent.update(due)
         return delay, [self._message(number) for number in due]
 
-    def broken(self, error: FoldmintError) -> float:
+    def stream_broken(self, error: FoldmintError) -> float:
         """The stream broke: seconds to wait before another is opened. Raises the error if that would not help."""
-        self._breaks += 1
-        if not isinstance(error, _PASSING) or self._breaks >= self._retry.attempts:
+        self._failures += 1
+        if not isinstance(error, _PASSING) or self._failures >= self._retry.attempts:
             raise error
-        return self._retry.backoff(self._breaks, self._chance())
+        return self._retry.backoff(self._failures, self._chance())
 
-    def stalled(self, timeout: float) -> None:
+    def timed_out(self, timeout: float) -> None:
         """No answer came in time: give up on what was asked. Raises DeadlineExceeded the second time in a row."""
         error = DeadlineExceeded(f"no answer within {timeout:g} s, with {len(self._sent)} structures to be answered")
         self._stalls += 1
@@ -135,8 +135,8 @@ class Backlog(Generic[K]):
 
     def resend(self) -> list[Message]:
         """Everything unanswered, in the input's order, for a new stream."""
-        self._sent.update(self._refused)
-        self._refused.clear()
+        self._sent.update(self._retries)
+        self._retries.clear()
         return [self._message(number) for number in sorted(self._sent)]
 
     def ready(self) -> Iterator[tuple[K, Result]]:

@@ -55,7 +55,7 @@ def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold
 @app.command()
 def show(
     store: StoreOption,
-    version: Annotated[str | None, typer.Argument(help="The active one unless told.")] = None,
+    version: Annotated[str | None, typer.Argument(help="The active one by default.")] = None,
     json_file: JsonFile = None,
     dead_threshold: Threshold = 1e-5,
 ) -> None:
@@ -85,7 +85,7 @@ def show(
 @app.command()
 def verify(
     store: StoreOption,
-    versions: Annotated[list[str] | None, typer.Argument(metavar="[VERSION]...", help="All unless told.")] = None,
+    versions: Annotated[list[str] | None, typer.Argument(metavar="[VERSION]...", help="All by default.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Read all of a store and check it: digests, shapes, values, encoder, decoder, rows, parents, ACTIVE.

@@ -1,6 +1,5 @@
 """What the commands of `foldmint-maintenance` share."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ LOCKED = 4
 NOT_ACTIVATED = 5
 STOPPED = 130  # what shells report of a program ended by SIGINT
 
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores unless told.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 
 PrometheusAuth = Annotated[
     Path | None,
@@ -65,31 +64,6 @@ def use_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def parsed_duration(text: str) -> float:
-    """Seconds of a duration as Prometheus writes it, such as 90s, 12h or 1d12h. Raises ValueError for another."""
-    parts = re.findall(r"(\d+)([smhdw])", text)
-    seconds = float(sum(int(number) * _UNITS[unit] for number, unit in parts))
-    if "".join(number + unit for number, unit in parts) != text or not seconds:
-        raise ValueError(f"{text!r} is no duration such as 12h or 7d")
-    return seconds
-
-
-def connection(
-    tls: bool, files: tuple[Path | None, Path | None, Path | None], token_file: Path | None
-) -> "ConnectionOptions":
-    """Raises ValueError if the options do not fit together, or a file cannot be read."""
-    from foldmint_client.connection import Tls
-
-    try:
-        token = token_file.read_text().strip() if token_file else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{token_file}: {getattr(error, 'strerror', None) or error}") from error
-    return {"tls": Tls(*files) if tls or any(files) else None, "token": token}
 
 
 def checked(options: "ConnectionOptions", *addresses: str) -> None:

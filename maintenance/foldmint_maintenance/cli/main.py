@@ -52,7 +52,7 @@ def corpus(
     out: Annotated[Path, typer.Option(help="Folder for train.parquet and val.parquet.")],
     package: Annotated[
         Path | None,
-        typer.Option(help="Debian's promod3-data, or the structure_db.dat in it; apt-get downloads it unless told."),
+        typer.Option(help="Debian's promod3-data, or the structure_db.dat in it; apt-get downloads it by default."),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Whether its SHA-256 must fit.")] = True,
 ) -> None:
@@ -82,7 +82,7 @@ def train(
         typer.Option("--stage", help="Only this of the recipe's stages; may be given many times."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a model to begin with.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model; the recipe's unless told.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; the recipe's by default.")] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps.")] = 100,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is in OUT.")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")] = "auto",
@@ -132,13 +132,13 @@ def curves(
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Option(help="A set that the model was not trained on.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of the model; the embedded default unless told.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of the model; the embedded model by default.")] = None,
     reference: Annotated[
         Path | None, typer.Option(help="A set to measure the codes' windows on, rather than take the model's own.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write figures and plots here, as one HTML file.")] = None,
-    chains: Annotated[int | None, typer.Option(help="Measure so many chains of the set; all unless told.")] = None,
+    chains: Annotated[int | None, typer.Option(help="Measure so many chains of the set; all by default.")] = None,
     max_decode_residues: Annotated[int, typer.Option(help="Chains with more are encoded, but not decoded.")] = 1024,
     seed: Annotated[int, typer.Option(help="Of the chains drawn from set and reference.")] = 0,
     threads: Threads = None,
@@ -201,14 +201,14 @@ def import_esm3(
         Path | None, typer.Option(help="The published esm3_structure_decoder_v0.pth; without it, tokens are one way.")
     ] = None,
     decoder_heads: Annotated[
-        int | None, typer.Option(min=1, help="Of the decoder's attention; a 64th of its width unless told.")
+        int | None, typer.Option(min=1, help="Of the decoder's attention; a 64th of its width by default.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "esm3-structure-encoder-v0",
     reading: Annotated[
         Literal["all", "esm"] | None,
         typer.Option(
             help="Which residues of a file count unless a request says otherwise: all of proteins, or those that ESM's "
-            "own reader takes. All, unless told."
+            "own reader takes. All, by default."
         ),
     ] = None,
 ) -> None:

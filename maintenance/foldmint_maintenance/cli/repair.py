@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foldmint_client.cli.common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
     PrometheusAuth,
     PrometheusCa,
     Threads,
     checked,
-    connection,
     faults,
-    parsed_duration,
     usage_errors,
     use_threads,
 )
@@ -32,6 +30,7 @@ GATE_FAILED = 3
 _SERVERS = "HOST:PORT,…"
 
 
+@with_credentials
 def repair(
     store: Annotated[str, typer.Option(help="The store whose active codebook is repaired: a folder, or a URL.")],
     data: Annotated[
@@ -81,11 +80,7 @@ def repair(
     lock_seconds: Annotated[float, typer.Option(help="How long the lock outlives a run that vanished.")] = 600.0,
     prometheus_auth: PrometheusAuth = None,
     prometheus_ca: PrometheusCa = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")] = "auto",
     threads: Threads = None,
 ) -> None:
@@ -110,7 +105,7 @@ def repair(
         own = own_device(device)
         # Servers that give vectors tell how their codes are used too, unless Prometheus does.
         asked = servers or (None if prometheus else from_servers)
-        options = connection(tls, (tls_ca, tls_certificate, tls_key), token_file)
+        options = credentials.read()
         checked(options, *_addresses(asked), *_addresses(from_servers), *_addresses(activate))
         entry = read_entry(prometheus_auth, prometheus_ca)
         counts = _counts(prometheus, window, selector, _addresses(asked), entry, options)
@@ -175,13 +170,13 @@ def _counts(
 ) -> "Callable[[Store, str], CodeCounts] | None":
     """What to ask for the counts of a version; None: the codebook's own. Raises ValueError if both are given."""
     from foldmint_maintenance.usage import sources
-    from foldmint_maintenance.usage.prometheus_api import Prometheus
+    from foldmint_maintenance.usage.prometheus_api import Prometheus, parse_duration
 
     if prometheus is not None and servers:
         raise ValueError("hits are counted by Prometheus or by servers, not by both")
     if prometheus is not None:
-        address, seconds = prometheus, parsed_duration(window)
-        Prometheus(address, entry=entry)  # refuses what is no address
+        address, seconds = prometheus, parse_duration(window)
+        Prometheus(address, entry=entry)  # refuses what is not an address
         return lambda store, version: sources.from_prometheus(  # noqa: ARG005
             address, seconds, selector=selector, entry=entry
         )

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from foldmint_client.cli.common import TlsCa, TlsCertificate, TlsKey, TokenFile, UseTls
+from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
     PrometheusAuth,
     PrometheusCa,
     Threads,
-    connection,
     faults,
     usage_errors,
     use_threads,
@@ -35,6 +34,7 @@ class _Source(NamedTuple):
     against: "Callable[[], CodeCounts] | None"
 
 
+@with_credentials
 def usage(
     store: Annotated[
         str | None, typer.Option(metavar="DIR", help="A store: moving averages of its codebook. A folder, or a URL.")
@@ -47,10 +47,10 @@ def usage(
         Path | None, typer.Option(help="A set that is encoded: Parquet, packed corpus, or structure files.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What --data is encoded by; the embedded default unless told.")
+        str | None, typer.Option(metavar="DIR", help="What --data is encoded by; the embedded model by default.")
     ] = None,
     version: Annotated[
-        str | None, typer.Option(metavar="V", help="Of the codebook; the active one unless told.")
+        str | None, typer.Option(metavar="V", help="Of the codebook; the active one by default.")
     ] = None,
     window: Annotated[str, typer.Option(help="How far back Prometheus is asked: 12h, 7d, …")] = "7d",
     selector: Annotated[str, typer.Option(help='Labels of the servers in Prometheus, such as job="foldmint".')] = "",
@@ -73,11 +73,7 @@ def usage(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw N by rank, in a .svg or .png file.")] = None,
     prometheus_auth: PrometheusAuth = None,
     prometheus_ca: PrometheusCa = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    token_file: TokenFile = None,
+    credentials: Credentials = NO_CREDENTIALS,
     threads: Threads = None,
 ) -> None:
     """Tell how the codes are used, from one of --store, --prometheus, --servers and --data, and compare it.
@@ -109,8 +105,7 @@ def usage(
             server = Prometheus(str(prometheus), entry=entry)
             source = _prometheus(server, window, selector, version, against_version, against_window)
         elif chosen == "--servers":
-            files = (tls_ca, tls_certificate, tls_key)
-            source = _servers(str(servers), version, against_version, connection(tls, files, token_file))
+            source = _servers(str(servers), version, against_version, credentials.read())
         elif chosen == "--data":
             use_threads(threads)
             source = _data(Path(str(data)), model, version, against_version)
@@ -203,10 +198,11 @@ def _prometheus(
     against: str | None,
     against_window: str | None,
 ) -> _Source:
-    from foldmint_maintenance.usage.prometheus_api import seconds
+    from foldmint_maintenance.usage.prometheus_api import parse_duration
     from foldmint_maintenance.usage.prometheus_counts import WindowCounts, counted
 
-    length, before = seconds(window), None if against_window is None else seconds(against_window)
+    length = parse_duration(window)
+    before = None if against_window is None else parse_duration(against_window)
     found: list[WindowCounts] = []
 
     def counts() -> "CodeCounts":

@@ -144,7 +144,7 @@ def _seek_data(file: IO[bytes]) -> None:
     while header := file.read(_AR_HEADER):
         name, size = header[:16].rstrip(b" /"), header[48:58].rstrip(b" ")
         if len(header) != _AR_HEADER or not header.endswith(b"`\n") or not size.isdigit():
-            raise InvalidSet("a damaged package: it is no proper ar archive")
+            raise InvalidSet("a damaged package: it is not a proper ar archive")
         if name == b"data.tar.zst":
             raise InvalidSet(f"a package packed with zstd; unpack it with dpkg-deb, and give its {MEMBER}")
         if name.startswith(b"data.tar"):

@@ -39,11 +39,11 @@ def read_set(path: Path, skip: Skip | None = None) -> Iterator[Record]:
         return read_packed(path)
     if _stem(path) is not None:
         return _structure(path)
-    raise InvalidSet(f"{path} is no Parquet file, packed corpus (*{SUFFIX}), structure file or folder")
+    raise InvalidSet(f"{path} is not a Parquet file, packed corpus (*{SUFFIX}), structure file or folder")
 
 
 def _stem(path: Path) -> str | None:
-    """A structure file's name without its endings; None if it is no structure file."""
+    """A structure file's name without its endings; None if it is not a structure file."""
     return stem(path.name) if is_structure(path.name) and not path.name.lower().endswith(FOLDCOMP) else None
 
 

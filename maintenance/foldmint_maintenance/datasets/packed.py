@@ -60,7 +60,7 @@ def _table(path: Path) -> list[_Row]:
             length, first = int(row["length"]), int(row["first_residue"])
             rows.append(_Row(row["id"], length, first, row["sequence"], row.get("dssp") or None))
         except (KeyError, ValueError) as error:
-            raise InvalidSet(f"{path}, line {number}, is no row of a packed corpus: {error}") from error
+            raise InvalidSet(f"{path}, line {number}, is not a row of a packed corpus: {error}") from error
     return rows
 
 

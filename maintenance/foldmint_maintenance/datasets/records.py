@@ -58,7 +58,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
             known = set(file.schema_arrow.names)
             missing = {"id", "sequence", "residue_index", "coordinates"} - known
             if missing:
-                raise InvalidSet(f"{path} is no set of backbones: it lacks {', '.join(sorted(missing))}")
+                raise InvalidSet(f"{path} is not a set of backbones: it lacks {', '.join(sorted(missing))}")
             schema = pa.schema([field for field in SCHEMA if field.name in known])
             for batch in file.iter_batches(batch_size=256, columns=schema.names):
                 yield from _records(batch.select(schema.names).cast(schema))

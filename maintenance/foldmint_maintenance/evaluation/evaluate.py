@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
 from foldmint_maintenance.datasets.secondary_structure import lettered
 from foldmint_maintenance.datasets.surroundings import surroundings
@@ -246,7 +247,7 @@ def evaluate(
         chains=use.chains,
         residues=residues,
         codes_used_ratio=fragment_metrics.used_ratio(use.counts),
-        perplexity=fragment_metrics.perplexity(use.counts),
+        perplexity=perplexity(use.counts),
         **_window_figures(use.rmsd, notes),
         mutual_information_bits=_mutual_information(use.joint, notes),
         **_reconstruction_figures(decoding, notes),

@@ -75,12 +75,6 @@ def used_ratio(counts: NDArray[np.integer]) -> float:
     return float(np.count_nonzero(counts) / len(counts))
 
 
-def perplexity(counts: NDArray[np.integer]) -> float:
-    """exp of the entropy of the hits; counts: (codes,), at least one hit."""
-    share = counts[counts > 0] / counts.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
 def mutual_information(joint: NDArray[np.integer]) -> float:
     """Bits that a code tells of a letter, from how often each pair occurs: joint (codes, letters), one hit or more."""
     share = joint / joint.sum()

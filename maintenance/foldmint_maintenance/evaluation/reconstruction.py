@@ -200,7 +200,7 @@ def length_figures(chains: Iterable[ChainFigures], longer_than: int = 0, up_to: 
 
 
 def quartiles(values: list[float]) -> Quartiles:
-    """Of the values that are no NaN."""
+    """Of the values that are not NaN."""
     known = [value for value in values if not np.isnan(value)]
     if not known:
         return Quartiles(None, None, None)

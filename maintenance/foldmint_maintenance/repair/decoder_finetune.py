@@ -67,7 +67,7 @@ def finetune_rows(
     """Rows of the replaced codes (codes,) bool, together with those that the model's codebook had already.
 
     data: chains to train on; before, after: (residues,), their tokens with the old codebook and the new. trained:
-    (codes,) bool, whose rows are trained; the replaced ones unless told. Only chains with such a code count. Raises
+    (codes,) bool, whose rows are trained; the replaced ones by default. Only chains with such a code count. Raises
     ValueError if the model has no decoder.
     """
     if not isinstance(model.decoder, Decoder):

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet, Record
 from foldmint_maintenance.evaluation import fragment_metrics
 from foldmint_maintenance.evaluation.reconstruction import Decoding
@@ -78,7 +79,7 @@ def quantization_figures(z: Tensor, embeddings: Tensor) -> QuantizationFigures:
     tokens = codes.cpu().numpy()
     counts = np.bincount(tokens, minlength=len(embeddings))
     error = float(apart.double().square().mean())
-    return QuantizationFigures(tokens, error, fragment_metrics.used_ratio(counts), fragment_metrics.perplexity(counts))
+    return QuantizationFigures(tokens, error, fragment_metrics.used_ratio(counts), perplexity(counts))
 
 
 def codebook_gates(before: QuantizationFigures, after: QuantizationFigures, limits: GateLimits) -> dict[str, Gate]:

@@ -45,7 +45,7 @@ def import_esm3(
     """Write the model of state dicts of the reference's StructureTokenEncoder, and StructureTokenDecoder if given.
 
     Sizes may be any. decoder_heads: of the decoder's attention, which no shape tells; heads of 64 dimensions, as in
-    the published decoder, unless told. reading: which residues of a file count by default; `esm` gives the tokens that
+    the published decoder, by default. reading: which residues of a file count by default; `esm` gives the tokens that
     ESM's SDK gives of the same file; all if None. Tensors may be float32, bfloat16 or float16, and are stored as
     float32. Raises ModelError, naming the tensor, if a file is no such state dict; OSError if it cannot be read.
     """
@@ -95,7 +95,7 @@ def _digest(path: Path) -> str:
 def _loaded(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ModelError(f"{path} is no PyTorch checkpoint: it is not a zip archive")
+            raise ModelError(f"{path} is not a PyTorch checkpoint: it is not a zip archive")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -129,7 +129,7 @@ def _decoder_config(tensors: Mapping[str, Tensor], heads: int | None) -> Decoder
     """The same of a decoder. heads: None for heads as large as the published ones."""
     width = _width(tensors, "embed.weight", vocabulary.SIZE, _DECODER)
     if heads is None and width % _HEAD_SIZE:
-        raise ModelError(f"the decoder's width, {width}, is no multiple of {_HEAD_SIZE}: say how many heads it has")
+        raise ModelError(f"the decoder's width, {width}, is not a multiple of {_HEAD_SIZE}: say how many heads it has")
     try:
         return DecoderConfig(
             width, width // _HEAD_SIZE if heads is None else heads, _layers(tensors, "decoder_stack.blocks.")
@@ -153,7 +153,7 @@ def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _not(of: str) -> str:
-    return f"this is no state dict of ESM3's structure {of}"
+    return f"this is not a state dict of ESM3's structure {of}"
 
 
 def _size(tensors: Mapping[str, Tensor], name: str, dimensions: int, axis: int, of: str) -> int:

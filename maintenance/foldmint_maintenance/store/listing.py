@@ -73,7 +73,7 @@ def listed(store: Store, threshold: float = DEAD_THRESHOLD) -> list[Listed]:
 
 
 def shown(store: Store, version: str | None = None, threshold: float = DEAD_THRESHOLD) -> dict[str, Any]:
-    """All that is known of a version, the active one unless told, for json.dumps. Raises ModelError."""
+    """All that is known of a version, the active one by default, for json.dumps. Raises ModelError."""
     active = store.active()
     held = store.codebook(version)
     counts = held.codebook.N.double()
@@ -146,7 +146,7 @@ def _check_version(store: Store, version: str, notes: list[str], *, asked_for: b
         return
     # Numbers as text: the longer is the higher.
     if not isinstance(parent, str) or (len(parent), parent) >= (len(version), version):
-        raise ModelError(f"its parent, {parent!r}, is no earlier version")
+        raise ModelError(f"its parent, {parent!r}, is not an earlier version")
     if parent not in store.versions():
         notes.append(f"codebook {version}: its parent {parent} was removed")
 

@@ -48,7 +48,7 @@ class Owner:
 
     def __post_init__(self) -> None:
         if not 0 < self.pid < 2**31:
-            raise ValueError(f"{self.pid} is no process")
+            raise ValueError(f"{self.pid} is not a process")
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -104,7 +104,7 @@ def this_process() -> Owner:
 def read_lock(files: Files) -> Held | None:
     """The last lock of a store, whether it is held or not; None if there never was one.
 
-    Raises OSError if the store cannot be read, StoreLocked if the file is no lock's.
+    Raises OSError if the store cannot be read, StoreLocked if the file is not a lock's.
     """
     for _ in range(_ATTEMPTS):
         numbers = _numbers(files)
@@ -265,7 +265,9 @@ def _read(files: Files, number: int) -> Held:
         held = Owner(str(owner["host"]), int(owner["pid"]), started, texts["boot"], texts["pid_namespace"])
         return Held(number, held, float(value["expires"]), bool(value["released"]), str(value.get("run")))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreLocked(f"{files.path(name)} is no lock; remove it if no run is at the store: {error!r}") from error
+        raise StoreLocked(
+            f"{files.path(name)} is not a lock; remove it if no run is at the store: {error!r}"
+        ) from error
 
 
 def _state_and_start(pid: int) -> tuple[str, int] | None:

@@ -119,7 +119,7 @@ class ChainBatches:
         return torch.from_numpy(self._tokens[before + 1]), self._motions(before)
 
     def mean_step(self, sample: int = 20_000) -> Rigids:
-        """The mean of many motions; its rotation is no rotation, but leads to one."""
+        """The mean of many motions; its rotation is not a rotation, but leads to one."""
         bound = np.flatnonzero(self._follows)
         motions = self._motions(np.random.default_rng(self._seed).choice(bound, sample))
         return Rigids(motions.rotation.mean(0), motions.origin.mean(0))

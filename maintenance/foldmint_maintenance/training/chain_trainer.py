@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, Group
 from foldmint_maintenance.training import decoder_init
@@ -243,7 +244,7 @@ class ChainTrainer:
         return ChainProgress(
             **nothing
             | figures
-            | {"step": self.step, "perplexity": quantizer.perplexity(self.codebook.N), "replaced": replaced}
+            | {"step": self.step, "perplexity": perplexity(self.codebook.N.cpu().numpy()), "replaced": replaced}
         )
 
     def _read(self, step: int, batch: ChainBatch) -> _Read:

@@ -19,7 +19,7 @@ _COLUMNS = 3
 def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
     """The columns (steps,) of a log.csv, plain or gzip, by name; those that are zero throughout are left out.
 
-    Raises InvalidSet if the file is no log or has no rows.
+    Raises InvalidSet if the file is not a log or has no rows.
     """
     content = path.read_bytes()
     try:
@@ -27,9 +27,9 @@ def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
         rows = list(csv.DictReader(StringIO(text)))
         columns = {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
     except (OSError, EOFError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise InvalidSet(f"{path} is no log of a training: {error}") from error
+        raise InvalidSet(f"{path} is not a log of a training: {error}") from error
     if "step" not in columns:
-        raise InvalidSet(f"{path} is no log of a training: it has no steps")
+        raise InvalidSet(f"{path} is not a log of a training: it has no steps")
     return {name: values for name, values in columns.items() if name == "step" or values.any()}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, Group
 from foldmint_maintenance.training.local_objective import LocalPredictor, Targets, local_loss, targets
@@ -201,7 +202,7 @@ class Trainer:
         told = self.group.summed(torch.stack([loss.detach(), error.square(), distance.detach()])) / self.group.size
         figures = told.tolist()
         return Progress(
-            self.step, figures[0], figures[1] ** 0.5, figures[2], quantizer.perplexity(self.codebook.N), replaced
+            self.step, figures[0], figures[1] ** 0.5, figures[2], perplexity(self.codebook.N.cpu().numpy()), replaced
         )
 
     def _decay(self, step: int) -> float:

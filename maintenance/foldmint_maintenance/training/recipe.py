@@ -84,12 +84,12 @@ def read_recipe(path: Path, settings: Iterable[str] = (), stages: Iterable[str] 
     """The recipe of a file.
 
     settings: changes to it, each `TABLE.KEY=VALUE` or `KEY=VALUE`, the value as TOML has it, or text. stages: those to
-    keep of `STAGES`; all unless told. Raises InvalidRecipe, naming table and key.
+    keep of `STAGES`; all by default. Raises InvalidRecipe, naming table and key.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidRecipe(f"{path} is no TOML: {error}") from error
+        raise InvalidRecipe(f"{path} is not TOML: {error}") from error
     for setting in settings:
         _change(content, setting)
     kept = set(stages)
@@ -110,11 +110,11 @@ def read_recipe(path: Path, settings: Iterable[str] = (), stages: Iterable[str] 
 
 def _made(kind: type[Any], table: object, name: str) -> Any:  # noqa: ANN401 (one of the configs)
     if not isinstance(table, Mapping):
-        raise InvalidRecipe(f"{name} is no table")
+        raise InvalidRecipe(f"{name} is not a table")
     known = {field.name for field in fields(kind)}
     unknown = table.keys() - known
     if unknown:
-        raise InvalidRecipe(f"{name}.{min(unknown)} is no setting; there are {', '.join(sorted(known))}")
+        raise InvalidRecipe(f"{name}.{min(unknown)} is not a setting; there are {', '.join(sorted(known))}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     for field in fields(kind):
         if field.name in values and not _alike(values[field.name], field.default):
@@ -143,7 +143,7 @@ def _change(content: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     *tables, key = path.strip().split(".")
     if not equals or not key:
-        raise InvalidRecipe(f"{setting!r} is no TABLE.KEY=VALUE")
+        raise InvalidRecipe(f"{setting!r} is not a TABLE.KEY=VALUE")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -152,5 +152,5 @@ def _change(content: dict[str, Any], setting: str) -> None:
     for name in tables:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise InvalidRecipe(f"{setting!r}: {name} is no table")
+            raise InvalidRecipe(f"{setting!r}: {name} is not a table")
     table[key] = value

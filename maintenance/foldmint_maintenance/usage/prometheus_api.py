@@ -68,10 +68,10 @@ class Prometheus:
     def __init__(self, url: str, timeout: float = 60.0, entry: Entry = OPEN) -> None:
         """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one question. entry: how to get in.
 
-        Raises ValueError where they are no address and no time, or a password would go in the clear.
+        Raises ValueError if either is invalid, or a password would go in the clear.
         """
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} is no address of a Prometheus: it begins with neither http:// nor https://")
+            raise ValueError(f"{url!r} is not an address of a Prometheus: it begins with neither http:// nor https://")
         if not 0 < timeout < float("inf"):
             raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
         if url.startswith("http://"):
@@ -132,14 +132,14 @@ class Prometheus:
             raise UsageUnknown(f"{self.url} answers {query} as no Prometheus does: {content[:200]!r}") from error
 
 
-def seconds(duration: str) -> float:
+def parse_duration(duration: str) -> float:
     """A duration as Prometheus writes it (7d, 1h30m, 90s) in seconds. Raises ValueError if it is none, or is 0."""
     parts = re.findall(r"(\d+)(ms|[smhdwy])", duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
-        raise ValueError(f"{duration!r} is no duration; 12h, 7d or 1h30m would be one")
+        raise ValueError(f"{duration!r} is not a duration; 12h, 7d or 1h30m would be one")
     total = sum(int(number) * _UNITS[unit] for number, unit in parts)
     if total == 0:
-        raise ValueError(f"{duration!r} is no time at all")
+        raise ValueError(f"{duration!r} must be longer than 0")
     return total
 
 

@@ -61,7 +61,7 @@ def counted(
     """Hits of one codebook over a window, of all servers together.
 
     window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since 1970; now, by Prometheus'
-    clock, unless told. version: of the codebook; the one that is active at the end unless told. Raises UsageUnknown if
+    clock, by default. version: of the codebook; the one that is active at the end by default. Raises UsageUnknown if
     the servers disagree about it, or nothing was read.
     """
     if not 0 < window < float("inf"):

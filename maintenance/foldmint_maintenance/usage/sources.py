@@ -22,7 +22,7 @@ from foldmint_tokenizer.store import Location, Store, load_model
 
 
 def from_store(location: Location | None = None, version: str | None = None) -> CodeCounts:
-    """N of a version of a store's codebook, the active one unless told; of the embedded default if no place is given.
+    """N of a version of a store's codebook, the active one by default; of the embedded default if no place is given.
 
     Raises ModelError if it cannot be read.
     """
@@ -41,7 +41,7 @@ def from_data(
     skip: Skip | None = None,
     watch: Watch | None = None,
 ) -> CodeCounts:
-    """Hits of a set that is encoded by a model, the embedded default unless told.
+    """Hits of a set that is encoded by a model, the embedded model by default.
 
     path, skip: as `read_set` takes them. batch: residues encoded at once. watch: told how many have been. Raises
     InvalidSet if no residue of the set has a frame; ModelError if the model cannot be read.
@@ -73,7 +73,7 @@ def from_prometheus(
     """Hits that a Prometheus has seen over a window, of all servers together, while the codebook was active.
 
     url: `http://HOST:PORT`. window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since
-    1970, now unless told. version: the one that is active at the end unless told. timeout: seconds, of a question.
+    1970, now by default. version: the one that is active at the end by default. timeout: seconds, of a question.
     entry: how to get in. Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one
     codebook; ValueError for an address or a window that is none.
     """
@@ -85,7 +85,7 @@ def from_servers(
 ) -> CodeCounts:
     """Hits of one version on servers, all together, each since it first activated the version.
 
-    addresses: HOST:PORT of their admin listeners. version: the active one unless told. options: of the connections, as
+    addresses: HOST:PORT of their admin listeners. version: the active one by default. options: of the connections, as
     of `foldmint_client.Client`. Raises UsageUnknown if a server does not tell, or they do not serve one codebook;
     ValueError if there is no address, or one comes twice.
     """

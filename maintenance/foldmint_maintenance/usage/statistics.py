@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
+from foldmint.usage import EXPOSURE, enough_exposure, perplexity
+
 STEP_RESIDUES = 2**18
 """Residues of a step of ESM's training: what N, hits a step, is counted by."""
 DEAD_THRESHOLD = 1e-5
 """N below which a code is dead, ESM's own."""
-EXPOSURE = 10
-"""Residues a code, below which a code that was not hit is not called dead."""
 
 _THRESHOLDS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 # Added to each code's hits before their ratio is taken: the estimator of Krichevsky and Trofimov (1981), which is
@@ -27,7 +27,7 @@ class CodeCounts:
 
     counts: (codes,) float64. residues: how many were counted, so that counts are hits; None: counts are N, a moving
     average of hits a step of `STEP_RESIDUES`. version: of the codebook, None if not known. source: in words. notes:
-    what is to be known of the counts. Raises ValueError where counts are no counts.
+    what is to be known of the counts. Raises ValueError where counts are not counts.
     """
 
     counts: NDArray[np.float64]
@@ -125,7 +125,7 @@ def figures(
     total, codes = float(counted.counts.sum()), len(N)
     notes = list(counted.notes)
     exposure = None if counted.residues is None else counted.residues / codes
-    known = exposure is None or exposure >= EXPOSURE
+    known = counted.residues is None or enough_exposure(counted.residues, codes)
     if not known:
         notes.append(f"dead codes are not told: {exposure:.3g} residues a code were counted, {EXPOSURE} are needed")
     elif counted.residues is not None:
@@ -179,13 +179,6 @@ def per_step(
     if total is None and moving_averages:
         total = counted.counts.sum()
     return counted.counts * (step_residues / total) if total else counted.counts
-
-
-def perplexity(counts: ArrayLike) -> float:
-    """e to the entropy of the codes. counts: (codes,). Raises ValueError if all are 0."""
-    share = _shares(_checked(counts))
-    share = share[share > 0]
-    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def gini(counts: ArrayLike) -> float:
@@ -251,7 +244,9 @@ def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
         chance_95 = psi_by_chance(len(counted.counts), counted.residues, reference.residues, 0.95)
     else:
         notes.append("what chance does to the stability index is not known: moving averages tell no number of residues")
-    if any(one.residues is not None and one.residues < EXPOSURE * len(one.counts) for one in (counted, reference)):
+    if any(
+        one.residues is not None and not enough_exposure(one.residues, len(one.counts)) for one in (counted, reference)
+    ):
         notes.append(f"fewer than {EXPOSURE} residues a code were counted: chance alone moves these much")
     return Drift(
         source=reference.source,

@@ -118,12 +118,3 @@ def first_codebook(z: Tensor, size: int, rounds: int, seed: int, step: int, batc
         codebook = means if rounds else Codebook(vectors, means.N, vectors * means.N[:, None])
     scale = batch / len(z)
     return Codebook(codebook.embeddings, codebook.N * scale, codebook.z_avg * scale)
-
-
-def perplexity(N: Tensor) -> float:
-    """exp of the entropy of the codes' moving averages (codes,); 0 before any hit."""
-    total = N.sum()
-    if total <= 0:
-        return 0.0
-    share = N / total
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()))

@@ -48,7 +48,7 @@ def create(
     file: File = _FILE,
     residues_per_second: Annotated[float | None, typer.Option(help="The most that it may ask for over time.")] = None,
     burst: Annotated[
-        float | None, typer.Option(help="Residues at once after a pause; ten seconds' worth unless told.")
+        float | None, typer.Option(help="Residues at once after a pause; ten seconds' worth by default.")
     ] = None,
 ) -> None:
     """Make a token, and print it: once, for the file holds its hash alone."""

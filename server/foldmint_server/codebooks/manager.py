@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotAvailable
+from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
 from foldmint_tokenizer.assignment import Coding
@@ -107,13 +108,15 @@ class CodebookManager:
         first: CodebookVersion,
         warm: Callable[[CodebookVersion], LoadedCodebook],
         keep: int,
+        usage: CodeUsage,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """first: the version to begin with. keep: how many versions are kept at most, the active one among them."""
         self.store = store
         self.activated: dict[str, float] = {}
-        self._warm, self._keep, self._metrics, self._clock = warm, keep, metrics, clock
+        self._warm, self._keep, self._clock = warm, keep, clock
+        self._usage, self._metrics = usage, metrics
         self._kept: dict[str, LoadedCodebook] = {}  # the last to be activated comes last
         self._history: deque[str] = deque(maxlen=_HISTORY)
         self._turn = asyncio.Lock()
@@ -219,7 +222,7 @@ class CodebookManager:
         """The one moment in which another version becomes the active one: nothing else runs in the loop meanwhile."""
         before, self.active = self.active, loaded
         version, now = loaded.codebook_version, self._clock()
-        self._metrics.usage.activate(version, now)
+        self._usage.activate(version, now)
         self.activated[version] = now
         self._kept.pop(version, None)
         self._kept[version] = loaded

@@ -70,4 +70,4 @@ def _named(name: str) -> list[torch.device]:
     try:
         return [torch.device(name)]
     except RuntimeError as error:
-        raise ModelError(f"{name!r} is no device; devices are cpu, cuda, cuda:1, …") from error
+        raise ModelError(f"{name!r} is not a device; devices are cpu, cuda, cuda:1, …") from error

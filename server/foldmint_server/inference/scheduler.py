@@ -70,8 +70,8 @@ class _Worker:
 class Scheduler:
     """Runs a thread for each device; `compute` is called from one event loop.
 
-    observe: is shown the vectors (rows, out) of each batch once all are answered: in its device's thread, by one at a
-    time.
+    idle: devices that wait for something to do. observe: is shown the vectors (rows, out) of each batch once all are
+    answered: in its device's thread, by one at a time.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Scheduler:
         self._observe, self._observing = observe, threading.Lock()
         self._config, self._metrics, self._clock = config, metrics, clock
         self._changed = threading.Condition()
-        self._free = 0  # devices that wait for something to do
+        self.idle = 0
         self._queue: FairQueue[Job] = FairQueue(config.batch_residues, config.slice_residues, config.queued_residues)
         self._batch_wait = BatchWait(config.batch_residues, config.max_delay, clock)
         self._closed = ""  # or why
@@ -161,6 +161,11 @@ class Scheduler:
     def lost(self) -> bool:
         """Whether the last device is lost: nothing more will be computed."""
         return all(worker.lost for worker in self._workers)
+
+    @property
+    def devices_left(self) -> int:
+        """Devices that are not lost."""
+        return sum(not worker.lost for worker in self._workers)
 
     def hung(self, seconds: float) -> bool:
         """Whether no device is left, or one has worked on one batch for longer than this, or is tried for too long."""
@@ -254,7 +259,7 @@ class Scheduler:
             worker.device.settle()
             self._run(worker)
         except BaseException as error:
-            left = sum(not other.lost for other in self._workers) - 1
+            left = self.devices_left - 1
             log.critical("the thread of a device died", device=worker.number, devices_left=left)
             with self._changed:
                 worker.lost = True
@@ -269,10 +274,10 @@ class Scheduler:
         while True:
             with self._changed:
                 idle = not self._queue.queued
-                self._free += 1
+                self.idle += 1
                 while not (self._queue.queued or worker.calls or self._closed):
                     self._changed.wait()
-                self._free -= 1
+                self.idle -= 1
                 if self._closed:
                     return
                 calls = list(worker.calls)
@@ -290,7 +295,7 @@ class Scheduler:
 
     def _share(self) -> int:
         """How many of the rows that wait a device takes: all that fit a batch, or what the free ones leave it."""
-        return max(-(-self._queue.queued // (1 + self._free)), self._config.min_split_residues)
+        return max(-(-self._queue.queued // (1 + self.idle)), self._config.min_split_residues)
 
     def _wait_for_more(self, idle: bool) -> None:
         """Wait for what is missing from a batch, if that is worth it; the lock is held."""

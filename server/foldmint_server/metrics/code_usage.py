@@ -16,10 +16,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from foldmint.usage import EXPOSURE, enough_exposure, perplexity
+
 # The window is kept in this many parts, the oldest of which drops out at a time.
 _PARTS = 60
-# A code that no residue hit is called dead only after this many residues a code.
-_EXPOSURE = 10
 # Versions whose hits are remembered, at 32 KiB for 4096 codes.
 _VERSIONS = 128
 # Upper bounds of the distances' histogram, in units of the code vectors: two decades, finest where the default model's
@@ -142,12 +142,9 @@ class CodeUsage(Collector):
         total = int(hits.sum())
         if total == 0:
             return WindowUsage(0, 0.0, math.nan, math.nan)
-        used = hits[hits > 0]
-        share = used / total
-        perplexity = float(np.exp(-(share * np.log(share)).sum()))
-        unused = len(hits) - len(used)
-        dead = float(unused) if total >= _EXPOSURE * len(hits) else math.nan
-        return WindowUsage(total, len(used) / len(hits), perplexity, dead)
+        used = int(np.count_nonzero(hits))
+        dead = float(len(hits) - used) if enough_exposure(total, len(hits)) else math.nan
+        return WindowUsage(total, used / len(hits), perplexity(hits), dead)
 
     def _part(self) -> NDArray[np.int64]:
         """The window's present part, after the old ones were dropped; the lock is held."""
@@ -179,7 +176,7 @@ class CodeUsage(Collector):
             ("foldmint_code_perplexity", "Perplexity of the codes in the sliding window.", usage.perplexity),
             (
                 "foldmint_dead_codes",
-                f"Codes not hit in the sliding window; NaN below {_EXPOSURE} residues a code.",
+                f"Codes not hit in the sliding window; NaN below {EXPOSURE} residues a code.",
                 usage.dead,
             ),
         ):

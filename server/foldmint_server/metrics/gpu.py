@@ -34,7 +34,7 @@ def gpu_memory(device: torch.device) -> GpuMemory:
 
 
 class GpuCollector(Collector):
-    """The memory of devices, read at each scrape; nothing of those that are no CUDA devices.
+    """The memory of devices, read at each scrape; nothing of those that are not CUDA devices.
 
     A GPU that does not answer leaves the gaps that it is seen by: the scrape's other metrics tell what else is wrong.
     """

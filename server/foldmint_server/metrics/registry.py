@@ -6,7 +6,6 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_tokenizer import LeftOut, LeftOutKind
 
 # Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
@@ -61,7 +60,6 @@ class Metrics:
     codebook_info: Gauge
     codebook_activated: Gauge
     codebook_swaps: Counter
-    usage: CodeUsage
 
     def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
         """Tell what the server runs on, and the most residues that its two queues admit."""
@@ -71,12 +69,11 @@ class Metrics:
         self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
 
 
-def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
-    """Register all instruments, and the collector of the codes, with a registry.
+def create_metrics(registry: CollectorRegistry) -> Metrics:
+    """Register all instruments with a registry; those of the codes are a collector of their own, `CodeUsage`.
 
     Series of labels whose values are known stand at 0 from the start: an increase from nothing is none to Prometheus.
     """
-    registry.register(usage)
 
     def counter(name: str, text: str, labels: Iterable[str] = (), values: Iterable[str] = ()) -> Counter:
         made = Counter(name, text, list(labels), registry=registry)
@@ -209,5 +206,4 @@ def create_metrics(registry: CollectorRegistry, usage: CodeUsage) -> Metrics:
             ["outcome"],
             OUTCOMES,
         ),
-        usage=usage,
     )

@@ -68,7 +68,7 @@ def reading_of(request: pb.TokenizeRequest, default: Reading) -> Reading | None:
     if request.file.reading == pb.READING_UNSPECIFIED:
         return default
     if request.file.reading not in _READINGS:
-        raise InvalidStructure("file.reading", f"{request.file.reading} is no reading")
+        raise InvalidStructure("file.reading", f"{request.file.reading} is not a reading")
     return _READINGS[request.file.reading]
 
 
@@ -182,7 +182,7 @@ def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Deco
     if len(sizes) > limits.chains:
         raise InvalidTokens(f"{len(sizes)} chains; at most {limits.chains} are taken")
     if request.options.format not in _WRITTEN:
-        raise InvalidStructure("options.format", f"{request.options.format} is no format of files that are written")
+        raise InvalidStructure("options.format", f"{request.options.format} is not a format of files that are written")
     labels = completed(sizes.tolist(), _labels(request, limits))
     wanted = Decodable(
         tokens,
@@ -299,7 +299,7 @@ def _of_options() -> Iterator[None]:
 
 def _read(file: pb.StructureFile, limits: Limits, reading: Reading) -> StructureContent:
     if file.format not in _FORMATS:
-        raise InvalidStructure("file.format", f"{file.format} is no format")
+        raise InvalidStructure("file.format", f"{file.format} is not a format")
     if len(file.chains) > limits.chains:
         raise InvalidStructure("file.chains", f"{len(file.chains)} names; at most {limits.chains} chains are taken")
     try:
@@ -353,7 +353,7 @@ def _chain(chain: pb.Backbone) -> Backbone:
     if rest:
         raise InvalidStructure(
             "coordinates",
-            f"{len(chain.coordinates)} bytes are no multiple of {_RESIDUE_BYTES}, the size of a residue's",
+            f"{len(chain.coordinates)} bytes are not a multiple of {_RESIDUE_BYTES}, the size of a residue's",
             chain=chain.chain,
         )
     numbers = chain.residue_index

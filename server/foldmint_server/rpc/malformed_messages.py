@@ -1,4 +1,4 @@
-"""Bytes that are no message of the method's type: refused as INVALID_ARGUMENT, like all else that cannot be taken.
+"""Bytes that are not a message of the method's type: refused as INVALID_ARGUMENT, like all else that cannot be taken.
 
 Left to itself, gRPC would tell of UNKNOWN with the name of a class, and write a traceback into the log for each.
 """
@@ -103,6 +103,6 @@ def _stream_of_streams(inner: Callable[[Any, Any], Any], method: str) -> Callabl
 
 
 async def _refuse(context: Any, method: str) -> None:  # noqa: ANN401
-    error = InvalidStructure("message", "its bytes are no message of this method's type")
+    error = InvalidStructure("message", "its bytes are not a message of this method's type")
     log.info("refused", method=method[:200], status=grpc.StatusCode.INVALID_ARGUMENT.name, reason=str(error))
     await context.abort_with_status(rpc_status.to_status(status_of(error)))

@@ -13,6 +13,7 @@ from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
 from foldmint_server.errors import VersionNotAvailable
 from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
+from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import LEFT_OUT, Metrics
 from foldmint_server.rpc.conversion import (
     Decodable,
@@ -48,6 +49,7 @@ class Pipeline:
         pool: ThreadPoolExecutor,
         limits: Limits,
         decode_limits: Limits,
+        usage: CodeUsage,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         rates: ResidueRateLimiter | None = None,
@@ -58,7 +60,7 @@ class Pipeline:
         self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
         self._limits, self._decode_limits = limits, decode_limits
-        self._metrics, self._clock = metrics, clock
+        self._usage, self._metrics, self._clock = usage, metrics, clock
 
     async def tokenize(
         self,
@@ -104,7 +106,7 @@ class Pipeline:
                 await loop.run_in_executor(self._pool, self._assigned, code, trace) if assigning else code()
             )
         chains = assembled(content.chains, geometry, codes, distances, loaded.frameless, options, told)
-        self._metrics.usage.record(loaded.codebook_version, codes, distances)
+        self._usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
         for left_out in content.left_out:

@@ -197,7 +197,7 @@ def _is_admin(method: str) -> bool:
 
 
 def _authorization(metadata: Any) -> str | bytes | None:  # noqa: ANN401
-    """The header; where it is sent more than once, all of them, which are no token then."""
+    """The header; where it is sent more than once, all of them, which is not a token then."""
     found = [value for key, value in metadata or () if key == "authorization"]
     if len(found) > 1:
         return b""

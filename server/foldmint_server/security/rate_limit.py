@@ -48,7 +48,7 @@ class ResidueRateLimiter:
     async def admit(self, residues: int, *, wait: bool) -> None:
         """Take residues from the bucket of who calls. wait: until there are enough, in the order of asking.
 
-        Raises RateLimited, unless told to wait.
+        Raises RateLimited, unless it is to wait.
         """
         caller = CALLER.get()
         if caller.rate is None or residues == 0:

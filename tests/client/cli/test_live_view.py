@@ -105,6 +105,7 @@ def test_watch_sees_traffic() -> None:
     assert (process.returncode, told) == (0, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_watch_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     import pty
@@ -130,6 +131,7 @@ def test_watch_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name in text.decode()
 
 
+@pytest.mark.slow
 def test_watch_waits_for_a_server_that_goes_away() -> None:
     with running_server() as other:
         process = started("watch", "--json", "--interval", "0.1", "--admin", other.admin)
@@ -158,6 +160,7 @@ def test_the_same_structure_in_two_forms_has_the_same_tokens() -> None:
     assert {kind for pair in told["pairs"] for kind in pair["kinds"]} <= {"equal", "unknown"}
 
 
+@pytest.mark.slow
 def test_a_job_on_a_real_server_is_resumed_after_a_kill() -> None:
     Path("in").mkdir()
     for number in range(60):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foldmint_client.io.discovery import find
+from foldmint_client.io.discovery import find_inputs
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def found(*paths: str) -> tuple[list[str], list[tuple[str, str]]]:
     problems: list[tuple[str, str]] = []
-    sources = [one.source for one in find(paths, lambda path, why: problems.append((path, why)))]
+    sources = [one.source for one in find_inputs(paths, lambda path, why: problems.append((path, why)))]
     return sources, problems
 
 
@@ -71,7 +71,7 @@ def selected(*paths: str) -> list[tuple[str, tuple[str, ...], str]]:
     def problem(path: str, why: str) -> None:
         raise AssertionError(f"{path}: {why}")
 
-    return [(one.path, one.chains, one.member) for one in find(paths, problem)]
+    return [(one.path, one.chains, one.member) for one in find_inputs(paths, problem)]
 
 
 def test_every_suffix_of_a_structure_and_of_an_archive(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_every_suffix_of_a_structure_and_of_an_archive(tmp_path: Path) -> None:
     for name in [*names, "a.gz", "a.txt", "db.index", "db.dbtype", "db.lookup", "a.pdb.7z"]:
         (tmp_path / name).write_bytes(b"1")
     notes: list[str] = []
-    found = [Path(one.path).name for one in find([str(tmp_path)], lambda path, why: None, notes.append)]
+    found = [Path(one.path).name for one in find_inputs([str(tmp_path)], lambda path, why: None, notes.append)]
     assert found == names
     assert notes == [f"{tmp_path}: skipped 1 no suffix, 1 .7z, 1 .txt"]
 
@@ -92,7 +92,7 @@ def test_what_a_folder_passes_over_is_told_in_a_line(folder: Path) -> None:
     for number in range(3):
         (folder / "set" / "deep" / f"{number}.log").write_bytes(b"1")
     notes: list[str] = []
-    assert len([*find(["set", "empty"], lambda path, why: None, notes.append)]) == 6
+    assert len([*find_inputs(["set", "empty"], lambda path, why: None, notes.append)]) == 6
     assert notes == ["set: skipped 3 .log, 1 linked folders, 1 .txt, 1 no suffix"]
 
 
@@ -101,7 +101,7 @@ def test_chains_of_a_file(folder: Path) -> None:
     assert selected("set/b.pdb:A,b,10", "-:C") == [("set/b.pdb", ("A", "b", "10"), ""), ("-", ("C",), "")]
     assert selected("set/deep:B") == [("set/deep/e.pdb.gz", ("B",), ""), ("set/deep/er/d.mmcif", ("B",), "")]
     assert selected("set/[ab].*:B") == [("set/a.cif.gz", ("B",), ""), ("set/b.pdb", ("B",), "")]
-    sources = [one.source for one in find(["set/b.pdb:A,B", "set/b.pdb"], lambda path, why: None)]
+    sources = [one.source for one in find_inputs(["set/b.pdb:A,B", "set/b.pdb"], lambda path, why: None)]
     assert sources == ["set/b.pdb:A,B", "set/b.pdb"]
 
 
@@ -128,7 +128,7 @@ def test_members_of_archives(folder: Path) -> None:
     assert selected("x.tar!a.pdb:A,B", "x.tar:C") == [("x.tar", ("A", "B"), "a.pdb"), ("x.tar", ("C",), "")]
     assert selected("we!rd.zip!a.pdb") == [("we!rd.zip", (), "a.pdb")]
     assert selected("set/b.pdb!a.pdb") == [("set/b.pdb!a.pdb", (), "")]  # no archive
-    (one,) = find(["x.tar!a.pdb:A"], lambda path, why: None)
+    (one,) = find_inputs(["x.tar!a.pdb:A"], lambda path, why: None)
     assert one.source == "x.tar!a.pdb:A"
 
 

@@ -165,7 +165,7 @@ def test_a_pipe_is_read_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
         ('{"source": "a"}', "there is no 'tokens'"),
         ('{"tokens": [0.5]}', "'tokens' are no whole numbers"),
         ('{"tokens": [[1], [2]]}', "'tokens' are no whole numbers"),
-        ('{"tokens": [1], "residue_index": [1], "sequence": 5}', "'sequence' is no text"),
+        ('{"tokens": [1], "residue_index": [1], "sequence": 5}', "'sequence' is not text"),
         ('{"tokens": [70000], "residue_index": [1]}', "'tokens' go from 70000 to 70000"),
         ('{"tokens": [1], "residue_index": [4294967296]}', "'residue_index' go from"),
         ("1 2 x", "invalid literal"),

@@ -16,7 +16,7 @@ from foldmint_client import (
     Unauthenticated,
     Unavailable,
 )
-from foldmint_client.transport.parallel_calls import in_order
+from foldmint_client.transport.parallel_calls import map_in_order
 
 RETRY = Retry(refused_attempts=3)
 
@@ -47,7 +47,7 @@ def test_in_order_and_never_more_than_so_many_at_once() -> None:
         return number
 
     calls = ((number, lambda number=number: call(number)) for number in range(30))
-    assert list(in_order(calls, 4)) == [(number, number) for number in range(30)]
+    assert list(map_in_order(calls, 4)) == [(number, number) for number in range(30)]
     assert 1 < most <= 4
 
 
@@ -60,7 +60,7 @@ def test_the_input_is_pulled_as_room_comes() -> None:
             pulled += 1
             yield number, answering(number)
 
-    results = in_order(calls(), 3)
+    results = map_in_order(calls(), 3)
     assert pulled == 0
     next(results)
     assert pulled == 3
@@ -73,12 +73,12 @@ def test_the_input_is_pulled_as_room_comes() -> None:
 )
 def test_an_error_of_one_structure(error: Exception) -> None:
     calls = [("a", answering(1)), ("b", failing(error)), ("c", answering(3))]
-    assert list(in_order(calls, 2)) == [("a", 1), ("b", error), ("c", 3)]
+    assert list(map_in_order(calls, 2)) == [("a", 1), ("b", error), ("c", 3)]
 
 
 @pytest.mark.parametrize("error", [Unavailable("x"), Unauthenticated("x"), RuntimeError("x")])
 def test_an_error_of_all(error: Exception) -> None:
-    results = in_order([("a", answering(1)), ("b", failing(error)), ("c", answering(3))], 1)
+    results = map_in_order([("a", answering(1)), ("b", failing(error)), ("c", answering(3))], 1)
     assert next(results) == ("a", 1)
     with pytest.raises(type(error)):
         next(results)
@@ -87,7 +87,7 @@ def test_an_error_of_all(error: Exception) -> None:
 def test_two_timeouts_in_a_row_are_enough() -> None:
     late = failing(DeadlineExceeded("late"))
     kinds = [late, answering(1), late, late, answering(2)]
-    results = in_order(enumerate(kinds), 1)
+    results = map_in_order(enumerate(kinds), 1)
     assert [type(result) for _, result in (next(results), next(results), next(results))] == [
         DeadlineExceeded,
         int,
@@ -106,9 +106,9 @@ def test_a_full_server_is_asked_again() -> None:
             raise left.pop()
         return 5
 
-    assert list(in_order([("a", call)], 1, RETRY, pauses.append, lambda: 0.5)) == [("a", 5)]
+    assert list(map_in_order([("a", call)], 1, RETRY, pauses.append, lambda: 0.5)) == [("a", 5)]
     assert pauses == pytest.approx([RETRY.backoff(1, 0.5), RETRY.backoff(2, 0.5)])
-    ((_, result),) = in_order([("a", failing(Overloaded("full")))], 1, RETRY, pauses.append)
+    ((_, result),) = map_in_order([("a", failing(Overloaded("full")))], 1, RETRY, pauses.append)
     assert isinstance(result, Overloaded)
     assert len(pauses) == 4
 
@@ -122,5 +122,5 @@ def test_a_pause_is_no_shorter_than_the_server_says() -> None:
             raise left.pop(0)
         return 5
 
-    assert list(in_order([("a", call)], 1, RETRY, pauses.append, lambda: 0.5)) == [("a", 5)]
+    assert list(map_in_order([("a", call)], 1, RETRY, pauses.append, lambda: 0.5)) == [("a", 5)]
     assert pauses == pytest.approx([7.5, RETRY.backoff(2, 0.5)])

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from foldmint_client import DeadlineExceeded, Overloaded, Retry
-from foldmint_client.transport.retry import patiently
+from foldmint_client.transport.retry import call_with_retries
 
 if TYPE_CHECKING:
     from client.conftest import Both, ScriptedServer
@@ -61,9 +61,9 @@ def test_all_tries_share_the_time_given() -> None:
         raise DeadlineExceeded("late")
 
     with pytest.raises(DeadlineExceeded):
-        patiently(call, 20, Retry(), sleep, lambda: now[0])
+        call_with_retries(call, 20, Retry(), sleep, lambda: now[0])
     assert given == [20, 15, 10]
     given.clear()
     with pytest.raises(Overloaded):
-        patiently(call, 5, Retry(), sleep, lambda: now[0])
+        call_with_retries(call, 5, Retry(), sleep, lambda: now[0])
     assert given == [5]

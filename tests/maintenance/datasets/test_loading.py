@@ -19,7 +19,7 @@ Text = Callable[[dict[str, NDArray[np.float32]]], str]
 
 @pytest.fixture
 def folder(tmp_path: Path, records: list[Record], pdb_text: Text) -> Path:
-    """Two chains in PDB, one in gzipped mmCIF below, a short one, and a file that is no structure."""
+    """Two chains in PDB, one in gzipped mmCIF below, a short one, and a file that is not a structure."""
     folder = tmp_path / "structures"
     (folder / "below").mkdir(parents=True)
     (folder / "two.pdb").write_text(pdb_text({"A": records[0].coordinates, "B": records[1].coordinates}))
@@ -62,7 +62,7 @@ def test_parquet_and_packed_sets_are_known_by_their_names(parquet: Path, tmp_pat
 
 
 def test_what_is_no_set_is_refused(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(InvalidSet, match="is no Parquet file"):
+    with pytest.raises(InvalidSet, match="is not a Parquet file"):
         read_set(folder / "notes.txt")
     with pytest.raises(FileNotFoundError, match="there is no"):
         read_set(tmp_path / "absent.parquet")

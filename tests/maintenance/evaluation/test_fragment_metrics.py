@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from foldmint.usage import perplexity
 from foldmint_maintenance.evaluation import fragment_metrics
 
 
@@ -74,10 +75,10 @@ def test_a_code_without_a_window_counts_as_a_point(windows: NDArray[np.float32])
 def test_usage_of_equal_counts_is_their_number() -> None:
     counts = np.array([5, 0, 5, 5])
     assert fragment_metrics.used_ratio(counts) == 0.75
-    assert fragment_metrics.perplexity(counts) == pytest.approx(3)
-    assert fragment_metrics.perplexity(np.array([0, 9])) == pytest.approx(1)
+    assert perplexity(counts) == pytest.approx(3)
+    assert perplexity(np.array([0, 9])) == pytest.approx(1)
     # Entropy of 1/2, 1/4, 1/4 is 1.5 bits.
-    assert fragment_metrics.perplexity(np.array([2, 1, 1])) == pytest.approx(2**1.5)
+    assert perplexity(np.array([2, 1, 1])) == pytest.approx(2**1.5)
 
 
 @pytest.mark.parametrize(

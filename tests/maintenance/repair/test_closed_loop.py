@@ -51,6 +51,7 @@ def _hit(address: str, code: int) -> float:
     return asked(address, f'foldmint_code_hits_total{{code="{code}"}}') or 0.0
 
 
+@pytest.mark.slow
 def test_killed_codes_are_found_repaired_and_hit_again(store: Path, chains: list[Record], tmp_path: Path) -> None:
     half = list(itertools.islice(chains, 0, None, 2))
     data, gate_data = tmp_path / "data.parquet", tmp_path / "gate.parquet"

@@ -192,7 +192,7 @@ def _narrow(state: Tensors) -> object:
 
 
 _OUT = "decoder_stack.blocks.1.attn.out_proj.weight"
-_NO_DECODER = "this is no state dict of ESM3's structure decoder: "
+_NO_DECODER = "this is not a state dict of ESM3's structure decoder: "
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ _NO_DECODER = "this is no state dict of ESM3's structure decoder: "
         (_with("embed.weight", lambda value: value[:4096].clone()), 4, "4096 rows; ESM3's decoder has 4101"),
         (_with("embed.weight", lambda value: value[:, :0].clone()), None, "no decoder has these sizes"),
         (lambda state: state, 7, "64, must be a multiple of twice the heads, 7"),
-        (_narrow, None, "width, 32, is no multiple of 64: say how many heads it has"),
+        (_narrow, None, "width, 32, is not a multiple of 64: say how many heads it has"),
         (lambda state: {"embed.weight": state["embed.weight"]}, 4, "layers must be a positive integer, not 0"),
         (lambda state: list(state.values()), 4, "holds no tensors by name, but a list"),
         (lambda state: _Attack(Path("owned")), 4, "cannot be read as a checkpoint of tensors alone"),

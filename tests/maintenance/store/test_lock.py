@@ -180,6 +180,7 @@ def _races(folder: str, barrier: multiprocessing.synchronize.Barrier, won: "mult
         barrier.wait(60)
 
 
+@pytest.mark.slow
 def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["foldmint_maintenance.store.lock"])
@@ -305,7 +306,7 @@ def test_a_lock_that_cannot_be_released_is_told(tmp_path: Path) -> None:
 def test_what_is_no_lock_is_told(tmp_path: Path, content: bytes) -> None:
     files = Files(tmp_path)
     files.write("LOCK/000003.json", content)
-    with pytest.raises(StoreLocked, match=r"LOCK/000003\.json is no lock; remove it"):
+    with pytest.raises(StoreLocked, match=r"LOCK/000003\.json is not a lock; remove it"):
         StoreLock(files).__enter__()
 
 

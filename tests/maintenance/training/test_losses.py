@@ -299,7 +299,7 @@ def test_what_is_missing_does_not_count(name: str, chains: Chains) -> None:
 
 @pytest.mark.parametrize("name", ["step", "direction"])
 def test_what_lies_across_a_break_does_not_count(name: str, chains: Chains) -> None:
-    """From N of residue 12 on, where the break ends, all may lie elsewhere: a step across it is no step."""
+    """From N of residue 12 on, where the break ends, all may lie elsewhere: a step across it does not count."""
     guess, truth = losses.frames(chains.atoms), losses.frames(chains.atoms)
     atoms = chains.atoms.clone()
     atoms[1, 12:] += torch.tensor([1.0, 2.0, 3.0])

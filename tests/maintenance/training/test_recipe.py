@@ -144,14 +144,14 @@ def test_only_the_stages_asked_for_are_kept(recipe_file: Path) -> None:
     [
         ("stages.steps=1", "no table or key stages"),
         ("steps=1", "no table or key steps"),
-        ("codes.step=1", r"codes.step is no setting; there are batch, .*, steps, "),
-        ("decoder_stage.weights.steps=1", r"decoder_stage.weights.steps is no setting"),
-        ("codes=1", "codes is no table"),
-        ("decoder_stage.weights=1", "decoder_stage.weights is no table"),
-        ("name.codes=1", "name is no table"),
-        ("codes.steps", "is no TABLE.KEY=VALUE"),
-        ("=1", "is no TABLE.KEY=VALUE"),
-        ("codes.=1", "is no TABLE.KEY=VALUE"),
+        ("codes.step=1", r"codes.step is not a setting; there are batch, .*, steps, "),
+        ("decoder_stage.weights.steps=1", r"decoder_stage.weights.steps is not a setting"),
+        ("codes=1", "codes is not a table"),
+        ("decoder_stage.weights=1", "decoder_stage.weights is not a table"),
+        ("name.codes=1", "name is not a table"),
+        ("codes.steps", "is not a TABLE.KEY=VALUE"),
+        ("=1", "is not a TABLE.KEY=VALUE"),
+        ("codes.=1", "is not a TABLE.KEY=VALUE"),
         ("codes.steps=4", "codes: steps must exceed"),
         ("codes.steps=ten", "codes.steps cannot be 'ten'"),
         ("codes.steps=10.5", "codes.steps cannot be 10.5"),
@@ -187,5 +187,5 @@ def test_a_table_without_what_it_needs_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
-    with pytest.raises(InvalidRecipe, match=r"recipe\.toml is no TOML"):
+    with pytest.raises(InvalidRecipe, match=r"recipe\.toml is not TOML"):
         read_recipe(path)

@@ -87,6 +87,7 @@ def test_a_signal_between_any_two_steps_changes_nothing(job: TrainJob) -> None:
         assert _rows(job.out / stage) == list(range(1, steps + 1))
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_changes_nothing(job: TrainJob, recipe_file: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_file, LONGER)
     expected = _digests(train(replace(job, out=tmp_path / "whole", recipe=recipe), _nothing, _nothing))

@@ -1,14 +1,12 @@
 """Quantization within a training, worked out by hand."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.vq import quantizer as codes_training
-from foldmint_maintenance.vq.quantizer import Quantizer, drawn, first_codebook, past_the_code, perplexity
+from foldmint_maintenance.vq.quantizer import Quantizer, drawn, first_codebook, past_the_code
 from foldmint_tokenizer.codebook import Codebook
 
 
@@ -149,14 +147,6 @@ def test_dead_codes_are_replaced_from_the_batch_and_live_rows_stay_bit_for_bit()
     steps = [quantizer.quantize(z, codebook, step, ALONE).codebook.embeddings[1] for step in range(10)]
     assert torch.equal(steps[7], fresh)
     assert len({tuple(row.tolist()) for row in steps}) > 1
-
-
-def test_perplexity_is_the_number_of_codes_used_alike() -> None:
-    assert perplexity(torch.full((16,), 3.0)) == pytest.approx(16, rel=1e-5)
-    assert perplexity(torch.tensor([2.0, 0.0, 2.0, 0.0])) == pytest.approx(2, rel=1e-5)
-    assert perplexity(torch.tensor([3.0, 1.0])) == pytest.approx(math.exp(-0.75 * math.log(0.75) + 0.25 * math.log(4)))
-    assert perplexity(torch.tensor([5.0])) == pytest.approx(1)
-    assert perplexity(torch.zeros(4)) == 0
 
 
 def test_there_is_no_other_estimator() -> None:

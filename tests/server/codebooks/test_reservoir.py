@@ -92,6 +92,7 @@ def test_a_sample_is_of_random_choice_and_order() -> None:
     assert len(reservoir.sample(50).vectors) == 20
 
 
+@pytest.mark.slow
 def test_what_a_server_samples(short: list[Record]) -> None:
     """Vectors of the residues that it answered, of those with a frame, and of no others."""
     model = load_model()

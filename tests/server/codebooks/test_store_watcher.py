@@ -135,6 +135,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_store_in_s3_that_comes_and_goes(
     s3: ThreadedMotoServer, versions: Path, tmp_path: Path, short: list[Record]
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_store_in_s3_that_comes_and_goes(
             back.stop()
 
 
+@pytest.mark.slow
 def test_a_store_in_s3_that_does_not_exist_is_refused(s3: ThreadedMotoServer, tmp_path: Path) -> None:
     log, place = tmp_path / "log", f"s3://port-{s3.get_host_and_port()[1]}/nowhere"
     with (

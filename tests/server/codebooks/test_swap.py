@@ -203,7 +203,7 @@ def test_what_prometheus_sees_of_a_swap(
     assert metrics_of(swapping)["foldmint_window_residues"] == 0
     hits = "foldmint_code_hits_total"
     assert sum(seen(hits).values()) == sum(value for key, value in before.items() if key.startswith(hits)) + 43
-    # What is answered under another version than the active one is no hit of a code of the active one.
+    # What is answered under another version than the active one is not a hit of a code of the active one.
     tokenized(stub, short[0], "000001")
     assert metrics_of(swapping)["foldmint_window_residues"] == 0
     tokenized(stub, short[1])

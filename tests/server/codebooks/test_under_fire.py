@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_maintenance.datasets.records import Record
@@ -98,6 +100,7 @@ class Fire:
             client.wrong.append(f"{len(sent)} structures were not answered")
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_and_nothing_mixed(versions: Path, short: list[Record], data: Path) -> None:
     structures = [request_of(chain) for chain in short]
     structures.append(pb.TokenizeRequest(file=pb.StructureFile(content=(data / "2beg.cif.gz").read_bytes())))

@@ -1,7 +1,7 @@
 """Batches that fail: what can be computed is, what cannot fails alone, and a device that is lost is told."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Neighborhoods
 from helpers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, new_metrics, structure
+from helpers.waiting import until, value_of
 
 TWO = [torch.tensor([0.0]), torch.tensor([1000.0])]
 
@@ -67,8 +68,7 @@ def scheduler(device: FaultyDevice, metrics: Metrics) -> Iterator[Scheduler]:
 
 
 def failures(metrics: Metrics, reason: str) -> float:
-    value: float = metrics.batch_failures.labels(reason)._value.get()
-    return value
+    return value_of(metrics.batch_failures.labels(reason))
 
 
 async def five(scheduler: Scheduler) -> list[Quantized | BaseException]:
@@ -111,7 +111,7 @@ async def test_what_fits_nowhere_is_refused(scheduler: Scheduler, device: Faulty
         await scheduler.compute(structure(100, 0), EMBEDDINGS)
     device.memory = 10**9
     assert len((await scheduler.compute(structure(100, 0), EMBEDDINGS)).codes) == 100
-    assert metrics.queued_residues._value.get() == 0
+    assert value_of(metrics.queued_residues) == 0
 
 
 async def test_only_the_structure_at_fault_fails(scheduler: Scheduler, device: FaultyDevice, metrics: Metrics) -> None:
@@ -204,17 +204,7 @@ async def test_a_device_that_does_not_come_back_from_being_tried_is_stuck(metric
     scheduler.close()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds, which a thread brings about."""
-    for _ in range(1000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it never held")
-
-
 async def test_rows_of_one_structure_in_two_halves_are_told_once(scheduler: Scheduler, device: FaultyDevice) -> None:
     device.memory = 60
     result = await scheduler.compute(structure(100, 0), EMBEDDINGS)
     np.testing.assert_array_equal(result.codes, np.arange(100))
-    assert scheduler._metrics.stage_seconds.labels("compute")._sum.get() >= 0

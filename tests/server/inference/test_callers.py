@@ -58,15 +58,18 @@ def answered_before_one(server: RunningServer, chains: Sequence[Record], many: s
     return before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True], ids=["alone", "streamed"])
 def test_another_caller_is_not_delayed(fair: RunningServer, chains: list[Record], streamed: bool) -> None:
     assert answered_before_one(fair, chains, "busy", "quiet", streamed=streamed) < MANY * 3 // 4
 
 
+@pytest.mark.slow
 def test_the_same_caller_waits_behind_what_it_sent(fair: RunningServer, chains: list[Record]) -> None:
     assert answered_before_one(fair, chains, "busy", "busy", streamed=False) > MANY * 3 // 4
 
 
+@pytest.mark.slow
 def test_a_long_name_is_cut_off_and_served(fair: RunningServer, chains: list[Record]) -> None:
     with stub_of(fair) as stub:
         assert stub.Tokenize(request_of(chains[0]), metadata=((KEY, "n" * 4000),)).chains

@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
-from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer import Assignment, DecodedChain, DecodedStructure, InvalidTokens
 from foldmint_tokenizer.detokenizer import DecoderInputs
 from foldmint_tokenizer.motions import Segments, whole_chain
+from helpers.waiting import tasks_began, value_of
 
 BUDGET = 1000
 
@@ -67,7 +67,7 @@ def decoder() -> Decoder:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return create_metrics(CollectorRegistry(), CodeUsage(4096, 60, lambda: 0.0))
+    return create_metrics(CollectorRegistry())
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ async def test_each_gets_its_own(decoding: DecodeWorker, decoder: Decoder, metri
     results = await asyncio.gather(*(decode(decoding, 10 + name, name) for name in range(20)))
     assert [(result.ptm, len(result.chains[0])) for result in results] == [(name, 10 + name) for name in range(20)]
     assert decoder.decoded == [10 + name for name in range(20)]
-    assert metrics.detokenized_residues._value.get() == sum(decoder.decoded)
-    assert metrics.queued_detokenize_residues._value.get() == 0
+    assert value_of(metrics.detokenized_residues) == sum(decoder.decoded)
+    assert value_of(metrics.queued_detokenize_residues) == 0
     assert (await decoding.decode(tokens(3), 3, Wanted(pae=True))).pae is not None
 
 
@@ -114,29 +114,29 @@ async def test_a_full_queue_refuses_and_then_takes_again(
     decoder.go.clear()
     running, waiting = decode(decoding, 400), decode(decoding, 600)
     await started(decoder)
-    assert metrics.queued_detokenize_residues._value.get() == 1000
+    assert value_of(metrics.queued_detokenize_residues) == 1000
     with pytest.raises(Overloaded, match="1000 residues are to be decoded, and there is no room for 1 more"):
         await decoding.decode(tokens(1), 1)
-    assert metrics.rejects.labels("queue_full")._value.get() == 1
+    assert value_of(metrics.rejects.labels("queue_full")) == 1
     decoder.go.set()
     await asyncio.gather(running, waiting)
     await decoding.decode(tokens(1), 1)
     assert decoder.decoded == [400, 600, 1]
-    assert metrics.queued_detokenize_residues._value.get() == 0
+    assert value_of(metrics.queued_detokenize_residues) == 0
 
 
 async def test_who_gave_up_is_not_decoded(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
     decoder.go.clear()
     running, dropped = decode(decoding, 400), decode(decoding, 600)
     await started(decoder)
-    await asyncio.sleep(0.01)
+    await tasks_began()
     dropped.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dropped
     # Its room is there for others at once.
-    assert metrics.queued_detokenize_residues._value.get() == 400
+    assert value_of(metrics.queued_detokenize_residues) == 400
     other = decode(decoding, 500)
-    await asyncio.sleep(0.01)
+    await tasks_began()
     decoder.go.set()
     await asyncio.gather(running, other)
     assert decoder.decoded == [400, 500]
@@ -149,10 +149,10 @@ async def test_who_gives_up_while_it_is_decoded(decoding: DecodeWorker, decoder:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert metrics.queued_detokenize_residues._value.get() == 400  # the thread is at it
+    assert value_of(metrics.queued_detokenize_residues) == 400  # the thread is at it
     decoder.go.set()
     assert (await decode(decoding, 7, 3)).ptm == 3
-    assert metrics.queued_detokenize_residues._value.get() == 0
+    assert value_of(metrics.queued_detokenize_residues) == 0
 
 
 async def test_a_failure_is_of_one(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
@@ -161,9 +161,21 @@ async def test_a_failure_is_of_one(decoding: DecodeWorker, decoder: Decoder, met
         await decode(decoding, 9)
     decoder.failing = False
     assert (await decode(decoding, 9, 4)).ptm == 4
-    assert metrics.detokenized_residues._value.get() == 9
-    assert metrics.queued_detokenize_residues._value.get() == 0
+    assert value_of(metrics.detokenized_residues) == 9
+    assert value_of(metrics.queued_detokenize_residues) == 0
     assert not decoding.hung(0)
+
+
+async def until_refused(decoding: DecodeWorker) -> None:
+    """Return once it takes nothing more; until then each waits behind the one that is held up."""
+    while True:
+        probe = decode(decoding, 1)
+        await tasks_began()
+        if probe.done():
+            assert isinstance(probe.exception(), Stopping)
+            return
+        probe.cancel()
+        await asyncio.sleep(0.002)
 
 
 async def test_closing_finishes_what_began_and_fails_the_rest(decoder: Decoder, metrics: Metrics) -> None:
@@ -172,9 +184,9 @@ async def test_closing_finishes_what_began_and_fails_the_rest(decoder: Decoder, 
     running = decode(decoding, 400, 1)
     await started(decoder)
     waiting = decode(decoding, 500)
-    await asyncio.sleep(0.01)
+    await tasks_began()
     closing = asyncio.create_task(asyncio.to_thread(decoding.close))
-    await asyncio.sleep(0.05)
+    await until_refused(decoding)
     decoder.go.set()
     await closing
     assert (await running).ptm == 1
@@ -183,7 +195,7 @@ async def test_closing_finishes_what_began_and_fails_the_rest(decoder: Decoder, 
     with pytest.raises(Stopping):
         await decoding.decode(tokens(1), 1)
     assert decoder.decoded == [400]
-    assert metrics.rejects.labels("stopping")._value.get() == 1
+    assert value_of(metrics.rejects.labels("stopping")) == 2
 
 
 async def test_a_decoding_that_never_ends_is_seen(decoder: Decoder, metrics: Metrics) -> None:
@@ -209,7 +221,7 @@ async def test_a_decoding_that_never_ends_is_seen(decoder: Decoder, metrics: Met
 async def test_warming_up_counts_as_nothing(decoding: DecodeWorker, decoder: Decoder, metrics: Metrics) -> None:
     await decoding.warm_up()
     assert len(decoder.decoded) == 1
-    assert metrics.detokenized_residues._value.get() == 0
+    assert value_of(metrics.detokenized_residues) == 0
 
 
 @pytest.mark.parametrize(

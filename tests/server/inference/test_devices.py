@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -19,18 +19,10 @@ from foldmint_tokenizer import Backbone, ModelError, StructureTokenizer
 from foldmint_tokenizer.store import load_model
 from helpers.counting_device import CONFIG, CountingDevice, held_up, new_metrics, started, structure
 from helpers.support import request_of, running_server, stub_of
+from helpers.waiting import tasks_began, until, value_of
 
 TWO = [torch.tensor([0.0]), torch.tensor([1000.0])]
 """Embeddings on two devices, which tell in the codes on which one they were computed: they differ here alone."""
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds, which a thread brings about."""
-    for _ in range(1000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it never held")
 
 
 @pytest.fixture
@@ -70,7 +62,7 @@ async def test_a_large_one_is_computed_by_all(scheduler: Scheduler, devices: lis
     for device in devices:
         await started(device)
     devices[1].go.set()  # which is done with its slices first, and must wait for the other's
-    await asyncio.sleep(0.05)
+    await until(lambda: devices[1].batches)
     assert not task.done()
     devices[0].go.set()
     codes = (await task).codes
@@ -81,12 +73,15 @@ async def test_a_large_one_is_computed_by_all(scheduler: Scheduler, devices: lis
 
 @pytest.mark.parametrize(("rows", "most"), [(80, 40), (81, 41), (30, 20), (20, 20), (300, 100)])
 async def test_what_waits_is_shared_among_the_free(devices: list[CountingDevice], rows: int, most: int) -> None:
-    scheduler = Scheduler(devices, replace(CONFIG, min_split_residues=20), new_metrics())
-    await until(lambda: scheduler._free == 2)
+    metrics = new_metrics()
+    scheduler = Scheduler(devices, replace(CONFIG, min_split_residues=20), metrics)
+    await until(lambda: scheduler.idle == 2)
     for device in devices:
         device.go.clear()
     task = asyncio.create_task(scheduler.compute(structure(rows, 0), TWO))
-    await asyncio.sleep(0.05)
+    await tasks_began()
+    taken = lambda: value_of(metrics.queued_residues) == 0 or all(device.entered.is_set() for device in devices)  # noqa: E731
+    await until(taken)
     for device in devices:
         device.go.set()
     codes = (await task).codes
@@ -143,10 +138,10 @@ async def test_a_dead_device_leaves_nobody_waiting(scheduler: Scheduler, devices
         await started(device)
     queued = asyncio.create_task(scheduler.compute(structure(100, 1), TWO))
     in_line = asyncio.create_task(scheduler.compute(structure(1000, 2), TWO, wait_for_room=True))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     assert not scheduler.hung(60)
     devices[0].go.set()
-    await until(lambda: sum(not thread.is_alive() for thread in scheduler._threads) == 1)
+    await until(lambda: scheduler.devices_left == 1)
     assert not scheduler.hung(60)  # the other goes on
     devices[1].go.set()
     for task in (running, queued, in_line):
@@ -166,7 +161,7 @@ async def test_callers_take_turns_in_line(devices: list[CountingDevice]) -> None
         names = [torch.tensor([1000.0 * (number + 1)])]
         waiting = scheduler.compute(structure(100, number), names, caller=caller, wait_for_room=True)
         tasks.append(asyncio.create_task(waiting))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     devices[0].go.set()
     await asyncio.gather(running, *tasks)
     order = sorted(devices[0].seen, key=lambda name: devices[0].seen[name])
@@ -177,7 +172,7 @@ async def test_callers_take_turns_in_line(devices: list[CountingDevice]) -> None
 def test_devices_have_names() -> None:
     assert devices_of("cpu, cpu") == [torch.device("cpu")] * 2
     assert len(devices_of("auto")) == 1
-    for wrong, reason in (("gpu", "'gpu' is no device"), ("cpu,", "'' is no device"), ("cuda:99", "cuda:99")):
+    for wrong, reason in (("gpu", "'gpu' is not a device"), ("cpu,", "'' is not a device"), ("cuda:99", "cuda:99")):
         with pytest.raises(ModelError, match=reason):
             devices_of(wrong)
     if not torch.cuda.is_available():
@@ -202,6 +197,7 @@ def test_each_thread_of_a_cpu_has_an_engine(asked: str, precision: str, engines:
     assert 1 <= sizes.min_split_residues <= sizes.batch_residues
 
 
+@pytest.mark.slow
 def test_a_server_on_two_devices_gives_the_same_tokens(chains: list[Record]) -> None:
     tokenizer = StructureTokenizer.load()
     with running_server("--device", "cpu,cpu") as server, stub_of(server) as stub:

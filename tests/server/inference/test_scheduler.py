@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from foldmint_server.errors import Overloaded, Stopping
+from foldmint_server.inference.batch_wait import BatchWait
 from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.metrics.registry import Metrics
 from helpers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, held_up, new_metrics, started, structure
+from helpers.waiting import tasks_began, until, value_of
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ async def test_each_request_keeps_its_codebook(scheduler: Scheduler, device: Cou
     first = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
     await started(device)
     mixed = [asyncio.create_task(scheduler.compute(structure(25, i), [torch.tensor([100.0 * i])])) for i in range(4)]
-    await asyncio.sleep(0)
+    await tasks_began()
     device.go.set()
     await first
     for i, task in enumerate(mixed):
@@ -56,7 +58,7 @@ async def test_small_requests_do_not_wait_for_a_large_one(scheduler: Scheduler, 
     large = asyncio.create_task(scheduler.compute(structure(900, 0), EMBEDDINGS))
     await started(device)
     small = asyncio.create_task(scheduler.compute(structure(10, 1), EMBEDDINGS))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     device.go.set()
     await asyncio.gather(small, large)
     # The large one began in the batch under way when the small one came, which began in the next.
@@ -71,17 +73,17 @@ async def test_a_full_queue_refuses_and_then_takes_again(
     running = asyncio.create_task(scheduler.compute(structure(100, 0), EMBEDDINGS))
     await started(device)
     queued = asyncio.create_task(scheduler.compute(structure(990, 1), EMBEDDINGS))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     with pytest.raises(Overloaded, match="990 residues are queued"):
         await scheduler.compute(structure(11, 2), EMBEDDINGS)
-    assert metrics.rejects.labels("queue_full")._value.get() == 1
+    assert value_of(metrics.rejects.labels("queue_full")) == 1
     patient = asyncio.create_task(scheduler.compute(structure(11, 3), EMBEDDINGS, wait_for_room=True))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     assert not patient.done()
     device.go.set()
     for task, size in ((running, 100), (queued, 990), (patient, 11)):
         assert (await task).codes.tolist() == list(range(size))
-    assert metrics.queued_residues._value.get() == 0
+    assert value_of(metrics.queued_residues) == 0
 
 
 async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, device: CountingDevice) -> None:
@@ -89,13 +91,13 @@ async def test_those_that_wait_for_room_stand_in_line(scheduler: Scheduler, devi
     running = asyncio.create_task(scheduler.compute(structure(100, 0), EMBEDDINGS))
     await started(device)
     queued = asyncio.create_task(scheduler.compute(structure(900, 1), EMBEDDINGS))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     # The small ones would fit as soon as a batch is done, the large one long after.
     tasks = []
     for name, size in ((1.0, 950), (2.0, 20), (3.0, 30)):
         waiting = scheduler.compute(structure(size, 2), [torch.tensor([name])], wait_for_room=True)
         tasks.append(asyncio.create_task(waiting))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     device.go.set()
     await asyncio.gather(running, queued, *tasks)
     assert device.seen[1.0] <= device.seen[2.0] <= device.seen[3.0]
@@ -118,7 +120,7 @@ async def test_cancelled_rows_are_not_computed(scheduler: Scheduler, device: Cou
     running = asyncio.create_task(scheduler.compute(structure(5, 0), EMBEDDINGS))
     await started(device)
     dropped = asyncio.create_task(scheduler.compute(structure(600, 1), EMBEDDINGS))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     dropped.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dropped
@@ -126,7 +128,7 @@ async def test_cancelled_rows_are_not_computed(scheduler: Scheduler, device: Cou
     await running
     await scheduler.compute(structure(7, 2), EMBEDDINGS)
     assert sum(device.batches) == 12
-    assert metrics.queued_residues._value.get() == 0
+    assert value_of(metrics.queued_residues) == 0
 
 
 async def test_a_failed_step_fails_its_requests_and_no_others(
@@ -136,7 +138,7 @@ async def test_a_failed_step_fails_its_requests_and_no_others(
     with pytest.raises(RuntimeError, match="out of memory"):
         await scheduler.compute(structure(350, 0), EMBEDDINGS)
     assert (await scheduler.compute(structure(9, 1), EMBEDDINGS)).codes.tolist() == list(range(9))
-    assert metrics.queued_residues._value.get() == 0
+    assert value_of(metrics.queued_residues) == 0
 
 
 async def test_no_rows_need_no_device(scheduler: Scheduler, device: CountingDevice) -> None:
@@ -150,9 +152,9 @@ async def test_closing_fails_what_is_left(device: CountingDevice, metrics: Metri
     running = asyncio.create_task(scheduler.compute(structure(300, 0), EMBEDDINGS))
     await started(device)
     waiting = asyncio.create_task(scheduler.compute(structure(1000, 1), EMBEDDINGS, wait_for_room=True))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
-    await asyncio.sleep(0.05)
+    await until(waiting.done)
     device.go.set()
     await closing
     for task in (running, waiting):
@@ -160,7 +162,7 @@ async def test_closing_fails_what_is_left(device: CountingDevice, metrics: Metri
             await task
     with pytest.raises(Stopping):
         await scheduler.compute(structure(1, 0), EMBEDDINGS)
-    assert metrics.rejects.labels("stopping")._value.get() == 2
+    assert value_of(metrics.rejects.labels("stopping")) == 2
     assert scheduler.hung(60)
 
 
@@ -174,20 +176,16 @@ async def test_a_device_that_was_idle_waits_for_nothing(device: CountingDevice, 
     patient.close()
 
 
-async def test_waits_in_vain_become_few(device: CountingDevice, metrics: Metrics) -> None:
-    patient = Scheduler([device], SchedulerConfig(100, 10, 0.05, 1000), metrics)
-    wait, waits = patient._changed.wait, []
-
-    def counted(timeout: float | None = None) -> bool:
-        waits.extend([] if timeout is None else [timeout])
-        return wait(timeout)
-
-    patient._changed.wait = counted  # type: ignore[method-assign]
-    for number in range(60):  # one after another, as fast as the answers come, each nearly a batch
-        await patient.compute(structure(99, number), EMBEDDINGS)
-    assert device.batches == [99] * 60
-    assert len(waits) <= 6  # after 2, 4, 8, 16 and 32 batches without
-    patient.close()
+def test_waits_that_time_out_become_few() -> None:
+    now, waits = 0.0, 0
+    wait = BatchWait(100, 0.05, lambda: now)
+    for _ in range(60):  # one after another, as fast as the answers come, each nearly a batch
+        now += 0.01
+        wait.note_arrival(99)
+        if wait.deadline(99, idle=False) is not None:
+            waits += 1
+            wait.finish(timed_out=True)
+    assert waits == 5  # after 2, 4, 8, 16 and 32 batches without
 
 
 async def test_a_step_waits_for_what_is_about_to_fill_it(device: CountingDevice, metrics: Metrics) -> None:
@@ -198,7 +196,7 @@ async def test_a_step_waits_for_what_is_about_to_fill_it(device: CountingDevice,
     first = asyncio.create_task(patient.compute(structure(60, 0), EMBEDDINGS))
     await started(device)
     second = asyncio.create_task(patient.compute(structure(60, 1), EMBEDDINGS))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     now += 1.0  # 60 residues came in a second; the 40 that are missing will in less than 60 seconds
     device.go.set()
     await first
@@ -216,7 +214,7 @@ async def test_a_step_waits_no_longer_than_its_delay(device: CountingDevice, met
     tasks = [asyncio.create_task(patient.compute(structure(90, 0), EMBEDDINGS))]
     await started(device)
     tasks.append(asyncio.create_task(patient.compute(structure(90, 1), EMBEDDINGS)))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     device.go.set()
     await asyncio.wait_for(asyncio.gather(*tasks), 10)
     assert device.batches == [90, 90]
@@ -233,9 +231,9 @@ async def test_large_ones_add_two_steps_at_most(
     others = [
         asyncio.create_task(scheduler.compute(structure(1000, i), [torch.tensor([1.0 + i])])) for i in range(large)
     ]
-    await asyncio.sleep(0.01)
+    await tasks_began()
     small = asyncio.create_task(scheduler.compute(structure(rows, 60), [torch.tensor([77_000.0])]))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     device.go.set()
     await asyncio.gather(running, small, *others)
     alone = -(-rows // 100)
@@ -251,7 +249,7 @@ async def test_many_small_ones_do_not_starve_a_large_one(device: CountingDevice,
     running = await held_up(device, scheduler)
     small = [asyncio.create_task(scheduler.compute(structure(50, i), EMBEDDINGS)) for i in range(100)]
     large = asyncio.create_task(scheduler.compute(structure(500, 101), [torch.tensor([77.0])]))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     device.go.set()
     await large
     assert device.last[77.0] <= 5  # after the batch 0, that was under way: half of each is its own
@@ -266,9 +264,9 @@ async def test_a_caller_with_many_requests_does_not_delay_another(
     scheduler = Scheduler([device], SchedulerConfig(200, 25, 0.0, 100_000), metrics)
     running = await held_up(device, scheduler)
     many = [asyncio.create_task(scheduler.compute(structure(rows, i), EMBEDDINGS, caller="many")) for i in range(50)]
-    await asyncio.sleep(0.01)
+    await tasks_began()
     one = asyncio.create_task(scheduler.compute(structure(50, 51), [torch.tensor([77.0])], caller="one"))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     device.go.set()
     await asyncio.gather(running, one, *many)
     assert device.seen[77.0] == 1
@@ -280,13 +278,13 @@ async def test_what_is_dropped_leaves_room_at_once(
 ) -> None:
     running = await held_up(device, scheduler)
     dropped = asyncio.create_task(scheduler.compute(structure(900, 1), EMBEDDINGS))
-    await asyncio.sleep(0.01)
+    await tasks_began()
     patient = asyncio.create_task(scheduler.compute(structure(950, 2), EMBEDDINGS, wait_for_room=True))
-    await asyncio.sleep(0.01)
-    assert metrics.queued_residues._value.get() == 900
+    await tasks_began()
+    assert value_of(metrics.queued_residues) == 900
     dropped.cancel()
-    await asyncio.sleep(0.05)
-    assert metrics.queued_residues._value.get() == 950  # no batch has ended since
+    await asyncio.wait([dropped])
+    assert value_of(metrics.queued_residues) == 950  # no batch has ended since
     device.go.set()
     await asyncio.gather(running, patient)
     assert sum(device.batches) == 951

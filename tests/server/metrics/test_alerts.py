@@ -119,7 +119,7 @@ def test_codes_that_are_used_otherwise_and_codebooks_that_are_not_exchanged(
         def activated(version: str) -> None:
             admin.ActivateCodebook(cb.ActivateCodebookRequest(version=version), timeout=60)
 
-        # What goes on as ever is no reason for an alert; a server that is gone is.
+        # What goes on as ever is not a reason for an alert; a server that is gone is.
         until = time.monotonic() + 16
         while time.monotonic() < until:
             sent(usual)()

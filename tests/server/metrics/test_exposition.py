@@ -24,7 +24,8 @@ Parse = Callable[[str], Iterable[Any]]
 
 def registry_of(shown: CodeMetrics = "full") -> CollectorRegistry:
     registry, usage = CollectorRegistry(), CodeUsage(4096, 60, lambda: 0.0, shown)
-    create_metrics(registry, usage)
+    registry.register(usage)
+    create_metrics(registry)
     usage.activate("1", 0.0)
     codes = np.random.default_rng(0).integers(0, 4000, 20_000)
     usage.record("1", codes, np.ones(len(codes), np.float32))

@@ -89,6 +89,7 @@ def test_a_live_server_shows_what_the_page_tells(server: RunningServer, stub: rp
     assert shown(families) == told(*OF_A_SERVER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["summary", "off"])
 def test_less_is_shown_of_the_codes_where_less_is_asked_for(mode: str) -> None:
     text = PAGE.read_text(encoding="utf-8")

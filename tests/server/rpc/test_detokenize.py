@@ -180,7 +180,7 @@ BAD: dict[str, tuple[pb.DetokenizeRequest, str, str]] = {
     "a format that is only read": (
         pb.DetokenizeRequest(tokens=CODE, options=pb.DetokenizeOptions(format=pb.STRUCTURE_FORMAT_BCIF)),
         "options.format",
-        "3 is no format of files that are written",
+        "3 is not a format of files that are written",
     ),
     "labels of very many chains": (
         pb.DetokenizeRequest(tokens=CODE, chains=[pb.ChainLabels()] * 1001),
@@ -190,7 +190,7 @@ BAD: dict[str, tuple[pb.DetokenizeRequest, str, str]] = {
     "a format of no name": (
         pb.DetokenizeRequest(tokens=CODE, options=pb.DetokenizeOptions(format=9)),  # type: ignore[arg-type]
         "options.format",
-        "9 is no format",
+        "9 is not a format",
     ),
     "a name too long for PDB": (
         pb.DetokenizeRequest(

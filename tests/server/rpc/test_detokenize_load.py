@@ -57,10 +57,11 @@ def test_a_full_queue_is_told_and_passes(decoding_store: Path) -> None:
     assert found['foldmint_stage_duration_seconds_count{stage="decode"}'] == 25 - refused
     assert found["foldmint_detokenized_residues_total"] == 400 * (25 - refused)
     assert found["foldmint_queued_detokenize_residues"] == 0
-    # What is decoded is no use of a code.
+    # What is decoded is not use of a code.
     assert sum(value for name, value in found.items() if name.startswith("foldmint_code_hits_total")) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deadline", "cancel"])
 def test_who_gives_up_before_its_turn_is_not_decoded(decoding_store: Path, how: str) -> None:
     large, other = pb.DetokenizeRequest(tokens=any_tokens(1500)), pb.DetokenizeRequest(tokens=any_tokens(1400))
@@ -107,6 +108,7 @@ def test_stopping_finishes_what_was_admitted(decoding_store: Path) -> None:
     assert answers == [500] * 4
 
 
+@pytest.mark.slow
 def test_health_fails_while_decoding_is_stuck(decoding_store: Path) -> None:
     request = pb.DetokenizeRequest(tokens=any_tokens(2000))
     arguments = ["--model", str(decoding_store), "--stuck-seconds", "0.05", "--log-level", "error"]

@@ -47,6 +47,7 @@ def of_lengths(
     return [pool[start : start + length] for start, length in zip(starts, lengths, strict=False)]
 
 
+@pytest.mark.slow
 def test_sixty_four_clients_of_mixed_lengths(chains: list[Record]) -> None:
     lengths = np.random.default_rng(1).integers(30, 1501, CLIENTS * 2)
     lengths[:2] = (30, 1500)
@@ -99,6 +100,7 @@ def test_a_full_queue_is_told_and_passes(chains: list[Record]) -> None:
         assert [bool(answer.response.chains) for answer in stub.TokenizeStream(items)] == [True] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deadline", "cancel"])
 def test_who_gives_up_stops_the_work(chains: list[Record], how: str) -> None:
     (x,) = of_lengths(chains, iter([1500]))
@@ -120,6 +122,7 @@ def test_who_gives_up_stops_the_work(chains: list[Record], how: str) -> None:
         assert 'foldmint_requests_total{method="Tokenize",status="CANCELLED"} 1.0' in page_of(server)
 
 
+@pytest.mark.slow
 def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
     chains: list[Record], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_too_many_calls_at_once_are_refused(chains: list[Record]) -> None:
     (x,) = of_lengths(chains, iter([1500]))
     with running_server("--max-concurrent-calls", "2") as server, stub_of(server) as stub:

@@ -1,4 +1,4 @@
-"""Bytes that are no message are refused like all else that cannot be taken, and cost no traceback in the log."""
+"""Bytes that are not a message are refused like all else that cannot be taken, and cost no traceback in the log."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_each_kind_of_call(own: RunningServer, log: Path, listener: str, method:
             list(call(iter([NO_MESSAGE]), timeout=60))
     assert isinstance(caught.value, grpc.Call)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "message: its bytes are no message of this method's type"
+    assert caught.value.details() == "message: its bytes are not a message of this method's type"
     assert "Traceback" not in log.read_text()
 
 

@@ -9,7 +9,6 @@ import structlog
 import trustme
 from prometheus_client import CollectorRegistry
 
-from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import create_metrics
 from foldmint_server.security.file_reload import ReloadedFile, check_periodically
 from foldmint_server.security.setup import Security, SecurityError, is_loopback
@@ -18,7 +17,7 @@ from foldmint_server.settings import Settings, read_settings
 
 def security(**given: Any) -> Security:
     registry = CollectorRegistry()
-    return Security(Settings(**given), create_metrics(registry, CodeUsage(4, 1.0, lambda: 0.0)))
+    return Security(Settings(**given), create_metrics(registry))
 
 
 def told(**given: Any) -> list[tuple[str, str]]:

@@ -216,6 +216,7 @@ def test_what_the_caller_does_not_sample_is_not_sent(
     assert not [span for span in shared.spans if span.trace_id.hex() == unsampled]
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_sends_what_it_has_and_its_own_end(collector: Collector, chains: list[Record]) -> None:
     environment = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
@@ -243,6 +244,7 @@ def test_a_server_that_stops_sends_what_it_has_and_its_own_end(collector: Collec
     assert {one["service.name"] for one in collector.resources} == {"folds"}
 
 
+@pytest.mark.slow
 def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector, chains: list[Record]) -> None:
     collector.open.clear()
     sizes = {"OTEL_BSP_MAX_QUEUE_SIZE": "20", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
@@ -259,6 +261,7 @@ def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector,
     assert 20 <= len(found) <= 40
 
 
+@pytest.mark.slow
 def test_the_log_names_the_trace(collector: Collector, tmp_path: Path) -> None:
     log = tmp_path / "log"
     arguments = ("--otlp-endpoint", collector.address, "--log-level", "info")
@@ -273,6 +276,7 @@ def test_the_log_names_the_trace(collector: Collector, tmp_path: Path) -> None:
     assert (refused["trace_id"], refused["span_id"]) == (CALLER, call.span_id.hex())
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_fails_nothing(chains: list[Record], tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_server("--otlp-endpoint", "http://127.0.0.1:9", environment=QUICK, log=log) as server:

@@ -32,7 +32,7 @@ class Clock:
 def counting(clock: Clock, codes: int = 8) -> tuple[Metrics, CodeUsage]:
     usage = CodeUsage(codes, 60, clock)
     usage.activate("000001", 500.0)
-    return create_metrics(CollectorRegistry(), usage), usage
+    return create_metrics(CollectorRegistry()), usage
 
 
 def codebooks(store: Store | None = None, **kept: Any) -> CodebookManager:

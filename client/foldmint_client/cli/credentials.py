@@ -1,0 +1,71 @@
+"""The options of a command that say how it proves who it is, and whom it trusts: TLS and a bearer token."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from foldmint_client.connection import ConnectionOptions
+
+_File = Path | None
+
+
+class Credentials(NamedTuple):
+    """What the options of TLS and token hold."""
+
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS; implied by the other options of TLS.")] = False
+    tls_ca: Annotated[
+        _File, typer.Option(envvar="FOLDMINT_TLS_CA", help="Certificates to trust (PEM), instead of the public ones.")
+    ] = None
+    tls_certificate: Annotated[
+        _File, typer.Option(envvar="FOLDMINT_TLS_CERTIFICATE", help="The caller's certificate (PEM), for mutual TLS.")
+    ] = None
+    tls_key: Annotated[_File, typer.Option(envvar="FOLDMINT_TLS_KEY", help="The caller's key (PEM).")] = None
+    token_file: Annotated[
+        _File,
+        typer.Option(
+            envvar="FOLDMINT_TOKEN_FILE",
+            help="File with a bearer token; needs TLS, or localhost. By default, what FOLDMINT_TOKEN holds.",
+        ),
+    ] = None
+
+    def read(self) -> "ConnectionOptions":
+        """Options of a connection. Raises ValueError if the token's file cannot be read."""
+        from foldmint_client.connection import Tls
+
+        files = (self.tls_ca, self.tls_certificate, self.tls_key)
+        try:
+            token = self.token_file.read_text().strip() if self.token_file else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.token_file}: {getattr(error, 'strerror', None) or error}") from error
+        return {"tls": Tls(*files) if self.tls or any(files) else None, "token": token}
+
+
+NO_CREDENTIALS = Credentials()
+
+
+def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `Credentials`, in the place of its parameter `credentials`."""
+    signature = inspect.signature(command)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name == "credentials":
+            parameters += [
+                parameter.replace(name=name, annotation=annotation, default=Credentials._field_defaults[name])
+                for name, annotation in Credentials.__annotations__.items()
+            ]
+        else:
+            parameters.append(parameter)
+
+    @wraps(command)
+    def wrapped(**given: object) -> None:
+        credentials = Credentials(*(given.pop(name) for name in Credentials._fields))  # type: ignore[arg-type]
+        command(credentials=credentials, **given)
+
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    return wrapped
