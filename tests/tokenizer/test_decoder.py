@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import (
@@ -25,6 +24,7 @@ from foldmint_tokenizer.decoder import (
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, CODES, EOS, MASK
+from helpers.chains import RealChain
 from helpers.support import REFERENCE_WARNINGS
 
 pytestmark = REFERENCE_WARNINGS
@@ -147,7 +147,7 @@ def test_rows_at_a_time_make_no_difference(paired: Paired) -> None:
     assert whole.pae.shape == (43, 43)
 
 
-def test_there_and_back(reference_class: Any, paired: Paired, chains: list[Record]) -> None:
+def test_there_and_back(reference_class: Any, paired: Paired, chains: list[RealChain]) -> None:
     pair = paired(MIDDLE)
     torch.manual_seed(0)
     encoding = reference_class(ENCODER.width, 1, ENCODER.heads, ENCODER.layers, ENCODER.out, ENCODER.codes).eval()
