@@ -139,9 +139,9 @@ def test_rows_at_a_time_make_no_difference(paired: Paired) -> None:
     decoder = paired(SMALL).decoder
     states, residues = torch.randn(45, SMALL.width), torch.arange(1, 44)
     with torch.no_grad():
-        whole = aligned_error(decoder, states, residues, rows=1000)
+        whole = aligned_error(decoder.pairwise_classification_head, states, residues, rows=1000)
         for rows in (1, 16, 43):
-            part = aligned_error(decoder, states, residues, rows)
+            part = aligned_error(decoder.pairwise_classification_head, states, residues, rows)
             torch.testing.assert_close(part.pae, whole.pae, rtol=0, atol=1e-4)
             torch.testing.assert_close(part.ptm, whole.ptm, rtol=0, atol=1e-5)
     assert whole.pae.shape == (43, 43)

@@ -20,8 +20,15 @@ def tokenizer() -> StructureTokenizer:
     return StructureTokenizer.load()
 
 
+def _options(told: dict[str, bool]) -> pb.TokenizeOptions:
+    options = pb.TokenizeOptions()
+    for name, value in told.items():
+        setattr(options, name, value)
+    return options
+
+
 def of_file(path: Path, **options: bool) -> pb.TokenizeRequest:
-    return pb.TokenizeRequest(file=pb.StructureFile(content=path.read_bytes()), options=pb.TokenizeOptions(**options))
+    return pb.TokenizeRequest(file=pb.StructureFile(content=path.read_bytes()), options=_options(options))
 
 
 def of_chains(chains: list[RealChain]) -> pb.TokenizeRequest:

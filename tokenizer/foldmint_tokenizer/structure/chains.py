@@ -52,8 +52,9 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     own = protein[backbone.run]
     place = np.cumsum(protein) - 1
     atoms = _Atoms(backbone.atoms[own], place[backbone.run[own]], backbone.role[own], backbone.positions[own])
-    chain = _tell_apart(table, runs, atoms)
-    key = _codes(chain, _residue_codes(table, runs))
+    kind = _codes(table.number[runs], table.insertion[runs], table.name[runs])
+    chain = _tell_apart(table, runs, kind, atoms)
+    key = _codes(chain, kind)
     residue = heads = np.arange(len(runs))
     if (key[1:] <= key[:-1]).any():
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
@@ -137,14 +138,14 @@ def _codes(*values: NDArray[np.integer]) -> NDArray[np.int64]:
     return code
 
 
-def _residue_codes(table: AtomTable, runs: NDArray[np.int64]) -> NDArray[np.int64]:
-    return _codes(table.number[runs], table.insertion[runs], table.name[runs])
+def _tell_apart(
+    table: AtomTable, runs: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms
+) -> NDArray[np.int64]:
+    """Which chain each of a protein's runs belongs to, (runs,), as any integers.
 
-
-def _tell_apart(table: AtomTable, runs: NDArray[np.int64], atoms: _Atoms) -> NDArray[np.int64]:
-    """Which chain each of a protein's runs belongs to, (runs,), as any integers."""
+    residue: (runs,), equal where number, insertion code and name are.
+    """
     chain = _codes(table.part[runs], table.chain[runs])
-    residue = _residue_codes(table, runs)
     blank = np.array([not name for name in table.chain_names], bool)[table.chain[runs]]
     twice = _twice(table, chain, residue, atoms)
     segments, sections = table.segment[runs], table.section[runs]
