@@ -56,7 +56,7 @@ class CountingDevice:
             raise RuntimeError("out of memory")
         return torch.from_numpy(-rows.origin[:, 1, :1])
 
-    def settle(self) -> None:
+    def bind_thread(self) -> None:
         self.thread = threading.current_thread().name
 
     def warm_up(self, embeddings: Tensor) -> None:

@@ -120,11 +120,11 @@ def test_lanes_compute_alone_and_the_same(rows: Neighborhoods) -> None:
     torch.set_num_threads(3)
     try:
         engine = Engine(model)
-        lanes = engine.lanes()
+        lanes = engine.worker_engines()
         assert [lane.step_rows for lane in lanes] == [engine.step_rows // 3] * 3
 
         def computed(lane: Engine) -> tuple[torch.Tensor, int]:
-            lane.settle()
+            lane.bind_thread()
             return lane.vectors(rows), torch.get_num_threads()
 
         with ThreadPoolExecutor(3) as pool:
@@ -141,7 +141,7 @@ def test_lanes_compute_alone_and_the_same(rows: Neighborhoods) -> None:
 
 def test_one_thread_is_one_lane() -> None:
     engine = Engine(encoder(CONFIGS["small"]), threads=1)
-    assert engine.lanes() == [engine]
+    assert engine.worker_engines() == [engine]
 
 
 def test_an_error_in_a_thread_is_raised(rows: Neighborhoods) -> None:

@@ -90,20 +90,20 @@ class Engine:
             self._plain = torch.compile(self.encoder, dynamic=False, mode=mode)
             self._sizes = sorted({min(size, self.step_rows) for size in (64, 512, self.step_rows)})
 
-    def lanes(self) -> "list[Engine]":
+    def worker_engines(self) -> "list[Engine]":
         """Engines that share this one's weights, each for a thread of its own: as many as this one has threads.
 
         For callers that have always several steps to compute, whose threads then need not wait for each other.
         """
         if self._threads is None or self._threads.count == 1:
             return [self]
-        lanes = [copy.copy(self) for _ in range(self._threads.count)]
-        for lane in lanes:
-            lane._threads = self._threads.single()  # noqa: SLF001 (of its own class)
-            lane.step_rows = lane._threads.step_rows  # noqa: SLF001
-        return lanes
+        workers = [copy.copy(self) for _ in range(self._threads.count)]
+        for worker in workers:
+            worker._threads = self._threads.single()  # noqa: SLF001 (of its own class)
+            worker.step_rows = worker._threads.step_rows  # noqa: SLF001
+        return workers
 
-    def settle(self) -> None:
+    def bind_thread(self) -> None:
         """Make the thread that calls, from which alone the engine is used from now on, one for this device."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)

@@ -48,7 +48,7 @@ class Device(Protocol):
         """Codes and distances (rows,)."""
         ...
 
-    def settle(self) -> None:
+    def bind_thread(self) -> None:
         """Called first in its thread."""
         ...
 

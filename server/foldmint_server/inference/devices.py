@@ -45,7 +45,7 @@ def engines_of(model: Model, settings: Settings) -> list[Engine]:
         )
         for encoder, device in zip(encoders, devices, strict=True)
     ]
-    return [lane for engine in engines for lane in engine.lanes()]
+    return [worker for engine in engines for worker in engine.worker_engines()]
 
 
 def scheduling(settings: Settings, engines: Sequence[Engine]) -> SchedulerConfig:

@@ -256,7 +256,7 @@ class Scheduler:
     def _serve(self, worker: _Worker) -> None:
         """The thread of a device. If it ends before its time the others go on; nothing waits for the last."""
         try:
-            worker.device.settle()
+            worker.device.bind_thread()
             self._run(worker)
         except BaseException as error:
             left = self.devices_left - 1
