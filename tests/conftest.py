@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.datasets.records import Record, read_parquet
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store import create_store, load_model
+from helpers.chains import RealChain, read_chains
 from helpers.support import DATA, ROOT, RunningServer, missing, running_server, stub_of
 
 # Begun first, since they take longest: of what begins last, one worker would wait for the other.
@@ -42,9 +42,9 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def chains() -> list[Record]:
+def chains() -> list[RealChain]:
     """Real chains, about 20,000 residues."""
-    return list(read_parquet(DATA / "chains.parquet"))
+    return list(read_chains(DATA / "chains.parquet"))
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 
 from foldmint_client import AsyncClient, Backbone, Client, FailedPrecondition, InvalidStructure
 from foldmint_client.models.responses import Tokens
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone, read_backbones
+from helpers.chains import RealChain
 from helpers.pdb_text import PdbText, atom
 from helpers.support import ROOT, RunningServer
 
@@ -67,7 +67,7 @@ def test_info_and_health(server: RunningServer) -> None:
 
 
 @pytest.mark.slow
-def test_the_library(server: RunningServer, chains: list[Record], data: Path) -> None:
+def test_the_library(server: RunningServer, chains: list[RealChain], data: Path) -> None:
     tokenizer = StructureTokenizer.load()
     with Client(server.address) as client:
         one = client.tokenize(data / "1a8o.pdb", distances=True)

@@ -18,13 +18,13 @@ import yaml  # type: ignore[import-untyped]
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.repair.job_metrics import GateValues, JobMetrics
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import geometry
 from foldmint_tokenizer.store import Store, create_store
+from helpers.chains import RealChain
 from helpers.grafana_page import Prometheus, Query, interpolated, queries, transformed
 from helpers.real_prometheus import asked, free_port, hastened, prometheus
 from helpers.support import ROOT, RunningServer, admin_of, metrics_of, missing, running_server, stub_of
@@ -105,7 +105,7 @@ class Watched(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, chains: list[Record]) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory, chains: list[RealChain]) -> Path:
     """A store of a small encoder that was never trained, with two versions of 4096 codes where its vectors are.
 
     Small, so that seconds of one core are enough residues to tell which codes are dead.
@@ -136,7 +136,7 @@ def pushgateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def watched(
-    store: Path, pushgateway: str, chains: list[Record], tmp_path_factory: pytest.TempPathFactory
+    store: Path, pushgateway: str, chains: list[RealChain], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
     folder, copies = tmp_path_factory.mktemp("prometheus"), tmp_path_factory.mktemp("rules")
     over = threading.Event()

@@ -4,7 +4,7 @@ python -m benchmarks.codebook.repair_proof --data train.parquet --val val.parque
 
 A share of the codes is moved far away and its N set to 0, in a copy of the store. The job repairs the copy on the first
 set, with the second for its gates. Then the model is measured on chains of the second: unharmed, harmed, and repaired,
-with the decoder's rows of replaced codes retrained and without.
+and, of a decoder that reads token ids, with the rows of replaced codes retrained and without.
 """
 
 import json
@@ -57,14 +57,12 @@ def main(
         repaired = store.load(done.version)
         codes = torch.nonzero(dead).flatten().numpy()
         chains = drawn_chains(read_set(val), val_residues, 0)
-        states = {
-            "unharmed": store.load(unharmed),
-            "harmed": store.load(harmed),
-            "repaired, rows not retrained": replace(
+        states = {"unharmed": store.load(unharmed), "harmed": store.load(harmed)}
+        if repaired.codebook.decoder_rows is not None:
+            states["repaired, rows not retrained"] = replace(
                 repaired, codebook=replace(repaired.codebook, decoder_rows=store.codebook(harmed).decoder_rows)
-            ),
-            "repaired": repaired,
-        }
+            )
+        states["repaired"] = repaired
         found = {name: _measured(state, chains, longest, codes) for name, state in states.items()}
     if json_file is not None:
         json_file.write_text(json.dumps({"states": found, "repair": done.as_json()}, indent=2) + "\n", encoding="utf-8")

@@ -102,7 +102,7 @@ def _detokenize(chance: random.Random) -> pb.DetokenizeRequest:
     for place, size in enumerate(sizes):
         tokens += [4100] if place else []
         tokens += [chance.choice(special) if chance.random() < 0.01 else chance.randrange(4096) for _ in range(size)]
-    request = pb.DetokenizeRequest(tokens=tokens, model=chance.choice(("", "", "foldmint-128", _text(chance))))
+    request = pb.DetokenizeRequest(tokens=tokens, model=chance.choice(("", "", "foldmint", _text(chance))))
     for size in sizes if chance.random() < 0.5 else []:
         request.chains.add(
             chain=_text(chance),

@@ -87,7 +87,8 @@ class Client:
         PDB, mmCIF or BinaryCIF, plain or compressed by gzip, zstd, xz or bzip2.
         timeout: seconds, retries included, and pauses that the server asks for. Keywords: format=None, model_number=0,
         chains=(), reading=None, min_plddt=None, assembly="", renumber=False, complex=False, special_tokens=False,
-        distances=False, codebook_version=None; see `foldmint_client.models.tokenize_request.TokenizeOptions`.
+        distances=False, assignment="independent", first_frames=False, codebook_version=None; see
+        `foldmint_client.models.tokenize_request.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
         request = self._request(structure, TokenizeOptions(**options))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +49,7 @@ from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
 from foldmint_server.web.dashboard.usage_api import UsageApi
 from foldmint_server.web.http_server import WebServer
-from foldmint_tokenizer import StructureDetokenizer
+from foldmint_tokenizer import StructureDetokenizer, assignment
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.store import Store
 
@@ -162,6 +163,9 @@ class Server:
         if decoder is not None:
             await decoder.warm_up()
         await self._report(serving=True)
+        if codebooks.active.coding is not None:
+            # Beside the first requests, of which few ask for it; the process may end before it is done.
+            threading.Thread(target=assignment.warm_up, name="assignment", daemon=True).start()
         tasks = [self._watch_devices(scheduler, decoder), traffic.run(), security.run()]
         if settings.poll_seconds:
             tasks.append(StoreWatcher(codebooks, metrics.store_reachable.set).run(settings.poll_seconds))

@@ -14,7 +14,8 @@ class ModelSettings(BaseModel):
 
     model: str | None = Field(
         None,
-        description="A model's store: a folder, or a URL such as s3://bucket/store; the embedded default if not given.",
+        description="A model's store: a folder, a URL such as s3://bucket/store, or the name of an embedded model: "
+        "foldmint, which it is if not given, or geometry.",
     )
     device: str = Field(
         "auto",

@@ -154,12 +154,12 @@ def _grouped(atoms: Iterable[Atom], key: Callable[[Atom], object]) -> list[list[
 
 
 def _by_numbers(atoms: Sequence[Atom]) -> list[list[Atom]]:
-    """A new part where the numbers fall back, or an atom of a backbone comes again."""
+    """A new part where the numbers fall back, or an N comes again."""
     parts: list[list[Atom]] = [[]]
     seen: set[tuple[object, ...]] = set()
     for atom in atoms:
         key = (atom.number, atom.insertion, atom.residue, atom.name, atom.alternate)
-        again = atom.name in ("N", "CA", "C") and key in seen
+        again = atom.name == "N" and key in seen
         if parts[-1] and (again or atom.number < parts[-1][-1].number):
             parts.append([])
             seen = set()

@@ -15,7 +15,7 @@ import pytest
 from foldmint.v1 import codebook_pb2_grpc
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.datasets.records import Record
+from helpers.chains import ChainLike
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "tests" / "data"
@@ -110,7 +110,7 @@ def metrics_of(server: RunningServer) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
-def request_of(chain: Record, version: str = "") -> pb.TokenizeRequest:
+def request_of(chain: ChainLike, version: str = "") -> pb.TokenizeRequest:
     """The request for a chain's tokens, under a version of the codebook."""
     backbone = pb.Backbone(
         chain=chain.id,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, read_parquet, write_parquet
 from foldmint_maintenance.training import encoder_trainer
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
@@ -20,6 +20,7 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import Store, create_store
 from helpers.distributed_repair import killed
+from helpers.support import DATA
 
 HELIX = (-57.0, -47.0)
 STRAND = (-130.0, 130.0)
@@ -46,6 +47,12 @@ def _built(torsions: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
         atoms.append(_placed(atoms, bond=1.46, angle=121.7, torsion=180))
         atoms.append(_placed(atoms, bond=1.52, angle=111.0, torsion=phi))
     return np.array(atoms, np.float32).reshape(-1, 3, 3)
+
+
+@pytest.fixture(scope="session")
+def chains() -> list[Record]:
+    """Real chains, about 20,000 residues, as records of a set."""
+    return list(read_parquet(DATA / "chains.parquet"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.model import DecoderRows
 from foldmint_tokenizer.store import Store, create_store, load_model
+from helpers.chains import RealChain
 
 VERSIONS = 8
 
@@ -47,13 +47,13 @@ def versions_copy(versions: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
-def short(chains: list[Record]) -> list[Record]:
+def short(chains: list[RealChain]) -> list[RealChain]:
     """The five shortest of the real chains, 312 residues."""
     return sorted(chains, key=lambda chain: len(chain.sequence))[:5]
 
 
 @pytest.fixture(scope="session")
-def in_process(versions: Path, short: list[Record]) -> Callable[[str], list[list[int]]]:
+def in_process(versions: Path, short: list[RealChain]) -> Callable[[str], list[list[int]]]:
     """What a version gives in process for each of the short chains."""
     known: dict[str, list[list[int]]] = {}
 

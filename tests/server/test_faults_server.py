@@ -10,8 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
+from helpers.chains import RealChain
 from helpers.support import RunningServer, metrics_of, request_of, running_server, stub_of
 
 FAULTS = "FOLDMINT_TEST_FAULTS"
@@ -41,7 +41,7 @@ def stub(faulty: RunningServer, faults: Path) -> Iterator[rpc.TokenizerServiceSt
 
 
 @pytest.fixture(scope="module")
-def wanted(short: list[Record]) -> list[list[int]]:
+def wanted(short: list[RealChain]) -> list[list[int]]:
     tokenizer = StructureTokenizer.load()
     return [tokenizer.tokenize(backbone(chain.coordinates, chain.residue_index))[0].tokens.tolist() for chain in short]
 
@@ -58,15 +58,15 @@ def failures(server: RunningServer, reason: str) -> float:
     return metrics_of(server)[f'foldmint_step_failures_total{{reason="{reason}"}}']
 
 
-def at_fault(chain: Record) -> pb.TokenizeRequest:
+def at_fault(chain: RealChain) -> pb.TokenizeRequest:
     """A structure that the faulty server fails with."""
     coordinates = chain.coordinates.copy()
     coordinates[-1] += 9000
-    return request_of(Record(chain.id, chain.sequence, chain.residue_index, coordinates))
+    return request_of(RealChain(chain.id, chain.sequence, chain.residue_index, coordinates))
 
 
 def test_without_memory_steps_are_smaller_and_nothing_is_lost(
-    faulty: RunningServer, stub: rpc.TokenizerServiceStub, faults: Path, short: list[Record], wanted: list[list[int]]
+    faulty: RunningServer, stub: rpc.TokenizerServiceStub, faults: Path, short: list[RealChain], wanted: list[list[int]]
 ) -> None:
     before = failures(faulty, "out_of_memory")
     faults.write_text("memory 20")
@@ -83,7 +83,7 @@ def test_only_the_structure_at_fault_fails(
     faulty: RunningServer,
     stub: rpc.TokenizerServiceStub,
     faults: Path,
-    short: list[Record],
+    short: list[RealChain],
     wanted: list[list[int]],
     fault: str,
     reason: str,
@@ -100,7 +100,7 @@ def test_a_clock_that_jumps_changes_nothing(
     faulty: RunningServer,
     stub: rpc.TokenizerServiceStub,
     faults: Path,
-    short: list[Record],
+    short: list[RealChain],
     wanted: list[list[int]],
     seconds: int,
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_clock_that_jumps_changes_nothing(
 
 @pytest.mark.slow
 def test_one_device_of_two_is_lost_and_then_the_other(
-    tmp_path: Path, chains: list[Record], short: list[Record], wanted: list[list[int]]
+    tmp_path: Path, chains: list[RealChain], short: list[RealChain], wanted: list[list[int]]
 ) -> None:
     faults = tmp_path / "faults"
     log = tmp_path / "log"

@@ -15,9 +15,9 @@ import grpc
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.datasets.records import Record
 from foldmint_server.settings import read_settings
 from foldmint_tokenizer.store import DEFAULT
+from helpers.chains import RealChain
 from helpers.support import running_server, stub_of
 
 
@@ -29,7 +29,7 @@ def refused(*arguments: str, environment: dict[str, str] | None = None) -> tuple
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return finished.returncode, finished.stderr
@@ -115,7 +115,7 @@ def test_a_misspelled_setting_in_a_file_is_told(tmp_path: Path) -> None:
     assert "max_residue" in text
 
 
-def test_stopping_finishes_what_was_admitted(chains: list[Record]) -> None:
+def test_stopping_finishes_what_was_admitted(chains: list[RealChain]) -> None:
     answers: list[int] = []
     with running_server() as server, stub_of(server) as stub:
         x = chains[0].coordinates
@@ -145,7 +145,7 @@ def _until_in_flight(metrics: str, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_stream_open_while_stopping_ends_with_unavailable(chains: list[Record]) -> None:
+def test_a_stream_open_while_stopping_ends_with_unavailable(chains: list[RealChain]) -> None:
     with running_server() as server, stub_of(server) as stub:
         x = chains[5].coordinates
         request = pb.TokenizeRequest(backbones=pb.Backbones(chains=[pb.Backbone(coordinates=x.tobytes())]))

@@ -63,5 +63,5 @@ def test_what_was_cut_off_does_not_stay_with_the_server(server: RunningServer, p
 
 def test_a_line_so_long_that_to_connect_takes_half_a_second(server: RunningServer, pool: list[Stretch]) -> None:
     with FaultyProxy(server.address, Faults(pause=1, pause_seconds=0.3)) as proxy, Client(proxy.address) as client:
-        assert client.model().model == "foldmint-128"
+        assert client.model().model == "foldmint"
     assert proxy.done["connections"] == 1

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
+from helpers.chains import RealChain
 
 CONFIGS = {
     "small": ModelConfig(width=64, heads=4, layers=2, out=16),
@@ -45,7 +45,7 @@ def plain(of: Encoder, rows: Neighborhoods) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def rows(chains: list[Record]) -> Neighborhoods:
+def rows(chains: list[RealChain]) -> Neighborhoods:
     shapes = [geometry(chain.coordinates, chain.residue_index) for chain in chains[:4]]
     short = geometry(chains[0].coordinates[:9], chains[0].residue_index[:9])  # has empty slots
     return concatenate([shape.rows(slice(0, 100)) for shape in [*shapes, short]])

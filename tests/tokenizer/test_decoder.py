@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import (
@@ -25,6 +24,7 @@ from foldmint_tokenizer.decoder import (
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, CODES, EOS, MASK
+from helpers.chains import RealChain
 from helpers.support import REFERENCE_WARNINGS
 
 pytestmark = REFERENCE_WARNINGS
@@ -139,15 +139,15 @@ def test_rows_at_a_time_make_no_difference(paired: Paired) -> None:
     decoder = paired(SMALL).decoder
     states, residues = torch.randn(45, SMALL.width), torch.arange(1, 44)
     with torch.no_grad():
-        whole = aligned_error(decoder, states, residues, rows=1000)
+        whole = aligned_error(decoder.pairwise_classification_head, states, residues, rows=1000)
         for rows in (1, 16, 43):
-            part = aligned_error(decoder, states, residues, rows)
+            part = aligned_error(decoder.pairwise_classification_head, states, residues, rows)
             torch.testing.assert_close(part.pae, whole.pae, rtol=0, atol=1e-4)
             torch.testing.assert_close(part.ptm, whole.ptm, rtol=0, atol=1e-5)
     assert whole.pae.shape == (43, 43)
 
 
-def test_there_and_back(reference_class: Any, paired: Paired, chains: list[Record]) -> None:
+def test_there_and_back(reference_class: Any, paired: Paired, chains: list[RealChain]) -> None:
     pair = paired(MIDDLE)
     torch.manual_seed(0)
     encoding = reference_class(ENCODER.width, 1, ENCODER.heads, ENCODER.layers, ENCODER.out, ENCODER.codes).eval()

@@ -55,7 +55,7 @@ def test_chains_are_parted(detokenizer: StructureDetokenizer) -> None:
 
 def test_each_residue_stays_in_its_place(detokenizer: StructureDetokenizer) -> None:
     decoder = detokenizer.model.decoder
-    assert decoder is not None
+    assert isinstance(decoder, Decoder)
     with torch.no_grad():
         states = decoder.states(decoder.embed(torch.tensor([[BOS, *TOKENS, EOS]])))
         origin, plddt = decoder.rigids(states).origin[0], decoder.confidence(states)[0]
@@ -145,7 +145,7 @@ def test_nonsense_of_the_decoder_is_no_answer(
     detokenizer: StructureDetokenizer, broken: Callable[[Decoder], torch.Tensor]
 ) -> None:
     decoder = deepcopy(detokenizer.model.decoder)
-    assert decoder is not None
+    assert isinstance(decoder, Decoder)
     with torch.no_grad():
         broken(decoder).fill_(torch.inf)
     with pytest.raises(ModelError, match="not finite"):

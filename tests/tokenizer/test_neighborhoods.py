@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, concatenate, geometry, joined
+from helpers.chains import RealChain
 
 
-def shape_of(chain: Record) -> Geometry:
+def shape_of(chain: RealChain) -> Geometry:
     return geometry(chain.coordinates, chain.residue_index)
 
 
-def test_nearest_by_distance(chains: list[Record]) -> None:
+def test_nearest_by_distance(chains: list[RealChain]) -> None:
     for chain in chains[:10]:
         shape = shape_of(chain)
         apart = cdist(shape.frames.origin, shape.frames.origin)
@@ -21,7 +21,7 @@ def test_nearest_by_distance(chains: list[Record]) -> None:
         assert (shape.nearest[:, 0] == np.arange(len(apart))).all()
 
 
-def test_residues_without_a_frame_are_neither_queries_nor_neighbors(chains: list[Record]) -> None:
+def test_residues_without_a_frame_are_neither_queries_nor_neighbors(chains: list[RealChain]) -> None:
     x = chains[5].coordinates.copy()
     x[10:20, 2] = np.nan
     shape = geometry(x, chains[5].residue_index)
@@ -30,7 +30,7 @@ def test_residues_without_a_frame_are_neither_queries_nor_neighbors(chains: list
 
 
 @pytest.mark.parametrize("length", [1, 2, 15, 16])
-def test_short_chains_have_fewer_neighbors(chains: list[Record], length: int) -> None:
+def test_short_chains_have_fewer_neighbors(chains: list[RealChain], length: int) -> None:
     shape = geometry(chains[5].coordinates[:length], chains[5].residue_index[:length])
     rows = shape.rows(slice(None))
     assert (rows.exists.sum(1) == length).all()
@@ -45,7 +45,7 @@ def test_the_query_leads_even_where_residues_coincide() -> None:
         assert len(set(row.tolist())) == 16
 
 
-def test_offsets_are_clipped_differences_of_numbers(chains: list[Record]) -> None:
+def test_offsets_are_clipped_differences_of_numbers(chains: list[RealChain]) -> None:
     index = np.array([1, 2, 3, 4, 5, 6, 100, 101])
     rows = geometry(chains[5].coordinates[:8], index).rows(slice(None))
     shape = geometry(chains[5].coordinates[:8], index)
@@ -55,7 +55,7 @@ def test_offsets_are_clipped_differences_of_numbers(chains: list[Record]) -> Non
     assert rows.offset.max() <= 65
 
 
-def test_seen_from_the_query(chains: list[Record]) -> None:
+def test_seen_from_the_query(chains: list[RealChain]) -> None:
     rows = shape_of(chains[5]).rows(slice(None))
     np.testing.assert_allclose(rows.rotation[:, 0], np.broadcast_to(np.eye(3), rows.rotation[:, 0].shape), atol=1e-6)
     np.testing.assert_allclose(rows.origin[:, 0], 0, atol=1e-6)
@@ -65,7 +65,7 @@ def test_seen_from_the_query(chains: list[Record]) -> None:
     assert ((apart > 2.6) & (apart < 4.3)).all()
 
 
-def test_chains_joined_and_rows_sliced_stay_the_same(chains: list[Record]) -> None:
+def test_chains_joined_and_rows_sliced_stay_the_same(chains: list[RealChain]) -> None:
     several = [shape_of(chain) for chain in chains[5:9]]
     expected = concatenate([shape.rows(slice(None)) for shape in several])
     together = joined(several)

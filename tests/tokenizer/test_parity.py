@@ -8,10 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import backbone
 from foldmint_tokenizer.encoder import ESM3, ModelConfig
 from helpers import esm_reader
+from helpers.chains import RealChain
 from helpers.esm_reader import SMALL, Pair
 from helpers.support import REFERENCE_WARNINGS
 
@@ -21,7 +21,7 @@ DEEP = ModelConfig(width=96, heads=8, layers=3, out=16)
 
 
 @pytest.fixture(scope="module")
-def paired(reference_class: Any, chains: list[Record]) -> Callable[[ModelConfig], Pair]:
+def paired(reference_class: Any, chains: list[RealChain]) -> Callable[[ModelConfig], Pair]:
     """Makes a pair of a size. Its codes are vectors of real residues, so that thousands of them are in use."""
 
     def make(config: ModelConfig) -> Pair:
@@ -32,26 +32,26 @@ def paired(reference_class: Any, chains: list[Record]) -> Callable[[ModelConfig]
     return make
 
 
-Variant = Callable[[Record, np.random.Generator], tuple[NDArray[np.float32], NDArray[np.int64]]]
+Variant = Callable[[RealChain, np.random.Generator], tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 
-def whole(chain: Record, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def whole(chain: RealChain, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return chain.coordinates, chain.residue_index
 
 
-def with_missing(chain: Record, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def with_missing(chain: RealChain, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     x = chain.coordinates.copy()
     x[random.random(len(x)) < 0.1] = np.nan
     x[random.random(x.shape[:2]) < 0.03] = np.nan  # single atoms
     return x, chain.residue_index
 
 
-def with_gaps(chain: Record, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def with_gaps(chain: RealChain, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     jumps = (random.random(len(chain.sequence)) < 0.05) * random.integers(1, 50, len(chain.sequence))
     return chain.coordinates, chain.residue_index + np.cumsum(jumps)
 
 
-def short(chain: Record, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def short(chain: RealChain, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     length = int(random.integers(1, 16))
     return chain.coordinates[:length], chain.residue_index[:length]
 
@@ -75,7 +75,7 @@ def agreement(pair: Pair, cases: list[tuple[NDArray[np.float32], NDArray[np.int6
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [SMALL, DEEP], ids=["width-128", "width-96-of-3-layers"])
-def test_whole_chains(paired: Callable[[ModelConfig], Pair], chains: list[Record], config: ModelConfig) -> None:
+def test_whole_chains(paired: Callable[[ModelConfig], Pair], chains: list[RealChain], config: ModelConfig) -> None:
     random = np.random.default_rng(0)
     total, wrong, seen = agreement(paired(config), [whole(chain, random) for chain in chains])
     assert total > 20_000
@@ -85,14 +85,14 @@ def test_whole_chains(paired: Callable[[ModelConfig], Pair], chains: list[Record
 
 
 @pytest.mark.parametrize("variant", [with_missing, with_gaps, short])
-def test_broken_chains(paired: Callable[[ModelConfig], Pair], chains: list[Record], variant: Variant) -> None:
+def test_broken_chains(paired: Callable[[ModelConfig], Pair], chains: list[RealChain], variant: Variant) -> None:
     random = np.random.default_rng(1)
     total, wrong, _ = agreement(paired(SMALL), [variant(chain, random) for chain in chains])
     assert wrong <= total * 1e-4
 
 
 @pytest.mark.slow
-def test_esm3_size(paired: Callable[[ModelConfig], Pair], chains: list[Record]) -> None:
+def test_esm3_size(paired: Callable[[ModelConfig], Pair], chains: list[RealChain]) -> None:
     random = np.random.default_rng(2)
     pair = paired(ESM3)
     variants: list[Variant] = [whole, with_missing, with_gaps, short]
@@ -106,7 +106,7 @@ def test_esm3_size(paired: Callable[[ModelConfig], Pair], chains: list[Record]) 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_esm3_size_on_twenty_thousand_residues(paired: Callable[[ModelConfig], Pair], chains: list[Record]) -> None:
+def test_esm3_size_on_twenty_thousand_residues(paired: Callable[[ModelConfig], Pair], chains: list[RealChain]) -> None:
     random = np.random.default_rng(3)
     variants: list[Variant] = [whole, whole, whole, with_missing, with_gaps, short]
     cases = [variants[place % 6](chain, random) for place, chain in enumerate(chains[2:] + chains[2:18])]
@@ -116,7 +116,7 @@ def test_esm3_size_on_twenty_thousand_residues(paired: Callable[[ModelConfig], P
     assert wrong <= total * 1e-4
 
 
-def test_alone_and_among_fifty_others(paired: Callable[[ModelConfig], Pair], chains: list[Record]) -> None:
+def test_alone_and_among_fifty_others(paired: Callable[[ModelConfig], Pair], chains: list[RealChain]) -> None:
     pair = paired(SMALL)
     several = [backbone(chain.coordinates, chain.residue_index) for chain in chains[2:53]]
     together = pair.tokenizer.tokenize(several)

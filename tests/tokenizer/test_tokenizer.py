@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import Backbone, InvalidStructure, ModelError, StructureTokenizer, backbone, read_backbones
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.tokens import structure_geometry
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
+from helpers.chains import RealChain
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def tokenizer() -> StructureTokenizer:
     return StructureTokenizer.load()
 
 
-def of(chain: Record) -> Backbone:
+def of(chain: RealChain) -> Backbone:
     return backbone(chain.coordinates, chain.residue_index)
 
 
@@ -47,7 +47,7 @@ def test_file_bytes_and_coordinates_agree(tokenizer: StructureTokenizer, data: P
 
 
 @pytest.mark.slow
-def test_rotation_and_translation_change_nothing(tokenizer: StructureTokenizer, chains: list[Record]) -> None:
+def test_rotation_and_translation_change_nothing(tokenizer: StructureTokenizer, chains: list[RealChain]) -> None:
     random = np.random.default_rng(0)
     turned = []
     for chain, turn in zip(chains, Rotation.random(len(chains), rng=random), strict=True):
@@ -58,13 +58,13 @@ def test_rotation_and_translation_change_nothing(tokenizer: StructureTokenizer, 
     assert same.mean() >= 0.999
 
 
-def test_alone_and_together(tokenizer: StructureTokenizer, chains: list[Record]) -> None:
+def test_alone_and_together(tokenizer: StructureTokenizer, chains: list[RealChain]) -> None:
     several = [of(chain) for chain in chains]
     together = np.concatenate([chain.tokens for chain in tokenizer.tokenize(several)])
     np.testing.assert_array_equal(together, tokens_of(tokenizer, several))
 
 
-def test_residues_without_a_frame(tokenizer: StructureTokenizer, chains: list[Record]) -> None:
+def test_residues_without_a_frame(tokenizer: StructureTokenizer, chains: list[RealChain]) -> None:
     x = chains[5].coordinates.copy()
     x[[3, 7]] = np.nan
     (chain,) = tokenizer.tokenize(backbone(x), distances=True)
@@ -90,7 +90,7 @@ def test_distances_are_to_the_nearest_code(tokenizer: StructureTokenizer, data: 
     assert chain.distances.dtype == np.float32
 
 
-def test_gaps_in_the_numbers_matter(tokenizer: StructureTokenizer, chains: list[Record]) -> None:
+def test_gaps_in_the_numbers_matter(tokenizer: StructureTokenizer, chains: list[RealChain]) -> None:
     length = len(chains[5].sequence)
     apart = backbone(chains[5].coordinates, np.arange(length) * 3)
     same = tokens_of(tokenizer, [apart]) == tokens_of(tokenizer, [of(chains[5])])

@@ -124,7 +124,7 @@ def test_decoder_rows_go_with_their_version(location: str) -> None:
     rows = DecoderRows(torch.tensor([3, 30]), torch.randn(2, 16))
     store.publish(_codebook(1), parent="000001", decoder_rows=rows, about={})
     model = store.load("000002")
-    assert model.decoder is not None
+    assert isinstance(model.decoder, Decoder)
     before, after = model.decoder.embed.weight, model.codebook.embedding(model.decoder)
     assert torch.equal(after[[3, 30]], rows.rows)
     kept = [code for code in range(len(before)) if code not in (3, 30)]
@@ -133,7 +133,7 @@ def test_decoder_rows_go_with_their_version(location: str) -> None:
     tokens = [1, 3, 5, 30]
     old, new = (StructureDetokenizer(store.load(version)) for version in ("000001", "000002"))
     expected = new.detokenize(tokens).chains[0].coordinates
-    found = old.detokenize(tokens, embedding=old.embedding_of(model.codebook)).chains[0].coordinates
+    found = old.detokenize(tokens, inputs=old.inputs_of(model.codebook)).chains[0].coordinates
     assert (found == expected).all()
     assert (old.detokenize(tokens).chains[0].coordinates != expected).any()
 

@@ -5,6 +5,7 @@ from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer
 StructureDetokenizer.load().detokenize(chain.tokens)
 """
 
+from foldmint_tokenizer.assignment import Assignment
 from foldmint_tokenizer.detokenizer import DecodedChain, DecodedStructure, StructureDetokenizer
 from foldmint_tokenizer.errors import InvalidStructure, InvalidTokens, ModelError, TokenizerError
 from foldmint_tokenizer.structure.backbone import Backbone, backbone
@@ -17,6 +18,7 @@ from foldmint_tokenizer.tokenizer import StructureTokenizer
 from foldmint_tokenizer.tokens import TokenizedChain, TokenizedStructure
 
 __all__ = [
+    "Assignment",
     "Backbone",
     "ChainLabels",
     "DecodedChain",

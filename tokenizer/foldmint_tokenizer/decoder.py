@@ -128,8 +128,8 @@ class DecoderBlock(nn.Module):
         return x + fed
 
 
-class _Stack(nn.Module):
-    """Holds the blocks under the name that the published weights have for them."""
+class TokenStack(nn.Module):
+    """The blocks of a decoder, under the name that the published weights have for them."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -137,6 +137,7 @@ class _Stack(nn.Module):
         self.norm = nn.LayerNorm(config.width, bias=False)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """(n, length, width) -> the same, as of the blocks."""
         for block in self:
             x = block(x, rotary, mask)
         result: Tensor = self.norm(x)
@@ -228,7 +229,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(vocabulary.SIZE, config.width)
-        self.decoder_stack = _Stack(config)
+        self.decoder_stack = TokenStack(config)
         self.affine_output_projection = RigidHead(config.width)
         self.pairwise_classification_head = PairHead(config.width)
         self.plddt_head = ConfidenceHead(config.width)
@@ -238,9 +239,7 @@ class Decoder(nn.Module):
 
         mask: (n, length) bool, false for padding, which nothing looks at; None where there is none.
         """
-        rotary = rotary_angles(x.shape[1], self.config.width // self.config.heads, x)
-        result: Tensor = self.decoder_stack(x, rotary, None if mask is None else mask[:, None, None])
-        return result
+        return token_states(self.decoder_stack, self.config, x, mask)
 
     def rigids(self, states: Tensor) -> Rigids:
         """Motions (n, length) of the tokens, in one frame of reference; states (n, length, width)."""
@@ -249,9 +248,20 @@ class Decoder(nn.Module):
 
     def confidence(self, states: Tensor) -> Tensor:
         """Predicted lDDT (n, length), 0 to 1: the mean over the bins; states (n, length, width)."""
-        bins = (torch.arange(PLDDT_BINS, device=states.device) + 0.5) / PLDDT_BINS
-        logits: Tensor = self.plddt_head(states)
-        return logits.float().softmax(-1) @ bins
+        return expected_lddt(self.plddt_head(states))
+
+
+def token_states(stack: TokenStack, config: DecoderConfig, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What a stack makes of embedded tokens x (n, length, width): `Decoder.states`."""
+    rotary = rotary_angles(x.shape[1], config.width // config.heads, x)
+    result: Tensor = stack(x, rotary, None if mask is None else mask[:, None, None])
+    return result
+
+
+def expected_lddt(logits: Tensor) -> Tensor:
+    """The mean over 50 bins of lDDT, 0 to 1, of their logits (..., 50)."""
+    bins = (torch.arange(PLDDT_BINS, device=logits.device) + 0.5) / PLDDT_BINS
+    return logits.float().softmax(-1) @ bins
 
 
 def composed(moves: Rigids) -> Rigids:
@@ -279,13 +289,12 @@ class AlignedError(NamedTuple):
     ptm: Tensor
 
 
-def aligned_error(decoder: Decoder, states: Tensor, residues: Tensor, rows: int = 16) -> AlignedError:
+def aligned_error(head: PairHead, states: Tensor, residues: Tensor, rows: int = 16) -> AlignedError:
     """Predicted aligned error and TM-score of one sequence, over its residues alone.
 
     states: (length, width); residues: (residues,) int64, where in the sequence they are; rows: pairs are computed so
     many rows at a time, which bounds the memory. pTM after Jumper et al. 2021 (supplement 1.9.7).
     """
-    head = decoder.pairwise_classification_head
     step = LARGEST_ERROR / (PAE_BINS - 2)
     centers = (torch.arange(PAE_BINS, device=states.device, dtype=torch.float32) + 0.5) * step
     d0 = 1.24 * (max(len(residues), 19) - 15) ** (1 / 3) - 1.8

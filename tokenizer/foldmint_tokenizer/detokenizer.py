@@ -6,7 +6,8 @@ StructureDetokenizer.load().detokenize(tokens)
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from foldmint_tokenizer.decoder import AlignedError, aligned_error, backbone_atoms
-from foldmint_tokenizer.errors import InvalidTokens, ModelError
+from foldmint_tokenizer.assignment import Assignment
+from foldmint_tokenizer.decoder import AlignedError, Decoder, Rigids, aligned_error, backbone_atoms
+from foldmint_tokenizer.errors import InvalidStructure, InvalidTokens, ModelError
 from foldmint_tokenizer.model import CodebookVersion, Model
+from foldmint_tokenizer.motion_decoder import MotionDecoder
+from foldmint_tokenizer.motions import Layout, Segments, code_motions, parted, placed, whole_chain
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 
@@ -29,11 +33,15 @@ class DecodedChain:
 
     coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; all chains of a structure in one frame of
     reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue. Both are NaN for
-    residues that were said to have no frame.
+    residues that were said to have no frame. segment_starts: (segments,) int64, the first residue of each segment.
+    placed: (segments,) bool, whether a segment stands where its structure had it, seen from the others that are placed;
+    otherwise it follows the residue before it as if bonded.
     """
 
     coordinates: NDArray[np.float32]
     plddt: NDArray[np.float32]
+    segment_starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    placed: NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, np.bool_))
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -53,6 +61,16 @@ class DecodedStructure:
     pae: NDArray[np.float32] | None = None
 
 
+class DecoderInputs(NamedTuple):
+    """What a decoder reads of one version of the codebook, on its device.
+
+    embedding: (vocabulary, width), of each token. motions: (codes,), of models whose codes state motions.
+    """
+
+    embedding: Tensor
+    motions: Rigids | None
+
+
 class StructureDetokenizer:
     """A model's decoder on a device. Not safe for use by several threads at a time."""
 
@@ -62,7 +80,7 @@ class StructureDetokenizer:
             raise ModelError(f"the model {model.name} has no decoder")
         self.model, self.device = model, torch.device(device)
         self._decoder = model.decoder.to(self.device).eval()
-        self._embedding = self.embedding_of(model.codebook)
+        self._inputs = self.inputs_of(model.codebook)
 
     @classmethod
     def load(
@@ -71,9 +89,13 @@ class StructureDetokenizer:
         """The detokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
         return cls(load_model(path), device)
 
-    def embedding_of(self, codebook: CodebookVersion) -> Tensor:
-        """What the decoder reads of each token of a version of the codebook (vocabulary, width), on the device."""
-        return codebook.embedding(self._decoder)
+    def inputs_of(self, codebook: CodebookVersion) -> DecoderInputs:
+        """What the decoder reads of a version of the codebook."""
+        motions = None
+        if isinstance(self._decoder, MotionDecoder) and self.model.lever is not None:
+            found = code_motions(codebook.codebook.embeddings, self.model.lever)
+            motions = Rigids(*(part.to(self.device) for part in found))
+        return DecoderInputs(codebook.embedding(self._decoder), motions)
 
     def detokenize(
         self,
@@ -81,41 +103,92 @@ class StructureDetokenizer:
         *,
         has_frame: ArrayLike | Sequence[bool] | None = None,
         pae: bool = False,
-        embedding: Tensor | None = None,
+        inputs: DecoderInputs | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         """The backbones of a structure's tokens (length,): its chains with CHAINBREAK between them.
 
         BOS before and EOS after are taken, and put there where they are not. has_frame: (residues,) bool, over all
         chains, as `TokenizedChain` tells: the tokens of residues without a frame say nothing, and become gaps; None
-        decodes all. pae: return the aligned errors, whose memory grows with the square of the residues. embedding: of
-        another version of the codebook than the model's. Raises InvalidTokens, with the position, for tokens that are
-        none or stand in a place where they make no sense, and if has_frame does not fit to them; ModelError if the
-        decoder computes what is not finite.
+        decodes all. pae: return the aligned errors, whose memory grows with the square of the residues. inputs: of
+        another version of the codebook than the model's. assignment: how the tokens were chosen. segments: of each
+        chain, where composition begins anew, and with which frame; without them each chain is one segment.
+
+        Raises InvalidTokens, with the position, for tokens that are none or stand in a place where they make no sense,
+        and if has_frame does not fit to them; InvalidStructure for segments that are not one for each chain; ModelError
+        if the decoder computes what is not finite, or if its codes state no motions and the tokens are anchored or
+        tracking ones, or have first frames.
         """
         sequence = checked_tokens(tokens, self.model.config.codes)
         residue = np.flatnonzero(sequence < MASK)
         framed = checked_frames(has_frame, len(residue))
         kept = residue[framed]
+        breaks = np.flatnonzero(sequence == CHAINBREAK)
+        bounds = list(zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True))
+        read = self._inputs if inputs is None else inputs
+        layout = _layout([stop - start for start, stop in bounds], segments, framed)
+        if read.motions is None:
+            self._check_plain(assignment, layout)
         with torch.inference_mode():
             ids = torch.from_numpy(sequence).to(self.device)
-            read = F.embedding(ids, self._embedding if embedding is None else embedding)
-            states = self._decoder.states(read[None])
-            atoms = backbone_atoms(self._decoder.rigids(states))[0].cpu().numpy()
+            states = self._states(F.embedding(ids, read.embedding)[None], assignment)
+            atoms = np.zeros((len(sequence), 3, 3), np.float32)
+            atoms[residue] = backbone_atoms(self._rigids(ids, states, residue, read, assignment, layout)).cpu().numpy()
             plddt = self._decoder.confidence(states)[0].cpu().numpy()
             errors = None
             if len(kept):
-                errors = aligned_error(self._decoder, states[0], torch.from_numpy(kept).to(self.device))
+                head = self._decoder.pairwise_classification_head
+                errors = aligned_error(head, states[0], torch.from_numpy(kept).to(self.device))
         ptm = math.nan if errors is None else float(errors.ptm)  # NaN if an aligned error is
         finite = np.isfinite(atoms[kept]).all() and np.isfinite(plddt[kept]).all()
         if not finite or (errors is not None and math.isnan(ptm)):
             raise ModelError("the decoder computed a position or a confidence that is not finite")
         atoms[residue[~framed]] = plddt[residue[~framed]] = np.nan
-        breaks = np.flatnonzero(sequence == CHAINBREAK)
+        stand = layout.placed if read.motions is not None else np.ones(len(layout.starts), np.bool_)
+        places = np.searchsorted(residue, [start for start, _ in bounds])
+        ends = np.append(places[1:], len(residue))
         chains = [
-            DecodedChain(atoms[start:end], plddt[start:end])
-            for start, end in zip([1, *(breaks + 1)], [*breaks, len(sequence) - 1], strict=True)
+            DecodedChain(atoms[start:stop], plddt[start:stop], layout.starts[own] - first, stand[own])
+            for (start, stop), first, own in zip(
+                bounds,
+                places,
+                [(layout.starts >= first) & (layout.starts < end) for first, end in zip(places, ends, strict=True)],
+                strict=True,
+            )
         ]
         return DecodedStructure(tuple(chains), ptm, _spread(errors, framed) if pae else None)
+
+    def _check_plain(self, assignment: Assignment, layout: Layout) -> None:
+        if assignment is not Assignment.INDEPENDENT:
+            raise ModelError(f"the codes of {self.model.name} state no motions: no tokens of it are {assignment}")
+        if not np.isnan(layout.frames).all():
+            raise ModelError(f"the codes of {self.model.name} state no motions: first frames cannot place segments")
+
+    def _states(self, embedded: Tensor, assignment: Assignment) -> Tensor:
+        if isinstance(self._decoder, MotionDecoder):
+            return self._decoder.states(embedded, assigned=assignment is not Assignment.INDEPENDENT)
+        return self._decoder.states(embedded)
+
+    def _rigids(
+        self,
+        ids: Tensor,
+        states: Tensor,
+        residue: NDArray[np.int64],
+        read: DecoderInputs,
+        assignment: Assignment,
+        layout: Layout,
+    ) -> Rigids:
+        """Frames (residues,) of tokens (length,)."""
+        some = torch.from_numpy(residue).to(self.device)
+        if isinstance(self._decoder, Decoder):
+            whole = self._decoder.rigids(states)
+            return Rigids(whole.rotation[0, some], whole.origin[0, some])
+        assert read.motions is not None  # noqa: S101 (for types; a store holds no motion decoder without them)
+        motions = Rigids(*(part[ids[some]] for part in read.motions))
+        if assignment is Assignment.INDEPENDENT and self._decoder.config.corrections:
+            motions = self._decoder.corrected(motions, states[0, some])
+        return placed(motions, layout)
 
 
 def _spread(errors: AlignedError | None, framed: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -139,6 +212,18 @@ def checked_frames(has_frame: ArrayLike | Sequence[bool] | None, residues: int) 
             "wanted"
         )
     return framed
+
+
+def _layout(sizes: list[int], segments: Sequence[Segments] | None, framed: NDArray[np.bool_]) -> Layout:
+    if segments is None:
+        segments = [whole_chain() for _ in sizes]
+    if len(segments) != len(sizes):
+        raise InvalidStructure("chains", f"{len(segments)} have segments, and the tokens have {len(sizes)} chains")
+    for place, (size, own) in enumerate(zip(sizes, segments, strict=True)):
+        if own.starts[-1] >= size:
+            raise InvalidStructure(f"chains[{place}].segment_starts", f"{own.starts[-1]} is beyond {size} residues")
+    parts = np.split(framed, np.cumsum(sizes)[:-1])
+    return Layout.of([parted(own, part) for own, part in zip(segments, parts, strict=True)], sizes)
 
 
 def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.int64]:

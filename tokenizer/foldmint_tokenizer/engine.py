@@ -116,15 +116,24 @@ class Engine:
         Rows are prepared, encoded and quantized a step at a time, which bounds the memory; where a CPU's threads
         compute, by each of them a step of its own. Raises ModelError as `quantize` does.
         """
+        return self.tokens_and_vectors(shape, embeddings, keep=False)[0]
 
-        def step(part: slice) -> Quantized:
-            return self.quantize(encode(shape.rows(part)), embeddings)
-
+    def tokens_and_vectors(
+        self, shape: Geometry, embeddings: Tensor, *, keep: bool = True
+    ) -> tuple[Quantized, NDArray[np.float32]]:
+        """As `tokens`, and the vectors (rows, out) too; if they are not kept, (rows, 0)."""
         encode = self.vectors if self._threads is None else self._threads.block
+
+        def step(part: slice) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+            z = encode(shape.rows(part))
+            return *self.quantize(z, embeddings), z[:, : None if keep else 0].float().cpu().numpy()
+
         found = self._parts(len(shape.queries), step)
         if not found:
-            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
-        return Quantized(*(np.concatenate(column) for column in zip(*found, strict=True)))
+            out = self.encoder.config.out if keep else 0
+            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32)), np.empty((0, out), np.float32)
+        codes, distances, vectors = (np.concatenate(column) for column in zip(*found, strict=True))
+        return Quantized(codes, distances), vectors
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""

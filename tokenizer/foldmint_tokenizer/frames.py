@@ -24,6 +24,10 @@ class Frames(NamedTuple):
     origin: NDArray[np.float64]
     exists: NDArray[np.bool_]
 
+    def part(self, some: slice) -> "Frames":
+        """The frames of some residues, not copied."""
+        return Frames(self.rotation[some], self.origin[some], self.exists[some])
+
 
 def backbone_frames(backbone: NDArray[np.floating]) -> Frames:
     """Frames of a backbone (residues, 3, 3): residue, atom (N, CA, C), axis; Å, NaN where missing.

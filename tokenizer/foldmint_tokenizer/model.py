@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder
 from foldmint_tokenizer.structure.options import Reading
 
 
@@ -35,8 +35,10 @@ class CodebookVersion:
     decoder_rows: DecoderRows | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
-    def embedding(self, decoder: Decoder) -> Tensor:
-        """The model's decoder's embedding (vocabulary, width) for this version's codes."""
+    def embedding(self, decoder: AnyDecoder) -> Tensor:
+        """What the model's decoder reads of each token (vocabulary, width), for this version's codes."""
+        if isinstance(decoder, MotionDecoder):
+            return decoder.embedding(self.codebook.embeddings.to(decoder.center.device)).detach()
         own = decoder.embed.weight.detach()
         if self.decoder_rows is None:
             return own
@@ -49,7 +51,7 @@ class Model:
     """An encoder, one version of its codebook, and a decoder if there is one.
 
     encoder_digest, decoder_digest: SHA-256 of their files. reading: which residues of a file count, unless a caller
-    says otherwise.
+    says otherwise. lever: Å, of codes that state motions (`motions`); None if the model's codes state none.
     """
 
     name: str
@@ -57,9 +59,10 @@ class Model:
     encoder: Encoder
     encoder_digest: str
     codebook: CodebookVersion
-    decoder: Decoder | None = None
+    decoder: AnyDecoder | None = None
     decoder_digest: str | None = None
     reading: Reading = "all"
+    lever: float | None = None
 
 
 class Weights(NamedTuple):
@@ -69,6 +72,7 @@ class Weights(NamedTuple):
     config: ModelConfig
     encoder: Encoder
     encoder_digest: str
-    decoder: Decoder | None
+    decoder: AnyDecoder | None
     decoder_digest: str | None
     reading: Reading
+    lever: float | None

@@ -1,7 +1,7 @@
 """The store: a model and the versions of its codebook, as files whose digests are checked; anywhere fsspec reaches.
 
-model.json                              name, sizes, digests of encoder and decoder; `reading`, if files are to be read
-                                        otherwise than with `all`
+model.json                              name, sizes, digests of encoder and decoder; the lever arm of motions, if codes
+                                        state them; `reading`, if files are to be read otherwise than with `all`
 encoder.safetensors
 decoder.safetensors                     if the model has a decoder
 codebooks/000001/codebook.safetensors   embeddings, N, z_avg; windows if they were measured
@@ -33,13 +33,17 @@ from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
+from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
 from foldmint_tokenizer.storage import Files
 from foldmint_tokenizer.structure.options import Reading
-from foldmint_tokenizer.validation import checked_codebook, checked_rows, fill
+from foldmint_tokenizer.validation import checked_codebook, checked_lever, checked_rows, fill
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "default"
 """The embedded default model."""
+
+EMBEDDED = {"foldmint": DEFAULT, "geometry": Path(__file__).parent / "geometry"}
+"""The models that the package holds, by the names that stand for their stores where there is no such path."""
 
 _MANIFEST, _CODEBOOK, _ROWS = "manifest.json", "codebook.safetensors", "decoder.safetensors"
 
@@ -49,8 +53,8 @@ Location = str | os.PathLike[str]
 def load_model(location: Location | None = None, version: str | None = None) -> Model:
     """The model of a store, with a version of its codebook; of the embedded default if no location is given.
 
-    location: a path, or a URL as fsspec takes them. version: the active one unless told. Raises ModelError, with the
-    reason, if a file is missing or does not fit what model.json and manifest say.
+    location: a path, a URL as fsspec takes them, or the name of an embedded model (`EMBEDDED`). version: by default,
+    the active one. Raises ModelError, with the reason, if a file is missing or does not fit what the others say.
     """
     return Store(location).load(version)
 
@@ -59,9 +63,9 @@ class Store:
     """A model's store. All methods raise ModelError, with the reason, where something is missing or does not fit."""
 
     def __init__(self, location: Location | None = None) -> None:
-        """location: a path, or a URL as fsspec takes them; the embedded default if none is given."""
+        """location: a path, a URL as fsspec takes them, or the name of an embedded model; unless told, foldmint."""
         try:
-            self.files = Files(DEFAULT if location is None else location)
+            self.files = Files(DEFAULT if location is None else _embedded(location))
         except OSError as error:
             raise ModelError(str(error)) from error
 
@@ -85,6 +89,7 @@ class Store:
             weights.decoder,
             weights.decoder_digest,
             weights.reading,
+            weights.lever,
         )
 
     def weights(self) -> Weights:
@@ -93,6 +98,7 @@ class Store:
         try:
             name, sizes, digest = str(about["name"]), dict(about["sizes"]), str(about["encoder_sha256"])
             config = ModelConfig(**sizes)
+            lever = checked_lever(about, config)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{where} is incomplete or wrong: {error!r}") from error
         with torch.device("meta"):  # no memory and no random numbers for weights that the file holds
@@ -103,7 +109,7 @@ class Store:
                 f"{self.files}: a decoder knows {vocabulary.CODES} codes, and the codebook has {config.codes}"
             )
         decoder, decoder_digest = self._decoder(about)
-        return Weights(name, config, encoder.eval(), digest, decoder, decoder_digest, self._reading(about))
+        return Weights(name, config, encoder.eval(), digest, decoder, decoder_digest, self._reading(about), lever)
 
     def versions(self) -> list[str]:
         """The versions of the codebook that are complete, in order."""
@@ -147,8 +153,9 @@ class Store:
         name: str,
         encoder: Encoder,
         codebook: Codebook,
-        decoder: Decoder | None = None,
+        decoder: AnyDecoder | None = None,
         windows: Tensor | None = None,
+        lever: float | None = None,
         reading: Reading | None = None,
         about: Mapping[str, object],
     ) -> Model:
@@ -163,11 +170,14 @@ class Store:
             "encoder_sha256": self._save(encoder.state_dict(), "encoder.safetensors"),
             "about": dict(about),
         }
+        if lever is not None:
+            model["motion"] = {"lever": lever}
         if reading is not None:
             model["reading"] = reading
         if decoder is not None:
+            reads = "vectors" if isinstance(decoder, MotionDecoder) else "ids"
             decoder_digest = self._save(decoder.state_dict(), "decoder.safetensors")
-            model["decoder"] = {"sizes": asdict(decoder.config), "sha256": decoder_digest}
+            model["decoder"] = {"reads": reads, "sizes": asdict(decoder.config), "sha256": decoder_digest}
         self._write_version(version, None, codebook, windows, None, model, about)
         self._write("ACTIVE", f"{version}\n".encode())
         # Last: without it, the folder is no store.
@@ -249,18 +259,24 @@ class Store:
             raise ModelError(f"{self.files.path('model.json')}: reading is {reading!r}; this software knows {known}")
         return reading
 
-    def _decoder(self, about: Mapping[str, Any]) -> tuple[Decoder, str] | tuple[None, None]:
+    def _decoder(self, about: Mapping[str, Any]) -> tuple[AnyDecoder, str] | tuple[None, None]:
         if "decoder" not in about:
             return None, None
         try:
             digest = str(about["decoder"]["sha256"])
-            config = DecoderConfig(**about["decoder"]["sizes"])
-        except (KeyError, TypeError, ValueError) as error:
+            # Of models written before there were others: token ids.
+            reads, sizes = about["decoder"].get("reads", "ids"), about["decoder"]["sizes"]
+            config = {"ids": DecoderConfig, "vectors": MotionDecoderConfig}[reads](**sizes)
+            vectors = about["sizes"]["out"] if "motion" in about else None
+            if isinstance(config, MotionDecoderConfig) and config.out != vectors:
+                raise ValueError("it reads vectors that the model does not have")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"{self.files.path('model.json')}: its decoder is incomplete or wrong: {error!r}"
             ) from error
+        decoder: AnyDecoder
         with torch.device("meta"):
-            decoder = Decoder(config)
+            decoder = Decoder(config) if isinstance(config, DecoderConfig) else MotionDecoder(config)
         fill(decoder, self._tensors("decoder.safetensors", digest), self.files.path("decoder.safetensors"))
         return decoder.eval(), digest
 
@@ -347,16 +363,17 @@ def create_store(
     name: str,
     encoder: Encoder,
     codebook: Codebook,
-    decoder: Decoder | None = None,
+    decoder: AnyDecoder | None = None,
     windows: Tensor | None = None,
+    lever: float | None = None,
     reading: Reading | None = None,
     about: Mapping[str, object],
 ) -> Model:
     """Write a new store with one version of the codebook, and load it back.
 
-    decoder, windows: if the model has them. reading: which residues of a file count unless a caller says otherwise; all
-    if None. about: where the model came from; goes into model.json and the manifest as it is. Raises ModelError if the
-    folder exists and holds anything.
+    decoder, windows, lever: if the model has them. reading: which residues of a file count unless a caller says
+    otherwise; all if None. about: where the model came from; goes into model.json and the manifest as it is. Raises
+    ModelError if the folder exists and holds anything.
     """
     return Store(location).begin(
         name=name,
@@ -364,9 +381,16 @@ def create_store(
         codebook=codebook,
         decoder=decoder,
         windows=windows,
+        lever=lever,
         reading=reading,
         about=about,
     )
+
+
+def _embedded(location: Location) -> Location:
+    """The place of an embedded model, if its name is given and nothing else has this path."""
+    name = os.fspath(location)
+    return EMBEDDED[name] if name in EMBEDDED and not Path(name).exists() else location
 
 
 def _is_version(name: str) -> bool:

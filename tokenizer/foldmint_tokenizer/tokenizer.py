@@ -8,14 +8,16 @@ from collections.abc import Sequence
 
 import torch
 
+from foldmint_tokenizer.assignment import Assignment, Coding
 from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.left_out import StructureContent, frame_warnings
 from foldmint_tokenizer.structure.options import Format, Limits, Reading, ReadOptions
 from foldmint_tokenizer.structure.reader import read_structure
-from foldmint_tokenizer.tokens import TokenizedStructure, TokenizeOptions, assembled, structure_geometry
+from foldmint_tokenizer.tokens import TokenizedStructure, TokenizeOptions, assembled, coded, structure_geometry
 
 
 class StructureTokenizer:
@@ -26,6 +28,7 @@ class StructureTokenizer:
         self._engine = Engine(model.encoder, device)
         self._embeddings = model.codebook.codebook.embeddings.to(self._engine.device)
         self._frameless = self._engine.frameless_code(self._embeddings)
+        self._coding = None if model.lever is None else Coding.of(self._embeddings, model.lever)
 
     @classmethod
     def load(
@@ -41,6 +44,8 @@ class StructureTokenizer:
         complex: bool = False,  # noqa: A002 (the field's word)
         special_tokens: bool = False,
         distances: bool = False,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        first_frames: bool = False,
         format: Format | None = None,  # noqa: A002
         model_number: int = 0,
         chains: Sequence[str] = (),
@@ -53,11 +58,16 @@ class StructureTokenizer:
         """The tokens of each chain of a structure, in its order, and what was left out of its file.
 
         structure: a PDB, mmCIF or BinaryCIF file, as path or bytes, plain or packed; or backbones. complex,
-        special_tokens, distances: as in `TokenizeOptions`. format, model_number, chains, reading, min_plddt, assembly,
-        renumber: as in `ReadOptions`, for files; reading is the model's default unless told.
+        special_tokens, distances, assignment, first_frames: as in `TokenizeOptions`. format, model_number, chains,
+        reading, min_plddt, assembly, renumber: as in `ReadOptions`, for files; reading is the model's default unless
+        told.
 
-        Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails.
+        Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails, or if what is asked
+        for needs codes that state motions, and the model's do not.
         """
+        returned = TokenizeOptions(complex, special_tokens, distances, Assignment(assignment), first_frames)
+        if self._coding is None and (lacking := returned.needs_motions):
+            raise ModelError(f"the codes of {self.model.name} state no motions: it has no {lacking}")
         if isinstance(structure, bytes | str | os.PathLike):
             own = self.model.reading if reading is None else reading
             options = ReadOptions(
@@ -77,7 +87,13 @@ class StructureTokenizer:
         if not content.chains:
             return TokenizedStructure((), content.left_out, content.warnings)
         shape = structure_geometry(content.chains, complex)
-        codes, apart = self._engine.tokens(shape, self._embeddings)
-        returned = TokenizeOptions(complex, special_tokens, distances)
-        tokenized = assembled(content.chains, shape, codes, apart, self._frameless, returned)
+        keep = returned.assignment is not Assignment.INDEPENDENT
+        quantized, vectors = self._engine.tokens_and_vectors(shape, self._embeddings, keep=keep)
+        codes, apart = quantized
+        told = None
+        if self._coding is not None:
+            codes, apart, told = coded(
+                content.chains, shape, codes, apart, returned, self._coding, vectors if keep else None
+            )
+        tokenized = assembled(content.chains, shape, codes, apart, self._frameless, returned, told)
         return TokenizedStructure(tuple(tokenized), content.left_out, content.warnings)

@@ -1,6 +1,7 @@
 """What is checked of tensors from files before anything is computed with them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import DecoderRows
+from foldmint_tokenizer.motions import MOTION
 
 _WINDOW_SHAPE = (9, 3, 3)
 
@@ -39,6 +41,18 @@ def checked_rows(tensors: Mapping[str, Tensor], codes: int, width: int, where: s
         raise ModelError(f"{where}: codes holds no codes")
     check(rows, "rows", (len(own), width), where)
     return DecoderRows(own, rows.float())
+
+
+def checked_lever(about: Mapping[str, Any], config: ModelConfig) -> float | None:
+    """The lever arm of a model whose codes state motions. Raises ValueError or KeyError if there is something wrong."""
+    if "motion" not in about:
+        return None
+    lever = about["motion"]["lever"]
+    if not isinstance(lever, int | float) or isinstance(lever, bool) or not 0 < lever < float("inf"):
+        raise ValueError(f"motion.lever must be a positive number, not {lever!r}")
+    if config.out < MOTION:
+        raise ValueError(f"vectors of {config.out} numbers state no motions, which take {MOTION}")
+    return float(lever)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from foldmint_client.models.tokenize_request import TokenizeKeywords
 
 
+class _Assignment(StrEnum):
+    INDEPENDENT = "independent"
+    ANCHORED = "anchored"
+    TRACKING = "tracking"
+
+
 class _Format(StrEnum):
     JSONL = "jsonl"
     PARQUET = "parquet"
@@ -83,6 +89,16 @@ def tokenize(
     whole: Annotated[bool, typer.Option("--complex", help="Look for neighbors across chains.")] = False,
     special_tokens: Annotated[bool, typer.Option("--special-tokens", help="Enclose tokens in BOS and EOS.")] = False,
     distances: Annotated[bool, typer.Option("--distances", help="Add each residue's distance from its code.")] = False,
+    assignment: Annotated[
+        _Assignment,
+        typer.Option(
+            help="How codes are chosen: each by itself; along the chain, to rebuild it as well as can be; or that, "
+            "measured anew at anchors, so that a token depends on its stretch alone."
+        ),
+    ] = _Assignment.INDEPENDENT,
+    first_frames: Annotated[
+        bool, typer.Option("--first-frames", help="Add the frame that each stretch without a gap begins with.")
+    ] = False,
     insertion_codes: Annotated[bool, typer.Option("--insertion-codes", help="Add insertion codes to JSON.")] = False,
     chain: Annotated[
         list[str] | None,
@@ -170,6 +186,8 @@ def tokenize(
         "complex": whole,
         "special_tokens": special_tokens,
         "distances": distances,
+        "assignment": assignment.value,
+        "first_frames": first_frames,
         "codebook_version": codebook_version,
     }
     with (
@@ -186,7 +204,11 @@ def tokenize(
     ):
         if resume_state.sources:
             resume_state.check(
-                str(output), model=client.model().model, distances=distances, special_tokens=special_tokens
+                str(output),
+                model=client.model().model,
+                distances=distances,
+                special_tokens=special_tokens,
+                assignment=assignment.value,
             )
             options["codebook_version"] = codebook_version or resume_state.version
         if resume:

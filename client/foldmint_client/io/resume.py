@@ -15,8 +15,8 @@ from foldmint_client.errors import InvalidOptions, MissingExtra
 class ResumeState:
     """Tokens that are there already.
 
-    sources: of the structures. models, versions: that the tokens are of. distances, special_tokens: whether each of
-    them was asked for, as far as the rows tell.
+    sources: of the structures. models, versions: that the tokens are of. assignments: how they were chosen. distances,
+    special_tokens: whether each of them was asked for, as far as the rows tell.
     """
 
     sources: set[str] = field(default_factory=set)
@@ -24,6 +24,7 @@ class ResumeState:
     versions: set[str] = field(default_factory=set)
     distances: set[bool] = field(default_factory=set)
     special_tokens: set[bool] = field(default_factory=set)
+    assignments: set[str] = field(default_factory=set)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a row in. Raises KeyError or TypeError if it is none that `foldmint tokenize` writes."""
@@ -32,8 +33,9 @@ class ResumeState:
         self.versions.add(row["codebook_version"])
         self.distances.add(row.get("distances") is not None)
         self.special_tokens.add(len(row["tokens"]) != len(row["residue_index"]))
+        self.assignments.add(row.get("assignment") or "independent")
 
-    def check(self, name: str, *, model: str, distances: bool, special_tokens: bool) -> None:
+    def check(self, name: str, *, model: str, distances: bool, special_tokens: bool, assignment: str) -> None:
         """Raise InvalidOptions if what is to come would not fit to what is there.
 
         name: of the output. model: that the server serves.
@@ -42,6 +44,7 @@ class ResumeState:
             (self.models, model, "model"),
             (self.distances, distances, "--distances"),
             (self.special_tokens, special_tokens, "--special-tokens"),
+            (self.assignments, assignment, "--assignment"),
         ):
             if there - {wanted}:
                 found = ", ".join(sorted(map(_told, there)))
@@ -95,6 +98,9 @@ def read_shards(paths: Iterable[Path]) -> ResumeState:
         try:
             file = parquet.ParquetFile(path)
             names = ["source", "model", "codebook_version", "tokens", "residue_index", "distances"]
+            # A column that files of earlier releases lack.
+            told = "assignment" in file.schema_arrow.names
+            names += ["assignment"] if told else []
             for batch in file.iter_batches(columns=names):
                 lengths = [compute.list_value_length(batch.column(name)) for name in ("tokens", "residue_index")]
                 columns: list[tuple[set[Any], pa.Array[Any]]] = [
@@ -106,6 +112,8 @@ def read_shards(paths: Iterable[Path]) -> ResumeState:
                 ]
                 for found, column in columns:
                     found.update(column.unique().to_pylist())
+                chosen = batch.column("assignment").unique().to_pylist() if told else [None]
+                resume_state.assignments |= {name or "independent" for name in chosen}
         except (pa.ArrowException, KeyError) as error:
             raise InvalidOptions(
                 f"{path}: no shard that foldmint tokenize wrote ({error}); remove it to go on without"

@@ -118,6 +118,9 @@ class JsonlWriter:
         }
         if chain.insertion_codes:
             row["insertion_codes"] = chain.insertion_codes
+        if not chain.placed.all():
+            row["segment_starts"] = chain.segment_starts.tolist()
+            row["placed"] = chain.placed.tolist()
         return row | {"plddt": _rounded(chain.plddt, 4), "coordinates": _rounded(chain.coordinates, 3)}
 
 

@@ -9,17 +9,31 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from foldmint_client.errors import FoldmintError, MissingExtra, UnreadableInput
 from foldmint_client.io.discovery import STDIN
+from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 from foldmint_client.models.responses import ChainTokens, Tokens
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
-_NPZ_COLUMNS = (":residue_index", ":has_frame", ":distances", ":left_out", ":warnings")
+_NPZ_COLUMNS = tuple(
+    f":{name}"
+    for name in (
+        "residue_index",
+        "has_frame",
+        "distances",
+        "assignment",
+        "segment_starts",
+        "first_frames",
+        "composed_rmsd",
+        "left_out",
+        "warnings",
+    )
+)
 _NPZ_KEY = re.compile(r"(.*):([^:]*?)(#\d+)?", re.DOTALL)  # source, chain, and what tells chains of one name apart
 
 _Integer = TypeVar("_Integer", bound=np.integer)
@@ -180,9 +194,12 @@ def _npz(stream: IO[bytes]) -> Iterator[_Row | Found]:
                 continue
             key = _NPZ_KEY.fullmatch(name)
             source, chain = key.group(1, 2) if key else (name, "")
-            index = arrays[f"{name}:residue_index"] if f"{name}:residue_index" in names else None
-            frames = arrays[f"{name}:has_frame"] if f"{name}:has_frame" in names else None
-            row = {"tokens": arrays[name], "residue_index": index, "has_frame": frames, "chain": chain}
+            row = {"tokens": arrays[name], "chain": chain} | {
+                column[1:]: arrays[name + column] for column in _NPZ_COLUMNS if name + column in names
+            }
+            index = row.get("residue_index")
+            if "assignment" in row:
+                row["assignment"] = str(row["assignment"])
             try:
                 found = _of_columns(name if index is None else source, row)
             except ValueError as error:
@@ -207,6 +224,9 @@ def _of_columns(source: str, row: Mapping[str, Any]) -> _Row | Found:
         tokens=_integers(row["tokens"], "tokens", np.uint16),
         has_frame=_frames(row.get("has_frame"), len(index)),
         distances=None,
+        assignment=_assignment(row),
+        segment_starts=_optional(row, "segment_starts"),
+        first_frames=_first_frames(row),
     )
     return _Row(source, chain, model, version)
 
@@ -219,6 +239,34 @@ def _frames(values: object, length: int) -> npt.NDArray[np.bool_]:
     if array.shape != (length,) or (length and array.dtype != np.bool_):
         raise ValueError(f"'has_frame' are no {length} times true or false")
     return array.astype(np.bool_)
+
+
+def _assignment(row: Mapping[str, Any]) -> Assignment | None:
+    """How the tokens were chosen; None if the file does not tell."""
+    found = _text(row, "assignment")
+    for known in ASSIGNMENTS:
+        if found == known:
+            return cast(Assignment, known)
+    if found:
+        raise ValueError(f"'assignment' is {', '.join(ASSIGNMENTS)}, not {found!r}")
+    return None
+
+
+def _optional(row: Mapping[str, Any], name: str) -> npt.NDArray[np.int32] | None:
+    return None if row.get(name) is None else _integers(row[name], name, np.int32)
+
+
+def _first_frames(row: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
+    """(segments, 12), as rows or flattened; null, in JSON, is NaN."""
+    if row.get("first_frames") is None:
+        return None
+    try:
+        frames = np.asarray(row["first_frames"], np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError("'first_frames' are no numbers of shape (segments, 12)") from error
+    if frames.size % 12 or frames.ndim not in (1, 2):
+        raise ValueError(f"'first_frames' have shape {frames.shape}, not (segments, 12)")
+    return frames.reshape(-1, 12)
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

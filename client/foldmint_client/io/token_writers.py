@@ -93,10 +93,22 @@ class JsonlWriter:
         }
         if self._insertion_codes:
             row["insertion_codes"] = chain.insertion_codes
+        if chain.assignment not in (None, "independent"):
+            row["assignment"] = chain.assignment
+        if chain.segment_starts is not None and (len(chain.segment_starts) > 1 or chain.first_frames is not None):
+            row["segment_starts"] = chain.segment_starts.tolist()
+        if chain.first_frames is not None:
+            row["first_frames"] = [_numbers(frame) for frame in chain.first_frames]
+        if chain.composed_rmsd is not None:
+            row["composed_rmsd"] = round(chain.composed_rmsd, 4)
         if chain.distances is not None:
-            # By way of text: as short as float32 allows, 0.1 and not 0.10000000149011612.
-            row["distances"] = [float(str(value)) if math.isfinite(value) else None for value in chain.distances]
+            row["distances"] = _numbers(chain.distances)
         return row | {"left_out": [left.row() for left in one.left_out], "warnings": one.warnings}
+
+
+def _numbers(values: "npt.NDArray[np.float32]") -> list[float | None]:
+    """For JSON, by way of text: as short as float32 allows, 0.1 and not 0.10000000149011612; null for NaN."""
+    return [float(str(value)) if math.isfinite(value) else None for value in values]
 
 
 class ParquetWriter:
@@ -129,6 +141,11 @@ class ParquetWriter:
                 ("tokens", pa.list_(pa.uint16())),
                 ("has_frame", pa.list_(pa.bool_())),
                 ("distances", pa.list_(pa.float32())),
+                ("assignment", pa.string()),
+                ("segment_starts", pa.list_(pa.int32())),
+                # Twelve numbers a segment, flattened.
+                ("first_frames", pa.list_(pa.float32())),
+                ("composed_rmsd", pa.float32()),
                 ("model", pa.string()),
                 ("codebook_version", pa.string()),
                 ("left_out", pa.list_(left_out)),
@@ -149,6 +166,7 @@ class ParquetWriter:
         self._rows += [
             {
                 **vars(one.tokens),
+                "first_frames": None if one.tokens.first_frames is None else one.tokens.first_frames.ravel(),
                 "source": source,
                 "model": tokens.model,
                 "codebook_version": tokens.codebook_version,
@@ -204,6 +222,14 @@ class NpzWriter:
             }
             if chain.distances is not None:
                 arrays[f"{key}:distances"] = chain.distances
+            if chain.assignment not in (None, "independent"):
+                arrays[f"{key}:assignment"] = np.array(chain.assignment)
+            if chain.segment_starts is not None:
+                arrays[f"{key}:segment_starts"] = chain.segment_starts
+            if chain.first_frames is not None:
+                arrays[f"{key}:first_frames"] = chain.first_frames
+            if chain.composed_rmsd is not None:
+                arrays[f"{key}:composed_rmsd"] = np.array(chain.composed_rmsd, np.float32)
             if left_out:
                 arrays[f"{key}:left_out"] = _records(left_out)
             if warnings:

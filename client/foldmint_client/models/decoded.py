@@ -1,5 +1,6 @@
 """What a server makes of tokens, as plain Python: backbones, and how far to trust them."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ class DecodedChain:
     sequence, residue_index (residues,) int32, insertion_codes: as they were given with the tokens; X, and 1, 2, 3, ...
     where they were not. coordinates: (residues, 3, 3), float32: residue, atom (N, CA, C), axis; Å; all chains of a
     structure in one frame of reference. plddt: (residues,), float32, 0 to 1: the lDDT that the decoder expects. Both
-    are NaN in gaps: residues that were said to have no frame.
+    are NaN in gaps: residues that were said to have no frame. segment_starts: (segments,), int32, the first residue of
+    each stretch without a gap. placed: (segments,), bool: whether it stands where the structure had it, seen from the
+    others that do; otherwise it follows the residue before it as if bonded, and where it stood is not known.
     """
 
     chain: str
@@ -27,6 +30,8 @@ class DecodedChain:
     insertion_codes: str
     coordinates: npt.NDArray[np.float32]
     plddt: npt.NDArray[np.float32]
+    segment_starts: npt.NDArray[np.int32] = dataclasses.field(default_factory=lambda: np.zeros(1, np.int32))
+    placed: npt.NDArray[np.bool_] = dataclasses.field(default_factory=lambda: np.ones(1, np.bool_))
 
     def __len__(self) -> int:
         """Number of residues, gaps among them."""
@@ -90,6 +95,7 @@ def _to_chain(message: tokenizer_pb2.DecodedChain) -> DecodedChain:
         "insertion_codes": len(message.insertion_codes) in (0, residues),
         "coordinates": len(message.coordinates) == _RESIDUE_BYTES * residues,
         "plddt": len(message.plddt) == residues,
+        "placed": len(message.placed) == len(message.segment_starts),
     }
     for field, fits in lengths.items():
         if not fits:
@@ -101,6 +107,8 @@ def _to_chain(message: tokenizer_pb2.DecodedChain) -> DecodedChain:
         insertion_codes=message.insertion_codes,
         coordinates=_floats(message.coordinates).reshape(residues, 3, 3),
         plddt=np.fromiter(message.plddt, np.float32, residues),
+        segment_starts=np.fromiter(message.segment_starts or [0], np.int32),
+        placed=np.fromiter(message.placed or [True], np.bool_),
     )
 
 

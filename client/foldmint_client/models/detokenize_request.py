@@ -1,6 +1,6 @@
 """What a caller gives to be detokenized, and the request message that it becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol, TypedDict, TypeGuard, get_args
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure
+from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 from foldmint_client.models.responses import ChainTokens, Tokens
 from foldmint_client.models.tokenize_request import FORMATS, check_size
 
@@ -55,6 +56,10 @@ class ChainLabels:
     the residue name UNK by default. residue_index: (residues,), integers; 1, 2, 3, ... by default. insertion_codes:
     one character a residue, a space for none. has_frame: (residues,), bool: which residues are no gaps; all unless
     told.
+
+    Of models whose codes state motions: segment_starts: (segments,), the first residue of each segment; unless told,
+    one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the frame that each
+    begins with; segments are placed by it.
     """
 
     chain: str = ""
@@ -62,6 +67,8 @@ class ChainLabels:
     residue_index: npt.NDArray[np.integer] | Sequence[int] = ()
     insertion_codes: str = ""
     has_frame: npt.NDArray[np.bool_] | Sequence[bool] = ()
+    segment_starts: npt.NDArray[np.integer] | Sequence[int] | None = None
+    first_frames: npt.NDArray[np.floating] | None = None
 
 
 class DetokenizeKeywords(TypedDict, total=False):
@@ -73,6 +80,7 @@ class DetokenizeKeywords(TypedDict, total=False):
     fill: bool
     model: str | None
     codebook_version: str | None
+    assignment: Assignment | None
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,8 @@ class DetokenizeOptions:
     fill: decode the tokens of residues without a frame too, which say nothing; otherwise they are gaps, by the
     `has_frame` of the tokens' chains or, of bare token ids, of the labels. model, codebook_version: that the tokens are
     of, so that a server of another refuses them (FailedPrecondition); as `Tokens` tell by default, and not checked for
-    bare token ids; empty: not checked.
+    bare token ids; empty: not checked. assignment: how the tokens were chosen; by default as they tell;
+    independent, of bare token ids.
     """
 
     format: WrittenFormat | None = None
@@ -93,10 +102,13 @@ class DetokenizeOptions:
     fill: bool = False
     model: str | None = None
     codebook_version: str | None = None
+    assignment: Assignment | None = None
 
     def __post_init__(self) -> None:
         if self.format not in (None, *get_args(WrittenFormat)):
             raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
+        if self.assignment is not None and self.assignment not in ASSIGNMENTS:
+            raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))} or None, not {self.assignment!r}")
 
 
 def needs_chainbreak(tokens: TokenInput) -> bool:
@@ -121,13 +133,49 @@ def to_detokenize_request(
     frames = {} if options.fill else {place: _frames(place, one) for place, one in enumerate(chains or labels)}
     request = tokenizer_pb2.DetokenizeRequest(
         tokens=ids,
-        chains=[_to_message(place, label, frames.get(place, [])) for place, label in enumerate(labels)],
+        chains=_messages(labels, chains, frames),
         model=model if options.model is None else options.model,
         codebook_version=version if options.codebook_version is None else options.codebook_version,
         options=tokenizer_pb2.DetokenizeOptions(format=FORMATS[options.format], pae=options.pae),
+        assignment=_assignment(options.assignment, chains),
     )
     check_size(request, max_bytes, "tokens")
     return request
+
+
+def _messages(
+    labels: Sequence[Labels], chains: Sequence[ChainTokens] | None, frames: Mapping[int, list[bool]]
+) -> list[tokenizer_pb2.ChainLabels]:
+    """Labels, with the segments that they tell, or else the chains that they are of."""
+    found = []
+    for place, label in enumerate(labels):
+        message = _to_message(place, label, frames.get(place, []))
+        own: object = label
+        if not (isinstance(label, ChainTokens | ChainLabels) and label.segment_starts is not None):
+            own = chains[place] if chains is not None and place < len(chains) else None
+        if isinstance(own, ChainTokens | ChainLabels) and own.segment_starts is not None:
+            message.segment_starts.extend(_starts(place, own.segment_starts))
+            if own.first_frames is not None:
+                message.first_frames = np.asarray(own.first_frames, "<f4").tobytes()
+        found.append(message)
+    return found
+
+
+def _starts(place: int, starts: npt.NDArray[np.integer] | Sequence[int]) -> list[int]:
+    given = np.asarray(starts)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer) or (given.size and given.min() < 0):
+        _refuse(f"chains[{place}].segment_starts", "whole numbers from 0 on, of shape (segments,), are wanted")
+    found: list[int] = given.tolist()
+    return found
+
+
+def _assignment(wanted: Assignment | None, chains: Sequence[ChainTokens] | None) -> "tokenizer_pb2.Assignment":
+    """As it is told, or as the chains tell, which must agree."""
+    told = {chain.assignment or "independent" for chain in chains or ()} if wanted is None else {wanted}
+    if len(told) > 1:
+        _refuse("assignment", f"the chains' tokens are of several: {', '.join(sorted(told))}")
+    name = next(iter(told), "independent")
+    return tokenizer_pb2.ASSIGNMENT_UNSPECIFIED if name == "independent" else ASSIGNMENTS[name]
 
 
 def _chains(tokens: TokenInput) -> Sequence[ChainTokens] | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import ServerError
+from foldmint_client.models.assignment import Assignment
 from foldmint_client.models.left_out import LeftOut, LeftOutKind
 from foldmint_client.models.tokenize_request import Reading
 
@@ -17,6 +18,16 @@ ACTIVE = "ACTIVE"
 """What to ask for as a codebook's version, on a stream, to follow the server from one to the next."""
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+
+FRAME_BYTES = 12 * 4
+"""Of a segment's first frame."""
+
+_ASSIGNMENTS: dict[int, Assignment | None] = {
+    tokenizer_pb2.ASSIGNMENT_UNSPECIFIED: None,
+    tokenizer_pb2.ASSIGNMENT_INDEPENDENT: "independent",
+    tokenizer_pb2.ASSIGNMENT_ANCHORED: "anchored",
+    tokenizer_pb2.ASSIGNMENT_TRACKING: "tracking",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +38,12 @@ class ChainTokens:
     empty if no residue has one. tokens: (residues,), uint16; up to two more with special tokens. has_frame:
     (residues,), bool: whether N, CA and C are there; the token of a residue without them says nothing but that.
     distances: (residues,), float32, in the units of the code vectors, NaN without a frame; None unless asked for.
+
+    Of models whose codes state motions, None of others: assignment: how the tokens were chosen. segment_starts:
+    (segments,), int32, the first residue of each stretch without a gap. first_frames: (segments, 12), float32, the
+    frame of that residue, rotation matrix row by row and CA in Å, NaN where it has none; None unless asked for.
+    composed_rmsd: RMSD of N, CA and C, Å, that composing the tokens reaches, each segment superposed on its own; None
+    of independent tokens.
     """
 
     chain: str
@@ -36,6 +53,10 @@ class ChainTokens:
     tokens: npt.NDArray[np.uint16]
     has_frame: npt.NDArray[np.bool_]
     distances: npt.NDArray[np.float32] | None
+    assignment: Assignment | None = None
+    segment_starts: npt.NDArray[np.int32] | None = None
+    first_frames: npt.NDArray[np.float32] | None = None
+    composed_rmsd: float | None = None
 
     def __len__(self) -> int:
         """Number of residues."""
@@ -100,20 +121,25 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class DecoderInfo:
-    """A decoder: SHA-256 of its weights, and its sizes. chained: whether it places each residue from the one before."""
+    """A decoder: SHA-256 of its weights, and its sizes. chained: whether it places each residue from the one before.
+
+    reads_vectors: whether it reads the codes' vectors, and corrects the motions that they state; otherwise, token ids.
+    """
 
     digest: str
     width: int
     heads: int
     layers: int
     chained: bool
+    reads_vectors: bool = False
 
 
 @dataclass(frozen=True)
 class ModelInfo:
     """What a server serves. Digests are SHA-256, in hexadecimal. decoder: None if it cannot detokenize.
 
-    default_reading: which residues of a file count if a request does not say.
+    default_reading: which residues of a file count if a request does not say. lever: Å, of codes that state motions;
+    None if they state none.
     """
 
     model: str
@@ -126,6 +152,7 @@ class ModelInfo:
     server_version: str
     default_reading: Reading
     decoder: DecoderInfo | None
+    lever: float | None = None
 
 
 class Health(StrEnum):
@@ -141,8 +168,13 @@ def to_tokens(response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.T
     """The message as a result. request: that it answers.
 
     Raises ServerError if its fields do not fit together, or it is not what was asked for: old servers do not hear of
-    versions, nor of how to read a file.
+    versions, of assignments, nor of how to read a file.
     """
+    assignment = request.options.assignment
+    for chain in response.chains:
+        if assignment not in (tokenizer_pb2.ASSIGNMENT_UNSPECIFIED, chain.assignment):
+            wish = tokenizer_pb2.Assignment.Name(assignment).removeprefix("ASSIGNMENT_").lower()
+            raise ServerError(f"the server did not hear the wish for {wish} assignment")
     version = request.codebook_version
     if version not in ("", ACTIVE, response.codebook_version):
         raise ServerError(f"the answer is of codebook version {response.codebook_version}, and {version} was asked for")
@@ -183,10 +215,18 @@ def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:
         server_version=response.server_version,
         default_reading="esm" if response.default_reading == tokenizer_pb2.READING_ESM else "all",
         decoder=(
-            DecoderInfo(decoder.digest, decoder.width, decoder.heads, decoder.layers, decoder.chained)
+            DecoderInfo(
+                decoder.digest,
+                decoder.width,
+                decoder.heads,
+                decoder.layers,
+                decoder.chained,
+                decoder.reads_vectors,
+            )
             if response.HasField("decoder")
             else None
         ),
+        lever=response.motion.lever if response.HasField("motion") else None,
     )
 
 
@@ -205,6 +245,9 @@ def _to_chain(message: tokenizer_pb2.TokenizedChain) -> ChainTokens:
         "distances": len(message.distances) in (0, residues),
         "sequence": len(message.sequence) == residues,
         "insertion_codes": len(message.insertion_codes) in (0, residues),
+        "segment_starts": len(message.segment_starts) <= residues,
+        "first_frames": len(message.first_frames) in (0, FRAME_BYTES * len(message.segment_starts)),
+        "assignment": message.assignment in _ASSIGNMENTS,
     }
     for field, fits in lengths.items():
         if not fits:
@@ -217,6 +260,14 @@ def _to_chain(message: tokenizer_pb2.TokenizedChain) -> ChainTokens:
         tokens=_array(message.tokens, np.uint16),
         has_frame=_array(message.has_frame, np.bool_),
         distances=_array(message.distances, np.float32) if message.distances else None,
+        assignment=_ASSIGNMENTS[message.assignment],
+        segment_starts=_array(message.segment_starts, np.int32) if message.segment_starts else None,
+        first_frames=(
+            np.frombuffer(message.first_frames, "<f4").astype(np.float32).reshape(-1, 12)
+            if message.first_frames
+            else None
+        ),
+        composed_rmsd=message.composed_rmsd if message.HasField("composed_rmsd") else None,
     )
 
 

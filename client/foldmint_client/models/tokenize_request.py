@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure, UnreadableInput
+from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
 
 Format = Literal["pdb", "mmcif", "bcif"]
 """How a file is written: the PDB's column format, PDBx/mmCIF, or BinaryCIF."""
@@ -99,6 +100,8 @@ class TokenizeKeywords(TypedDict, total=False):
     complex: bool
     special_tokens: bool
     distances: bool
+    assignment: Assignment
+    first_frames: bool
     codebook_version: str | None
 
 
@@ -115,7 +118,9 @@ class TokenizeOptions:
     know the last four, asking for them raises ServerError.
 
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
-    between the chains of a complex. distances: return each residue's distance from its code. codebook_version: of the
+    between the chains of a complex. distances: return each residue's distance from its code. assignment: how codes are
+    chosen; first_frames: return the frame that each segment begins with; both, unless by default, are for models whose
+    codes state motions, and FailedPrecondition with others. codebook_version: of the
     codebook to quantize with, so that all tokens of a job are of one; FailedPrecondition where the server does not, or
     no longer, keep it. By default, the one that is active when the structure arrives or, of a stream, was active when
     the stream began; one that broke begins anew. `ACTIVE`: the one that is active, on a stream too.
@@ -131,6 +136,8 @@ class TokenizeOptions:
     complex: bool = False
     special_tokens: bool = False
     distances: bool = False
+    assignment: Assignment = "independent"
+    first_frames: bool = False
     codebook_version: str | None = None
 
     def __post_init__(self) -> None:
@@ -140,6 +147,8 @@ class TokenizeOptions:
             raise InvalidOptions(f"reading is 'all', 'esm' or None, not {self.reading!r}")
         if self.min_plddt is not None and not 0 <= self.min_plddt <= 100:
             raise InvalidOptions(f"min_plddt is 0 to 100, not {self.min_plddt}")
+        if self.assignment not in ASSIGNMENTS:
+            raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))}, not {self.assignment!r}")
         if not 0 <= self.model_number <= _INT32.max:
             raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}")
         if isinstance(self.chains, str):
@@ -155,7 +164,16 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
     """
     request = tokenizer_pb2.TokenizeRequest(
         options=tokenizer_pb2.TokenizeOptions(
-            complex=options.complex, special_tokens=options.special_tokens, distances=options.distances
+            complex=options.complex,
+            special_tokens=options.special_tokens,
+            distances=options.distances,
+            # What is not asked for is not sent: servers and tools from before it go on as they did.
+            assignment=(
+                tokenizer_pb2.ASSIGNMENT_UNSPECIFIED
+                if options.assignment == "independent"
+                else ASSIGNMENTS[options.assignment]
+            ),
+            first_frames=options.first_frames,
         ),
         codebook_version=options.codebook_version or "",
     )

@@ -70,15 +70,16 @@ def train(
     data: Annotated[Path, typer.Option(help="A set: Parquet, packed corpus, or folder of structure files.")],
     out: Annotated[Path, typer.Option(help="Folder of the job; OUT/model in the end.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML file of stages and settings; by default, that of the default model.")
-    ] = None,
+        str,
+        typer.Option(help="TOML file of stages and settings, or the name of one that is shipped: foldmint, geometry."),
+    ] = "foldmint",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A change to the recipe; may be given many times."),
     ] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option("--stage", help="Only this of codes, refit, joint_stage, decoder_stage; may be given many times."),
+        typer.Option("--stage", help="Only this of the recipe's stages; may be given many times."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a model to begin with.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the recipe's by default.")] = None,
@@ -97,7 +98,7 @@ def train(
     from foldmint_maintenance.distributed.process_group import own_device, training_group
     from foldmint_maintenance.training.job import TrainJob
     from foldmint_maintenance.training.job import train as run_training
-    from foldmint_maintenance.training.recipe import DEFAULT, read_recipe
+    from foldmint_maintenance.training.recipe import read_recipe, recipe_path
 
     changes = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name is not None else ())]
     use_threads(threads)
@@ -105,7 +106,7 @@ def train(
         own = own_device(device)
     with faults(), training_group(own) as group:
         with usage_errors():
-            steps = read_recipe(recipe or DEFAULT, changes, stages or ())
+            steps = read_recipe(recipe_path(recipe), changes, stages or ())
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:
@@ -148,7 +149,7 @@ def evaluate(
     from foldmint_maintenance.cli.progress import counting
     from foldmint_maintenance.datasets.loading import read_set
     from foldmint_maintenance.evaluation import evaluate as evaluation
-    from foldmint_maintenance.evaluation.tables import evaluation_table, reconstruction_table
+    from foldmint_maintenance.evaluation.tables import assignment_table, evaluation_table, reconstruction_table
     from foldmint_tokenizer.store import load_model
 
     with usage_errors():
@@ -186,6 +187,8 @@ def evaluate(
     console.print(evaluation_table(result))
     if result.reconstruction is not None:
         console.print(reconstruction_table(result.reconstruction))
+    if result.assignments is not None:
+        console.print(assignment_table(result.assignments))
     for note in result.notes:
         console.print(f"- {note}", markup=False, highlight=False)
 

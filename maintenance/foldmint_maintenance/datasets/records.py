@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from foldmint_maintenance.datasets.fragments import Windows, backbone_windows
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_tokenizer.neighborhoods import Geometry, Neighborhoods, geometry, joined
+from foldmint_tokenizer.frames import backbone_frames
+from foldmint_tokenizer.neighborhoods import NEIGHBORS, Geometry, Neighborhoods, geometry, joined
 
 SCHEMA = pa.schema(
     [
@@ -143,6 +144,29 @@ class PreparedSet:
     def rows(self, select: slice | NDArray[np.integer]) -> Neighborhoods:
         """Neighborhoods of the residues with a frame numbered `select`."""
         return self.shape.rows(select)
+
+    def noisy_rows(
+        self, select: NDArray[np.integer], errors: NDArray[np.floating], random: np.random.Generator
+    ) -> Neighborhoods:
+        """The same, each row's coordinates moved by normal errors of its standard deviation `errors` (rows,), Å, each.
+
+        The neighbors stay those of the structure without errors.
+        """
+        query, nearest = self.shape.queries[select], self.shape.nearest[select]
+        around = np.where(nearest >= 0, nearest, query[:, None])  # (rows, 16)
+        # float64: a structure far from the origin loses nothing.
+        atoms = self.backbone[around].astype(np.float64)
+        atoms += random.standard_normal(atoms.shape, np.float32) * errors[:, None, None, None]
+        frames = backbone_frames(atoms.reshape(-1, 3, 3))
+        # A query is its own first neighbor: rows of rows, so to speak.
+        own = np.arange(len(query) * NEIGHBORS, dtype=np.int32).reshape(-1, NEIGHBORS)
+        shape = Geometry(
+            frames,
+            self.shape.residue_index[around.ravel()],
+            own[:, 0].astype(np.int64),
+            np.where(nearest >= 0, own, -1),
+        )
+        return shape.rows(slice(None))
 
     def windows(self, select: slice | NDArray[np.integer]) -> Windows:
         """Windows of the same."""

@@ -2,7 +2,7 @@
 near its decoder comes to the truth.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,9 +12,19 @@ from torch import Tensor
 
 from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.datasets.secondary_structure import lettered
+from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.evaluation import fragment_metrics
+from foldmint_maintenance.evaluation.assignments import (
+    AssignmentFigures,
+    Burial,
+    Composing,
+    Steadiness,
+    assignment_figures,
+)
 from foldmint_maintenance.evaluation.reconstruction import ChainFigures, Decoding, Reconstruction, Trace
+from foldmint_tokenizer.assignment import Assignment
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
@@ -32,6 +42,7 @@ Watch = Callable[[int], None]
 class EvaluationConfig:
     """batch: residues encoded at once. reference_residues: drawn from a reference set, by `seed`. chains: how many of
     the set are measured, drawn by `seed`; None for all. max_decode_residues: of the chains that are decoded.
+    noise_chains: the first of the set, on which it is measured how many tokens stay the same under noise.
     """
 
     batch: int = 1024
@@ -39,6 +50,7 @@ class EvaluationConfig:
     seed: int = 0
     chains: int | None = None
     max_decode_residues: int = 1024
+    noise_chains: int = 100
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.reference_residues < 1:
@@ -64,6 +76,11 @@ class Evaluation:
     residues that have four neighbors on each side. backbone_rmsd_median, Å, lddt_ca_median and tm_score_median are over
     the decoded chains. quantization_distance_mean, quantization_squared_distance_mean: in the space of the codes'
     vectors.
+
+    Of models whose codes state motions: anchored_rmsd_median and the figures of tracking are over the segments of the
+    chains, of their composition; assignments: the same and more, by assignment and length. same_under_noise: share of
+    the tokens that stay the same when each coordinate is moved by a normal error of so many Å. burial, bits: of eight
+    classes of the number of CA within 12 Å.
     """
 
     chains: int
@@ -76,7 +93,14 @@ class Evaluation:
     backbone_rmsd_median: float | None
     lddt_ca_median: float | None
     tm_score_median: float | None
+    tracking_rmsd_median: float | None
+    tracking_lddt_ca_median: float | None
+    tracking_tm_score_median: float | None
+    anchored_rmsd_median: float | None
+    same_under_noise: Mapping[str, float] | None
+    mutual_information_burial_bits: float | None
     reconstruction: Reconstruction | None
+    assignments: Mapping[str, AssignmentFigures] | None
     quantization_distance_mean: float
     quantization_squared_distance_mean: float
     model: str
@@ -93,7 +117,7 @@ class Evaluation:
 
 class Encoded(NamedTuple):
     """Residues with a frame: codes (rows,) int64, distances (rows,) float32, windows (rows, 9, 3, 3), Å, whole (rows,):
-    whether all nine residues are there, letters (rows,) uint8 of DSSP, 0 where not known.
+    whether all nine residues are there, letters (rows,) uint8 of DSSP, 0 where not known, vectors (rows, out).
     """
 
     codes: NDArray[np.int64]
@@ -101,6 +125,7 @@ class Encoded(NamedTuple):
     windows: NDArray[np.float32]
     whole: NDArray[np.bool_]
     letters: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
 
 
 def encoded(
@@ -113,7 +138,8 @@ def encoded(
     engine = Engine(encoder, embeddings.device)
     for start in range(0, len(select), batch):
         some = select[start : start + batch]
-        codes, distances = engine.quantize(engine.vectors(data.rows(some)), embeddings)
+        z = engine.vectors(data.rows(some))
+        codes, distances = engine.quantize(z, embeddings)
         windows = data.windows(some)
         yield Encoded(
             codes,
@@ -121,6 +147,7 @@ def encoded(
             windows.positions,
             np.logical_and.reduce(windows.exists, 1),
             data.dssp[data.shape.queries[some]],
+            z.cpu().numpy(),
         )
 
 
@@ -185,22 +212,32 @@ def evaluate(
         else Decoding(StructureDetokenizer(model), config.max_decode_residues, config.seed, watch_decoded)
     )
     use = _Use(len(embeddings), table)
-    for group in grouped(data):
+    composing = None if model.lever is None else Composing(model, config.max_decode_residues)
+    steadiness, burial = Steadiness(model, config.noise_chains, config.seed), Burial(len(embeddings))
+    for group in grouped(_lettered(data, notes)):
         part = gathered(group)
+        vectors = np.zeros((len(part.chain), model.config.out), np.float32)
+        neighbors = surroundings(part).neighbors
         tokens = np.full(len(part.chain), frameless, np.int64)
         done = 0
         for rows in encoded(model.encoder, embeddings, part, np.arange(len(part)), config.batch):
             use.add(rows)
-            tokens[part.shape.queries[done : done + len(rows.codes)]] = rows.codes
+            queries = part.shape.queries[done : done + len(rows.codes)]
+            tokens[queries], vectors[queries] = rows.codes, rows.vectors
+            burial.add(rows.codes, neighbors[queries])
             done += len(rows.codes)
             if watch is not None:
                 watch(len(rows.codes))
         use.chains += len(group)
-        if decoding is not None:
-            ends = np.cumsum([len(record.sequence) for record in group])[:-1]
-            exists = np.split(part.shape.frames.exists, ends)
-            for chain in zip(group, np.split(tokens, ends), exists, strict=True):
-                decoding.add(*chain)
+        ends = np.cumsum([len(record.sequence) for record in group])[:-1]
+        exists = np.split(part.shape.frames.exists, ends)
+        split = (np.split(tokens, ends), exists, np.split(vectors, ends))
+        for record, own, there, z in zip(group, *split, strict=True):
+            if decoding is not None:
+                decoding.add(record, own, there)
+            if composing is not None:
+                composing.add(record, gathered([record]), own, z)
+            steadiness.add(record, own[there])
     residues = int(use.counts.sum())
     if residues == 0:
         raise InvalidSet("the set holds no residue with N, CA and C")
@@ -214,6 +251,9 @@ def evaluate(
         **_window_figures(use.rmsd, notes),
         mutual_information_bits=_mutual_information(use.joint, notes),
         **_reconstruction_figures(decoding, notes),
+        **_assignment_figures(composing, decoding, notes),
+        same_under_noise=steadiness.shares(),
+        mutual_information_burial_bits=burial.bits(),
         quantization_distance_mean=use.distance / residues,
         quantization_squared_distance_mean=use.squared_distance / residues,
         model=model.name,
@@ -309,6 +349,34 @@ def _mutual_information(joint: NDArray[np.int64], notes: list[str]) -> float | N
         notes.append("no mutual information: the set has no DSSP letters")
         return None
     return fragment_metrics.mutual_information(joint)
+
+
+def _lettered(data: Iterable[Record], notes: list[str]) -> Iterator[Record]:
+    """With DSSP letters, of three kinds where the set has none."""
+    told = False
+    for record in data:
+        if record.dssp is None and not told:
+            notes.append("DSSP letters that the set lacks are pydssp's: H, E and C")
+            told = True
+        yield from lettered([record])
+
+
+def _assignment_figures(composing: Composing | None, decoding: Decoding | None, notes: list[str]) -> dict[str, Any]:
+    if composing is None:
+        notes.append("no figures of assignments: the model's codes state no motions")
+        names = ("tracking_rmsd_median", "tracking_lddt_ca_median", "tracking_tm_score_median", "anchored_rmsd_median")
+        return dict.fromkeys((*names, "assignments"))
+    found = composing.figures()
+    tracking, anchored = found[Assignment.TRACKING].all, found[Assignment.ANCHORED].all
+    if decoding is not None:
+        found = {str(Assignment.INDEPENDENT): assignment_figures(decoding.chains)} | found
+    return {
+        "tracking_rmsd_median": tracking.backbone_rmsd.median,
+        "tracking_lddt_ca_median": tracking.lddt_ca.median,
+        "tracking_tm_score_median": tracking.tm_score.median,
+        "anchored_rmsd_median": anchored.backbone_rmsd.median,
+        "assignments": found,
+    }
 
 
 def _reconstruction_figures(decoding: Decoding | None, notes: list[str]) -> dict[str, Any]:

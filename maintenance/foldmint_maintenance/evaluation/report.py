@@ -7,7 +7,14 @@ import numpy as np
 
 from foldmint_maintenance.evaluation.evaluate import Details, Evaluation
 from foldmint_maintenance.evaluation.reconstruction import Quartiles, Trace
-from foldmint_maintenance.evaluation.tables import RECONSTRUCTION_COLUMNS, evaluation_rows, reconstruction_rows, trust
+from foldmint_maintenance.evaluation.tables import (
+    ASSIGNMENT_COLUMNS,
+    RECONSTRUCTION_COLUMNS,
+    assignment_rows,
+    evaluation_rows,
+    reconstruction_rows,
+    trust,
+)
 from foldmint_maintenance.html_page import document, figure, table
 
 # Dead codes told by their numbers; the rest by how many they are.
@@ -27,6 +34,7 @@ def page(result: Evaluation) -> str:
         "<h2>Use of the codes</h2>",
         *_usage(result.details),
         *_reconstruction(result, result.details),
+        *_assignments(result),
         "<h2>Notes</h2>",
         "<ul>",
         *(f"<li>{escape(note)}</li>" for note in result.notes),
@@ -82,6 +90,13 @@ def _reconstruction(result: Evaluation, details: Details) -> Iterator[str]:
             f"TM-score {figures.tm_score:.3f}, lDDT-CA {figures.lddt_ca:.3f}",
         )
     yield "</div>"
+
+
+def _assignments(result: Evaluation) -> Iterator[str]:
+    if result.assignments is not None:
+        yield "<h2>Assignments</h2>"
+        yield "<p>Medians. A chain of several segments counts each by itself.</p>"
+        yield table(ASSIGNMENT_COLUMNS, assignment_rows(result.assignments))
 
 
 def chosen(traces: list[Trace]) -> list[tuple[str, Trace]]:

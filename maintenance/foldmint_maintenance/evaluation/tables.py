@@ -1,18 +1,22 @@
 """Tables of an evaluation's figures, for a terminal and for the report."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.table import Table
 
-from foldmint_maintenance.evaluation import evaluate, reconstruction
+from foldmint_maintenance.evaluation import assignments, evaluate, reconstruction
 
 _UNITS = {
     "window_rmsd_mean": "Å",
     "window_rmsd_median": "Å",
     "mutual_information_bits": "bits",
+    "mutual_information_burial_bits": "bits",
     "backbone_rmsd_median": "Å",
+    "tracking_rmsd_median": "Å",
+    "anchored_rmsd_median": "Å",
 }
 
+ASSIGNMENT_COLUMNS = ("tokens", "length", "chains", "backbone RMSD, Å", "worst", "TM-score", "lDDT-CA")
 RECONSTRUCTION_COLUMNS = ("length", "chains", "residues", "backbone RMSD, Å", "TM-score", "lDDT-CA")
 
 
@@ -30,6 +34,32 @@ def evaluation_rows(result: evaluate.Evaluation) -> Iterator[tuple[str, str, str
         if isinstance(value, int | float):
             shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
             yield name.replace("_", " "), shown, _UNITS.get(name, "")
+    for noise, share in (result.same_under_noise or {}).items():
+        yield f"same under noise of {noise} Å", f"{share:.4g}", ""
+
+
+def assignment_table(figures: Mapping[str, assignments.AssignmentFigures]) -> Table:
+    """Medians of each assignment, a row for each range of lengths."""
+    table = Table(*ASSIGNMENT_COLUMNS, title="by assignment")
+    for row in assignment_rows(figures):
+        table.add_row(*row)
+    return table
+
+
+def assignment_rows(figures: Mapping[str, assignments.AssignmentFigures]) -> Iterator[tuple[str, ...]]:
+    """The cells of each assignment and range of lengths, as text."""
+    for name, own in figures.items():
+        for part in (own.up_to_256, own.longer, own.all):
+            worst = f"{own.worst_rmsd:.3g}" if part is own.all and own.worst_rmsd is not None else ""
+            measures = (part.tm_score, part.lddt_ca)
+            yield (
+                name,
+                _lengths(part),
+                f"{part.chains:,}",
+                _median(part.backbone_rmsd),
+                worst,
+                *(_median(measure) for measure in measures),
+            )
 
 
 def reconstruction_table(figures: reconstruction.Reconstruction) -> Table:

@@ -16,6 +16,7 @@ from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import Group
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.training.chain_trainer import ChainProgress, ChainTrainer
+from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import DecoderRows, Model
 from foldmint_tokenizer.vocabulary import SIZE
 
@@ -69,8 +70,8 @@ def finetune_rows(
     (codes,) bool, whose rows are trained; the replaced ones by default. Only chains with such a code count. Raises
     ValueError if the model has no decoder.
     """
-    if model.decoder is None:
-        raise ValueError(f"the model {model.name} has no decoder")
+    if not isinstance(model.decoder, Decoder):
+        raise ValueError(f"the model {model.name} has no decoder that reads token ids")  # noqa: TRY004 (of a model)
     decoder = deepcopy(model.decoder)
     own = replaced if trained is None else trained
     decoder.embed.weight.data = first_rows(model.codebook.embedding(model.decoder), _of_all(replaced), before, after)

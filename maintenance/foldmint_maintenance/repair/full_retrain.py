@@ -22,6 +22,7 @@ from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.training.chain_config import ChainConfig
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import Recipe
+from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import Store
 
@@ -42,8 +43,8 @@ def retrained(
         raise CheckpointMismatch(f"{finished} is there already: choose another folder, or remove it")
     store = Store(job.store)
     model = store.load()
-    if model.decoder is None:
-        raise InvalidRecipe(f"scope full needs a decoder, and {model.name} has none")
+    if not isinstance(model.decoder, Decoder):
+        raise InvalidRecipe(f"scope full needs a decoder that reads token ids, and {model.name} has none")
     dead = detect_dead_codes(store, model.codebook, job, usage, tell)
     result = RepairResult(
         int(dead.dead_codes.dead.sum()), (), False, model.codebook.version, None, exposure=dead.dead_codes.exposure

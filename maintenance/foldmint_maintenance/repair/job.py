@@ -33,6 +33,7 @@ from foldmint_maintenance.usage.statistics import figures
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model
+from foldmint_tokenizer.motion_decoder import MotionDecoder
 from foldmint_tokenizer.store import Store
 
 Tell = Callable[[str], None]
@@ -119,14 +120,17 @@ def _candidate(
     if config.scope == "repair":
         passed["live_rows"] = gates.live_rows_gate(old.codebook.embeddings, codebook.embeddings, dead)
     statistics, notes, rows = dict(begun.statistics), list(begun.notes), None
-    if model.decoder is not None and inputs.train.data is not None:
-        rows = _finetune_rows(model, codebook, dead, inputs.train.data, measured, job, tell)
+    reads_vectors = isinstance(model.decoder, MotionDecoder)
+    if model.decoder is not None and (inputs.gate if reads_vectors else inputs.train).data is not None:
+        # A decoder that reads the codes' vectors has no rows: whoever moves a code moves its meaning with it.
+        if not reads_vectors and inputs.train.data is not None:
+            rows = _finetune_rows(model, codebook, dead, inputs.train.data, measured, job, tell)
         tell("decoding the gates' chains")
         tokens = measured.gate_before.tokens, measured.gate_after.tokens
         decoded = _reconstructions(model, version, rows, inputs.gate, tokens, config)
         passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
         statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
-    elif model.decoder is not None:
+    elif model.decoder is not None and not reads_vectors:
         notes.append("there are no chains to retrain the decoder's rows on: it reads replaced codes as before")
     statistics |= _statistics(measured, begun.replaced)
     hits = [np.bincount(each.tokens, minlength=len(dead)) for each in (measured.gate_before, measured.gate_after)]
@@ -255,12 +259,12 @@ def _windows(
 def _reconstructions(
     model: Model,
     made: CodebookVersion,
-    rows: DecoderRows,
+    rows: DecoderRows | None,
     part: DataSplit,
     tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
     config: RepairConfig,
 ) -> dict[str, gates.ReconstructionFigures]:
-    """Of the gates' chains: before; after; and after, had the rows not been retrained."""
+    """Of the gates' chains: before; after; and, where there are rows, after, had they not been retrained."""
     assert part.data is not None  # noqa: S101 (for types; there are chains where there are rows)
     ids = [
         gates.whole_tokens(part.data, own, gates.frameless_code(model, held.embeddings))
@@ -268,9 +272,10 @@ def _reconstructions(
     ]
     versions = {
         "before": (model.codebook, ids[0]),
-        "after": (replace(made, decoder_rows=rows), ids[1]),
-        "without_rows": (made, ids[1]),
+        "after": (made if rows is None else replace(made, decoder_rows=rows), ids[1]),
     }
+    if rows is not None:
+        versions["without_rows"] = (made, ids[1])
     return {
         name: gates.reconstruct(model, version, part.records, part.data, own, config.gate_decoded)
         for name, (version, own) in versions.items()

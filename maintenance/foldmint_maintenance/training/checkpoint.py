@@ -17,10 +17,17 @@ NAME = "checkpoint.safetensors"
 
 
 class Resumable(Protocol):
-    """A training whose state can be written down; step: how many are done."""
+    """A training whose state can be written down; step: how many are done. codebook: None if none takes part."""
 
-    codebook: Codebook
     step: int
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """None if none takes part."""
+        ...
+
+    @codebook.setter
+    def codebook(self, value: Codebook) -> None: ...
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -43,7 +50,8 @@ def save(trainer: Resumable, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for prefix, module in trainer.modules.items():
         tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
-    tensors |= {f"codebook.{name}": value for name, value in trainer.codebook._asdict().items()}
+    if trainer.codebook is not None:
+        tensors |= {f"codebook.{name}": value for name, value in trainer.codebook._asdict().items()}
     for index, state in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     part = folder / (NAME + ".part")
@@ -68,8 +76,9 @@ def restore(trainer: Resumable, folder: Path) -> None:
     for name, module in trainer.modules.items():
         prefix = name + "."
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
-    device = trainer.codebook.embeddings.device
-    trainer.codebook = Codebook(*(tensors[f"codebook.{name}"].to(device) for name in Codebook._fields))
+    if trainer.codebook is not None:
+        device = trainer.codebook.embeddings.device
+        trainer.codebook = Codebook(*(tensors[f"codebook.{name}"].to(device) for name in Codebook._fields))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):

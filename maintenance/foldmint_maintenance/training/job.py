@@ -21,24 +21,32 @@ from torch import Tensor
 
 from foldmint_maintenance.datasets.loading import Digest, read_set
 from foldmint_maintenance.datasets.records import PreparedSet, prepared
+from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ALONE, Group
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
-from foldmint_maintenance.evaluation.evaluate import windows_of_codes
+from foldmint_maintenance.evaluation.evaluate import drawn_chains, windows_of_codes
+from foldmint_maintenance.evaluation.fragment_metrics import WindowMeans
 from foldmint_maintenance.training.chain_config import ChainConfig
 from foldmint_maintenance.training.chain_trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import Trainer
 from foldmint_maintenance.training.latents import kept_tokens, vectors_of
 from foldmint_maintenance.training.loop import Watch, run_steps
+from foldmint_maintenance.training.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion_decoder_trainer import MotionDecoderTrainer, tracking_tokens
+from foldmint_maintenance.training.motion_trainer import MotionTrainer
 from foldmint_maintenance.training.projection_refit import refitted
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_maintenance.vq import quantizer
-from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder
 from foldmint_tokenizer.store import Store, create_store, load_model
 
 Tell = Callable[[str], None]
+
+_WINDOWS = 65_536  # at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,8 @@ class _State(NamedTuple):
     encoder: Encoder | None = None
     codebook: Codebook | None = None
     windows: Tensor | None = None
-    decoder: Decoder | None = None
+    decoder: AnyDecoder | None = None
+    lever: float | None = None
     figures: Mapping[str, float] = MappingProxyType({})
 
 
@@ -157,9 +166,79 @@ def _check_done(job: TrainJob, stage: str, model: Path, data: _Data) -> None:
 
 
 def _of(model: Model) -> _State:
-    if model.decoder is not None:
+    if isinstance(model.decoder, Decoder):
         model.decoder.embed.weight.data = model.codebook.embedding(model.decoder)
-    return _State(model.encoder, model.codebook.codebook, model.codebook.windows, model.decoder)
+    return _State(model.encoder, model.codebook.codebook, model.codebook.windows, model.decoder, model.lever)
+
+
+def _encoder(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:  # noqa: ARG001
+    config, sizes = job.recipe.encoder, job.recipe.sizes
+    if config is None or sizes is None:
+        raise InvalidRecipe("encoder: the recipe has no sizes")
+    if config.batch % job.group.size:
+        raise InvalidRecipe(f"encoder: a batch of {config.batch} cannot be shared by {job.group.size} processes")
+    trainer = MotionTrainer(sizes, config, data.prepared, job.group, job.device)
+    figures = run_steps(trainer, folder / "training", job, config.steps, watch, tell)
+    # Codes that are good enough for a store; the stage `vectors` makes better ones.
+    codes = MotionCodesConfig(config.lever, residues=16 * sizes.codes, rounds=2)
+    return _with_codes(job, data, trainer.averaged.cpu().eval(), config.lever, codes, figures, tell)
+
+
+def _vectors(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:  # noqa: ARG001
+    config = job.recipe.vectors
+    if config is None or state.encoder is None or state.lever is None:
+        raise InvalidRecipe("vectors: there is no encoder of motions; give a model, or the stage encoder")
+    return _with_codes(job, data, state.encoder, state.lever, config, {}, tell)
+
+
+def _with_codes(
+    job: TrainJob,
+    data: _Data,
+    encoder: Encoder,
+    lever: float,
+    config: MotionCodesConfig,
+    figures: Mapping[str, float],
+    tell: Tell,
+) -> _State:
+    count = min(config.residues, len(data.prepared))
+    drawn = np.sort(np.random.default_rng(config.seed).choice(len(data.prepared), count, replace=False))
+    tell(f"vectors of {count} residues")
+    z = vectors_of(encoder, data.prepared, drawn, job.group, job.device)
+    neighbors = surroundings(data.prepared).neighbors[data.prepared.shape.queries[drawn]]
+    space = VectorSpace.of(z, torch.from_numpy(neighbors), lever, config)
+    renewed = space.encoder(encoder)
+    tell("codes")
+    made = motion_codebook(space(z), encoder.config.codes, config)
+    codebook = Codebook(*(job.group.from_first(part) for part in made))
+    windows = WindowMeans(encoder.config.codes)
+    codes = nearest_code(space(z), codebook.embeddings)[0].numpy()
+    for start in range(0, len(drawn), _WINDOWS):
+        some = data.prepared.windows(drawn[start : start + _WINDOWS])
+        whole = some.exists.all(1)
+        windows.add(some.positions[whole], codes[start : start + _WINDOWS][whole])
+    return _State(renewed, codebook, torch.from_numpy(windows.windows()), None, config.lever, figures)
+
+
+def _motion_decoder(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:  # noqa: ARG001
+    config, sizes = job.recipe.motion_decoder_stage, job.recipe.motion_decoder
+    if config is None or state.encoder is None or state.codebook is None or state.lever is None:
+        raise InvalidRecipe("motion_decoder_stage: there are no codes that state motions; give a model, or stages")
+    if sizes is None:
+        raise InvalidRecipe("motion_decoder_stage: the recipe has no motion_decoder")
+    torch.manual_seed(config.seed)
+    decoder = MotionDecoder(sizes.config(state.encoder.config.out))
+    decoder.normalize_to(state.codebook.embeddings)
+    some = prepared(drawn_chains(read_set(job.data), config.residues, config.seed))
+    tell(f"tokens of {len(some)} residues")
+    z = vectors_of(state.encoder, some, np.arange(len(some)), job.group, job.device)
+    tokens = np.zeros(len(some.chain), np.int64)
+    tokens[some.shape.queries] = nearest_code(z, state.codebook.embeddings)[0].numpy()
+    tracked = tracking_tokens(some, state.codebook, state.lever, tokens, z)
+    trainer = MotionDecoderTrainer(
+        config, some, state.codebook, state.lever, decoder, tokens, tracked, job.group, job.device
+    )
+    figures = run_steps(trainer, folder / "training", job, config.steps, watch, tell)
+    return state._replace(encoder=state.encoder.cpu(), decoder=decoder.cpu().eval(), figures=figures)
 
 
 def _codes(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch, tell: Tell) -> _State:  # noqa: ARG001
@@ -203,7 +282,8 @@ def _chains(stage: str) -> Callable[[TrainJob, Path, _Data, _State, Watch, Tell]
             raise InvalidRecipe(f"{stage}: the recipe has no decoder")
         torch.manual_seed(config.seed)
         decoder = state.decoder if job.recipe.decoder is None else state.decoder or Decoder(job.recipe.decoder)
-        assert decoder is not None  # noqa: S101 (for types; said above)
+        if not isinstance(decoder, Decoder):
+            raise InvalidRecipe(f"{stage}: the model's decoder reads vectors, and this stage trains those of token ids")
         tokens = None
         if config.stage == "decoder":
             tell("tokens of all residues")
@@ -223,13 +303,22 @@ def _chains(stage: str) -> Callable[[TrainJob, Path, _Data, _State, Watch, Tell]
 
 
 _STAGES: dict[str, Callable[[TrainJob, Path, _Data, _State, Watch, Tell], _State]] = {
+    "encoder": _encoder,
+    "vectors": _vectors,
+    "motion_decoder_stage": _motion_decoder,
     "codes": _codes,
     "refit": _refit,
     "joint_stage": _chains("joint_stage"),
     "decoder_stage": _chains("decoder_stage"),
 }
 # What else of the recipe a stage's model depends on.
-_SIZES = {"codes": ("sizes",), "joint_stage": ("decoder",), "decoder_stage": ("decoder",)}
+_SIZES = {
+    "encoder": ("sizes",),
+    "motion_decoder_stage": ("motion_decoder",),
+    "codes": ("sizes",),
+    "joint_stage": ("decoder",),
+    "decoder_stage": ("decoder",),
+}
 
 
 def _measured(
@@ -237,7 +326,7 @@ def _measured(
     data: _Data,
     encoder: Encoder,
     codebook: Codebook,
-    decoder: Decoder | None,
+    decoder: AnyDecoder | None,
     figures: Mapping[str, float],
     tell: Tell,
 ) -> _State:
@@ -245,7 +334,7 @@ def _measured(
     tell("measuring what the codes stand for")
     held = Codebook(*(part.cpu() for part in codebook))
     windows = windows_of_codes(encoder, held.embeddings, data.prepared, job.windows_residues)
-    return _State(encoder, held, torch.from_numpy(windows), decoder, figures)
+    return _State(encoder, held, torch.from_numpy(windows), decoder, None, figures)
 
 
 def _write(job: TrainJob, folder: Path, state: _State, data: _Data) -> None:
@@ -267,6 +356,7 @@ def _write(job: TrainJob, folder: Path, state: _State, data: _Data) -> None:
         codebook=state.codebook,
         decoder=state.decoder,
         windows=state.windows,
+        lever=state.lever,
         reading=None if job.model is None else Store(job.model).about().get("reading"),
         about=about,
     )

@@ -2,6 +2,10 @@
 
 name = "mine"                       the model's name
 [sizes]                             of encoder and codebook: ModelConfig
+[encoder]                           an encoder of motions: MotionConfig
+[vectors]                           its vectors' scale, and codes by k-means: MotionCodesConfig
+[motion_decoder]                    sizes of a decoder that reads vectors: MotionDecoderConfig without `out`
+[motion_decoder_stage]              that decoder on the frozen codebook: MotionDecoderTraining
 [codes]                             encoder and codebook by the local objective: TrainConfig
 [refit]                             new vectors of that encoder: RefitConfig
 [decoder]                           sizes of the decoder: DecoderConfig
@@ -20,14 +24,24 @@ from typing import Any
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
+from foldmint_maintenance.training.motion_codes import MotionCodesConfig
+from foldmint_maintenance.training.motion_decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
+from foldmint_maintenance.training.motion_trainer import MotionConfig
 from foldmint_maintenance.training.projection_refit import RefitConfig
 from foldmint_tokenizer.decoder import DecoderConfig
 from foldmint_tokenizer.encoder import ModelConfig
 
-DEFAULT = Path(__file__).parent / "recipes" / "default.toml"
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT = RECIPES / "foldmint.toml"
+STAGES = ("encoder", "vectors", "motion_decoder_stage", "codes", "refit", "joint_stage", "decoder_stage")
+"""In the order in which they are done."""
 
 _TABLES: dict[str, type[Any]] = {
     "sizes": ModelConfig,
+    "encoder": MotionConfig,
+    "vectors": MotionCodesConfig,
+    "motion_decoder": MotionDecoderSizes,
+    "motion_decoder_stage": MotionDecoderTraining,
     "codes": TrainConfig,
     "refit": RefitConfig,
     "decoder": DecoderConfig,
@@ -45,6 +59,10 @@ class Recipe:
 
     name: str
     sizes: ModelConfig | None = None
+    encoder: MotionConfig | None = None
+    vectors: MotionCodesConfig | None = None
+    motion_decoder: MotionDecoderSizes | None = None
+    motion_decoder_stage: MotionDecoderTraining | None = None
     codes: TrainConfig | None = None
     refit: RefitConfig | None = None
     decoder: DecoderConfig | None = None
@@ -56,11 +74,17 @@ class Recipe:
         return asdict(self)
 
 
+def recipe_path(name: str) -> Path:
+    """The file of a recipe: one that is shipped, by its name, or any other, by its path."""
+    shipped = RECIPES / f"{name}.toml"
+    return shipped if "/" not in name and shipped.exists() else Path(name)
+
+
 def read_recipe(path: Path, settings: Iterable[str] = (), stages: Iterable[str] = ()) -> Recipe:
     """The recipe of a file.
 
     settings: changes to it, each `TABLE.KEY=VALUE` or `KEY=VALUE`, the value as TOML has it, or text. stages: those to
-    keep of codes, refit, joint_stage, decoder_stage; all by default. Raises InvalidRecipe, naming table and key.
+    keep of `STAGES`; all by default. Raises InvalidRecipe, naming table and key.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +93,7 @@ def read_recipe(path: Path, settings: Iterable[str] = (), stages: Iterable[str] 
     for setting in settings:
         _change(content, setting)
     kept = set(stages)
-    every = {"codes", "refit", "joint_stage", "decoder_stage"}
+    every = set(STAGES)
     if not kept <= every:
         raise InvalidRecipe(f"there is no stage {min(kept - every)}; there are {', '.join(sorted(every))}")
     for stage in every - kept if kept else ():

@@ -20,6 +20,13 @@ class Reading(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     READING_ALL: _ClassVar[Reading]
     READING_ESM: _ClassVar[Reading]
 
+class Assignment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ASSIGNMENT_UNSPECIFIED: _ClassVar[Assignment]
+    ASSIGNMENT_INDEPENDENT: _ClassVar[Assignment]
+    ASSIGNMENT_ANCHORED: _ClassVar[Assignment]
+    ASSIGNMENT_TRACKING: _ClassVar[Assignment]
+
 class LeftOutKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     LEFT_OUT_KIND_UNSPECIFIED: _ClassVar[LeftOutKind]
@@ -41,6 +48,10 @@ STRUCTURE_FORMAT_BCIF: StructureFormat
 READING_UNSPECIFIED: Reading
 READING_ALL: Reading
 READING_ESM: Reading
+ASSIGNMENT_UNSPECIFIED: Assignment
+ASSIGNMENT_INDEPENDENT: Assignment
+ASSIGNMENT_ANCHORED: Assignment
+ASSIGNMENT_TRACKING: Assignment
 LEFT_OUT_KIND_UNSPECIFIED: LeftOutKind
 LEFT_OUT_KIND_WATER: LeftOutKind
 LEFT_OUT_KIND_ION: LeftOutKind
@@ -105,14 +116,18 @@ class TokenizeRequest(_message.Message):
     def __init__(self, file: _Optional[_Union[StructureFile, _Mapping]] = ..., backbones: _Optional[_Union[Backbones, _Mapping]] = ..., options: _Optional[_Union[TokenizeOptions, _Mapping]] = ..., codebook_version: _Optional[str] = ...) -> None: ...
 
 class TokenizeOptions(_message.Message):
-    __slots__ = ("complex", "special_tokens", "distances")
+    __slots__ = ("complex", "special_tokens", "distances", "assignment", "first_frames")
     COMPLEX_FIELD_NUMBER: _ClassVar[int]
     SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FRAMES_FIELD_NUMBER: _ClassVar[int]
     complex: bool
     special_tokens: bool
     distances: bool
-    def __init__(self, complex: _Optional[bool] = ..., special_tokens: _Optional[bool] = ..., distances: _Optional[bool] = ...) -> None: ...
+    assignment: Assignment
+    first_frames: bool
+    def __init__(self, complex: _Optional[bool] = ..., special_tokens: _Optional[bool] = ..., distances: _Optional[bool] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., first_frames: _Optional[bool] = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
     __slots__ = ("model", "codebook_version", "chains", "left_out", "warnings", "reading")
@@ -145,7 +160,7 @@ class LeftOut(_message.Message):
     def __init__(self, kind: _Optional[_Union[LeftOutKind, str]] = ..., chain: _Optional[str] = ..., residues: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ..., of_protein: _Optional[bool] = ...) -> None: ...
 
 class TokenizedChain(_message.Message):
-    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "tokens", "has_frame", "distances")
+    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "tokens", "has_frame", "distances", "assignment", "segment_starts", "first_frames", "composed_rmsd")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +168,10 @@ class TokenizedChain(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     HAS_FRAME_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_STARTS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    COMPOSED_RMSD_FIELD_NUMBER: _ClassVar[int]
     chain: str
     sequence: str
     residue_index: _containers.RepeatedScalarFieldContainer[int]
@@ -160,7 +179,11 @@ class TokenizedChain(_message.Message):
     tokens: _containers.RepeatedScalarFieldContainer[int]
     has_frame: _containers.RepeatedScalarFieldContainer[bool]
     distances: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., has_frame: _Optional[_Iterable[bool]] = ..., distances: _Optional[_Iterable[float]] = ...) -> None: ...
+    assignment: Assignment
+    segment_starts: _containers.RepeatedScalarFieldContainer[int]
+    first_frames: bytes
+    composed_rmsd: float
+    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., has_frame: _Optional[_Iterable[bool]] = ..., distances: _Optional[_Iterable[float]] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., segment_starts: _Optional[_Iterable[int]] = ..., first_frames: _Optional[bytes] = ..., composed_rmsd: _Optional[float] = ...) -> None: ...
 
 class TokenizeStreamRequest(_message.Message):
     __slots__ = ("id", "request")
@@ -199,32 +222,38 @@ class FieldViolation(_message.Message):
     def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class DetokenizeRequest(_message.Message):
-    __slots__ = ("tokens", "chains", "model", "codebook_version", "options")
+    __slots__ = ("tokens", "chains", "model", "codebook_version", "options", "assignment")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedScalarFieldContainer[int]
     chains: _containers.RepeatedCompositeFieldContainer[ChainLabels]
     model: str
     codebook_version: str
     options: DetokenizeOptions
-    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., chains: _Optional[_Iterable[_Union[ChainLabels, _Mapping]]] = ..., model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., options: _Optional[_Union[DetokenizeOptions, _Mapping]] = ...) -> None: ...
+    assignment: Assignment
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., chains: _Optional[_Iterable[_Union[ChainLabels, _Mapping]]] = ..., model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., options: _Optional[_Union[DetokenizeOptions, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, str]] = ...) -> None: ...
 
 class ChainLabels(_message.Message):
-    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "has_frame")
+    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "has_frame", "segment_starts", "first_frames")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
     INSERTION_CODES_FIELD_NUMBER: _ClassVar[int]
     HAS_FRAME_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_STARTS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FRAMES_FIELD_NUMBER: _ClassVar[int]
     chain: str
     sequence: str
     residue_index: _containers.RepeatedScalarFieldContainer[int]
     insertion_codes: str
     has_frame: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., has_frame: _Optional[_Iterable[bool]] = ...) -> None: ...
+    segment_starts: _containers.RepeatedScalarFieldContainer[int]
+    first_frames: bytes
+    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., has_frame: _Optional[_Iterable[bool]] = ..., segment_starts: _Optional[_Iterable[int]] = ..., first_frames: _Optional[bytes] = ...) -> None: ...
 
 class DetokenizeOptions(_message.Message):
     __slots__ = ("omit_coordinates", "format", "pae")
@@ -253,27 +282,31 @@ class DetokenizeResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[DecodedChain, _Mapping]]] = ..., ptm: _Optional[float] = ..., pae: _Optional[bytes] = ..., file: _Optional[bytes] = ...) -> None: ...
 
 class DecodedChain(_message.Message):
-    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "coordinates", "plddt")
+    __slots__ = ("chain", "sequence", "residue_index", "insertion_codes", "coordinates", "plddt", "segment_starts", "placed")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESIDUE_INDEX_FIELD_NUMBER: _ClassVar[int]
     INSERTION_CODES_FIELD_NUMBER: _ClassVar[int]
     COORDINATES_FIELD_NUMBER: _ClassVar[int]
     PLDDT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_STARTS_FIELD_NUMBER: _ClassVar[int]
+    PLACED_FIELD_NUMBER: _ClassVar[int]
     chain: str
     sequence: str
     residue_index: _containers.RepeatedScalarFieldContainer[int]
     insertion_codes: str
     coordinates: bytes
     plddt: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., coordinates: _Optional[bytes] = ..., plddt: _Optional[_Iterable[float]] = ...) -> None: ...
+    segment_starts: _containers.RepeatedScalarFieldContainer[int]
+    placed: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, chain: _Optional[str] = ..., sequence: _Optional[str] = ..., residue_index: _Optional[_Iterable[int]] = ..., insertion_codes: _Optional[str] = ..., coordinates: _Optional[bytes] = ..., plddt: _Optional[_Iterable[float]] = ..., segment_starts: _Optional[_Iterable[int]] = ..., placed: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "encoder_digest", "codebook_version", "codebook_digest", "sizes", "vocabulary", "limits", "server_version", "decoder", "default_reading")
+    __slots__ = ("model", "encoder_digest", "codebook_version", "codebook_digest", "sizes", "vocabulary", "limits", "server_version", "decoder", "default_reading", "motion")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +317,7 @@ class GetModelResponse(_message.Message):
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_READING_FIELD_NUMBER: _ClassVar[int]
+    MOTION_FIELD_NUMBER: _ClassVar[int]
     model: str
     encoder_digest: str
     codebook_version: str
@@ -294,7 +328,8 @@ class GetModelResponse(_message.Message):
     server_version: str
     decoder: DecoderInfo
     default_reading: Reading
-    def __init__(self, model: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., codebook_version: _Optional[str] = ..., codebook_digest: _Optional[str] = ..., sizes: _Optional[_Union[ModelSizes, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., limits: _Optional[_Union[RequestLimits, _Mapping]] = ..., server_version: _Optional[str] = ..., decoder: _Optional[_Union[DecoderInfo, _Mapping]] = ..., default_reading: _Optional[_Union[Reading, str]] = ...) -> None: ...
+    motion: MotionInfo
+    def __init__(self, model: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., codebook_version: _Optional[str] = ..., codebook_digest: _Optional[str] = ..., sizes: _Optional[_Union[ModelSizes, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., limits: _Optional[_Union[RequestLimits, _Mapping]] = ..., server_version: _Optional[str] = ..., decoder: _Optional[_Union[DecoderInfo, _Mapping]] = ..., default_reading: _Optional[_Union[Reading, str]] = ..., motion: _Optional[_Union[MotionInfo, _Mapping]] = ...) -> None: ...
 
 class ModelSizes(_message.Message):
     __slots__ = ("width", "heads", "layers", "out", "codes")
@@ -311,18 +346,26 @@ class ModelSizes(_message.Message):
     def __init__(self, width: _Optional[int] = ..., heads: _Optional[int] = ..., layers: _Optional[int] = ..., out: _Optional[int] = ..., codes: _Optional[int] = ...) -> None: ...
 
 class DecoderInfo(_message.Message):
-    __slots__ = ("digest", "width", "heads", "layers", "chained")
+    __slots__ = ("digest", "width", "heads", "layers", "chained", "reads_vectors")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     CHAINED_FIELD_NUMBER: _ClassVar[int]
+    READS_VECTORS_FIELD_NUMBER: _ClassVar[int]
     digest: str
     width: int
     heads: int
     layers: int
     chained: bool
-    def __init__(self, digest: _Optional[str] = ..., width: _Optional[int] = ..., heads: _Optional[int] = ..., layers: _Optional[int] = ..., chained: _Optional[bool] = ...) -> None: ...
+    reads_vectors: bool
+    def __init__(self, digest: _Optional[str] = ..., width: _Optional[int] = ..., heads: _Optional[int] = ..., layers: _Optional[int] = ..., chained: _Optional[bool] = ..., reads_vectors: _Optional[bool] = ...) -> None: ...
+
+class MotionInfo(_message.Message):
+    __slots__ = ("lever",)
+    LEVER_FIELD_NUMBER: _ClassVar[int]
+    lever: float
+    def __init__(self, lever: _Optional[float] = ...) -> None: ...
 
 class Vocabulary(_message.Message):
     __slots__ = ("codes", "mask", "eos", "bos", "pad", "chainbreak")

@@ -19,6 +19,8 @@ from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotA
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
+from foldmint_tokenizer.assignment import Coding
+from foldmint_tokenizer.detokenizer import DecoderInputs
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.store import Store
@@ -35,8 +37,8 @@ class LoadedCodebook(NamedTuple):
     """One version of model and codebook; a structure keeps the one that it was admitted under.
 
     embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
-    decoder_embedding: (vocabulary, width), what the decoder reads of each token; None without a decoder. manifest: of
-    the version.
+    decoder_inputs: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models
+    whose codes state no motions. manifest: of the version.
     """
 
     model: str
@@ -46,7 +48,8 @@ class LoadedCodebook(NamedTuple):
     embeddings: Sequence[Tensor]
     frameless: int
     codes: int
-    decoder_embedding: Tensor | None
+    decoder_inputs: DecoderInputs | None
+    coding: Coding | None
     manifest: Mapping[str, Any]
 
 
@@ -86,7 +89,8 @@ class CodebookLoader:
             embeddings,
             self._engines[0].frameless_code(embeddings[0]),
             model.config.codes,
-            None if self._detokenizer is None else self._detokenizer.embedding_of(codebook),
+            None if self._detokenizer is None else self._detokenizer.inputs_of(codebook),
+            None if model.lever is None else Coding.of(vectors, model.lever),
             manifest,
         )
 

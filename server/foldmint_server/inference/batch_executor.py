@@ -72,8 +72,9 @@ class BatchTimes:
 
 @dataclass(eq=False, kw_only=True)
 class Job(Request):
-    """A structure's rows on their way. embeddings: of its codebook, on each device. batch_times: where to note those of
-    its batches, if anywhere. done: rows computed. admitted, started: when.
+    """A structure's rows on their way. embeddings: of its codebook, on each device. vectors: (rows, out), where they
+    are kept; None: they are not. batch_times: where to note those of its batches, if anywhere. done: rows computed.
+    admitted, started: when.
     """
 
     geometry: Geometry
@@ -82,6 +83,7 @@ class Job(Request):
     future: "asyncio.Future[Quantized]"
     codes: NDArray[np.int64]
     distances: NDArray[np.float32]
+    vectors: NDArray[np.float32] | None = None
     batch_times: list[BatchTimes] | None = None
     done: int = 0
     admitted: float | None = None
@@ -191,6 +193,8 @@ class BatchExecutor:
             for job, rows in jobs:
                 some = slice(at, at + rows.stop - rows.start)
                 job.codes[rows], job.distances[rows] = found.codes[some], found.distances[some]
+                if job.vectors is not None:
+                    job.vectors[rows] = z[start + at : start + some.stop].float().cpu().numpy()
                 at = some.stop
             start = stop
 

@@ -7,19 +7,20 @@ that wait or are under way, and let go of if its caller gives up before its turn
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
 from foldmint_server.inference.batch_executor import free_memory, no_memory
 from foldmint_server.metrics.registry import Metrics
-from foldmint_tokenizer import DecodedStructure, TokenizerError
+from foldmint_tokenizer import Assignment, DecodedStructure, TokenizerError
+from foldmint_tokenizer.detokenizer import DecoderInputs
+from foldmint_tokenizer.motions import Segments
 
 # Residues from which on the time allowed for one structure grows, with their square, as the computation does.
 _SHORT = 1000
@@ -35,18 +36,33 @@ class Decoder(Protocol):
         *,
         has_frame: NDArray[np.bool_] | None = None,
         pae: bool = False,
-        embedding: Tensor | None = None,
+        inputs: DecoderInputs | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
-        """The structure that tokens (length,) stand for.
-
-        has_frame: (residues,); None if all have one. embedding: (vocabulary, width); None for the model's own.
-        """
+        """The structure that tokens (length,) stand for; as of `StructureDetokenizer`."""
         ...
+
+
+class Wanted(NamedTuple):
+    """How tokens are to be decoded; as of `StructureDetokenizer.detokenize`.
+
+    inputs: of the version that the tokens are codes of.
+    """
+
+    has_frame: NDArray[np.bool_] | None = None
+    pae: bool = False
+    inputs: DecoderInputs | None = None
+    assignment: Assignment = Assignment.INDEPENDENT
+    segments: Sequence[Segments] | None = None
 
 
 class _UnderWay(NamedTuple):
     residues: int
     began: float
+
+
+_PLAIN = Wanted()
 
 
 class DecodeWorker:
@@ -69,24 +85,13 @@ class DecodeWorker:
         self._under_way: _UnderWay | None = None
         self._thread = ThreadPoolExecutor(1, "decode")
 
-    async def decode(
-        self,
-        tokens: NDArray[np.int64],
-        residues: int,
-        *,
-        has_frame: NDArray[np.bool_] | None = None,
-        pae: bool = False,
-        embedding: Tensor | None = None,
-    ) -> DecodedStructure:
+    async def decode(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted = _PLAIN) -> DecodedStructure:
         """The structure that tokens (length,) with so many residues stand for.
-
-        has_frame: (residues,), which of them are no gaps; None: all. pae: with its aligned errors. embedding:
-        (vocabulary, width), what the decoder reads of each token of the version that they are codes of.
 
         Raises Overloaded if the budget has no room, Stopping if the thread is being closed, DeviceFull if the device
         has no memory for it, and what the decoder raised. Cancelling it drops a structure whose decoding has not begun.
         """
-        call = partial(self._decoder.detokenize, tokens, has_frame=has_frame, pae=pae, embedding=embedding)
+        call = partial(self._decoder.detokenize, tokens, **wanted._asdict())
         return await asyncio.wrap_future(self._admitted(call, residues))
 
     async def warm_up(self) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
@@ -107,11 +108,13 @@ class Scheduler:
         caller: str = "",
         wait_for_room: bool = False,
         batch_times: list[BatchTimes] | None = None,
+        vectors: NDArray[np.float32] | None = None,
     ) -> Quantized:
         """Codes and distances (rows,) of a structure's rows, quantized with these embeddings (codes, out).
 
         embeddings: the same, on each device. caller: with whose requests it takes turns. batch_times: is given the
-        times of each batch that its rows have a part in, as it begins.
+        times of each batch that its rows have a part in, as it begins. vectors: (rows, out), is given those of the
+        rows.
 
         Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), Stopping if the
         scheduler closes, and what the device raised. Cancelling it drops the rows that were not yet computed.
@@ -129,6 +132,7 @@ class Scheduler:
             future=loop.create_future(),
             codes=np.empty(rows, np.int64),
             distances=np.empty(rows, np.float32),
+            vectors=vectors,
             batch_times=batch_times,
         )
         self._admit(job, wait_for_room=wait_for_room)

@@ -14,7 +14,7 @@ _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
 """Of the label `method`."""
-STAGES = ("parse", "queue", "compute", "decode")
+STAGES = ("parse", "queue", "compute", "assign", "decode")
 """Of the label `stage`."""
 REJECTS = ("queue_full", "rate", "stopping")
 """Of the label `reason`."""
@@ -118,7 +118,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         stage_seconds=histogram(
             "foldmint_stage_duration_seconds",
-            "Time of a structure in each stage: parse, queue (admitted, nothing computed), compute or decode.",
+            "Time of a structure in each stage: parse, queue (admitted, nothing computed), compute, assign or decode.",
             _SECONDS,
             ["stage"],
             STAGES,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_tokenizer import (
+    Assignment,
     Backbone,
     ChainLabels,
     DecodedChain,
@@ -25,6 +26,7 @@ from foldmint_tokenizer import (
     structure_text,
 )
 from foldmint_tokenizer.detokenizer import checked_tokens
+from foldmint_tokenizer.motions import Segments, checked_segments, numbered_segments
 from foldmint_tokenizer.structure.chain_labels import CompleteLabels, completed
 from foldmint_tokenizer.structure.left_out import frame_warnings
 from foldmint_tokenizer.structure.options import Format, Reading, WrittenFormat
@@ -38,6 +40,17 @@ _FORMATS: dict[int, Format | None] = {
     pb.STRUCTURE_FORMAT_MMCIF: "mmcif",
     pb.STRUCTURE_FORMAT_BCIF: "bcif",
 }
+_ASSIGNMENTS: dict[int, Assignment] = {
+    pb.ASSIGNMENT_UNSPECIFIED: Assignment.INDEPENDENT,
+    pb.ASSIGNMENT_INDEPENDENT: Assignment.INDEPENDENT,
+    pb.ASSIGNMENT_ANCHORED: Assignment.ANCHORED,
+    pb.ASSIGNMENT_TRACKING: Assignment.TRACKING,
+}
+_NUMBERS = {
+    Assignment.INDEPENDENT: pb.ASSIGNMENT_INDEPENDENT,
+    Assignment.ANCHORED: pb.ASSIGNMENT_ANCHORED,
+    Assignment.TRACKING: pb.ASSIGNMENT_TRACKING,
+}
 _WRITTEN: dict[int, WrittenFormat | None] = {
     pb.STRUCTURE_FORMAT_UNSPECIFIED: None,
     pb.STRUCTURE_FORMAT_PDB: "pdb",
@@ -45,6 +58,7 @@ _WRITTEN: dict[int, WrittenFormat | None] = {
 }
 _READINGS: dict[int, Reading] = {pb.READING_ALL: "all", pb.READING_ESM: "esm"}
 _RESIDUE_BYTES = 3 * 3 * 4
+_FRAME_BYTES = 12 * 4
 
 
 def reading_of(request: pb.TokenizeRequest, default: Reading) -> Reading | None:
@@ -76,11 +90,25 @@ def decoded(request: pb.TokenizeRequest, limits: Limits, reading: Reading = "all
 def options_of(request: pb.TokenizeRequest) -> TokenizeOptions:
     """What a request asks to be returned."""
     options = request.options
-    return TokenizeOptions(options.complex, options.special_tokens, options.distances)
+    return TokenizeOptions(
+        options.complex,
+        options.special_tokens,
+        options.distances,
+        assignment_of(options.assignment, "options.assignment"),
+        options.first_frames,
+    )
+
+
+def assignment_of(value: int, field: str) -> Assignment:
+    """The assignment that a message names. Raises InvalidStructure if there is none of this number."""
+    if value not in _ASSIGNMENTS:
+        raise InvalidStructure(field, f"{value} is no assignment")
+    return _ASSIGNMENTS[value]
 
 
 def encoded(chain: TokenizedChain) -> pb.TokenizedChain:
     """A chain's tokens, as a message."""
+    motions = chain.segment_starts is not None
     return pb.TokenizedChain(
         chain=chain.chain,
         sequence=chain.sequence,
@@ -89,6 +117,10 @@ def encoded(chain: TokenizedChain) -> pb.TokenizedChain:
         tokens=chain.tokens.tolist(),
         has_frame=chain.has_frame.tolist(),
         distances=None if chain.distances is None else chain.distances.tolist(),
+        assignment=_NUMBERS[chain.assignment] if motions else pb.ASSIGNMENT_UNSPECIFIED,
+        segment_starts=None if chain.segment_starts is None else chain.segment_starts.tolist(),
+        first_frames=b"" if chain.first_frames is None else chain.first_frames.astype("<f4").tobytes(),
+        composed_rmsd=chain.composed_rmsd,
     )
 
 
@@ -113,7 +145,7 @@ class Decodable:
     """Tokens that a request may have decoded.
 
     tokens: (length,) int64, from BOS to EOS. has_frame: (residues,) bool; None: all have one. format: of the file
-    wanted.
+    wanted. segments: of each chain, as they are given, or as the residues' numbers tell.
     """
 
     tokens: NDArray[np.int64]
@@ -121,6 +153,15 @@ class Decodable:
     labels: list[CompleteLabels]
     format: WrittenFormat | None
     residues: int
+    assignment: Assignment
+    segments: list[Segments]
+
+    @property
+    def needs_motions(self) -> str:
+        """What of it only a model does whose codes state motions, in words; empty if nothing."""
+        if self.assignment is not Assignment.INDEPENDENT:
+            return f"{self.assignment} tokens"
+        return "" if all(np.isnan(own.frames).all() for own in self.segments) else "first frames of segments"
 
 
 def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Decodable:
@@ -143,8 +184,15 @@ def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Deco
     if request.options.format not in _WRITTEN:
         raise InvalidStructure("options.format", f"{request.options.format} is not a format of files that are written")
     labels = completed(sizes.tolist(), _labels(request, limits))
-    frames = _frames(request, sizes.tolist())
-    wanted = Decodable(tokens, frames, labels, _WRITTEN[request.options.format], residues)
+    wanted = Decodable(
+        tokens,
+        _frames(request, sizes.tolist()),
+        labels,
+        _WRITTEN[request.options.format],
+        residues,
+        assignment_of(request.assignment, "assignment"),
+        _segments(request, labels),
+    )
     if wanted.format is not None:
         with _of_options():
             check_writable(wanted.labels, wanted.format)
@@ -187,6 +235,30 @@ def _labels(request: pb.DetokenizeRequest, limits: Limits) -> list[ChainLabels]:
     ]
 
 
+def _segments(request: pb.DetokenizeRequest, labels: Sequence[CompleteLabels]) -> list[Segments]:
+    """Of each chain. Raises InvalidStructure."""
+    found = []
+    for place, label in enumerate(labels):
+        own = request.chains[place] if request.chains else pb.ChainLabels()
+        if not own.segment_starts:
+            if own.first_frames:
+                raise InvalidStructure(f"chains[{place}].first_frames", "they are of segments, and there are no starts")
+            found.append(numbered_segments(label.residue_index))
+            continue
+        frames = None
+        if own.first_frames:
+            if len(own.first_frames) != _FRAME_BYTES * len(own.segment_starts):
+                reason = f"{len(own.first_frames)} bytes do not fit {len(own.segment_starts)} segments"
+                raise InvalidStructure(f"chains[{place}].first_frames", reason)
+            frames = np.frombuffer(own.first_frames, "<f4").astype(np.float32).reshape(-1, 12)
+        starts = np.fromiter(own.segment_starts, np.int64, len(own.segment_starts))
+        try:
+            found.append(checked_segments(starts, frames, len(label.residue_index)))
+        except InvalidStructure as error:
+            raise error.within(f"chains[{place}].") from error
+    return found
+
+
 def _frames(request: pb.DetokenizeRequest, sizes: Sequence[int]) -> NDArray[np.bool_] | None:
     """Which residues have a frame, (residues,) over all chains; None if no chain tells."""
     if not any(chain.has_frame for chain in request.chains):
@@ -209,6 +281,8 @@ def _decoded_chain(chain: DecodedChain, label: CompleteLabels, coordinates: bool
         insertion_codes=label.insertion_codes,
         coordinates=chain.coordinates.astype("<f4").tobytes() if coordinates else b"",
         plddt=chain.plddt.tolist(),
+        segment_starts=chain.segment_starts.tolist(),
+        placed=chain.placed.tolist(),
     )
 
 
@@ -267,7 +341,7 @@ def _check_labels(chains: Sequence[pb.Backbone] | Sequence[pb.ChainLabels], limi
         raise InvalidStructure(field, f"{len(chains)} chains; at most {limits.chains} are taken")
     totals: Counter[str] = Counter()
     for place, chain in enumerate(chains):
-        for name in ("sequence", "residue_index", "insertion_codes", "has_frame"):
+        for name in ("sequence", "residue_index", "insertion_codes", "has_frame", "segment_starts"):
             totals[name] += len(getattr(chain, name, ""))
             if totals[name] > limits.residues:
                 reason = f"{totals[name]} entries up to here; at most {limits.residues} residues are taken"

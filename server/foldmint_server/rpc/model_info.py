@@ -7,6 +7,7 @@ from foldmint_server.rpc.conversion import encoded_reading
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import Limits, vocabulary
 from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.motion_decoder import MotionDecoderConfig
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -47,6 +48,7 @@ def about(model: Model, settings: Settings) -> pb.GetModelResponse:
         server_version=version("foldmint"),
         decoder=_about_decoder(model),
         default_reading=encoded_reading(model.reading),
+        motion=None if model.lever is None else pb.MotionInfo(lever=model.lever),
     )
 
 
@@ -54,10 +56,12 @@ def _about_decoder(model: Model) -> pb.DecoderInfo | None:
     if model.decoder is None:
         return None
     sizes = model.decoder.config
+    reads_vectors = isinstance(sizes, MotionDecoderConfig)
     return pb.DecoderInfo(
         digest=model.decoder_digest or "",
         width=sizes.width,
         heads=sizes.heads,
         layers=sizes.layers,
-        chained=sizes.chained,
+        chained=True if isinstance(sizes, MotionDecoderConfig) else sizes.chained,
+        reads_vectors=reads_vectors,
     )

@@ -4,11 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
 from foldmint_server.errors import VersionNotAvailable
-from foldmint_server.inference.decode_worker import DecodeWorker
+from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import LEFT_OUT, Metrics
@@ -25,10 +28,10 @@ from foldmint_server.rpc.conversion import (
 )
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.trace import UNTRACED, Trace
-from foldmint_tokenizer import Limits, StructureContent
+from foldmint_tokenizer import Assignment, Limits, StructureContent
 from foldmint_tokenizer.neighborhoods import Geometry
 from foldmint_tokenizer.structure.options import Reading
-from foldmint_tokenizer.tokens import assembled, structure_geometry
+from foldmint_tokenizer.tokens import Coded, assembled, coded, structure_geometry
 
 
 class Pipeline:
@@ -75,18 +78,35 @@ class Pipeline:
         Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
         raises.
         """
-        loaded = self.codebooks.resolve_version(request.codebook_version, default)
+        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), options_of(request)
+        if loaded.coding is None and (lacking := options.needs_motions):
+            raise VersionNotAvailable(f"the codes of the model {loaded.model} state no motions: it has no {lacking}")
         trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
         content, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
         trace.describe(chains=len(content.chains), residues=len(geometry.residue_index))
         await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
+        assigning = options.assignment is not Assignment.INDEPENDENT
+        out = loaded.embeddings[0].shape[1]
+        vectors = np.empty((len(geometry.queries), out), np.float32) if assigning else None
         with trace.computing() as batch_times:
             quantized = await self._scheduler.compute(
-                geometry, loaded.embeddings, caller=caller, wait_for_room=wait_for_room, batch_times=batch_times
+                geometry,
+                loaded.embeddings,
+                caller=caller,
+                wait_for_room=wait_for_room,
+                batch_times=batch_times,
+                vectors=vectors,
             )
-        chains = assembled(content.chains, geometry, *quantized, loaded.frameless, options_of(request))
-        self._usage.record(loaded.codebook_version, *quantized)
+        codes, distances, told = *quantized, None
+        if loaded.coding is not None:
+            code = partial(coded, content.chains, geometry, codes, distances, options, loaded.coding, vectors)
+            # Along a chain, residue by residue: not in the event loop.
+            codes, distances, told = (
+                await loop.run_in_executor(self._pool, self._assigned, code, trace) if assigning else code()
+            )
+        chains = assembled(content.chains, geometry, codes, distances, loaded.frameless, options, told)
+        self._usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
         for left_out in content.left_out:
@@ -116,15 +136,21 @@ class Pipeline:
         trace.describe(model=model, codebook_version=loaded.codebook_version)
         loop = asyncio.get_running_loop()
         wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, loaded.codes, trace)
+        if loaded.coding is None and (lacking := wanted.needs_motions):
+            raise VersionNotAvailable(f"the codes of the model {model} state no motions: it has no {lacking}")
         trace.describe(residues=wanted.residues)
         await self._rates.admit(wanted.residues, wait=False)
         with trace.decoding(wanted.tokens):
             structure = await decoding.decode(
                 wanted.tokens,
                 wanted.residues,
-                has_frame=wanted.has_frame,
-                pae=request.options.pae,
-                embedding=loaded.decoder_embedding,
+                Wanted(
+                    wanted.has_frame,
+                    request.options.pae,
+                    loaded.decoder_inputs,
+                    wanted.assignment,
+                    wanted.segments,
+                ),
             )
         # In a thread, for it may write a file.
         return await loop.run_in_executor(
@@ -137,6 +163,13 @@ class Pipeline:
             wanted = decodable(request, codes, self._decode_limits)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return wanted
+
+    def _assigned(self, code: Callable[[], Coded], trace: Trace) -> Coded:
+        began = self._clock()
+        with trace.stage("assign"):
+            found = code()
+        self._metrics.stage_seconds.labels("assign").observe(self._clock() - began)
+        return found
 
     def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[StructureContent, Geometry]:
         began = self._clock()

@@ -1,15 +1,16 @@
 """When the decode thread worked on whose tokens."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldmint_server.inference.decode_worker import Decoder
-from foldmint_tokenizer import DecodedStructure
+from foldmint_tokenizer import Assignment, DecodedStructure
+from foldmint_tokenizer.detokenizer import DecoderInputs
+from foldmint_tokenizer.motions import Segments
 
 
 class TimedDecoder:
@@ -35,12 +36,16 @@ class TimedDecoder:
         *,
         has_frame: NDArray[np.bool_] | None = None,
         pae: bool = False,
-        embedding: Tensor | None = None,
+        inputs: DecoderInputs | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         """As the decoder's."""
         times = self._times.get(id(tokens), [])
         times.append(self._clock())
         try:
-            return self._decoder.detokenize(tokens, has_frame=has_frame, pae=pae, embedding=embedding)
+            return self._decoder.detokenize(
+                tokens, has_frame=has_frame, pae=pae, inputs=inputs, assignment=assignment, segments=segments
+            )
         finally:
             times.append(self._clock())

@@ -24,6 +24,7 @@ from foldmint_maintenance.store.lock import StoreLock
 from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.store import Store
 from helpers.distributed_repair import CONFIG, KILLED, LIMITS, killed
@@ -93,7 +94,7 @@ def test_what_is_published_says_where_it_came_from(job: RepairJob) -> None:
 def test_decoder_rows_of_replaced_codes_alone_change(job: RepairJob) -> None:
     done = repair(job, None, _quiet)
     model = Store(job.store).load()
-    assert model.decoder is not None
+    assert isinstance(model.decoder, Decoder)
     rows = model.codebook.decoder_rows
     assert rows is not None
     assert rows.codes.tolist() == list(KILLED)

@@ -234,9 +234,9 @@ def test_tensors_that_do_not_fit_a_decoder_are_named(
 
 def test_files_in_each_others_place_are_refused(state: Tensors, decoder_state: Tensors, tmp_path: Path) -> None:
     encoder, decoder = _saved(state, tmp_path / "e.pth"), _saved(decoder_state, tmp_path / "d.pth")
-    with pytest.raises(ModelError, match="no state dict of ESM3's structure encoder"):
+    with pytest.raises(ModelError, match="not a state dict of ESM3's structure encoder"):
         import_esm3(decoder, tmp_path / "model", decoder_pth=encoder)
-    with pytest.raises(ModelError, match="no state dict of ESM3's structure decoder"):
+    with pytest.raises(ModelError, match="not a state dict of ESM3's structure decoder"):
         import_esm3(encoder, tmp_path / "model", decoder_pth=encoder)
     with pytest.raises(FileNotFoundError):
         import_esm3(encoder, tmp_path / "model", decoder_pth=tmp_path / "absent.pth")

@@ -25,7 +25,7 @@ def test_a_log_is_read_without_what_is_zero_throughout(packed: bool, tmp_path: P
 def test_what_is_no_log_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(content)
-    with pytest.raises(InvalidSet, match="no log of a training"):
+    with pytest.raises(InvalidSet, match="not a log of a training"):
         read_log(path)
 
 

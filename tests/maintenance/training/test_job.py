@@ -25,7 +25,7 @@ from foldmint_tokenizer.store import load_model
 @pytest.fixture
 def job(parquet: Path, tmp_path: Path, sizes: ModelConfig, quick: TrainConfig) -> TrainJob:
     """A job of the first stage alone."""
-    return TrainJob(parquet, tmp_path / "job", Recipe("tiny", sizes, quick), checkpoint_every=3)
+    return TrainJob(parquet, tmp_path / "job", Recipe("tiny", sizes, codes=quick), checkpoint_every=3)
 
 
 def _nothing(*_: object) -> None:

@@ -11,13 +11,20 @@ import pytest
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
+from foldmint_maintenance.training.motion_codes import MotionCodesConfig
+from foldmint_maintenance.training.motion_decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
+from foldmint_maintenance.training.motion_trainer import MotionConfig
 from foldmint_maintenance.training.projection_refit import RefitConfig
-from foldmint_maintenance.training.recipe import DEFAULT, Recipe, read_recipe
+from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.decoder import DecoderConfig
 from foldmint_tokenizer.encoder import ModelConfig
 
 TABLES: dict[str, type[Any]] = {
     "sizes": ModelConfig,
+    "encoder": MotionConfig,
+    "vectors": MotionCodesConfig,
+    "motion_decoder": MotionDecoderSizes,
+    "motion_decoder_stage": MotionDecoderTraining,
     "codes": TrainConfig,
     "refit": RefitConfig,
     "decoder": DecoderConfig,
@@ -26,14 +33,19 @@ TABLES: dict[str, type[Any]] = {
 }
 
 
+OF_MOTIONS = ("encoder", "vectors", "motion_decoder", "motion_decoder_stage")
+
+
 def _written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_the_default_recipe_says_what_its_file_says() -> None:
-    recipe, content = read_recipe(DEFAULT), tomllib.loads(DEFAULT.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["foldmint", "geometry"])
+def test_a_shipped_recipe_says_what_its_file_says(name: str) -> None:
+    path = recipe_path(name)
+    recipe, content = read_recipe(path), tomllib.loads(path.read_text(encoding="utf-8"))
     assert recipe.name == content.pop("name")
     for table, values in content.items():
         made = getattr(recipe, table)
@@ -42,16 +54,29 @@ def test_the_default_recipe_says_what_its_file_says() -> None:
             assert getattr(made, key) == (tuple(value) if isinstance(value, list) else value), key
     for table in TABLES.keys() - content.keys():
         assert getattr(recipe, table) is None
-    assert json.loads(json.dumps(recipe.as_json()))["codes"]["steps"] == content["codes"]["steps"]
+    assert json.loads(json.dumps(recipe.as_json()))["encoder"]["steps"] == content["encoder"]["steps"]
+
+
+def test_shipped_recipes_share_their_encoder() -> None:
+    one, other = (read_recipe(recipe_path(name)) for name in ("foldmint", "geometry"))
+    assert one.encoder == other.encoder
+    assert one.sizes == other.sizes
+    assert one.vectors != other.vectors
+
+
+def test_a_file_is_taken_by_its_path(tmp_path: Path) -> None:
+    assert recipe_path(str(tmp_path / "foldmint.toml")) == tmp_path / "foldmint.toml"
+    assert recipe_path("mine.toml") == Path("mine.toml")
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_field_is_a_key(table: str, recipe_file: Path) -> None:
-    before = getattr(read_recipe(recipe_file), table)
+    file = recipe_path("foldmint") if table in OF_MOTIONS else recipe_file
+    before = getattr(read_recipe(file), table)
     for field in fields(TABLES[table]):
         if field.name not in ("weights", "stage"):
             value = json.dumps(getattr(before, field.name))
-            assert getattr(read_recipe(recipe_file, [f"{table}.{field.name}={value}"]), table) == before
+            assert getattr(read_recipe(file, [f"{table}.{field.name}={value}"]), table) == before
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(LossWeights)])

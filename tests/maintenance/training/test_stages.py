@@ -16,6 +16,7 @@ import torch
 from foldmint_maintenance.errors import CheckpointMismatch, TrainingStopped
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import read_recipe
+from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, EOS
@@ -156,8 +157,8 @@ def test_a_model_is_begun_with_as_it_is(
     begun = replace(job, recipe=recipe, model=tmp_path / "a-decoding-model")
     model = train(begun, _nothing, _nothing)
     assert _digests(model)[:2] == _digests(decoding_model)[:2]
-    assert model.decoder is not None
-    assert decoding_model.decoder is not None
+    assert isinstance(model.decoder, Decoder)
+    assert isinstance(decoding_model.decoder, Decoder)
     tokens = torch.tensor([[BOS, 3, 1, 4, 1, EOS]])
     with torch.no_grad():
         made, was = (one.states(one.embed(tokens)) for one in (model.decoder, decoding_model.decoder))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
-from foldmint_maintenance.datasets.records import Record
+from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
 
 Tokens = Callable[[str], list[list[int]]]
@@ -110,7 +110,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_version_is_refused_with_its_reason_and_the_old_one_serves_on(
-    operated: Operated, short: list[Record], in_process: Tokens, name: str
+    operated: Operated, short: list[RealChain], in_process: Tokens, name: str
 ) -> None:
     activate(operated.admin, "000001")
     change, reason = BAD[name]
@@ -148,7 +148,7 @@ def test_a_store_whose_encoder_was_exchanged_is_refused(operated: Operated) -> N
     assert (code, details) == (FAILED, "codebook 000200 belongs to another encoder than this server runs")
 
 
-def test_a_store_that_is_gone(operated: Operated, short: list[Record], in_process: Tokens) -> None:
+def test_a_store_that_is_gone(operated: Operated, short: list[RealChain], in_process: Tokens) -> None:
     """What is kept needs no store; all else is refused, and the server serves on."""
     admin = operated.admin
     activate(admin, "000001", "000002", "000003")

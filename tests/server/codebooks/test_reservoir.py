@@ -8,12 +8,12 @@ import torch
 from scipy import stats
 
 from foldmint.v1 import codebook_pb2 as pb
-from foldmint_maintenance.datasets.records import Record
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_tokenizer import backbone
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.store import load_model
 from foldmint_tokenizer.tokens import structure_geometry
+from helpers.chains import RealChain
 from helpers.support import admin_of, request_of, running_server, stub_of
 
 
@@ -93,11 +93,11 @@ def test_a_sample_is_of_random_choice_and_order() -> None:
 
 
 @pytest.mark.slow
-def test_what_a_server_samples(short: list[Record]) -> None:
+def test_what_a_server_samples(short: list[RealChain]) -> None:
     """Vectors of the residues that it answered, of those with a frame, and of no others."""
     model = load_model()
     engine = Engine(model.encoder)
-    broken = [Record(c.id, c.sequence, c.residue_index, c.coordinates.copy()) for c in short]
+    broken = [RealChain(c.id, c.sequence, c.residue_index, c.coordinates.copy()) for c in short]
     for chain in broken:
         chain.coordinates[3, 1] = np.nan
     shapes = [structure_geometry([backbone(c.coordinates, c.residue_index)], False) for c in broken]

@@ -9,8 +9,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from foldmint.v1 import codebook_pb2, tokenizer_pb2
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer.store import Store
+from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
 
 POLLING = ("--poll-seconds", "0.1")
@@ -137,7 +137,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
 
 @pytest.mark.slow
 def test_a_store_in_s3_that_comes_and_goes(
-    s3: ThreadedMotoServer, versions: Path, tmp_path: Path, short: list[Record]
+    s3: ThreadedMotoServer, versions: Path, tmp_path: Path, short: list[RealChain]
 ) -> None:
     import s3fs
 

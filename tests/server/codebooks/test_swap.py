@@ -13,9 +13,9 @@ from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import codebook_pb2_grpc
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.store import Store
+from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
 
 Stub = rpc.TokenizerServiceStub
@@ -48,7 +48,7 @@ def activate(admin: Admin, *versions: str) -> None:
         assert admin.ActivateCodebook(cb.ActivateCodebookRequest(version=version)).codebook.version == version
 
 
-def tokenized(stub: Stub, chain: Record, version: str = "") -> tuple[str, list[int]]:
+def tokenized(stub: Stub, chain: RealChain, version: str = "") -> tuple[str, list[int]]:
     """The version that an answer states, and its tokens."""
     return told(stub.Tokenize(request_of(chain, version), timeout=60))
 
@@ -70,7 +70,7 @@ def test_the_versions_of_these_tests_differ(in_process: Tokens) -> None:
     assert (first != second).mean() > 0.9
 
 
-def test_requests_get_the_active_version(stub: Stub, admin: Admin, short: list[Record], in_process: Tokens) -> None:
+def test_requests_get_the_active_version(stub: Stub, admin: Admin, short: list[RealChain], in_process: Tokens) -> None:
     for version in ("000001", "000002", "000001"):
         activate(admin, version)
         assert stub.GetModel(pb.GetModelRequest()).codebook_version == version
@@ -87,7 +87,7 @@ def test_get_model_tells_the_digest_of_what_is_active(stub: Stub, admin: Admin, 
 
 
 def test_a_pinned_version_is_served_as_long_as_it_is_kept(
-    stub: Stub, admin: Admin, short: list[Record], in_process: Tokens
+    stub: Stub, admin: Admin, short: list[RealChain], in_process: Tokens
 ) -> None:
     activate(admin, "000001", "000002", "000003")
     for version in ("000001", "000002", "000003"):
@@ -112,7 +112,7 @@ def test_a_pinned_version_is_served_as_long_as_it_is_kept(
 
 
 def test_a_stream_keeps_the_version_that_it_began_with(
-    stub: Stub, admin: Admin, short: list[Record], in_process: Tokens
+    stub: Stub, admin: Admin, short: list[RealChain], in_process: Tokens
 ) -> None:
     """Even when the server keeps it no more; and has another for what asks otherwise."""
     activate(admin, "000001")
@@ -143,7 +143,7 @@ def test_a_stream_keeps_the_version_that_it_began_with(
 
 
 def test_what_was_admitted_before_ends_on_its_version(
-    swapping: RunningServer, stub: Stub, admin: Admin, short: list[Record], in_process: Tokens
+    swapping: RunningServer, stub: Stub, admin: Admin, short: list[RealChain], in_process: Tokens
 ) -> None:
     activate(admin, "000001")
     chain = short[4]
@@ -184,7 +184,7 @@ def test_tokens_of_a_kept_version_are_decoded_as_that_version(stub: Stub, admin:
 
 
 def test_what_prometheus_sees_of_a_swap(
-    swapping: RunningServer, stub: Stub, admin: Admin, short: list[Record], versions: Path
+    swapping: RunningServer, stub: Stub, admin: Admin, short: list[RealChain], versions: Path
 ) -> None:
     def seen(prefix: str) -> dict[str, float]:
         return {name: value for name, value in metrics_of(swapping).items() if name.startswith(prefix)}

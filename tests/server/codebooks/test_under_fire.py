@@ -12,9 +12,9 @@ import pytest
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.store import Store
+from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
 
 CLIENTS, SWAPS, ROLLBACKS = 8, 20, 2
@@ -101,7 +101,7 @@ class Fire:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_and_nothing_mixed(versions: Path, short: list[Record], data: Path) -> None:
+def test_nothing_is_lost_and_nothing_mixed(versions: Path, short: list[RealChain], data: Path) -> None:
     structures = [request_of(chain) for chain in short]
     structures.append(pb.TokenizeRequest(file=pb.StructureFile(content=(data / "2beg.cif.gz").read_bytes())))
     with running_server("--model", str(versions), "--poll-seconds", "0.5") as server, admin_of(server) as admin:
@@ -168,7 +168,7 @@ def test_nothing_is_lost_and_nothing_mixed(versions: Path, short: list[Record], 
 
 
 def _as_in_process(
-    answers: list[tuple[str, str, int, list[list[int]]]], versions: Path, short: list[Record], data: Path
+    answers: list[tuple[str, str, int, list[list[int]]]], versions: Path, short: list[RealChain], data: Path
 ) -> None:
     """Each answer's tokens are those that its stated version gives in process."""
     for version in sorted({version for _, version, _, _ in answers}):

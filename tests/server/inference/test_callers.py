@@ -9,10 +9,10 @@ import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.datasets.records import Record
 from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
 from foldmint_server.security.authorization import CALLER, Caller
+from helpers.chains import RealChain
 from helpers.support import RunningServer, request_of, running_server, stub_of
 
 MANY = 60
@@ -25,7 +25,9 @@ def fair() -> Iterator[RunningServer]:
         yield server
 
 
-def answered_before_one(server: RunningServer, chains: Sequence[Record], many: str, one: str, *, streamed: bool) -> int:
+def answered_before_one(
+    server: RunningServer, chains: Sequence[RealChain], many: str, one: str, *, streamed: bool
+) -> int:
     """How many of the structures of one caller, sent before, were answered when another's only one was."""
     requests = [request_of(chains[number % 8]) for number in range(MANY)]
     answered, first, done = 0, threading.Event(), threading.Event()
@@ -60,17 +62,17 @@ def answered_before_one(server: RunningServer, chains: Sequence[Record], many: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True], ids=["alone", "streamed"])
-def test_another_caller_is_not_delayed(fair: RunningServer, chains: list[Record], streamed: bool) -> None:
+def test_another_caller_is_not_delayed(fair: RunningServer, chains: list[RealChain], streamed: bool) -> None:
     assert answered_before_one(fair, chains, "busy", "quiet", streamed=streamed) < MANY * 3 // 4
 
 
 @pytest.mark.slow
-def test_the_same_caller_waits_behind_what_it_sent(fair: RunningServer, chains: list[Record]) -> None:
+def test_the_same_caller_waits_behind_what_it_sent(fair: RunningServer, chains: list[RealChain]) -> None:
     assert answered_before_one(fair, chains, "busy", "busy", streamed=False) > MANY * 3 // 4
 
 
 @pytest.mark.slow
-def test_a_long_name_is_cut_off_and_served(fair: RunningServer, chains: list[Record]) -> None:
+def test_a_long_name_is_cut_off_and_served(fair: RunningServer, chains: list[RealChain]) -> None:
     with stub_of(fair) as stub:
         assert stub.Tokenize(request_of(chains[0]), metadata=((KEY, "n" * 4000),)).chains
         assert stub.Tokenize(request_of(chains[0]), metadata=((KEY, ""),)).chains

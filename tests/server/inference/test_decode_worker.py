@@ -2,19 +2,20 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
-from torch import Tensor
 
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
-from foldmint_server.inference.decode_worker import DecodeWorker
+from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.metrics.registry import Metrics, create_metrics
-from foldmint_tokenizer import DecodedChain, DecodedStructure, InvalidTokens
+from foldmint_tokenizer import Assignment, DecodedChain, DecodedStructure, InvalidTokens
+from foldmint_tokenizer.detokenizer import DecoderInputs
+from foldmint_tokenizer.motions import Segments, whole_chain
 from helpers.waiting import tasks_began, value_of
 
 BUDGET = 1000
@@ -29,7 +30,8 @@ class Decoder:
 
     def __init__(self) -> None:
         self.decoded: list[int] = []
-        self.embeddings: list[Tensor | None] = []
+        self.inputs: list[DecoderInputs | None] = []
+        self.told: list[tuple[Assignment, Sequence[Segments] | None]] = []
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Event()
@@ -42,12 +44,15 @@ class Decoder:
         *,
         has_frame: NDArray[np.bool_] | None = None,  # noqa: ARG002
         pae: bool = False,
-        embedding: Tensor | None = None,
+        inputs: DecoderInputs | None = None,
+        assignment: Assignment = Assignment.INDEPENDENT,
+        segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
         self.entered.set()
         assert self.go.wait(10)
         self.decoded.append(len(tokens))
-        self.embeddings.append(embedding)
+        self.inputs.append(inputs)
+        self.told.append((assignment, segments))
         if self.failing:
             raise self.error
         length = len(tokens)
@@ -87,13 +92,20 @@ async def test_each_gets_its_own(decoding: DecodeWorker, decoder: Decoder, metri
     assert decoder.decoded == [10 + name for name in range(20)]
     assert value_of(metrics.detokenized_residues) == sum(decoder.decoded)
     assert value_of(metrics.queued_detokenize_residues) == 0
-    assert (await decoding.decode(tokens(3), 3, pae=True)).pae is not None
+    assert (await decoding.decode(tokens(3), 3, Wanted(pae=True))).pae is not None
 
 
 async def test_each_is_read_by_the_embedding_of_its_version(decoding: DecodeWorker, decoder: Decoder) -> None:
-    first, second = torch.zeros(1), torch.ones(1)
-    await asyncio.gather(*(decoding.decode(tokens(3), 3, embedding=one) for one in (first, second, first)))
-    assert decoder.embeddings == [first, second, first]
+    first, second = DecoderInputs(torch.zeros(1), None), DecoderInputs(torch.ones(1), None)
+    await asyncio.gather(*(decoding.decode(tokens(3), 3, Wanted(inputs=one)) for one in (first, second, first)))
+    assert decoder.inputs == [first, second, first]
+
+
+async def test_each_is_composed_as_it_was_assigned(decoding: DecodeWorker, decoder: Decoder) -> None:
+    segments = [whole_chain()]
+    await decoding.decode(tokens(3), 3, Wanted(assignment=Assignment.TRACKING, segments=segments))
+    await decoding.decode(tokens(3), 3)
+    assert decoder.told == [(Assignment.TRACKING, segments), (Assignment.INDEPENDENT, None)]
 
 
 async def test_a_full_queue_refuses_and_then_takes_again(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_maintenance.datasets.records import Record
 from foldmint_server.errors import Stopping
 from foldmint_server.inference.batch_executor import BatchTimes
 from foldmint_server.inference.devices import devices_of, engines_of, scheduling
@@ -17,6 +16,7 @@ from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import Backbone, ModelError, StructureTokenizer
 from foldmint_tokenizer.store import load_model
+from helpers.chains import RealChain
 from helpers.counting_device import CONFIG, CountingDevice, held_up, new_metrics, started, structure
 from helpers.support import request_of, running_server, stub_of
 from helpers.waiting import tasks_began, until, value_of
@@ -198,7 +198,7 @@ def test_each_thread_of_a_cpu_has_an_engine(asked: str, precision: str, engines:
 
 
 @pytest.mark.slow
-def test_a_server_on_two_devices_gives_the_same_tokens(chains: list[Record]) -> None:
+def test_a_server_on_two_devices_gives_the_same_tokens(chains: list[RealChain]) -> None:
     tokenizer = StructureTokenizer.load()
     with running_server("--device", "cpu,cpu") as server, stub_of(server) as stub:
         answers = [stub.Tokenize.future(request_of(chain), timeout=60) for chain in chains]

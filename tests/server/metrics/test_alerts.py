@@ -20,11 +20,11 @@ import torch
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.repair.job_metrics import JobMetrics
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.store import Store, create_store, load_model
+from helpers.chains import RealChain
 from helpers.real_prometheus import awaited, firing, free_port, hastened, prometheus
 from helpers.support import ROOT, RunningServer, admin_of, missing, running_server, stub_of
 
@@ -78,7 +78,7 @@ def watched(
         yield await_alerts
 
 
-def _request(chains: list[Record], blur: float = 0.0) -> pb.TokenizeRequest:
+def _request(chains: list[RealChain], blur: float = 0.0) -> pb.TokenizeRequest:
     """All chains in one request, with coordinates that are off by so many Å."""
     random = np.random.default_rng(0)
     return pb.TokenizeRequest(
@@ -97,7 +97,7 @@ def _request(chains: list[Record], blur: float = 0.0) -> pb.TokenizeRequest:
 
 
 def test_codes_that_are_used_otherwise_and_codebooks_that_are_not_exchanged(
-    chains: list[Record], few_codes: Path, tmp_path: Path
+    chains: list[RealChain], few_codes: Path, tmp_path: Path
 ) -> None:
     gone = f"127.0.0.1:{free_port()}"
     with (
@@ -135,7 +135,9 @@ def test_codes_that_are_used_otherwise_and_codebooks_that_are_not_exchanged(
         await_alerts({("FoldmintDeadCodes", ""), ("FoldmintCodebooksDiffer", "")}, sent(noise))
 
 
-def test_load_that_is_too_much_and_a_server_that_stops(chains: list[Record], few_codes: Path, tmp_path: Path) -> None:
+def test_load_that_is_too_much_and_a_server_that_stops(
+    chains: list[RealChain], few_codes: Path, tmp_path: Path
+) -> None:
     large = _request(chains[:10])
     limits = ["--max-residues", "4000", "--max-queued-residues", "9000", "--threads", "1"]
     over = threading.Event()

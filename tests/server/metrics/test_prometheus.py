@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.datasets.records import Record
+from helpers.chains import RealChain
 from helpers.real_prometheus import asked, awaited, prometheus
 from helpers.support import missing, running_server, stub_of
 
 
-def test_hits_add_up(chains: list[Record], data: Path, tmp_path: Path) -> None:
+def test_hits_add_up(chains: list[RealChain], data: Path, tmp_path: Path) -> None:
     sent = frameless = 0
     with (
         running_server() as server,

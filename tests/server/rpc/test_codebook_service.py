@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer.store import Store
+from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, missing, request_of, running_server, stub_of
 
 Tokens = Callable[[str], list[list[int]]]
@@ -120,7 +120,7 @@ def test_rolling_back_goes_back_once(operated: Operated) -> None:
     assert back(admin).codebook.version == "000001"
 
 
-def test_nothing_to_go_back_to(versions: Path, short: list[Record], in_process: Tokens) -> None:
+def test_nothing_to_go_back_to(versions: Path, short: list[RealChain], in_process: Tokens) -> None:
     """And back to what is no longer kept, from the store."""
     with running_server("--model", str(versions), "--keep-versions", "3") as server, admin_of(server) as admin:
         reason = (FAILED, "no codebook was active before 000001 on this server")
@@ -165,7 +165,7 @@ def test_one_who_gives_up_leaves_the_others_their_turn(operated: Operated) -> No
     assert active(operated.admin) == "000005"
 
 
-def test_usage_of_each_version_adds_up(versions: Path, short: list[Record], in_process: Tokens) -> None:
+def test_usage_of_each_version_adds_up(versions: Path, short: list[RealChain], in_process: Tokens) -> None:
     def usage(version: str = "") -> pb.GetUsageResponse:
         return admin.GetUsage(pb.GetUsageRequest(version=version))
 

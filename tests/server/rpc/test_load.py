@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone
+from helpers.chains import RealChain
 from helpers.support import RunningServer, running_server, stub_of
 
 CLIENTS = 64
@@ -39,7 +39,7 @@ def raw(coordinates: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> pb.
 
 
 def of_lengths(
-    chains: list[Record], lengths: Iterator[int]
+    chains: list[RealChain], lengths: Iterator[int]
 ) -> list["np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]:
     """Stretches of real chains; where no chain is long enough, several beside one another."""
     pool = np.concatenate([chain.coordinates - chain.coordinates.mean((0, 1)) for chain in chains])
@@ -48,7 +48,7 @@ def of_lengths(
 
 
 @pytest.mark.slow
-def test_sixty_four_clients_of_mixed_lengths(chains: list[Record]) -> None:
+def test_sixty_four_clients_of_mixed_lengths(chains: list[RealChain]) -> None:
     lengths = np.random.default_rng(1).integers(30, 1501, CLIENTS * 2)
     lengths[:2] = (30, 1500)
     structures = of_lengths(chains, iter(lengths.tolist()))
@@ -77,7 +77,7 @@ def test_sixty_four_clients_of_mixed_lengths(chains: list[Record]) -> None:
     assert memory < 2 * GIBIBYTE
 
 
-def test_a_full_queue_is_told_and_passes(chains: list[Record]) -> None:
+def test_a_full_queue_is_told_and_passes(chains: list[RealChain]) -> None:
     (large,) = of_lengths(chains, iter([1500]))
     outcomes: list[str] = []
     with running_server("--max-queued-residues", "3000", "--max-residues", "1500") as server, stub_of(server) as stub:
@@ -102,7 +102,7 @@ def test_a_full_queue_is_told_and_passes(chains: list[Record]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["deadline", "cancel"])
-def test_who_gives_up_stops_the_work(chains: list[Record], how: str) -> None:
+def test_who_gives_up_stops_the_work(chains: list[RealChain], how: str) -> None:
     (x,) = of_lengths(chains, iter([1500]))
     huge = np.concatenate([x + 500 * i for i in range(40)])  # 60,000 residues
     with running_server("--max-message-bytes", "100000000") as server, stub_of(server) as stub:
@@ -124,7 +124,7 @@ def test_who_gives_up_stops_the_work(chains: list[Record], how: str) -> None:
 
 @pytest.mark.slow
 def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
-    chains: list[Record], capfd: pytest.CaptureFixture[str]
+    chains: list[RealChain], capfd: pytest.CaptureFixture[str]
 ) -> None:
     (x,) = of_lengths(chains, iter([800]))
     with running_server("--no-insecure-admin") as server, stub_of(server) as stub:
@@ -141,7 +141,7 @@ def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
 
 
 @pytest.mark.slow
-def test_too_many_calls_at_once_are_refused(chains: list[Record]) -> None:
+def test_too_many_calls_at_once_are_refused(chains: list[RealChain]) -> None:
     (x,) = of_lengths(chains, iter([1500]))
     with running_server("--max-concurrent-calls", "2") as server, stub_of(server) as stub:
         calls = [stub.Tokenize.future(raw(x), timeout=100) for _ in range(12)]

@@ -10,8 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import StructureTokenizer, backbone, read_backbones
+from helpers.chains import RealChain
 from helpers.support import RunningServer
 
 
@@ -20,11 +20,18 @@ def tokenizer() -> StructureTokenizer:
     return StructureTokenizer.load()
 
 
+def _options(told: dict[str, bool]) -> pb.TokenizeOptions:
+    options = pb.TokenizeOptions()
+    for name, value in told.items():
+        setattr(options, name, value)
+    return options
+
+
 def of_file(path: Path, **options: bool) -> pb.TokenizeRequest:
-    return pb.TokenizeRequest(file=pb.StructureFile(content=path.read_bytes()), options=pb.TokenizeOptions(**options))
+    return pb.TokenizeRequest(file=pb.StructureFile(content=path.read_bytes()), options=_options(options))
 
 
-def of_chains(chains: list[Record]) -> pb.TokenizeRequest:
+def of_chains(chains: list[RealChain]) -> pb.TokenizeRequest:
     return pb.TokenizeRequest(
         backbones=pb.Backbones(
             chains=[
@@ -62,7 +69,9 @@ def test_the_same_tokens_as_in_process(
 
 def test_file_coordinates_and_stream_agree(stub: rpc.TokenizerServiceStub, data: Path) -> None:
     by_file = tokens(stub.Tokenize(of_file(data / "2beg.cif.gz")))
-    chains = [Record(c.chain, c.sequence, c.residue_index, c.coordinates) for c in read_backbones(data / "2beg.cif.gz")]
+    chains = [
+        RealChain(c.chain, c.sequence, c.residue_index, c.coordinates) for c in read_backbones(data / "2beg.cif.gz")
+    ]
     assert tokens(stub.Tokenize(of_chains(chains))) == by_file
     items = [pb.TokenizeStreamRequest(id=7, request=of_chains(chains))]
     (answer,) = stub.TokenizeStream(iter(items))
@@ -77,15 +86,15 @@ def test_options(stub: rpc.TokenizerServiceStub, tokenizer: StructureTokenizer, 
     assert not response.chains[0].distances
 
 
-def test_missing_atoms_are_nan(stub: rpc.TokenizerServiceStub, chains: list[Record]) -> None:
+def test_missing_atoms_are_nan(stub: rpc.TokenizerServiceStub, chains: list[RealChain]) -> None:
     x = chains[5].coordinates.copy()
     x[4, 1] = np.nan
-    broken = Record("q", chains[5].sequence, chains[5].residue_index, x)
+    broken = RealChain("q", chains[5].sequence, chains[5].residue_index, x)
     (chain,) = stub.Tokenize(of_chains([broken])).chains
     assert [place for place, has in enumerate(chain.has_frame) if not has] == [4]
 
 
-def test_numbers_default_to_one_two_three(stub: rpc.TokenizerServiceStub, chains: list[Record]) -> None:
+def test_numbers_default_to_one_two_three(stub: rpc.TokenizerServiceStub, chains: list[RealChain]) -> None:
     request = of_chains([chains[5]])
     del request.backbones.chains[0].residue_index[:]
     (chain,) = stub.Tokenize(request).chains
@@ -93,7 +102,7 @@ def test_numbers_default_to_one_two_three(stub: rpc.TokenizerServiceStub, chains
 
 
 def test_a_stream_answers_all_and_goes_on_after_failures(
-    stub: rpc.TokenizerServiceStub, tokenizer: StructureTokenizer, chains: list[Record]
+    stub: rpc.TokenizerServiceStub, tokenizer: StructureTokenizer, chains: list[RealChain]
 ) -> None:
     def items() -> Iterator[pb.TokenizeStreamRequest]:
         for place, chain in enumerate(chains):

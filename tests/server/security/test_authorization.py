@@ -18,9 +18,9 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_maintenance.datasets.records import Record
 from foldmint_server.security.authorization import NEEDS, AccessDenied, Authorizer
 from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, digest_of, format_tokens
+from helpers.chains import RealChain
 from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server
 
 UNAUTHENTICATED, PERMISSION_DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -191,7 +191,7 @@ def code_of(call: Any) -> grpc.StatusCode:
     return code
 
 
-def test_unary_calls(guarded: Guarded, short: list[Record]) -> None:
+def test_unary_calls(guarded: Guarded, short: list[RealChain]) -> None:
     request = request_of(short[0])
     assert guarded.tokenizer("alice").Tokenize(request, timeout=60).chains
     assert guarded.tokenizer("viewer").GetModel(tokenizer_pb2.GetModelRequest()).model == "versions"
@@ -208,7 +208,7 @@ def test_a_stranger_s_message_is_not_read(guarded: Guarded) -> None:
     assert code_of(lambda: known(b"\xff" * 3_000_000)) is not UNAUTHENTICATED
 
 
-def test_streams(guarded: Guarded, short: list[Record]) -> None:
+def test_streams(guarded: Guarded, short: list[RealChain]) -> None:
     requests = [
         tokenizer_pb2.TokenizeStreamRequest(id=number, request=request_of(one)) for number, one in enumerate(short)
     ]
@@ -269,7 +269,7 @@ def test_operators_and_what_is_written_of_them(guarded: Guarded) -> None:
     assert refused['foldmint_refused_calls_total{status="UNAUTHENTICATED"}'] >= 1
 
 
-def test_a_rate(guarded: Guarded, short: list[Record]) -> None:
+def test_a_rate(guarded: Guarded, short: list[RealChain]) -> None:
     whole = max(short, key=lambda one: len(one.sequence))
     request, residues = request_of(whole), len(whole.sequence)
     assert 50 < residues <= 200
@@ -299,7 +299,7 @@ def wait_until(reached: Any) -> None:
         time.sleep(0.05)
 
 
-def test_the_file_is_read_anew_and_a_broken_one_is_not_taken(guarded: Guarded, short: list[Record]) -> None:
+def test_the_file_is_read_anew_and_a_broken_one_is_not_taken(guarded: Guarded, short: list[RealChain]) -> None:
     request = request_of(short[0])
 
     def code(name: str) -> grpc.StatusCode:

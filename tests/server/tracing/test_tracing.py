@@ -18,11 +18,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import AsyncClient, Backbone, Client
-from foldmint_maintenance.datasets.records import Record
 from foldmint_server.tracing.setup import TracingError, create_tracing
 from foldmint_server.tracing.trace import Tracing
+from helpers.chains import RealChain
 from helpers.otlp_collector import Collector, collector_running, facts, ordered
-from helpers.support import ROOT, RunningServer, request_of, running_server, stub_of
+from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server, stub_of
+from helpers.waiting import wait_until
 
 CALLER, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SERVICE = "foldmint.v1.TokenizerService"
@@ -60,7 +61,7 @@ def context_of(trace: str, *, sampled: bool = True) -> tuple[tuple[str, str], ..
 
 
 def test_a_call_tells_its_stages_under_the_callers_trace(
-    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[RealChain]
 ) -> None:
     chain = min(chains, key=lambda one: abs(len(one.coordinates) - 150))
     before = time.time_ns()
@@ -101,7 +102,7 @@ def test_a_call_tells_its_stages_under_the_callers_trace(
 
 
 def test_each_structure_of_a_stream_is_a_span(
-    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[RealChain]
 ) -> None:
     trace = "1" * 32
     requests = [request_of(chain) for chain in chains[:3]]
@@ -144,7 +145,7 @@ def test_what_a_caller_did_wrong_is_recorded(stub: rpc.TokenizerServiceStub, sha
 
 
 def test_a_decoding_and_a_question_are_traced(
-    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[RealChain]
 ) -> None:
     trace = "3" * 32
     tokens = stub.Tokenize(request_of(chains[0])).chains[0].tokens
@@ -161,7 +162,7 @@ def test_a_decoding_and_a_question_are_traced(
 
 
 def test_a_call_that_its_caller_gave_up_is_cancelled(
-    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+    traced: RunningServer, stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[RealChain]
 ) -> None:
     trace = "4" * 32
     longest = pb.TokenizeRequest(
@@ -170,7 +171,7 @@ def test_a_call_that_its_caller_gave_up_is_cancelled(
     for number, chain in enumerate(longest.backbones.chains):
         chain.chain = f"C{number}"
     call = stub.Tokenize.future(longest, metadata=context_of(trace))
-    time.sleep(0.3)
+    wait_until(lambda: metrics_of(traced)["foldmint_requests_in_flight"] >= 1)
     call.cancel()
     found = shared.awaited(lambda trace: bool(trace.named(f"{SERVICE}/Tokenize")), trace)
     (span,) = found.named(f"{SERVICE}/Tokenize")
@@ -178,7 +179,7 @@ def test_a_call_that_its_caller_gave_up_is_cancelled(
 
 
 def test_the_clients_tell_their_callers_trace(
-    traced: RunningServer, shared: Collector, data: Path, chains: list[Record]
+    traced: RunningServer, shared: Collector, data: Path, chains: list[RealChain]
 ) -> None:
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("caller")
     one = Backbone(chains[0].coordinates, chains[0].residue_index)
@@ -207,7 +208,7 @@ def test_the_clients_tell_their_callers_trace(
 
 
 def test_what_the_caller_does_not_sample_is_not_sent(
-    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[Record]
+    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[RealChain]
 ) -> None:
     unsampled, sampled = "5" * 32, "6" * 32
     stub.Tokenize(request_of(chains[0]), metadata=context_of(unsampled, sampled=False))
@@ -217,7 +218,7 @@ def test_what_the_caller_does_not_sample_is_not_sent(
 
 
 @pytest.mark.slow
-def test_a_server_that_stops_sends_what_it_has_and_its_own_end(collector: Collector, chains: list[Record]) -> None:
+def test_a_server_that_stops_sends_what_it_has_and_its_own_end(collector: Collector, chains: list[RealChain]) -> None:
     environment = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
         "OTEL_SERVICE_NAME": "folds",
@@ -245,13 +246,13 @@ def test_a_server_that_stops_sends_what_it_has_and_its_own_end(collector: Collec
 
 
 @pytest.mark.slow
-def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector, chains: list[Record]) -> None:
+def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector, chains: list[RealChain]) -> None:
     collector.open.clear()
     sizes = {"OTEL_BSP_MAX_QUEUE_SIZE": "20", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
     with running_server("--otlp-endpoint", collector.address, environment={**QUICK, **sizes}) as server:
         with stub_of(server) as stub:
             for _ in range(40):
-                stub.Tokenize(request_of(chains[0]), metadata=context_of(CALLER), timeout=20)
+                stub.Tokenize(request_of(chains[0]), metadata=context_of(CALLER), timeout=120)
         assert not collector.spans
         collector.open.set()
         found = collector.awaited(lambda trace: len(trace) >= 20, CALLER)
@@ -277,11 +278,11 @@ def test_the_log_names_the_trace(collector: Collector, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_collector_that_is_not_there_fails_nothing(chains: list[Record], tmp_path: Path) -> None:
+def test_a_collector_that_is_not_there_fails_nothing(chains: list[RealChain], tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_server("--otlp-endpoint", "http://127.0.0.1:9", environment=QUICK, log=log) as server:
         with stub_of(server) as stub:
-            answers = [stub.Tokenize(request_of(chain), timeout=20) for chain in chains[:10]]
+            answers = [stub.Tokenize(request_of(chain), timeout=120) for chain in chains[:10]]
         assert all(answer.chains[0].tokens for answer in answers)
         began = time.monotonic()
         server.process.terminate()

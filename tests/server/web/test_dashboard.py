@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from foldmint.v1 import codebook_pb2
-from foldmint_maintenance.datasets.records import Record
+from helpers.chains import RealChain
 from helpers.support import ROOT, RunningServer, admin_of, metrics_of, running_server, stub_of
 from helpers.traffic import streamed
 
@@ -54,7 +54,7 @@ def hits_of(server: RunningServer) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def counting(chains: list[Record]) -> Iterator[RunningServer]:
+def counting(chains: list[RealChain]) -> Iterator[RunningServer]:
     """A server that has tokenized real chains; its tests only look."""
     with running_server() as server, stub_of(server) as stub:
         streamed(stub, chains[:20])
@@ -90,7 +90,7 @@ def test_traffic_is_that_of_the_metrics(counting: RunningServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def swapped(versions_copy: Path, short: list[Record]) -> Iterator[RunningServer]:
+def swapped(versions_copy: Path, short: list[RealChain]) -> Iterator[RunningServer]:
     """A server of eight versions that has tokenized chains under the first, and two of them under the third."""
     with (
         running_server("--model", str(versions_copy), "--poll-seconds", "0") as server,
@@ -103,7 +103,7 @@ def swapped(versions_copy: Path, short: list[Record]) -> Iterator[RunningServer]
         yield server
 
 
-def test_each_scope_counts_what_it_says(swapped: RunningServer, short: list[Record]) -> None:
+def test_each_scope_counts_what_it_says(swapped: RunningServer, short: list[RealChain]) -> None:
     start, version, window = (told(swapped.metrics, scope) for scope in ("start", "version", "window"))
     after = sum(len(chain.sequence) for chain in short[:2])
     assert start["hits"] == hits_of(swapped)
@@ -227,7 +227,7 @@ def test_answers_that_idle_callers_leave_do_not_stop_others(counting: RunningSer
         connection.close()
 
 
-def test_a_store_that_is_gone_and_metrics_without_codes(versions: Path, tmp_path: Path, short: list[Record]) -> None:
+def test_a_store_that_is_gone_and_metrics_without_codes(versions: Path, tmp_path: Path, short: list[RealChain]) -> None:
     """What is in memory is still told, and so are the hits, which are counted though no scrape shows them."""
     store = tmp_path / "store"
     shutil.copytree(versions, store)

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from foldmint.v1 import codebook_pb2
-from foldmint_maintenance.datasets.records import Record
+from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, missing, running_server, stub_of
 from helpers.traffic import streamed
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def counting(versions_copy: Path, chains: list[Record]) -> Iterator[RunningServer]:
+def counting(versions_copy: Path, chains: list[RealChain]) -> Iterator[RunningServer]:
     """A server of eight versions that has tokenized real chains."""
     with running_server("--model", str(versions_copy), "--poll-seconds", "0") as server, stub_of(server) as stub:
         streamed(stub, chains[:30])
@@ -286,7 +286,7 @@ def test_no_width_scrolls_sideways(browser: Browser, counting: RunningServer, wi
         assert text(page, "r-hits") == str(hits[code])
 
 
-def test_it_is_live(browser: Browser, counting: RunningServer, short: list[Record]) -> None:
+def test_it_is_live(browser: Browser, counting: RunningServer, short: list[RealChain]) -> None:
     with opened(browser, counting) as page, stub_of(counting) as stub:
         page.evaluate(COUNT_RINGS)
         before = sum(hits_of(counting))
@@ -305,7 +305,7 @@ def test_it_is_live(browser: Browser, counting: RunningServer, short: list[Recor
 
 
 def test_motion_is_left_out_where_it_is_not_wanted(
-    browser: Browser, counting: RunningServer, short: list[Record]
+    browser: Browser, counting: RunningServer, short: list[RealChain]
 ) -> None:
     with opened(browser, counting, reduced_motion="reduce") as page, stub_of(counting) as stub:
         page.evaluate(COUNT_RINGS)
@@ -331,7 +331,7 @@ def test_a_server_that_does_not_answer(browser: Browser, counting: RunningServer
     context.close()
 
 
-def test_a_swap_is_seen(browser: Browser, counting: RunningServer, short: list[Record]) -> None:
+def test_a_swap_is_seen(browser: Browser, counting: RunningServer, short: list[RealChain]) -> None:
     """Last, since it changes what the server serves."""
     with opened(browser, counting) as page, admin_of(counting) as admin, stub_of(counting) as stub:
         rows = page.locator("#lineage li")

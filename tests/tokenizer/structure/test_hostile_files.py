@@ -1,5 +1,6 @@
 """Files that were made to do harm: read or refused in time and memory that grow no faster than they do."""
 
+import contextlib
 import gzip
 import subprocess
 import sys
@@ -145,6 +146,11 @@ READ: dict[str, Callable[[], bytes]] = {
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "chains of as many names": (lambda: pdb(MANY, names, same), "4900 chains; at most 1000"),
     "chains of as many names in mmCIF": (lambda: cif(MANY, lambda row: f"A{row}", same), "60000 chains; at most 1000"),
+    "END after each residue": (
+        lambda: pdb(MANY, one, lambda row: row % 9999).replace(b"\n", b"\nEND\n"),
+        "chains; at most 1000",
+    ),
+    "numbers that fall again and again": (lambda: pdb(MANY, one, lambda row: 9 - row % 9), "chains; at most 1000"),
     "one residue without end": (lambda: pdb(MANY, one, lambda _: 1), "CA is there twice"),
     "one residue without end in mmCIF": (lambda: cif(MANY, one, lambda _: 1), "CA is there twice"),
     "models without end": (lambda: (b"MODEL 1\n" + pdb(1, one, same) + b"\nENDMDL\n") * MANY, "more than 10000 models"),
@@ -171,6 +177,49 @@ BOUNDS = {
     "lines without end": Limits(unpacked_bytes=20_000_000),
     "residues far beyond the limit": Limits(residues=100),
 }
+
+
+def doubtful(rows: int) -> bytes:
+    """Amino acids that may be free, each with both oxygens, between two that a chain has; SEQRES tells of none."""
+    lines = [f"SEQRES {row:3d} A {rows:4d}  " + "ALA " * 13 for row in range(999)]
+    for row in range(rows):
+        for name in ("N", "CA", "C", "OXT"):
+            lines.append(
+                f"HETATM{len(lines) % 100_000:5d}  {name:3} ALA A{row % 10_000:4d}{chr(65 + row // 10_000)}"
+                f"   {(row * 37) % 999:8.3f}{row % 777:8.3f}   0.000  1.00  0.00"
+            )
+    return "\n".join(lines).encode()
+
+
+def alternatives(rows: int) -> bytes:
+    """Residues of two names in each place, all with alternate locations."""
+    lines = []
+    for row in range(rows):
+        for letter, name in (("A", "SER"), ("B", "THR")):
+            lines.append(
+                f"ATOM  {row % 100_000:5d}  CA {letter}{name} A{row % 10_000:4d}{chr(65 + row // 10_000)}"
+                f"   {row / 10:8.3f}   0.000   0.000  0.50  0.00"
+            )
+    return "\n".join(lines).encode()
+
+
+RULES: dict[str, Callable[[], bytes]] = {
+    "a segment for each residue": lambda: b"\n".join(
+        line.ljust(72) + f"{row % 900:4d}".encode()
+        for row, line in enumerate(pdb(MANY, lambda _: " ", same).splitlines())
+    ),
+    "TER after each residue": lambda: pdb(MANY, lambda _: " ", same).replace(b"\n", b"\nTER\n"),
+    "amino acids that may be free": lambda: doubtful(MANY // 4),
+    "two residues in each place": lambda: alternatives(MANY // 2),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_are_applied_in_time(name: str) -> None:
+    content, began = RULES[name](), time.process_time()
+    with contextlib.suppress(InvalidStructure):  # more chains than are allowed
+        read_backbones(content, limits=LIMITS)
+    assert time.process_time() - began < SECONDS
 
 
 @pytest.mark.parametrize("name", READ)

@@ -29,9 +29,10 @@ class _Generator(NamedTuple):
 def build_assembly(
     wanted: str, source: bytes | Sequence[CifBlock], chains: Sequence[ProteinChain], backbones: Sequence[Backbone]
 ) -> tuple[list[Backbone], list[ProteinChain]]:
-    """The chains of an assembly, and those of the file that it is made of. source: a PDB file's text, or the blocks of an mmCIF file.
+    """The chains of an assembly, and those of the file that it is made of.
 
-    backbones: of the chains. The first copy of a chain keeps its name; the others are called A-2, A-3, ...
+    source: a PDB file's text, or the blocks of an mmCIF file. backbones: of the chains. The first copy of a chain keeps
+    its name; the others are called A-2, A-3, ...
 
     Raises InvalidStructure with field `assembly` if the file does not list it, or if it has too many copies.
     """

@@ -263,8 +263,11 @@ def _next_table(text: bytes, begin: int) -> _Table | None:
                 place += 1
         if not all(item.startswith(category) for item in items):
             continue
-        ends = [end + 1 for mark in _ENDS if (end := text.find(mark, place - 1)) >= 0]
-        return _Table(category, items, loop, place, min(ends, default=len(text)))
+        stop = len(text)
+        for mark in _ENDS:
+            end = text.find(mark, place - 1, stop)
+            stop = stop if end < 0 else end + 1
+        return _Table(category, items, loop, place, stop)
 
 
 def _split(body: bytes, items: list[bytes]) -> _Cells | None:

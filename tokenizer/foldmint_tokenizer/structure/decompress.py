@@ -20,7 +20,7 @@ _ZEROS = re.compile(rb"\0+")
 # Files written in blocks, as bgzip does, have one for at most 64 KiB.
 _MEMBERS = 10_000
 # Of what is compressed, given to the library at a time: what follows a member's end is copied.
-_FIRST, _MOST = 1024, 2**20
+_FIRST, _MOST = 2**14, 2**20
 _XZ_MEMORY = 72 * 2**20  # bytes; `xz -9` needs 65 MiB
 _ZSTD_WINDOW = 27  # as a power of two, in bytes: what the command `zstd` takes unless told otherwise
 
@@ -78,7 +78,7 @@ def unpacked(content: bytes, limit: int) -> bytes:
     damaged, cut off, followed by something else or compressed twice, or if it needs more memory than the usual settings
     of `xz` and `zstd` do.
     """
-    if not content.strip():
+    if not content or content.isspace():
         raise InvalidStructure("content", "the file is empty")
     found = _found(content)
     if found is None:

@@ -160,7 +160,7 @@ def _table(block: CifBlock, part: int, rows: NDArray[np.int64] | None) -> AtomTa
         occupancies=optional("occupancy", 1.0),
         b_factors=optional("B_iso_or_equiv", np.nan),
         number_text=lambda run: number_text[run].decode("latin-1"),
-        sequences=dict,
+        sequences=lambda _: {},
     )
 
 
@@ -325,5 +325,5 @@ def _joined(tables: Sequence[AtomTable]) -> AtomTable:
         occupancies=by_atom("occupancies"),
         b_factors=by_atom("b_factors"),
         number_text=number_text,
-        sequences=dict,
+        sequences=lambda _: {},
     )

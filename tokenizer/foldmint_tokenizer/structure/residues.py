@@ -1,7 +1,9 @@
 """Which residues of a file are a protein's: by the file's own tables where it has them, else by chemistry."""
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +48,7 @@ class BackboneAtoms:
 
 @dataclass(frozen=True, eq=False)
 class ProteinRuns:
-    """Runs of a table, told apart. protein: (runs,) bool. kinds: (runs,) object, `LeftOutKind` of the others."""
+    """Runs of a table, told apart. protein: (runs,) bool. kind: (runs,) int64, indices into kinds: what others are."""
 
     protein: NDArray[np.bool_]
     backbone: BackboneAtoms
@@ -65,35 +67,47 @@ def find_protein(table: AtomTable) -> ProteinRuns:
 
     Raises InvalidStructure for positions that are not numbers.
     """
-    kinds = np.array([name_kind(name) for name in table.names], np.int64)[table.name]
+    kinds = _by_name(table, name_kind, np.int64)
     kinds[(kinds == NameKind.ION) & (np.diff(table.starts) > 1)] = NameKind.UNKNOWN  # an ion has one atom
     present = _present(table)
-    linking = np.array([is_linking(name) for name in table.names], bool)[table.name]
-    amino_acid = (kinds == NameKind.AMINO_ACID) & (linking | present[:, AtomRole.CA])
+    undecided = table.word == FileWord.NOTHING
+
     told = (table.word == FileWord.PROTEIN) & (kinds != NameKind.CAP) & (kinds != NameKind.WATER)
-    free_to_decide = table.word == FileWord.NOTHING
-    unknown = ~amino_acid & ((kinds == NameKind.AMINO_ACID) | (kinds == NameKind.UNKNOWN)) & free_to_decide
+    amino_acid = (kinds == NameKind.AMINO_ACID) & (_by_name(table, is_linking, bool) | present[:, AtomRole.CA])
+    unknown = ((kinds == NameKind.AMINO_ACID) | (kinds == NameKind.UNKNOWN)) & ~amino_acid & undecided
     unknown &= present[:, AtomRole.N] | present[:, AtomRole.C]
-    amino_acid &= free_to_decide
-    backbone = _backbone(table, told | amino_acid | unknown)
-    bonded = _bonded(table, backbone, told | amino_acid | unknown)
-    joins = unknown & bonded
+    amino_acid &= undecided
+
+    candidates = told | amino_acid | unknown
+    backbone = _backbone(table, candidates)
+    bonded = _bonded(table, backbone, candidates)
+    # A rare name alone is weak evidence: programs give ligands any name.
+    weak = amino_acid & ~_by_name(table, _is_common, bool) & ~present[:, AtomRole.CA]
+    lone = amino_acid & ~bonded & (weak | (present[:, AtomRole.N] & present[:, AtomRole.C]))
+    joined = unknown & bonded
     whole = present[:, :_BACKBONE].all(1)
-    standard = np.array([name in STANDARD or name in FORCE_FIELD for name in table.names], bool)[table.name]
-    weak = amino_acid & ~standard & ~present[:, AtomRole.CA]
-    certain = told | (amino_acid & (bonded | ~(weak | (present[:, AtomRole.N] & present[:, AtomRole.C]))))
-    protein = certain | (joins & whole)
-    lone = amino_acid & ~certain
+
+    protein = told | (amino_acid & ~lone) | (joined & whole)
     if lone.any():
         protein[lone] = ~_free(table, backbone, present, protein, np.flatnonzero(lone), weak[lone])
     doubtful = lone | (unknown & ~protein)
     if doubtful.any():
         _ask_sequences(table, protein, doubtful)
+
     listing = list(LeftOutKind)
     kind = np.array([listing.index(LEFT_OUT_KINDS[NameKind(value)]) for value in range(len(NameKind))])[kinds]
     kind[table.word == FileWord.NUCLEIC_ACID] = listing.index(LeftOutKind.NUCLEIC_ACID)
-    kind[joins & ~whole] = listing.index(LeftOutKind.WITHOUT_CA)
+    kind[joined & ~whole] = listing.index(LeftOutKind.WITHOUT_CA)
     return ProteinRuns(protein, backbone, listing, kind)
+
+
+def _by_name(table: AtomTable, of: Callable[[str], object], dtype: type) -> NDArray[Any]:
+    """What a name says, for each run, (runs,)."""
+    return np.array([of(name) for name in table.names], dtype)[table.name]
+
+
+def _is_common(name: str) -> bool:
+    return name in STANDARD or name in FORCE_FIELD
 
 
 def _present(table: AtomTable) -> NDArray[np.bool_]:
@@ -192,7 +206,7 @@ def _free(
 
 def _ask_sequences(table: AtomTable, protein: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> None:
     """Decide what is doubtful by SEQRES, chain by chain, where it agrees with what is certain."""
-    sequences = table.sequences()
+    sequences = table.sequences({table.names[code] for code in np.unique(table.name[doubtful]).tolist()})
     for chain, name in enumerate(table.chain_names):
         own = table.chain == chain
         if name not in sequences or not (own & doubtful).any():

@@ -182,9 +182,9 @@ def test_a_version_of_another_model_is_refused_with_its_manifest(store: Store, s
 
 LINEAGE: dict[str, tuple[dict[str, object], str]] = {
     "a version under another's name": ({"version": "000001"}, "its manifest is that of '000001'"),
-    "its own parent": ({"parent": "000002"}, "its parent, '000002', is no earlier version"),
-    "a later parent": ({"parent": "000010"}, "its parent, '000010', is no earlier version"),
-    "a parent that is a number": ({"parent": 1}, "its parent, 1, is no earlier version"),
+    "its own parent": ({"parent": "000002"}, "its parent, '000002', is not an earlier version"),
+    "a later parent": ({"parent": "000010"}, "its parent, '000010', is not an earlier version"),
+    "a parent that is a number": ({"parent": 1}, "its parent, 1, is not an earlier version"),
 }
 
 

@@ -1,0 +1,114 @@
+"""From an encoder of motions to a model's vectors and codes: the scale of its last layer, and k-means.
+
+One encoder serves many codebooks: what a rotation counts against a translation (the lever arm), and what the
+environment counts against both, is a matter of its last layer's rows. `docs/training.md` shows what each choice gives.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from foldmint_maintenance.vq import ema
+from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.motions import MOTION, code_motions
+
+
+@dataclass(frozen=True)
+class MotionCodesConfig:
+    """Which vectors, and how codes are made of them.
+
+    lever: Å, that rotations are multiplied with. burial: Å that a standard deviation counts of what the environment
+    features tell of the number of neighbors; environment: the same of what else they tell. What counts nothing is left
+    out of the vectors. residues: of the set, drawn at random, that k-means sees. rounds: of k-means, the first ones on
+    a part of them. batch: residues a step, which the counts of the codes are told in.
+    """
+
+    lever: float = 10.0
+    burial: float = 1.5
+    environment: float = 1.5
+    residues: int = 600_000
+    rounds: int = 16
+    batch: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lever <= 0 or min(self.burial, self.environment) < 0:
+            raise ValueError("lever must be positive, and burial and environment cannot be negative")
+        if min(self.residues, self.rounds, self.batch) < 1:
+            raise ValueError("residues, rounds and batch must be positive")
+
+
+class VectorSpace(NamedTuple):
+    """A linear map from an encoder's vectors to others: z @ matrix + shift; matrix (out, new out), shift (new out,)."""
+
+    matrix: Tensor
+    shift: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor, neighbors: Tensor, lever: float, config: MotionCodesConfig) -> "VectorSpace":
+        """The space that the config asks for.
+
+        z: (rows, out), vectors of the encoder, whose lever arm is `lever`, Å; neighbors: (rows,), how many CA are
+        within 12 Å, by which the direction is found that tells of burial.
+        """
+        motion = torch.diag(torch.tensor([config.lever / lever] * 9 + [1.0] * 3, dtype=torch.float64))
+        around = z[:, MOTION:].double()
+        if not around.shape[1]:
+            return cls(motion, torch.zeros(MOTION, dtype=torch.float64))
+        mean, spread = around.mean(0), around.std(0).clamp_min(1e-6)
+        unit = (around - mean) / spread
+        told = torch.linalg.lstsq(unit, (neighbors.double() - neighbors.double().mean())[:, None]).solution
+        # The first column of an orthonormal basis is the direction of burial; the others are what is left.
+        basis = torch.linalg.qr(torch.cat([told, torch.eye(len(told), dtype=torch.float64)], 1)).Q
+        weights = torch.tensor([config.burial] + [config.environment] * (len(told) - 1), dtype=torch.float64)
+        kept = weights > 0
+        environment = (basis[:, kept] * weights[kept]) / spread[:, None]
+        matrix = torch.block_diag(motion, environment)  # type: ignore[no-untyped-call]
+        return cls(matrix, torch.cat([torch.zeros(MOTION, dtype=torch.float64), -mean @ environment]))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Vectors (rows, new out), float32, of vectors z (rows, out)."""
+        return (z.double() @ self.matrix + self.shift).float()
+
+    def encoder(self, encoder: Encoder) -> Encoder:
+        """An encoder of these vectors: the same, but for its last layer."""
+        old = encoder.config
+        renewed = Encoder(ModelConfig(old.width, old.heads, old.layers, len(self.shift), old.codes))
+        state = dict(encoder.state_dict())
+        weight, bias = (state[f"pre_vq_proj.{name}"].double() for name in ("weight", "bias"))
+        state["pre_vq_proj.weight"] = (self.matrix.T @ weight).float()
+        state["pre_vq_proj.bias"] = (bias @ self.matrix + self.shift).float()
+        renewed.load_state_dict(state)
+        return renewed.eval()
+
+
+def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook:
+    """Codes of vectors z (rows, out) by k-means (Lloyd), with exact rotations; a code that nobody hits is drawn anew.
+
+    The first rounds see a part of the vectors, in which an error is small against the distance to the next code.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    part = min(len(z), 40 * size)
+    codes = z[torch.randperm(len(z), generator=generator)[:size]].clone()
+    codebook = Codebook(codes, torch.zeros(len(codes)), torch.zeros_like(codes))
+    for turn in range(config.rounds):
+        whole = turn >= config.rounds - 3
+        seen = z if whole else z[torch.randperm(len(z), generator=generator)[:part]]
+        code, _ = nearest_code(seen, codebook.embeddings)
+        # Without memory of earlier rounds, a moving average is a plain mean.
+        codebook = ema.updated(codebook, *ema.batch_statistics(seen, code, size), decay=0.0)
+        dead = torch.nonzero(codebook.N == 0)[:, 0]
+        if len(dead) and turn < config.rounds - 3:
+            codebook.embeddings[dead] = seen[torch.randint(len(seen), (len(dead),), generator=generator)]
+    vectors = exact(codebook.embeddings, config.lever)
+    count = codebook.N * (config.batch / len(z))
+    return Codebook(vectors, count, vectors * count[:, None])
+
+
+def exact(embeddings: Tensor, lever: float) -> Tensor:
+    """The vectors (codes, out) with the nearest true rotations in place of what means of rotations are."""
+    rotation, _ = code_motions(embeddings, lever)
+    return torch.cat([rotation.flatten(1) * lever, embeddings[:, 9:]], 1)

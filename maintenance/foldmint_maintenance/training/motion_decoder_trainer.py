@@ -1,0 +1,229 @@
+"""Training of a motion decoder on a frozen codebook: small corrections of independent tokens, and confidence.
+
+Its steps take turns: on the tokens that each residue gets by itself, corrections and confidence; on tracking ones,
+confidence alone, since those are composed as they are.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from math import cos, pi
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foldmint_maintenance.datasets.records import PreparedSet
+from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.training import losses as losses
+from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
+from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments
+from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.decoder import PAE_LOGITS, Rigids, backbone_atoms, composed
+from foldmint_tokenizer.motion_decoder import MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.motions import MOTION, code_motions
+from foldmint_tokenizer.vocabulary import BOS, EOS
+
+
+@dataclass(frozen=True)
+class MotionDecoderSizes:
+    """Of a motion decoder; as `MotionDecoderConfig` has them."""
+
+    width: int = 128
+    heads: int = 4
+    layers: int = 3
+    corrections: bool = True
+
+    def config(self, out: int) -> MotionDecoderConfig:
+        """With the dimensions of the vectors that it reads."""
+        return MotionDecoderConfig(self.width, self.heads, self.layers, out, self.corrections)
+
+
+@dataclass(frozen=True)
+class MotionDecoderTraining:
+    """How to train.
+
+    steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues; in the last `settling`
+    steps all rests but the heads of confidence, on chains as long as `batch`. Without corrections, all steps learn
+    confidence alone. residues: of the set, in whole chains drawn at random, that are seen. step_weight, reach_weight,
+    confidence_weight: of the losses (`LossWeights` names them). learning_rate: the peak, after `warmup` steps; then a
+    cosine to zero.
+    """
+
+    steps: int = 1200
+    batch: int = 1024
+    crop: int = 256
+    settling: int = 200
+    residues: int = 400_000
+    pair_rows: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 30
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    step_weight: float = 30.0
+    reach_weight: float = 1.0
+    confidence_weight: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.pair_rows, self.residues) < 1 or self.crop < 2:
+            raise ValueError("steps, batch, residues and pair_rows must be positive, and crop at least 2")
+        if not 0 <= self.settling < self.steps or self.learning_rate <= 0:
+            raise ValueError("settling must be 0 or more, steps exceed it, and learning_rate be positive")
+
+
+class Progress(NamedTuple):
+    """What a step tells: losses as they are before they are weighed. tracking: whether it saw tracking tokens."""
+
+    step: int
+    loss: float
+    step_loss: float
+    reach: float
+    confidence: float
+    tracking: int
+
+
+class MotionDecoderTrainer:
+    """A step at a time; batch of a step depends on seed and step number alone.
+
+    data: the chains that are seen; tokens, tracked: (residues,), the independent and the tracking ones of them.
+    """
+
+    codebook: Codebook | None = None
+
+    def __init__(
+        self,
+        config: MotionDecoderTraining,
+        data: PreparedSet,
+        codebook: Codebook,
+        lever: float,
+        decoder: MotionDecoder,
+        tokens: NDArray[np.int64],
+        tracked: NDArray[np.int64],
+        group: Group = ALONE,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.group, self.step = config, group, 0
+        self.device = torch.device(device)
+        self.data_digest = data.digest()
+        self._batches = [
+            ChainBatches(data, own, config.batch, config.pair_rows, config.seed, group) for own in (tokens, tracked)
+        ]
+        self._embeddings = codebook.embeddings.to(self.device)
+        self._motions = Rigids(*(part.to(self.device) for part in code_motions(codebook.embeddings, lever)))
+        self.decoder = decoder.to(self.device).train()
+        own = list(self.decoder.parameters())
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in own if p.ndim > 1], "weight_decay": config.weight_decay},
+                {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.98),
+            lr=config.learning_rate,
+        )
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained, by the names that a checkpoint gives it."""
+        return {"decoder": self.decoder}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this training."""
+        return {"decoder": asdict(self.decoder.config), "config": asdict(self.config), "data": self.data_digest}
+
+    def run(self, watch: Callable[[Progress], None]) -> None:
+        """Train from the present step to the last, telling each step to `watch`."""
+        steps = range(self.step, self.config.steps)
+        if not steps:
+            return
+        with ThreadPoolExecutor(1, "batches") as pool:
+            following = pool.submit(self._batch, steps.start)
+            for step in steps:
+                batch = following.result().to(self.device)
+                following = pool.submit(self._batch, step + 1)
+                watch(self._train(step, batch))
+
+    def _settles(self, step: int) -> bool:
+        return step >= self.config.steps - self.config.settling
+
+    def _batch(self, step: int) -> ChainBatch:
+        """Crops; whole chains, up to a batch long, while confidence settles: errors grow with the chain."""
+        config = self.config
+        longest = max(config.crop, config.batch) if self._settles(step) else config.crop
+        return self._batches[step % 2].batch(step, longest)
+
+    def _rate(self, step: int) -> float:
+        """Warm-up and cosine to zero; both anew for the heads of confidence."""
+        config, moving = self.config, self.config.steps - self.config.settling
+        step, steps = (step - moving, config.settling) if self._settles(step) else (step, moving)
+        if step < config.warmup:
+            return config.learning_rate * (step + 1) / config.warmup
+        return config.learning_rate * 0.5 * (1 + cos(pi * (step - config.warmup) / max(1, steps - config.warmup)))
+
+    def _train(self, step: int, batch: ChainBatch) -> Progress:
+        config, tracking, chains = self.config, step % 2 == 1, batch.chains
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        with torch.set_grad_enabled(not self._settles(step)):
+            states, guess = self._decoded(batch.tokens, tracking)
+        truth, mean = losses.frames(chains.atoms), self.group.mean
+        nothing = states.new_zeros(())
+        step_loss = reach = nothing
+        if not tracking and self.decoder.config.corrections:
+            step_loss = mean(*losses.step_loss(guess, truth, chains))
+            reach = mean(*losses.reach_loss(guess, truth, chains))
+        errors = self.decoder.pairwise_classification_head(states, batch.pair_rows, PAE_LOGITS)
+        atoms = backbone_atoms(guess)
+        confidence = mean(*losses.plddt_loss(self.decoder.plddt_head(states), atoms, chains)) + mean(
+            *losses.pae_loss(errors, guess, truth, chains, batch.pair_rows)
+        )
+        loss = config.step_weight * step_loss + config.reach_weight * reach + config.confidence_weight * confidence
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        everything = list(self.decoder.parameters())
+        self.group.average_gradients(everything)
+        nn.utils.clip_grad_norm_(everything, config.clip)
+        self.optimizer.step()
+        self.step = step + 1
+        told = torch.stack([part.detach() for part in (loss, step_loss, reach, confidence)])
+        figures = (self.group.summed(told) / self.group.size).tolist()
+        return Progress(self.step, figures[0], figures[1], figures[2], figures[3], int(tracking))
+
+    def _decoded(self, tokens: Tensor, tracking: bool) -> tuple[Tensor, Rigids]:
+        """Last states (n, length, width) and frames (n, length) of tokens (n, length)."""
+        ends = torch.tensor([[BOS, EOS]], device=self.device).expand(len(tokens), -1)
+        ids = torch.cat([ends[:, :1], tokens, ends[:, 1:]], 1)
+        embedded = nn.functional.embedding(ids, self.decoder.embedding(self._embeddings))
+        states = self.decoder.states(embedded, assigned=tracking)[:, 1:-1]
+        motions = Rigids(*(part[tokens] for part in self._motions))
+        if self.decoder.config.corrections and not tracking:
+            motions = self.decoder.corrected(motions, states)
+        count = len(tokens)
+        first = torch.eye(3, device=self.device).expand(count, 1, 3, 3)
+        rotation = torch.cat([first, motions.rotation[:, :-1]], 1)
+        origin = torch.cat([motions.origin.new_zeros(count, 1, 3), motions.origin[:, :-1]], 1)
+        return states, composed(Rigids(rotation, origin))
+
+
+def tracking_tokens(
+    data: PreparedSet, codebook: Codebook, lever: float, tokens: NDArray[np.int64], z: Tensor
+) -> NDArray[np.int64]:
+    """The tracking tokens (residues,) of a set.
+
+    tokens: (residues,), the independent ones; z: (rows, out), the vectors of the residues with a frame.
+    """
+    table = CodeTable.of(codebook.embeddings, lever)
+    environment = np.zeros((len(tokens), z.shape[1] - MOTION), np.float32)
+    environment[data.shape.queries] = z[:, MOTION:].numpy()
+    found = tokens.copy()
+    starts = np.flatnonzero(np.diff(data.chain, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(data.chain)], strict=True):
+        part = slice(int(start), int(stop))
+        frames = data.shape.frames.part(part)
+        goes_on, segments = chain_segments(frames, data.shape.residue_index[part], data.backbone[part])
+        own = assign(table, Assignment.TRACKING, frames, goes_on, segments, tokens[part], environment[part])
+        found[part] = own.codes
+    return found

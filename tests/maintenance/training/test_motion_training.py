@@ -1,0 +1,249 @@
+"""The recipe of models whose codes state motions: it resumes, codes are what they say, a repair moves meaning."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.datasets.secondary_structure import letters
+from foldmint_maintenance.datasets.surroundings import surroundings
+from foldmint_maintenance.distributed.process_group import ALONE
+from foldmint_maintenance.errors import TrainingStopped
+from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
+from foldmint_maintenance.repair.config import RepairConfig, RepairJob
+from foldmint_maintenance.repair.job import repair
+from foldmint_maintenance.training.job import TrainJob, train
+from foldmint_maintenance.training.latents import vectors_of
+from foldmint_maintenance.training.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion_objective import TargetTable, follows, motion_loss
+from foldmint_maintenance.training.motion_trainer import MotionConfig
+from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.motion_decoder import MotionDecoder
+from foldmint_tokenizer.motions import code_motions
+from foldmint_tokenizer.store import Store, load_model
+
+TINY = [
+    "sizes.width=16",
+    "sizes.heads=2",
+    "sizes.codes=64",
+    "encoder.steps=6",
+    "encoder.cooling=2",
+    "encoder.batch=64",
+    "encoder.compiled=false",
+    "vectors.residues=2000",
+    "vectors.rounds=3",
+    "motion_decoder.width=32",
+    "motion_decoder.heads=2",
+    "motion_decoder.layers=1",
+    "motion_decoder_stage.steps=4",
+    "motion_decoder_stage.settling=2",
+    "motion_decoder_stage.batch=128",
+    "motion_decoder_stage.residues=2000",
+]
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def tiny(name: str = "foldmint") -> Recipe:
+    return read_recipe(recipe_path(name), TINY)
+
+
+@pytest.fixture(scope="module")
+def records(chains: list[Record]) -> list[Record]:
+    return [chain for chain in chains if len(chain.sequence) < 150][:20]
+
+
+@pytest.fixture(scope="module")
+def parquet(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sets") / "set.parquet"
+    write_parquet(records, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(records: list[Record]) -> PreparedSet:
+    return prepared(records)
+
+
+@pytest.fixture(scope="module")
+def trained(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return train(TrainJob(parquet, tmp_path_factory.mktemp("job") / "job", tiny()), _nothing, _nothing)
+
+
+def test_a_recipe_makes_a_model_that_states_motions(trained: Model) -> None:
+    assert trained.lever == tiny().vectors.lever  # type: ignore[union-attr]
+    assert isinstance(trained.decoder, MotionDecoder)
+    assert trained.decoder.config.out == trained.config.out == 16
+    assert trained.lever is not None
+    rotation, _ = code_motions(trained.codebook.codebook.embeddings, trained.lever)
+    torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand_as(rotation), atol=1e-5, rtol=0)
+    # Codes are exact: what their vectors hold is the rotation itself.
+    held = trained.codebook.codebook.embeddings[:, :9].view(-1, 3, 3) / trained.lever
+    torch.testing.assert_close(held, rotation, atol=1e-5, rtol=0)
+
+
+def test_the_other_recipe_takes_its_encoder(trained: Model, parquet: Path, tmp_path: Path) -> None:
+    create = TrainJob(parquet, tmp_path / "job", tiny())
+    train(create, _nothing, _nothing)
+    recipe = replace(tiny("geometry"), encoder=None)
+    made = train(TrainJob(parquet, tmp_path / "other", recipe, create.out / "encoder" / "model"), _nothing, _nothing)
+    assert (made.lever, made.config.out) == (8.0, 12)
+    one, other = trained.encoder.state_dict(), made.encoder.state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in one.items() if not name.startswith("pre_vq_proj"))
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_encoder(parquet: Path, trained: Model, tmp_path: Path) -> None:
+    job = TrainJob(parquet, tmp_path / "job", tiny(), checkpoint_every=2)
+
+    def stop(progress: object, steps: int) -> None:
+        if getattr(progress, "step", 0) == 3:
+            raise TrainingStopped("as if killed")
+
+    with pytest.raises(TrainingStopped):
+        train(job, stop, _nothing)
+    assert train(job, _nothing, _nothing).encoder_digest == trained.encoder_digest
+
+
+def test_vectors_of_the_new_space_are_the_encoders(trained: Model, small: PreparedSet) -> None:
+    z = vectors_of(trained.encoder, small, np.arange(len(small)), ALONE, "cpu")
+    neighbors = torch.from_numpy(surroundings(small).neighbors[small.shape.queries])
+    assert trained.lever is not None
+    for config in (
+        MotionCodesConfig(7.0, 2.0, 0.5),
+        MotionCodesConfig(8.0, 0.0, 0.0),
+        MotionCodesConfig(9.0, 1.0, 0.0),
+    ):
+        space = VectorSpace.of(z, neighbors, trained.lever, config)
+        moved = vectors_of(space.encoder(trained.encoder), small, np.arange(len(small)), ALONE, "cpu")
+        torch.testing.assert_close(moved, space(z), atol=1e-3, rtol=1e-4)
+        features = {0.0: 0 if config.burial == 0 else 1, 0.5: 4}[config.environment]
+        assert moved.shape[1] == 12 + features
+
+
+def test_every_code_has_its_residues() -> None:
+    random = np.random.default_rng(0)
+    z = torch.from_numpy(random.normal(size=(3000, 16)).astype(np.float32)) * 3
+    codebook = motion_codebook(z, 50, MotionCodesConfig(10.0, rounds=6, batch=3000))
+    assert (codebook.N > 0).all()
+    assert float(codebook.N.sum()) == pytest.approx(3000)
+
+
+def test_targets_are_the_motions_of_bonded_residues(small: PreparedSet) -> None:
+    table = TargetTable(small)
+    truth = table.rows(np.arange(len(small)))
+    moves = follows(small)[small.shape.queries]
+    np.testing.assert_array_equal(truth.moves.numpy(), moves)
+    lever = 10.0
+    exact = torch.cat([truth.motion[:, :9] * lever, truth.motion[:, 9:]], 1)
+    loss, angle = motion_loss(exact, truth, lever)
+    assert float(loss.abs().max()) < 1e-5
+    assert float(angle.max()) < 1e-9
+    loss, _ = motion_loss(exact + 1, truth, lever)
+    assert (loss[truth.moves] > 3).all()
+    assert (loss[~truth.moves] == 0).all()
+    # A step of the chain is 3.8 Å, a cis one 2.9.
+    step = truth.motion[truth.moves][:, 9:].norm(dim=1)
+    assert ((step > 2.7) & (step < 4.2)).all()
+
+
+def test_neighbors_are_counted_as_they_are(small: PreparedSet) -> None:
+    found = surroundings(small)
+    ca = small.backbone[small.chain == 0, 1]
+    apart = np.linalg.norm(ca[:, None] - ca[None], axis=-1)
+    np.testing.assert_array_equal(found.neighbors[: len(ca)], (apart < 12).sum(1) - 1)
+    assert (found.above <= found.neighbors).all()
+
+
+def test_noise_moves_rows_and_none_leaves_them(small: PreparedSet) -> None:
+    some = np.arange(0, len(small), 7)
+    plain, still = small.rows(some), small.noisy_rows(some, np.zeros(len(some)), np.random.default_rng(0))
+    moved = small.noisy_rows(some, np.full(len(some), 0.05), np.random.default_rng(0))
+    for one, other in zip(plain, still, strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-5)
+    apart = np.abs(moved.origin - plain.origin)
+    assert 0.02 < apart[:, 1:].mean() < 0.5
+    np.testing.assert_array_equal(moved.offset, plain.offset)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"cooling": -1}, {"cooling": 9999}, {"noisy": 2.0}, {"lever": 0.0}, {"blur": -1.0}]
+)
+def test_settings_without_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must|share|negative"):
+        replace(MotionConfig(), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_repair_needs_no_decoder_rows(tmp_path: Path, parquet: Path) -> None:
+    """Of the embedded model, codes that were killed and repaired rebuild without any training of the decoder."""
+    model, folder = load_model(), tmp_path / "store"
+    from shutil import copytree
+
+    from foldmint_tokenizer.store import DEFAULT
+
+    copytree(DEFAULT, folder)
+    store = Store(folder)
+    whole = model.codebook.codebook
+    dead = torch.zeros(len(whole.N), dtype=torch.bool)
+    dead[::10] = True
+    far = whole.embeddings.clone()
+    far[dead] += 1000
+    killed = whole._replace(embeddings=far, N=torch.where(dead, 0, whole.N))
+    store.activate(store.publish(killed, parent="000001", about={}).version)
+    config = RepairConfig(min_exposure=0)
+    done = repair(RepairJob(str(folder), config, parquet, gate_data=parquet), None, _nothing)
+    assert set(done.statistics["reconstruction"]) == {"before", "after"}
+    made = Store(folder).load(done.version)
+    assert made.codebook.decoder_rows is None
+    assert len(done.replaced) == int(dead.sum())
+
+
+def test_evaluation_tells_all_axes(trained: Model, records: list[Record]) -> None:
+    found = evaluate(trained, records[:6], config=EvaluationConfig(noise_chains=2)).as_json()
+    for name in (
+        "tracking_rmsd_median",
+        "tracking_lddt_ca_median",
+        "tracking_tm_score_median",
+        "anchored_rmsd_median",
+        "mutual_information_burial_bits",
+        "mutual_information_bits",
+    ):
+        assert isinstance(found[name], float), name
+    assert found["same_under_noise"].keys() == {"0.01", "0.03", "0.1"}
+    assert found["same_under_noise"]["0.01"] >= found["same_under_noise"]["0.1"]
+    assert found["assignments"].keys() == {"independent", "anchored", "tracking"}
+
+
+def test_letters_of_secondary_structure_are_told_where_none_are(chains: list[Record]) -> None:
+    known = [chain for chain in chains if chain.dssp is not None and np.isfinite(chain.coordinates).all()][:5]
+    agree = []
+    for chain in known:
+        assert chain.dssp is not None
+        own = letters(chain.coordinates)
+        assert set(own) <= set("HEC")
+        three = ["H" if letter in "HGI" else "E" if letter in "EB" else "C" for letter in chain.dssp]
+        agree += [one == other for one, other in zip(own, three, strict=True)]
+    assert np.mean(agree) > 0.85
+
+
+def test_letters_of_what_is_not_whole() -> None:
+    nothing = np.full((8, 3, 3), np.nan, np.float32)
+    assert letters(nothing) == "C" * 8
+    assert letters(np.zeros((0, 3, 3), np.float32)) == ""
+
+
+def test_an_encoder_without_room_for_motions_is_refused(parquet: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_path("foldmint"), [*TINY, "sizes.out=12"])
+    with pytest.raises(ValueError, match="no motion and environment"):
+        train(TrainJob(parquet, tmp_path / "job", recipe), _nothing, _nothing)
+
+
+def test_the_averaged_encoder_is_the_result(trained: Model) -> None:
+    assert isinstance(trained.encoder, Encoder)
+    assert all(torch.isfinite(value).all() for value in trained.encoder.state_dict().values())

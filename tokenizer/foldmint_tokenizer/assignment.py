@@ -1,0 +1,193 @@
+"""Assignment: which code each residue gets, of a model whose codes state motions.
+
+Independent: the code nearest to the residue's own vector. Tracking: along the chain, the code nearest to the motion
+from the frame that composition has reached to the next residue's true frame; errors do not add up, and a token depends
+on all before it (analysis by synthesis, as in speech codecs). Anchored: tracking that measures anew from the true frame
+at anchors, which the structure itself defines, so that a token depends on its stretch alone.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+from torch import Tensor
+
+from foldmint_tokenizer.frames import Frames
+from foldmint_tokenizer.motions import MOTION, Segments, code_motions, follows, segments_of
+
+ANCHOR_RADIUS = 8
+"""Residues on each side among which an anchor's chirality is greatest."""
+
+# N, CA and C in a residue's own frame, Å, as decoders place them.
+_RESIDUE = np.array(((0.5256, 1.3612, 0.0), (0.0, 0.0, 0.0), (-1.5251, 0.0, 0.0)))
+
+
+class Assignment(StrEnum):
+    """How tokens are chosen."""
+
+    INDEPENDENT = "independent"
+    ANCHORED = "anchored"
+    TRACKING = "tracking"
+
+
+class CodeTable(NamedTuple):
+    """A version of the codebook, as assignment reads it.
+
+    columns: (out, codes) float32, the codes' vectors with exact rotations; half: (codes,) float32, half their squares.
+    rotation: (codes, 3, 3), translation: (codes, 3), Å; float64. lever: Å.
+    """
+
+    columns: NDArray[np.float32]
+    half: NDArray[np.float32]
+    rotation: NDArray[np.float64]
+    translation: NDArray[np.float64]
+    lever: float
+
+    @classmethod
+    def of(cls, embeddings: Tensor, lever: float) -> "CodeTable":
+        """Of codes' vectors (codes, out), wherever they lie."""
+        own = embeddings.detach().float().cpu()
+        rotation, translation = (part.double().numpy() for part in code_motions(own, lever))
+        exact = np.concatenate([rotation.reshape(-1, 9) * lever, translation, own[:, MOTION:].double().numpy()], 1)
+        half = (exact**2).sum(1) / 2
+        columns = np.ascontiguousarray(exact.T.astype(np.float32))
+        return cls(columns, half.astype(np.float32), rotation, translation, lever)
+
+
+class Coding(NamedTuple):
+    """What assignment needs of a version of the codebook: its table, and its vectors (codes, out) float32."""
+
+    table: CodeTable
+    embeddings: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, embeddings: Tensor, lever: float) -> "Coding":
+        """Of codes' vectors (codes, out), wherever they lie."""
+        return cls(CodeTable.of(embeddings, lever), embeddings.detach().float().cpu().numpy())
+
+
+class Assigned(NamedTuple):
+    """Codes (residues,) int64 of a chain, and the RMSD of N, CA and C, Å, that composing their motions reaches: each
+    segment superposed on its own, over the residues with a frame; None if there is none.
+    """
+
+    codes: NDArray[np.int64]
+    composed_rmsd: float | None
+
+
+def chain_segments(
+    frames: Frames, residue_index: NDArray[np.integer], backbone: NDArray[np.floating]
+) -> tuple[NDArray[np.bool_], Segments]:
+    """`follows` and `segments_of` of a chain."""
+    goes_on = follows(frames, residue_index, backbone)
+    return goes_on, segments_of(frames, goes_on)
+
+
+def anchors(frames: Frames, segments: Segments) -> NDArray[np.bool_]:
+    """Where anchored tracking measures anew (residues,): at the first residue of each segment, and where the chirality
+    of the CA trace, the triple product of three successive steps, is the greatest within 8 residues on either side.
+    """
+    found = np.zeros(len(frames.exists), np.bool_)
+    found[segments.starts] = True
+    ends = np.append(segments.starts[1:], len(found))
+    for start, stop in zip(segments.starts, ends, strict=True):
+        if stop - start < 5:
+            continue
+        step = np.diff(frames.origin[start:stop], axis=0)
+        triple = np.einsum("li,li->l", np.cross(step[:-2], step[1:-1]), step[2:])
+        chirality = np.concatenate([triple[:1], triple, triple[-1:], triple[-1:]])
+        found[start:stop] |= chirality >= maximum_filter1d(chirality, 2 * ANCHOR_RADIUS + 1, mode="nearest")
+    return found
+
+
+def assign(
+    table: CodeTable,
+    assignment: Assignment,
+    frames: Frames,
+    goes_on: NDArray[np.bool_],
+    segments: Segments,
+    codes: NDArray[np.int64],
+    environment: NDArray[np.float32],
+) -> Assigned:
+    """The codes of one chain, and how near their composition comes.
+
+    frames, goes_on, segments: of the chain. codes: (residues,), the independent ones, which residues keep that nothing
+    follows. environment: (residues, out - 12), of the residues' vectors; any where there is no frame.
+    """
+    found = codes.astype(np.int64, copy=True)
+    if assignment is not Assignment.INDEPENDENT:
+        begins = np.zeros(len(found), np.bool_)
+        begins[segments.starts] = True
+        if assignment is Assignment.ANCHORED:
+            begins |= anchors(frames, segments)
+        turn, move = _true_motions(frames)
+        around = np.ascontiguousarray(environment, np.float32)
+        from foldmint_tokenizer.compiled import track
+
+        track(turn, move, begins, goes_on, around, *table, found)
+    return Assigned(found, _composed_rmsd(table, frames, segments, found))
+
+
+def warm_up() -> None:
+    """Compile what assignment runs, so that the first request does not wait for it."""
+    frames = Frames(np.eye(3)[None].repeat(2, 0), np.zeros((2, 3)), np.ones(2, np.bool_))
+    goes_on = np.array([True, False])
+    table = CodeTable(
+        np.zeros((MOTION, 1), np.float32), np.zeros(1, np.float32), np.eye(3)[None], np.zeros((1, 3)), 1.0
+    )
+    assign(
+        table,
+        Assignment.TRACKING,
+        frames,
+        goes_on,
+        segments_of(frames, goes_on),
+        np.zeros(2, np.int64),
+        np.zeros((2, 0), np.float32),
+    )
+
+
+def _true_motions(frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotation (residues, 3, 3) and translation (residues, 3), Å, from each residue to the next; zero for the last."""
+    back = frames.rotation[:-1].transpose(0, 2, 1)
+    turn = np.zeros_like(frames.rotation)
+    move = np.zeros_like(frames.origin)
+    turn[:-1] = back @ frames.rotation[1:]
+    move[:-1] = (back @ np.diff(frames.origin, axis=0)[..., None])[..., 0]
+    return turn, move
+
+
+def composed_atoms(table: CodeTable, codes: NDArray[np.int64], segments: Segments) -> NDArray[np.float64]:
+    """N, CA and C (residues, 3, 3), Å, that the codes (residues,) of a chain are composed to, each segment by itself,
+    its first frame in the origin.
+    """
+    from foldmint_tokenizer.compiled import compose
+
+    begins = np.zeros(len(codes), np.bool_)
+    begins[segments.starts] = True
+    return _atoms(*compose(table.rotation, table.translation, codes, begins))
+
+
+def _atoms(rotation: NDArray[np.float64], origin: NDArray[np.float64]) -> NDArray[np.float64]:
+    atoms: NDArray[np.float64] = np.einsum("lij,aj->lai", rotation, _RESIDUE) + origin[:, None]
+    return atoms
+
+
+def _composed_rmsd(table: CodeTable, frames: Frames, segments: Segments, codes: NDArray[np.int64]) -> float | None:
+    made, real = composed_atoms(table, codes, segments), _atoms(frames.rotation, frames.origin)
+    square, atoms = 0.0, 0
+    ends = np.append(segments.starts[1:], len(codes))
+    for start, stop in zip(segments.starts, ends, strict=True):
+        if frames.exists[start]:
+            square += _least_square(made[start:stop].reshape(-1, 3), real[start:stop].reshape(-1, 3))
+            atoms += 3 * (stop - start)
+    return None if not atoms else float(np.sqrt(square / atoms))
+
+
+def _least_square(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """The sum of squared distances, Å², of points (points, 3) after the best superposition (Kabsch 1976)."""
+    first, second = first - first.mean(0), second - second.mean(0)
+    left, size, right = np.linalg.svd(first.T @ second)
+    size[2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))
+    return max(0.0, float((first**2).sum() + (second**2).sum() - 2 * size.sum()))
