@@ -67,5 +67,5 @@ def test_blocks_of_one_name_are_all_read(text: str) -> None:
 
 
 def test_items_that_are_there_twice_are_refused(text: str) -> None:
-    with pytest.raises(InvalidStructure, match="duplicate tag _entry.id"):
+    with pytest.raises(InvalidStructure, match=r"duplicate tag _entry\.id"):
         read_backbones(text.replace("_entry.id", "_entry.id 1\n_entry.id", 1).encode())

@@ -182,10 +182,10 @@ def _parse(text: bytes) -> gemmi.cif.Document:
         _name_apart(document)
         document.check_for_missing_values()
         document.check_for_duplicates()
-        return document
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InvalidStructure("content", f"not an mmCIF file that can be read: {reason}") from error
+    return document
 
 
 def _name_apart(document: gemmi.cif.Document) -> None:
