@@ -29,7 +29,7 @@ def refused(*arguments: str, environment: dict[str, str] | None = None) -> tuple
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return finished.returncode, finished.stderr

@@ -101,7 +101,7 @@ def test_watch_sees_traffic() -> None:
     assert row["residues_per_second"] > 0
     assert row["residues"] > first["residues"]
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=120)
     assert (process.returncode, told) == (0, b"")
 
 
@@ -118,7 +118,7 @@ def test_watch_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     while text.count(b"utilization") < 3:
         text += os.read(ours, 65536)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=120)
     try:
         while part := os.read(ours, 65536):
             text += part
@@ -143,7 +143,7 @@ def test_watch_waits_for_a_server_that_goes_away() -> None:
     assert row["error"].startswith("no server answers")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=120)
     assert (process.returncode, told) == (0, b"")
 
 

@@ -17,6 +17,7 @@ import pytest
 from foldmint_maintenance.errors import LockLost, StoreLocked
 from foldmint_maintenance.store.lock import Owner, StoreLock, read_lock, this_process
 from foldmint_tokenizer.storage import Files
+from helpers.waiting import wait_until
 
 ROUNDS = 25
 
@@ -273,13 +274,19 @@ def test_a_thread_renews_it_and_goes_on_after_a_failure(tmp_path: Path) -> None:
             lock.check()
             time.sleep(0.05)
         files.broken = True
-        while time.time() < until + 1.5:
-            time.sleep(0.05)
+        wait_until(lambda: not _held(lock))
         with pytest.raises(LockLost, match="expired"):
             lock.check()
         files.broken = False
-        time.sleep(0.5)
+        wait_until(lambda: _held(lock))
+
+
+def _held(lock: StoreLock) -> bool:
+    try:
         lock.check()
+    except LockLost:
+        return False
+    return True
 
 
 def test_a_lock_that_cannot_be_released_is_told(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Readings:
         subprocess.run([*command, folder / "readings", folder / "data"], check=True, capture_output=True)
         with prometheus(f"127.0.0.1:{free_port()}", folder) as address:
             assert awaited(address, "vector(1)", 1) == 1
-            yield Prometheus(f"http://{address}/", timeout=20)
+            yield Prometheus(f"http://{address}/", timeout=120)
 
 
 @pytest.fixture(scope="module")

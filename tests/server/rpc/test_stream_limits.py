@@ -15,6 +15,7 @@ from foldmint_client import Backbone, Client, Tokens
 from foldmint_server.errors import StreamLimitReached
 from foldmint_server.rpc.stream_limits import Requests, StreamLimits
 from helpers.support import RunningServer, metrics_of, running_server, stub_of
+from helpers.waiting import until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS
 PING = b"\0\0\x08\x06\0\0\0\0\0" + b"\0" * 8
@@ -185,18 +186,23 @@ def test_a_connection_without_calls_is_closed(strict: RunningServer) -> None:
 async def test_a_stream_that_is_worked_on_is_not_idle() -> None:
     working = True
     reasons: list[str] = []
+    looks: list[bool] = []
+
+    def is_working() -> bool:
+        looks.append(working)
+        return working
 
     async def nothing() -> AsyncIterator[pb.TokenizeStreamRequest]:
         await asyncio.sleep(60)
         yield item(1)
 
-    requests = Requests(nothing(), asyncio.Event(), StreamLimits(1, idle_seconds=0.05), lambda: working, reasons.append)
+    requests = Requests(nothing(), asyncio.Event(), StreamLimits(1, idle_seconds=0.05), is_working, reasons.append)
 
     async def read() -> list[int]:
         return [one.id async for one in requests]
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0.3)
+    await until(lambda: len(looks) > 3)
     assert not reading.done()
     working = False
     assert await asyncio.wait_for(reading, 10) == []

@@ -22,7 +22,8 @@ from foldmint_server.tracing.setup import TracingError, create_tracing
 from foldmint_server.tracing.trace import Tracing
 from helpers.chains import RealChain
 from helpers.otlp_collector import Collector, collector_running, facts, ordered
-from helpers.support import ROOT, RunningServer, request_of, running_server, stub_of
+from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server, stub_of
+from helpers.waiting import wait_until
 
 CALLER, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SERVICE = "foldmint.v1.TokenizerService"
@@ -161,7 +162,7 @@ def test_a_decoding_and_a_question_are_traced(
 
 
 def test_a_call_that_its_caller_gave_up_is_cancelled(
-    stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[RealChain]
+    traced: RunningServer, stub: rpc.TokenizerServiceStub, shared: Collector, chains: list[RealChain]
 ) -> None:
     trace = "4" * 32
     longest = pb.TokenizeRequest(
@@ -170,7 +171,7 @@ def test_a_call_that_its_caller_gave_up_is_cancelled(
     for number, chain in enumerate(longest.backbones.chains):
         chain.chain = f"C{number}"
     call = stub.Tokenize.future(longest, metadata=context_of(trace))
-    time.sleep(0.3)
+    wait_until(lambda: metrics_of(traced)["foldmint_requests_in_flight"] >= 1)
     call.cancel()
     found = shared.awaited(lambda trace: bool(trace.named(f"{SERVICE}/Tokenize")), trace)
     (span,) = found.named(f"{SERVICE}/Tokenize")
@@ -251,7 +252,7 @@ def test_a_collector_that_does_not_answer_holds_up_nothing(collector: Collector,
     with running_server("--otlp-endpoint", collector.address, environment={**QUICK, **sizes}) as server:
         with stub_of(server) as stub:
             for _ in range(40):
-                stub.Tokenize(request_of(chains[0]), metadata=context_of(CALLER), timeout=20)
+                stub.Tokenize(request_of(chains[0]), metadata=context_of(CALLER), timeout=120)
         assert not collector.spans
         collector.open.set()
         found = collector.awaited(lambda trace: len(trace) >= 20, CALLER)
@@ -281,7 +282,7 @@ def test_a_collector_that_is_not_there_fails_nothing(chains: list[RealChain], tm
     log = tmp_path / "log"
     with running_server("--otlp-endpoint", "http://127.0.0.1:9", environment=QUICK, log=log) as server:
         with stub_of(server) as stub:
-            answers = [stub.Tokenize(request_of(chain), timeout=20) for chain in chains[:10]]
+            answers = [stub.Tokenize(request_of(chain), timeout=120) for chain in chains[:10]]
         assert all(answer.chains[0].tokens for answer in answers)
         began = time.monotonic()
         server.process.terminate()

@@ -144,6 +144,11 @@ READ: dict[str, Callable[[], bytes]] = {
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "chains of as many names": (lambda: pdb(MANY, names, same), "4900 chains; at most 1000"),
     "chains of as many names in mmCIF": (lambda: cif(MANY, lambda row: f"A{row}", same), "60000 chains; at most 1000"),
+    "END after each residue": (
+        lambda: pdb(MANY, one, lambda row: row % 9999).replace(b"\n", b"\nEND\n"),
+        "chains; at most 1000",
+    ),
+    "numbers that fall again and again": (lambda: pdb(MANY, one, lambda row: 9 - row % 9), "chains; at most 1000"),
     "one residue without end": (lambda: pdb(MANY, one, lambda _: 1), "CA is there twice"),
     "one residue without end in mmCIF": (lambda: cif(MANY, one, lambda _: 1), "CA is there twice"),
     "models without end": (lambda: (b"MODEL 1\n" + pdb(1, one, same) + b"\nENDMDL\n") * MANY, "more than 10000 models"),

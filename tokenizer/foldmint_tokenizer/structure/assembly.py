@@ -28,10 +28,11 @@ class _Generator(NamedTuple):
 
 def build_assembly(
     wanted: str, source: bytes | Sequence[CifBlock], chains: Sequence[ProteinChain], backbones: Sequence[Backbone]
-) -> list[Backbone]:
-    """The chains of an assembly. source: a PDB file's text, or the blocks of an mmCIF file.
+) -> tuple[list[Backbone], list[ProteinChain]]:
+    """The chains of an assembly, and those of the file that it is made of.
 
-    backbones: of the chains. The first copy of a chain keeps its name; the others are called A-2, A-3, ...
+    source: a PDB file's text, or the blocks of an mmCIF file. backbones: of the chains. The first copy of a chain keeps
+    its name; the others are called A-2, A-3, ...
 
     Raises InvalidStructure with field `assembly` if the file does not list it, or if it has too many copies.
     """
@@ -49,7 +50,7 @@ def build_assembly(
                         raise InvalidStructure("assembly", f"more than {_MOST_COPIES} copies of chains")
     if not copies:
         raise InvalidStructure("assembly", f"assembly {wanted} has none of the chains")
-    return copies
+    return copies, [chain for chain in chains if chain.name in seen]
 
 
 def _moved(backbone: Backbone, operator: NDArray[np.float64], number: int) -> Backbone:

@@ -1,6 +1,6 @@
 """The atoms of one model of a file, as columns: what every format is turned into before residues are told apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -57,7 +57,8 @@ class AtomTable:
 
     positions, occupancies, b_factors: functions of indices of atoms, (n,), with results (n, 3) in Å, (n,) and (n,), NaN
     where unknown; positions raises InvalidStructure for what is not a number. number_text: what stands in place of a
-    run's number. sequences: SEQRES, names of residues by chain name; empty where the file has none.
+    run's number. sequences: a function of names of residues that returns SEQRES, names by chain; empty where the file
+    has none, or none with these names.
     """
 
     role: NDArray[np.int8]
@@ -80,7 +81,7 @@ class AtomTable:
     occupancies: Callable[[NDArray[np.int64]], NDArray[np.float64]]
     b_factors: Callable[[NDArray[np.int64]], NDArray[np.float64]]
     number_text: Callable[[int], str]
-    sequences: Callable[[], dict[str, list[str]]]
+    sequences: Callable[[Collection[str]], dict[str, list[str]]]
 
     def __len__(self) -> int:
         """Number of runs."""

@@ -52,8 +52,9 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     own = protein[backbone.run]
     place = np.cumsum(protein) - 1
     atoms = _Atoms(backbone.atoms[own], place[backbone.run[own]], backbone.role[own], backbone.positions[own])
-    chain = _tell_apart(table, runs, atoms)
-    key = _codes(chain, _residue_codes(table, runs))
+    kind = _codes(table.number[runs], table.insertion[runs], table.name[runs])
+    chain = _tell_apart(table, runs, kind, atoms)
+    key = _codes(chain, kind)
     residue = heads = np.arange(len(runs))
     if (key[1:] <= key[:-1]).any():
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
@@ -137,14 +138,14 @@ def _codes(*values: NDArray[np.integer]) -> NDArray[np.int64]:
     return code
 
 
-def _residue_codes(table: AtomTable, runs: NDArray[np.int64]) -> NDArray[np.int64]:
-    return _codes(table.number[runs], table.insertion[runs], table.name[runs])
+def _tell_apart(
+    table: AtomTable, runs: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms
+) -> NDArray[np.int64]:
+    """Which chain each of a protein's runs belongs to, (runs,), as any integers.
 
-
-def _tell_apart(table: AtomTable, runs: NDArray[np.int64], atoms: _Atoms) -> NDArray[np.int64]:
-    """Which chain each of a protein's runs belongs to, (runs,), as any integers."""
+    residue: (runs,), equal where number, insertion code and name are.
+    """
     chain = _codes(table.part[runs], table.chain[runs])
-    residue = _residue_codes(table, runs)
     blank = np.array([not name for name in table.chain_names], bool)[table.chain[runs]]
     twice = _twice(table, chain, residue, atoms)
     segments, sections = table.segment[runs], table.section[runs]
@@ -281,6 +282,7 @@ def _chain_names(table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.in
     """Names of chains, and those of their authors, by code, in the order of the file."""
     first = np.unique(chain, return_index=True)[1]
     taken: set[str] = set()
+    numbers: dict[str, int] = {}
     in_file = set(table.chain_names)
     free = default_names(in_file | set(table.segment_names))
     found = {}
@@ -288,10 +290,11 @@ def _chain_names(table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.in
         run = runs[place]
         author_name = table.chain_names[table.chain[run]]
         wanted = author_name or table.segment_names[table.segment[run]] or next(free)
-        name, number = wanted, 1
+        name, number = wanted, numbers.get(wanted, 1)
         while name in taken or (number > 1 and name in in_file):
             number += 1
             name = f"{wanted}_{number}"
+        numbers[wanted] = number
         taken.add(name)
         found[int(chain[place])] = (name, author_name)
     return found

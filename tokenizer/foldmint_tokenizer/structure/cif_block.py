@@ -5,8 +5,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foldmint_tokenizer.errors import InvalidStructure
+
 MISSING = np.iinfo(np.int64).min
 """Stands in integer columns where a value is unknown (`?`) or inapplicable (`.`)."""
+
+
+class InvalidCell(InvalidStructure):
+    """A value that is not what its column holds. row: its index among all rows of the category."""
+
+    def __init__(self, reason: str, row: int) -> None:
+        super().__init__("content", reason)
+        self.row = row
+
 
 Rows = NDArray[np.int64] | None
 """Indices of rows; None for all of them."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, Rows
+from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, InvalidCell, Rows
 from foldmint_tokenizer.structure.numerals import parse_floats, parse_integers
 
 LONGEST_VALUE = 100
@@ -25,6 +25,7 @@ _MOST_TABLES = 64  # beyond, gemmi parses all
 _MOST_COLUMNS = 200
 _KEYWORDS = (b"loop_", b"data_", b"save_", b"stop_", b"global_")
 _KEYWORD_LETTERS = np.frombuffer(b"ldsgLDSG", np.uint8)
+_CLOSED = re.compile(rb"(?:[ \t\n]|#[^\n]*)*+(?:_|loop_|data_|save_|global_|\Z)", re.IGNORECASE)  # comments aside
 _HEADING = re.compile(rb"^[ \t]*data_", re.IGNORECASE | re.MULTILINE)
 # First characters of what is not a plain word: quotes, comments, names of items, and reserved ones.
 _SPECIAL = np.zeros(256, bool)
@@ -153,14 +154,17 @@ class TextBlock:
             place = int((~valid).argmax())
             row = place if rows is None else int(rows[place])
             value = characters[place].tobytes().decode("latin-1").strip()
-            raise InvalidStructure("content", f"row {row + 1} of {what} is not {wanted}: {value[:40]!r}")
+            raise InvalidCell(f"row {row + 1} of {what} is not {wanted}: {value[:40]!r}", row)
 
 
 def read_cif_text(text: bytes) -> list[CifBlock]:
     """The data blocks of an mmCIF file. Raises InvalidStructure if the text is not CIF."""
     rest, tables = _without_tables(text)
-    document = _parse(rest)
-    owners = _owners(rest, [place for place, _ in tables], len(document))
+    try:
+        document = _parse(rest)
+        owners = _owners(rest, [place for place, _ in tables], len(document))
+    except InvalidStructure:  # the message is to name the line in the whole text
+        owners = None
     if owners is None:
         document, owners, tables = _parse(text), [], []
     if len(document) == 0:
@@ -189,14 +193,21 @@ def _without_tables(text: bytes) -> tuple[bytes, list[tuple[int, _Cells]]]:
         delimiters += text.count(b"\n;", begin, table.loop)
         body = text[table.start : table.stop]
         cells = _split(body, table.items) if table.category == _ATOMS else None
-        if delimiters % 2 or b"\n;" in body or (cells is None and table.category == _ATOMS):
-            break  # it stands in a text field, or is not plain
+        plain = cells is not None or (table.category != _ATOMS and not _has_keyword(body))
+        if delimiters % 2 or b"\n;" in body or not plain or not _CLOSED.match(text, table.stop):
+            break  # it stands in a text field, is not plain, or goes on after a comment
         pieces.append(text[begin : table.loop])
         length += table.loop - begin
         if cells is not None:
             tables.append((length, cells))
         begin = table.stop
     return text, []
+
+
+def _has_keyword(body: bytes) -> bool:
+    """Whether something else may begin within a table that is not looked at closely."""
+    lowered = body.lower()
+    return any(keyword in lowered for keyword in (*_KEYWORDS, b" _", b"\t_"))
 
 
 class _Table(NamedTuple):

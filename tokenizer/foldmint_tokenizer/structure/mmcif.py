@@ -15,7 +15,7 @@ from foldmint_tokenizer.structure.atom_table import (
     choose_model,
     decode_name,
 )
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock
+from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, InvalidCell
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind
 
 _ATOMS = "atom_site"
@@ -113,7 +113,16 @@ def _table(block: CifBlock, part: int, rows: NDArray[np.int64] | None) -> AtomTa
         return local if rows is None else rows[local]
 
     def positions(local: NDArray[np.int64]) -> NDArray[np.float64]:
-        axes = [block.floats(_ATOMS, f"Cartn_{axis}", at(local)) for axis in "xyz"]
+        try:
+            axes = [block.floats(_ATOMS, f"Cartn_{axis}", at(local)) for axis in "xyz"]
+        except InvalidCell as error:
+            run = int(np.searchsorted(starts, local[np.flatnonzero(at(local) == error.row)[0]], "right")) - 1
+            raise InvalidStructure(
+                error.field,
+                error.reason,
+                chain=chain_names[chain_code[run]],
+                residue=f"{names[name[run]]} {number_text[run].decode('latin-1')}",
+            ) from error
         if any(values is None for values in axes):
             raise InvalidStructure("content", "_atom_site has no Cartn_x, Cartn_y and Cartn_z")
         return np.stack([values for values in axes if values is not None], 1)
@@ -151,7 +160,7 @@ def _table(block: CifBlock, part: int, rows: NDArray[np.int64] | None) -> AtomTa
         occupancies=optional("occupancy", 1.0),
         b_factors=optional("B_iso_or_equiv", np.nan),
         number_text=lambda run: number_text[run].decode("latin-1"),
-        sequences=dict,
+        sequences=lambda _: {},
     )
 
 
@@ -316,5 +325,5 @@ def _joined(tables: Sequence[AtomTable]) -> AtomTable:
         occupancies=by_atom("occupancies"),
         b_factors=by_atom("b_factors"),
         number_text=number_text,
-        sequences=dict,
+        sequences=lambda _: {},
     )

@@ -1,7 +1,7 @@
 """The PDB's column format, as the PDB and everybody else writes it, into a table of atoms."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -31,6 +31,7 @@ _SHORTEST_ATOM = 54  # up to the end of z
 _WIDEST = 80
 _UPPER = np.uint8(0xDF)
 _SPACE = np.uint8(ord(" "))
+_FOUR_SPACES = np.uint32(int.from_bytes(b"    ", "little"))
 # Hybrid-36: after 9999 come A000 to ZZZZ, then a000 to zzzz (cci.lbl.gov/hybrid_36).
 _HYBRID_36 = re.compile(r"[A-Z][0-9A-Z]{3}|[a-z][0-9a-z]{3}")
 _HYBRID_UPPER, _HYBRID_LOWER = 10_000 - 10 * 36**3, 10_000 + 16 * 36**3
@@ -255,15 +256,16 @@ def _altlocs(lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
 def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], list[str]]:
     """Chains and residue names of runs, as indices and names. text: (runs, 5), columns 18 to 22.
 
-    Column 21 belongs to a name of four letters (HISE, TIP3) or to a chain of two: to a chain in files that have an
-    amino acid there which would otherwise have no known name.
+    Column 21 belongs to a name of four letters (HISE, TIP3, CYSF) or to a chain of two. See `_has_two_letters`.
     """
-    kinds, place = np.unique(np.ascontiguousarray(text).view("S5")[:, 0], return_inverse=True)
+    code = np.zeros((len(text), 8), np.uint8)
+    code[:, :5] = text
+    kinds, place = np.unique(code.view("<u8")[:, 0], return_inverse=True)
     chains: dict[str, int] = {}
     names: dict[str, int] = {}
     pairs = []
-    texts = [kind.ljust(5) for kind in kinds.tolist()]
-    two_letters = any(map(_needs_two_letters, texts))
+    texts = [kind.to_bytes(8, "little")[:5] for kind in kinds.tolist()]
+    two_letters = _has_two_letters(texts, place.reshape(-1))
     for one in texts:
         name, chain = _name_and_chain(one, two_letters)
         pairs.append((chains.setdefault(chain, len(chains)), names.setdefault(name, len(names))))
@@ -271,13 +273,21 @@ def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArr
     return pair[:, 0], list(chains), pair[:, 1], list(names)
 
 
-@lru_cache(4096)
-def _needs_two_letters(text: bytes) -> bool:
-    """Whether columns 18 to 22 hold an amino acid and a chain of two letters, beyond doubt."""
-    if not text[3:4].strip() or not text[4:].strip():
-        return False
-    name, long = text[:3].decode("latin-1"), text[:4].decode("latin-1")
-    return name in STANDARD and not is_known_long_name(long)
+def _has_two_letters(texts: list[bytes], place: NDArray[np.int64]) -> bool:
+    """Whether a file has chains of two letters. texts: kinds of columns 18 to 22; place: (runs,) the kind of each run.
+
+    It has if two standard amino acids of different names that follow one another share letters in columns 21 and 22,
+    which would otherwise be two names that nobody knows; or if all amino acids have letters there.
+    """
+    standard = np.array([text[:3].decode("latin-1") in STANDARD for text in texts])
+    long = np.array([bool(text[3:4].strip() and text[4:].strip()) for text in texts])
+    known = np.array([is_known_long_name(text[:4].decode("latin-1")) for text in texts])
+    doubtful = standard & long & ~known
+    if not doubtful.any() or not (standard & ~long).any():
+        return bool(doubtful.any())
+    letters = np.unique([text[3:] for text in texts], return_inverse=True)[1][place]
+    follows = (place[1:] != place[:-1]) & (letters[1:] == letters[:-1])
+    return bool((follows & doubtful[place[1:]] & doubtful[place[:-1]]).any())
 
 
 @lru_cache(4096)
@@ -312,9 +322,9 @@ def _segments(
     There are none where these columns hold something else: charges, which differ within a residue, or the entry's id
     and the number of the line up to column 80, as before 1996.
     """
-    text = lines.columns(72, 80, atoms)
-    if (text[:, :4] == _SPACE).all():
+    if (lines.columns(72, 76, atoms).view("<u4") == _FOUR_SPACES).all():
         return np.zeros(len(starts), np.int64), [""]
+    text = lines.columns(72, 80, atoms)
     segment = np.ascontiguousarray(text[:, :4]).view("<u4")[:, 0]
     apart = (segment[1:] != segment[:-1]) & ~changes[1:]
     digits = text[:, 4:] - np.uint8(ord("0")) <= 9
@@ -326,9 +336,12 @@ def _segments(
     return place.reshape(-1), names
 
 
-def _sequences(lines: _Lines, sequence: NDArray[np.int64]) -> Callable[[], dict[str, list[str]]]:
-    def read() -> dict[str, list[str]]:
+def _sequences(lines: _Lines, sequence: NDArray[np.int64]) -> Callable[[Collection[str]], dict[str, list[str]]]:
+    def read(names: Collection[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
+        text = lines.columns(19, 70, sequence).tobytes()
+        if not any(name.encode() in text for name in names):
+            return found
         for line in sequence.tolist():
             found.setdefault(lines.text(line, 11, 12).strip(), []).extend(lines.text(line, 19, 70).split())
         return found

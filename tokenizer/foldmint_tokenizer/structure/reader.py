@@ -60,7 +60,7 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
     _check_size(taken, limits)
     backbones, warnings = _backbones(table, taken, options)
     if options.assembly:
-        backbones = build_assembly(options.assembly, text if blocks is None else blocks, taken, backbones)
+        backbones, taken = build_assembly(options.assembly, text if blocks is None else blocks, taken, backbones)
         _check_size(backbones, limits)
     warnings += frame_warnings(backbones)
     left_out = [*_told(table, runs, chains, taken, esm=esm), *others]
@@ -182,22 +182,26 @@ def _told(
     for chain in chains:
         kind[chain.alternates] = kinds.index(LeftOutKind.ALTERNATE)
     names_taken = {chain.name for chain in taken}
+    chain_names, chain_of = [*table.chain_names], table.chain.copy()
     for chain in chains:
         if chain.name not in names_taken:
             kind[chain.runs] = kinds.index(LeftOutKind.OTHER_CHAIN)
+        if chain.name != chain.author_name:
+            chain_of[chain.runs] = chain_of[chain.alternates] = len(chain_names)
+            chain_names.append(chain.name)
     left = np.flatnonzero(kind >= 0)
     if len(left) == 0:
         return []
-    code = (kind[left] * len(table.chain_names) + table.chain[left]) * len(table.names) + table.name[left]
+    code = (kind[left] * len(chain_names) + chain_of[left]) * len(table.names) + table.name[left]
     codes, first, counts = np.unique(code, return_index=True, return_counts=True)
     found: dict[tuple[int, int], list[tuple[int, str]]] = {}
     for place in np.argsort(first).tolist():
         pair, name = divmod(int(codes[place]), len(table.names))
-        found.setdefault(divmod(pair, len(table.chain_names)), []).append((int(counts[place]), table.names[name]))
+        found.setdefault(divmod(pair, len(chain_names)), []).append((int(counts[place]), table.names[name]))
     return [
         LeftOut(
             kinds[of_kind],
-            table.chain_names[of_chain],
+            chain_names[of_chain],
             sum(count for count, _ in names),
             tuple(name for _, name in sorted(names, key=lambda pair: -pair[0])[:_NAMES]),
         )

@@ -206,7 +206,7 @@ def _free(
 
 def _ask_sequences(table: AtomTable, protein: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> None:
     """Decide what is doubtful by SEQRES, chain by chain, where it agrees with what is certain."""
-    sequences = table.sequences()
+    sequences = table.sequences({table.names[code] for code in np.unique(table.name[doubtful]).tolist()})
     for chain, name in enumerate(table.chain_names):
         own = table.chain == chain
         if name not in sequences or not (own & doubtful).any():
