@@ -243,7 +243,9 @@ def test_model(client: "Both") -> None:
     assert (model.vocabulary.mask, model.vocabulary.chainbreak) == (4096, 4100)
     assert (model.limits.residues, model.limits.chains, model.limits.detokenize_residues) == (10, 2, 5)
     assert model.decoder is not None
-    assert vars(model.decoder) == {"digest": "ef" * 32, "width": 64, "heads": 4, "layers": 2, "chained": True}
+    sizes = {"width": 64, "heads": 4, "layers": 2}
+    assert vars(model.decoder) == sizes | {"digest": "ef" * 32, "chained": True, "reads_vectors": False}
+    assert model.lever is None
 
 
 def test_a_model_without_a_decoder(client: "Both", server: "ScriptedServer") -> None:

@@ -254,6 +254,10 @@ def test_parquet(server: "ScriptedServer", files: list[str]) -> None:
         "tokens": [1, 2, 3],
         "has_frame": [True, True, False],
         "distances": None,
+        "assignment": None,
+        "segment_starts": None,
+        "first_frames": None,
+        "composed_rmsd": None,
         "model": "scripted",
         "codebook_version": "000007",
         "left_out": [],
@@ -315,7 +319,8 @@ def test_info(server: "ScriptedServer") -> None:
     assert (answer["model"], answer["sizes"]["codes"], answer["limits"]["residues"]) == ("scripted", 4096, 10)
     assert answer["decoder"]["width"] == 64
     server.servicer.has_decoder = False
-    assert run("info", "--server", server.target).stdout.splitlines()[-1].split() == ["decoder", "none"]
+    last = [line.split() for line in run("info", "--server", server.target).stdout.splitlines()[-2:]]
+    assert last == [["decoder", "none"], ["lever", "none"]]
 
 
 def test_health(server: "ScriptedServer", monkeypatch: pytest.MonkeyPatch) -> None:

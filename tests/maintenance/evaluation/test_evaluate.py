@@ -73,7 +73,7 @@ def test_figures_are_those_of_one_pass(
     assert sum(seen) == 2 * len(data)
 
 
-def test_without_windows_letters_and_decoder_the_figures_are_null_with_reasons(
+def test_without_windows_motions_and_decoder_the_figures_are_null_with_reasons(
     model: Model, records: list[Record]
 ) -> None:
     result = evaluate(model, [replace(record, dssp=None) for record in records])
@@ -81,16 +81,20 @@ def test_without_windows_letters_and_decoder_the_figures_are_null_with_reasons(
     for name in (
         "window_rmsd_mean",
         "window_rmsd_median",
-        "mutual_information_bits",
         "backbone_rmsd_median",
         "lddt_ca_median",
         "tm_score_median",
         "reconstruction",
+        "tracking_rmsd_median",
+        "anchored_rmsd_median",
+        "assignments",
     ):
         assert figures[name] is None
+    assert figures["mutual_information_bits"] > 0
     notes = " ".join(figures["notes"])
     assert "no window RMSD" in notes
-    assert "no DSSP letters" in notes
+    assert "DSSP letters that the set lacks are pydssp's" in notes
+    assert "state no motions" in notes
     assert "no decoder" in notes
 
 

@@ -121,6 +121,8 @@ READ: dict[str, Callable[[], bytes]] = {
     "chains of no atoms": lambda: cif(10, one, same, table("struct_asym", "id entity_id", lambda row: f"c{row} 1")),
     "entities without end": lambda: cif(10, one, same, table("entity", "id type", lambda row: f"{row} polymer")),
     "blocks without end": lambda: b"".join(b"data_%d\n#\n" % block for block in range(MANY)) + cif(10, one, same),
+    "blocks of one name": lambda: b"data_X\n#\n" * MANY + cif(10, one, same),
+    "comments without end": lambda: cif(MANY // 10, one, same).replace(b"\nATOM", b"\n# one\nATOM") + b"\n#" * MANY,
     "tables without end": lambda: (
         b"data_y\n"
         + b"".join(b"loop_\n_atom_site_anisotrop.id%d\n1\n" % column for column in range(MANY // 10))
@@ -159,6 +161,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "more than 10000 models",
     ),
     "lines without end": (lambda: pdb(5, one, same) + b"\n" * 2_000_000, "2000005 lines; at most 1000000"),
+    "blocks far beyond reason": (lambda: b"data_X\n" * 1_000_000, "1000000 data blocks; at most 100000"),
     "residues without end": (lambda: cif(100_001, one, same), "100001 residues; at most 100000"),
     "residues far beyond the limit": (
         lambda: cif(5_000, one, same),

@@ -74,3 +74,28 @@ def test_alternates_are_told_with_the_name_that_their_chain_got(capsid: PdbText)
     assert [(chain.chain, len(chain)) for chain in found.chains] == [("A", 70), ("B", 70)]
     told = [one for one in found.left_out if one.kind is LeftOutKind.ALTERNATE]
     assert [(one.chain, one.residues, one.names) for one in told] == [("B", 1, ("TRP",))]
+
+
+def test_what_esm_does_not_read_is_told_once(capsid: PdbText) -> None:
+    """Two kinds of residue in one place whose atoms take turns, a name of CHARMM's, and the file's four MSE."""
+
+    def change(line: str, number: int) -> str | list[str]:
+        if number == 165:
+            return [alternative(line, "A", 0.6), alternative(f"{line[:17]}TRP{line[20:]}", "B", 0.4)]
+        return f"{line[:17]}HSD{line[20:]}" if number == 170 else line
+
+    found = read_structure(capsid.each(change).bytes(), ReadOptions(reading="esm"))
+    told = {one.kind: (one.residues, set(one.names)) for one in found.left_out if one.of_protein}
+    assert told == {LeftOutKind.ALTERNATE: (1, {"TRP"}), LeftOutKind.HETATM: (5, {"MSE", "HSD"})}
+    assert len(found.chains[0]) == 65
+
+
+def test_a_residue_without_a_known_name_and_without_ca_is_told(capsid: PdbText) -> None:
+    def change(line: str, number: int) -> str | None:
+        if number != 165:
+            return line
+        return None if line[12:16].strip() == "CA" else f"{line[:17]}XYZ{line[20:]}"
+
+    found = read_structure(capsid.each(change).bytes())
+    (told,) = [one for one in found.left_out if one.of_protein]
+    assert (told.kind, told.chain, told.residues, told.names) == (LeftOutKind.WITHOUT_CA, "A", 1, ("XYZ",))

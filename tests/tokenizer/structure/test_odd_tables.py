@@ -57,3 +57,15 @@ def test_a_coordinate_that_is_no_number_is_told_by_residue(text: str) -> None:
     with pytest.raises(InvalidStructure, match=r"Cartn_x is not a number: '1.2.3'") as caught:
         read_backbones(broken.encode())
     assert (caught.value.chain, caught.value.residue) == ("A", f"{words[5]} {words[21]}")
+
+
+def test_blocks_of_one_name_are_all_read(text: str) -> None:
+    """Files put together, one after another; names tell their chains apart."""
+    chains = read_backbones("\n".join([text, text, text.replace("data_1A8O", "data_1a8o_2")]).encode())
+    assert [chain.chain for chain in chains] == ["A", "A_2", "A_3"]
+    assert {chain.sequence for chain in chains} == {chains[0].sequence}
+
+
+def test_items_that_are_there_twice_are_refused(text: str) -> None:
+    with pytest.raises(InvalidStructure, match=r"duplicate tag _entry\.id"):
+        read_backbones(text.replace("_entry.id", "_entry.id 1\n_entry.id", 1).encode())

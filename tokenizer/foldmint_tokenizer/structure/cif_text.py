@@ -23,6 +23,7 @@ _ENDS = (b"\n#", b"\n_", b"\nloop_", b"\ndata_")
 _BLANK = (b" ", b"\t", b"\n")
 _MOST_TABLES = 64  # beyond, gemmi parses all
 _MOST_COLUMNS = 200
+_MOST_BLOCKS = 100_000  # gemmi compares all names with all
 _KEYWORDS = (b"loop_", b"data_", b"save_", b"stop_", b"global_")
 _KEYWORD_LETTERS = np.frombuffer(b"ldsgLDSG", np.uint8)
 _CLOSED = re.compile(rb"(?:[ \t\n]|#[^\n]*)*+(?:_|loop_|data_|save_|global_|\Z)", re.IGNORECASE)  # comments aside
@@ -175,10 +176,30 @@ def read_cif_text(text: bytes) -> list[CifBlock]:
 
 def _parse(text: bytes) -> gemmi.cif.Document:
     try:
-        return gemmi.cif.read_string(text)
+        document = gemmi.cif.read_string(text, 0)
+        if len(document) > _MOST_BLOCKS:
+            raise ValueError(f"{len(document)} data blocks; at most {_MOST_BLOCKS} are accepted")
+        _name_apart(document)
+        document.check_for_missing_values()
+        document.check_for_duplicates()
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InvalidStructure("content", f"not an mmCIF file that can be read: {reason}") from error
+    return document
+
+
+def _name_apart(document: gemmi.cif.Document) -> None:
+    """Give further blocks of one name names of their own: X, X_2, X_3, ..., as in files that were put together."""
+    counts: dict[str, int] = {}
+    taken = {block.name.lower() for block in document}
+    for block in document:
+        wanted = name = block.name
+        number = counts.get(wanted.lower(), 0) + 1
+        while number > 1 and (name := f"{wanted}_{number}").lower() in taken:
+            number += 1
+        counts[wanted.lower()] = number
+        taken.add(name.lower())
+        block.name = name
 
 
 def _without_tables(text: bytes) -> tuple[bytes, list[tuple[int, _Cells]]]:

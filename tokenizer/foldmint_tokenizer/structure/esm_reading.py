@@ -58,6 +58,27 @@ def find_esm_chains(table: AtomTable) -> list[ProteinChain]:
     return chains
 
 
+def esm_left_out(
+    table: AtomTable, protein: NDArray[np.bool_], chains: list[ProteinChain]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A protein's residues that are not among these chains, each by its first run.
+
+    Returns alternates, in whose place another residue was taken, and the others, (n,) and (m,).
+    """
+    heads = np.concatenate([chain.runs for chain in chains])
+    rest = np.setdiff1d(np.flatnonzero(protein), heads)
+    both = np.concatenate([heads, rest])
+    place = np.unique(
+        np.stack([table.chain[both], table.number[both], table.insertion[both]], 1), axis=0, return_inverse=True
+    )[1].reshape(-1)
+    residue = place * len(table.names) + table.name[both]
+    of_heads, of_rest = np.split(np.arange(len(both)), [len(heads)])
+    new = of_rest[~np.isin(residue[of_rest], residue[of_heads])]
+    new = new[np.unique(residue[new], return_index=True)[1]]
+    replaced = np.isin(place[new], place[of_heads])
+    return both[new[replaced]], both[new[~replaced]]
+
+
 def _heads(table: AtomTable, run: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Where atoms of these runs begin a residue, (atoms,): at another chain, number or insertion code."""
     found = np.zeros(len(run), bool)

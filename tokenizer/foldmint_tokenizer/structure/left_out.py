@@ -21,8 +21,10 @@ class LeftOutKind(StrEnum):
     OTHER_MODEL = "other_model"
     OTHER_BLOCK = "other_block"  # a data block of an mmCIF file that holds no atoms
     OTHER_CHAIN = "other_chain"  # a protein chain that was not asked for
-    WITHOUT_CA = "without_ca"  # read as ESM does: no CA
-    HETATM = "hetatm"  # read as ESM does: protein residues in HETATM records
+    WITHOUT_CA = "without_ca"  # of a name that no table knows, bonded into the chain, but without all of N, CA and C
+    HETATM = (
+        "hetatm"  # read as ESM does: a protein's residues in HETATM records, or of names that the CCD does not have
+    )
 
 
 @dataclass(frozen=True)

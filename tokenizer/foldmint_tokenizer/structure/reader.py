@@ -17,7 +17,7 @@ from foldmint_tokenizer.structure.chains import ProteinChain, find_chains
 from foldmint_tokenizer.structure.cif_block import CifBlock
 from foldmint_tokenizer.structure.cif_text import read_cif_text
 from foldmint_tokenizer.structure.decompress import unpacked
-from foldmint_tokenizer.structure.esm_reading import find_esm_chains
+from foldmint_tokenizer.structure.esm_reading import esm_left_out, find_esm_chains
 from foldmint_tokenizer.structure.formats import detect_format
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent, frame_warnings
 from foldmint_tokenizer.structure.mmcif import read_blocks
@@ -170,13 +170,15 @@ def _below(table: AtomTable, chain: ProteinChain, least: float) -> NDArray[np.bo
 
 
 def _told(
-    table: AtomTable, runs: ProteinRuns, chains: Sequence[ProteinChain], taken: Sequence[ProteinChain], *, esm: bool
+    table: AtomTable, runs: ProteinRuns, chains: list[ProteinChain], taken: Sequence[ProteinChain], *, esm: bool
 ) -> list[LeftOut]:
     """What was left out, by chain and kind, in the order of the file."""
     kinds = [*runs.kinds]
     kind = np.where(runs.protein, -1, runs.kind)
     if esm:
-        kind[runs.protein] = kinds.index(LeftOutKind.HETATM)
+        alternates, others = esm_left_out(table, runs.protein, chains)
+        kind[alternates] = kinds.index(LeftOutKind.ALTERNATE)
+        kind[others] = kinds.index(LeftOutKind.HETATM)
         for chain in chains:
             kind[chain.runs] = -1
     for chain in chains:

@@ -1,6 +1,6 @@
 """What lever arm and weight of the environment give: RMSD by assignment, stability, and what tokens tell.
 
-    python -m benchmarks.motion_frontier --model job/encoder/model --train sets/train.parquet --val sets/val.parquet
+    python -m benchmarks.codebook.motion_frontier --model MODEL --train sets/train.parquet --val sets/val.parquet
 
 Of one encoder of motions: for each choice, codes by k-means, then chains of `val` composed from their motions alone,
 with no decoder network. Prints a line for each choice, and writes all to a CSV file and a plot of the frontier.

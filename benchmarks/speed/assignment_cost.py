@@ -1,6 +1,6 @@
 """What assignment costs: residues a second of a model's tokenizer by assignment, and of another model beside it.
 
-    python -m benchmarks.assignment_cost --data val.parquet [--model DIR] [--against DIR] [--json FILE]
+    python -m benchmarks.speed.assignment_cost --data val.parquet [--model DIR] [--against DIR] [--json FILE]
 
 In process, on the threads that torch takes. Models and assignments take turns, chain by chain, so that what else the
 machine does strikes all alike; the first round is not counted.
