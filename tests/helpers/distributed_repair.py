@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from foldmint_maintenance.distributed.process_group import Group, training_group
+from foldmint_maintenance.distributed.process_group import ProcessGroup, process_group
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.decoder_finetune import RowConfig
 from foldmint_maintenance.repair.gates import GateLimits
@@ -31,7 +31,7 @@ def killed(codebook: Codebook, codes: tuple[int, ...] = KILLED) -> Codebook:
     return Codebook(far, counts, far * counts[:, None])
 
 
-def repaired(store: Path, data: Path, gate_data: Path, group: Group) -> RepairResult:
+def repaired(store: Path, data: Path, gate_data: Path, group: ProcessGroup) -> RepairResult:
     """The repair of a store, by the processes of a group."""
     return repair(RepairJob(str(store), CONFIG, data, gate_data=gate_data, group=group), None, lambda _: None)
 
@@ -39,7 +39,7 @@ def repaired(store: Path, data: Path, gate_data: Path, group: Group) -> RepairRe
 if __name__ == "__main__":
     torch.set_num_threads(1)
     store_argument, data_argument, gate_argument, out = (Path(argument) for argument in sys.argv[1:])
-    with training_group(torch.device("cpu")) as processes:
+    with process_group(torch.device("cpu")) as processes:
         done = repaired(store_argument, data_argument, gate_argument, processes)
         assert done.codebook is not None
         save_file(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from foldmint_maintenance.datasets.records import prepared, read_parquet
-from foldmint_maintenance.distributed.process_group import Group, training_group
+from foldmint_maintenance.distributed.process_group import ProcessGroup, process_group
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.training.chain_trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import TrainConfig, Trainer
@@ -52,7 +52,7 @@ JOINT, DECODER = (
 )
 
 
-def states(data_path: Path, model_path: Path, group: Group) -> dict[str, dict[str, torch.Tensor]]:
+def states(data_path: Path, model_path: Path, group: ProcessGroup) -> dict[str, dict[str, torch.Tensor]]:
     """What each training leaves, by its name: all that is trained, the codebook, and figures of every step."""
     data = prepared(read_parquet(data_path))
     model = load_model(model_path)
@@ -80,18 +80,18 @@ def states(data_path: Path, model_path: Path, group: Group) -> dict[str, dict[st
     return found
 
 
-def exchanged(group: Group) -> dict[str, torch.Tensor]:
+def exchanged(group: ProcessGroup) -> dict[str, torch.Tensor]:
     """What a process has after each kind of exchange; what it brings tells its rank."""
     own = torch.tensor([1.0, 2.0]) + group.rank
     used, unused = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
     used.grad = own.clone()
     group.average_gradients([unused, used])
     return {
-        "summed": group.summed(own),
+        "summed": group.all_reduce_sum(own),
         "mean": group.mean(own, torch.tensor(1.0 + group.rank)),
         "gradient": used.grad,
-        "joined": group.joined(own.expand(1 + 2 * group.rank, 2)),
-        "first": group.from_first(own),
+        "joined": group.all_gather(own.expand(1 + 2 * group.rank, 2)),
+        "first": group.broadcast(own),
         "unused": torch.tensor(unused.grad is None),
     }
 
@@ -99,7 +99,7 @@ def exchanged(group: Group) -> dict[str, torch.Tensor]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     data_argument, model_argument, out = (Path(argument) for argument in sys.argv[1:])
-    with training_group(torch.device("cpu")) as processes:
+    with process_group(torch.device("cpu")) as processes:
         every = {"group": exchanged(processes)} | states(data_argument, model_argument, processes)
         for training, tensors in every.items():
             save_file(

@@ -95,7 +95,7 @@ def train(
     from rich.console import Console
 
     from foldmint_maintenance.cli.progress import TrainingDisplay
-    from foldmint_maintenance.distributed.process_group import own_device, training_group
+    from foldmint_maintenance.distributed.process_group import own_device, process_group
     from foldmint_maintenance.training.job import TrainJob
     from foldmint_maintenance.training.job import train as run_training
     from foldmint_maintenance.training.recipe import read_recipe, recipe_path
@@ -104,7 +104,7 @@ def train(
     use_threads(threads)
     with usage_errors():
         own = own_device(device)
-    with faults(), training_group(own) as group:
+    with faults(), process_group(own) as group:
         with usage_errors():
             steps = read_recipe(recipe_path(recipe), changes, stages or ())
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)

@@ -89,7 +89,7 @@ def repair(
     Exit codes: 0 done, also if nothing was to do; 1 an error; 2 a wrong option; 3 a gate failed, nothing was published;
     4 another run holds the store's lock; 5 a server failed, all were brought back; 130 stopped.
     """
-    from foldmint_maintenance.distributed.process_group import own_device, training_group
+    from foldmint_maintenance.distributed.process_group import own_device, process_group
     from foldmint_maintenance.repair import job as module
     from foldmint_maintenance.repair.config import RepairConfig, RepairJob
     from foldmint_maintenance.repair.decoder_finetune import RowConfig
@@ -128,7 +128,7 @@ def repair(
         faults(),
         recorded(store, metrics_file if leads else None, pushgateway if leads else None, tell) as record,
         faults(),
-        training_group(own) as group,
+        process_group(own) as group,
     ):
         with usage_errors():
             job = RepairJob(

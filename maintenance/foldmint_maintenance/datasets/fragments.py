@@ -11,16 +11,16 @@ REACH = 4
 WINDOW = 2 * REACH + 1
 
 
-class Windows(NamedTuple):
+class Fragments(NamedTuple):
     """positions: (rows, 9, 3, 3) float32: place, atom (N, CA, C), axis; Å. exists: (rows, 9) bool."""
 
     positions: NDArray[np.float32]
     exists: NDArray[np.bool_]
 
 
-def backbone_windows(
+def backbone_fragments(
     backbone: NDArray[np.float32], chain: NDArray[np.integer], shape: Geometry, select: slice | NDArray[np.integer]
-) -> Windows:
+) -> Fragments:
     """Windows of the rows shape.queries[select].
 
     backbone: (residues, 3, 3), Å, of one or many chains; chain: (residues,), which chain a residue is of. A place is
@@ -41,4 +41,4 @@ def backbone_windows(
     apart = backbone[around].astype(np.float64) - backbone[query, 1].astype(np.float64)[:, None, None]
     local = apart.reshape(len(query), -1, 3) @ shape.frames.rotation[query]
     local = np.where(exists[..., None, None], local.reshape(-1, WINDOW, 3, 3), 0)
-    return Windows(local.astype(np.float32), exists)
+    return Fragments(local.astype(np.float32), exists)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from foldmint_maintenance.datasets.fragments import Windows, backbone_windows
+from foldmint_maintenance.datasets.fragments import Fragments, backbone_fragments
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_tokenizer.frames import backbone_frames
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, Geometry, Neighborhoods, geometry, joined
@@ -168,9 +168,9 @@ class PreparedSet:
         )
         return shape.rows(slice(None))
 
-    def windows(self, select: slice | NDArray[np.integer]) -> Windows:
+    def windows(self, select: slice | NDArray[np.integer]) -> Fragments:
         """Windows of the same."""
-        return backbone_windows(self.backbone, self.chain, self.shape, select)
+        return backbone_fragments(self.backbone, self.chain, self.shape, select)
 
 
 def prepared(records: Iterable[Record]) -> PreparedSet:

@@ -13,24 +13,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Group:
+class ProcessGroup:
     """One process alone. rank: which of `size` processes this is."""
 
     rank = 0
     size = 1
 
-    def part(self, count: int) -> slice:
+    def even_slice(self, count: int) -> slice:
         """The share of `count` items that is this process's. Raises ValueError if they do not divide evenly."""
         share, rest = divmod(count, self.size)
         if rest:
             raise ValueError(f"{count} items do not divide evenly among {self.size} processes")
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def share(self, count: int) -> slice:
+    def slice_of(self, count: int) -> slice:
         """The share of `count` items that is this process's, as even as may be; none is empty if there are enough."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
-    def summed(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
         return value
 
@@ -40,33 +40,33 @@ class Group:
         Its value is this process's part times `size`: the mean of all processes' gradients is the gradient of the
         mean over the whole batch, however unevenly what counts is spread.
         """
-        return total * self.size / self.summed(weight.detach()).clamp_min(1e-6)
+        return total * self.size / self.all_reduce_sum(weight.detach()).clamp_min(1e-6)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Put the mean over all processes into every gradient."""
 
-    def joined(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes one after another."""
         return rows
 
-    def from_first(self, value: Tensor) -> Tensor:
+    def broadcast(self, value: Tensor) -> Tensor:
         """The value of rank 0."""
         return value
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process has come here."""
 
 
-ALONE = Group()
+ALONE = ProcessGroup()
 
 
-class DistributedGroup(Group):
+class TorchProcessGroup(ProcessGroup):
     """The processes of the initialized default group of torch.distributed."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
-    def summed(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
         total = value.clone()
         dist.all_reduce(total)
@@ -86,7 +86,7 @@ class DistributedGroup(Group):
         for (parameter, _), part in zip(parts, torch.split(flat, [p.numel() for p, _ in parts]), strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def joined(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes one after another, however many each has."""
         own = torch.tensor(len(rows), device=rows.device)
         counts = [torch.empty_like(own) for _ in range(self.size)]
@@ -99,19 +99,19 @@ class DistributedGroup(Group):
         dist.all_gather(parts, sent)
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
-    def from_first(self, value: Tensor) -> Tensor:
+    def broadcast(self, value: Tensor) -> Tensor:
         """The value of rank 0."""
         sent = value.clone()
         dist.broadcast(sent, src=0)
         return sent
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process has come here."""
         dist.barrier()
 
 
 @contextmanager
-def training_group(device: torch.device) -> Iterator[Group]:
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """The group that torchrun's environment tells of; one process alone without it. nccl on GPUs, gloo elsewhere."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -121,7 +121,7 @@ def training_group(device: torch.device) -> Iterator[Group]:
     # Not all that is exchanged lies on the GPUs.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield DistributedGroup()
+        yield TorchProcessGroup()
     finally:
         dist.destroy_process_group()
 

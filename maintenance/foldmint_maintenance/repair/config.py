@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from foldmint_client.connection import ConnectionOptions
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.repair.decoder_finetune import RowConfig
 from foldmint_maintenance.repair.gates import GateLimits
 from foldmint_maintenance.vq.dead_code_reset import Measure, Strategy, check_choice
@@ -73,7 +73,7 @@ class RepairJob:
     dry_run: bool = False
     lock_seconds: float = 600.0
     device: str = "cpu"
-    group: Group = field(default=ALONE, compare=False)
+    group: ProcessGroup = field(default=ALONE, compare=False)
     connection: ConnectionOptions = field(default_factory=ConnectionOptions, compare=False, repr=False)
 
     def __post_init__(self) -> None:

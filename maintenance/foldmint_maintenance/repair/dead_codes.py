@@ -51,7 +51,7 @@ def detect_dead_codes(
             counts, source = torch.from_numpy(np.asarray(told.counts, np.float64).copy()), told.source
         if counts.shape != own.shape:
             raise OtherVersion(f"there are counts of {len(counts)} codes, and the codebook has {len(own)}")
-        counts = job.group.from_first(counts.to(job.device)).cpu()
+        counts = job.group.broadcast(counts.to(job.device)).cpu()
         counted = CodeCounts(counts.numpy(), int(counts.sum()), held.version, source)
         step, exposure = float(dead_code_reset.PUBLISHED_STEP), float(counts.sum()) / len(own)
     found = dead_code_reset.find_dead_codes(

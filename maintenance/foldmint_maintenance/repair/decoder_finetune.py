@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import Group
+from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.training.chain_trainer import ChainProgress, ChainTrainer
 from foldmint_tokenizer.decoder import Decoder
@@ -58,7 +58,7 @@ def finetune_rows(
     before: NDArray[np.int64],
     after: NDArray[np.int64],
     config: RowConfig,
-    group: Group,
+    group: ProcessGroup,
     device: str = "cpu",
     *,
     trained: Tensor | None = None,

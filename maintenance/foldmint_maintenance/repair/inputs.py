@@ -126,6 +126,6 @@ def _mix_samples(samples: list[NDArray[np.float32]], seen: list[int], seed: int)
 def _broadcast(z: Tensor | None, out: int, job: RepairJob) -> Tensor:
     """Rank 0's vectors, in all processes."""
     group, device = job.group, job.device
-    rows = int(group.from_first(torch.tensor(0 if z is None else len(z), device=device)))
+    rows = int(group.broadcast(torch.tensor(0 if z is None else len(z), device=device)))
     own = torch.zeros(rows, out) if z is None else z
-    return group.from_first(own.to(device)).cpu()
+    return group.broadcast(own.to(device)).cpu()

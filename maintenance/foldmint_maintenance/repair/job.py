@@ -55,7 +55,7 @@ def repair(job: RepairJob, usage: Usage | None, tell: Tell) -> RepairResult:
     if job.group.rank == 0 and not job.dry_run:
         held = StoreLock(store.files, ttl=job.lock_seconds)
     with _stopped_by_signals(), held as lock, _told_if_broken(job):
-        job.group.wait()
+        job.group.barrier()
         model = store.load()
         tell(f"{model.name}, codebook {model.codebook.version}")
         dead = detect_dead_codes(store, model.codebook, job, usage, tell)
@@ -218,7 +218,7 @@ def _publish(
         failed = [name for name, gate in result.gates.items() if not gate.passed]
         return replace(result, notes=(*result.notes, f"nothing is published: {', '.join(failed)} did not pass"))
     # From here on rank 0 is on its own: no other can take away what it has begun.
-    job.group.wait()
+    job.group.barrier()
     if lock is None:
         return result
     lock.check()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import Group
+from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.training.losses import Chains
 from foldmint_tokenizer.decoder import Rigids
 
@@ -58,7 +58,7 @@ class ChainBatches:
         batch: int,
         pair_rows: int,
         seed: int,
-        group: Group,
+        group: ProcessGroup,
         among: NDArray[np.integer] | None = None,
     ) -> None:
         self._data, self._tokens, self._group = data, tokens, group
@@ -88,7 +88,7 @@ class ChainBatches:
         chosen = random.choice(alike, count)
         first = self._starts[chosen] + random.integers(0, self._lengths[chosen] - length + 1)
         compared = np.sort(random.choice(length, min(length, self._pair_rows), replace=False))
-        place = (first[:, None] + np.arange(length))[self._group.share(count)]
+        place = (first[:, None] + np.arange(length))[self._group.slice_of(count)]
         chains = Chains(
             torch.from_numpy(self._atoms[place]),
             torch.from_numpy(self._data.shape.frames.exists[place]),
@@ -114,7 +114,7 @@ class ChainBatches:
             raise ValueError("there are no tokens")
         random = np.random.default_rng([self._seed, step, 1])
         bound = np.flatnonzero(self._follows)
-        share = self._group.part(count // self._group.size * self._group.size)
+        share = self._group.even_slice(count // self._group.size * self._group.size)
         before = random.choice(bound, count)[share]
         return torch.from_numpy(self._tokens[before + 1]), self._motions(before)
 

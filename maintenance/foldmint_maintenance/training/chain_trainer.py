@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training import decoder_init
 from foldmint_maintenance.training import losses as losses
 from foldmint_maintenance.training.chain_batches import AMINO_ACIDS, ChainBatch, ChainBatches
@@ -86,7 +86,7 @@ class ChainTrainer:
         codebook: Codebook,
         decoder: Decoder,
         tokens: NDArray[np.int64] | None = None,
-        group: Group = ALONE,
+        group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
         *,
         fresh: bool = True,
@@ -238,7 +238,10 @@ class ChainTrainer:
         self.optimizer.step()
         self.step = step + 1
         names = list(parts)
-        told = self.group.summed(torch.stack([loss.detach(), *(parts[n].detach() for n in names)])) / self.group.size
+        told = (
+            self.group.all_reduce_sum(torch.stack([loss.detach(), *(parts[n].detach() for n in names)]))
+            / self.group.size
+        )
         figures = dict(zip(["loss", *names], told.tolist(), strict=True))
         nothing = dict.fromkeys(ChainProgress._fields, 0.0)
         return ChainProgress(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.local_objective import LocalPredictor, Targets, local_loss, targets
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
@@ -94,14 +94,14 @@ class Trainer:
         model: ModelConfig,
         config: TrainConfig,
         data: PreparedSet,
-        group: Group = ALONE,
+        group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.data, self.group = config, data, group
         self.device = torch.device(device)
         self.data_digest = data.digest()
-        self._share = group.part(config.batch)
+        self._share = group.even_slice(config.batch)
         self.encoder = Encoder(model)
         self.predictor = LocalPredictor(model.out)
         self.codebook = Codebook(
@@ -199,7 +199,9 @@ class Trainer:
             self.optimizer.step()
         self.step = step + 1
         # Shares of a batch are alike in size, and a mean of their means is the batch's.
-        told = self.group.summed(torch.stack([loss.detach(), error.square(), distance.detach()])) / self.group.size
+        told = (
+            self.group.all_reduce_sum(torch.stack([loss.detach(), error.square(), distance.detach()])) / self.group.size
+        )
         figures = told.tolist()
         return Progress(
             self.step, figures[0], figures[1] ** 0.5, figures[2], perplexity(self.codebook.N.cpu().numpy()), replaced
@@ -220,8 +222,8 @@ class Trainer:
         """k-means (Lloyd) of the vectors of several batches, from random ones of them."""
         config = self.config
         with torch.no_grad():
-            parts = [self.group.joined(self._vectors(self._batch(step + i))) for i in range(config.initial_batches)]
+            parts = [self.group.all_gather(self._vectors(self._batch(step + i))) for i in range(config.initial_batches)]
         made = quantizer.first_codebook(
             torch.cat(parts), len(self.codebook.N), config.initial_rounds, config.seed, step, config.batch
         )
-        return Codebook(*(self.group.from_first(part) for part in made))
+        return Codebook(*(self.group.broadcast(part) for part in made))

@@ -22,7 +22,7 @@ from torch import Tensor
 from foldmint_maintenance.datasets.loading import Digest, read_set
 from foldmint_maintenance.datasets.records import PreparedSet, prepared
 from foldmint_maintenance.datasets.surroundings import surroundings
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.evaluation.evaluate import drawn_chains, windows_of_codes
 from foldmint_maintenance.evaluation.fragment_metrics import WindowMeans
@@ -67,7 +67,7 @@ class TrainJob:
     resume: bool = True
     windows_residues: int = 400_000
     device: str = "cpu"
-    group: Group = field(default=ALONE, compare=False)
+    group: ProcessGroup = field(default=ALONE, compare=False)
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1 or self.windows_residues < 1:
@@ -115,7 +115,7 @@ def train(job: TrainJob, watch: Watch, tell: Tell) -> Model:
         if job.group.rank == 0:
             for name in _STAGES:
                 shutil.rmtree(job.out / name, ignore_errors=True)
-        job.group.wait()
+        job.group.barrier()
     for name in stages:
         folder = job.out / name
         if (folder / "model").exists():
@@ -127,13 +127,13 @@ def train(job: TrainJob, watch: Watch, tell: Tell) -> Model:
         state = _STAGES[name](job, folder, data, state, watch, tell)
         if job.group.rank == 0:
             _write(job, folder / "model", state, data)
-        job.group.wait()
+        job.group.barrier()
     if job.group.rank == 0:
         part = job.out / "model.part"
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(job.out / stages[-1] / "model", part)
         part.rename(job.finished)
-    job.group.wait()
+    job.group.barrier()
     return load_model(job.finished)
 
 
@@ -209,7 +209,7 @@ def _with_codes(
     renewed = space.encoder(encoder)
     tell("codes")
     made = motion_codebook(space(z), encoder.config.codes, config)
-    codebook = Codebook(*(job.group.from_first(part) for part in made))
+    codebook = Codebook(*(job.group.broadcast(part) for part in made))
     windows = WindowMeans(encoder.config.codes)
     codes = nearest_code(space(z), codebook.embeddings)[0].numpy()
     for start in range(0, len(drawn), _WINDOWS):
@@ -268,7 +268,7 @@ def _refit(job: TrainJob, folder: Path, data: _Data, state: _State, watch: Watch
     batch = job.recipe.codes.batch if job.recipe.codes else 4096
     renewed = vectors_of(encoder, data.prepared, drawn, job.group, job.device)
     made = quantizer.first_codebook(renewed, len(state.codebook.N), config.rounds, 0, 0, batch)
-    codebook = Codebook(*(job.group.from_first(part) for part in made))
+    codebook = Codebook(*(job.group.broadcast(part) for part in made))
     return _measured(job, data, encoder, codebook, None, {}, tell)
 
 

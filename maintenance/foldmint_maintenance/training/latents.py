@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import Group
+from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
@@ -21,14 +21,14 @@ _BATCH = 4096
 
 
 def vectors_of(
-    encoder: Encoder, data: PreparedSet, select: NDArray[np.integer], group: Group, device: torch.device | str
+    encoder: Encoder, data: PreparedSet, select: NDArray[np.integer], group: ProcessGroup, device: torch.device | str
 ) -> Tensor:
     """z (rows, out), float32, on the CPU, of the rows `select` of a set."""
     return torch.cat([z.cpu() for z in _encoded(encoder, data, select, group, device)])[: len(select)]
 
 
 def tokens_of(
-    encoder: Encoder, codebook: Codebook, data: PreparedSet, group: Group, device: torch.device | str
+    encoder: Encoder, codebook: Codebook, data: PreparedSet, group: ProcessGroup, device: torch.device | str
 ) -> NDArray[np.int64]:
     """Codes (residues,) of a set; residues without a frame have theirs."""
     embeddings = codebook.embeddings.to(device)
@@ -41,14 +41,14 @@ def tokens_of(
 
 
 def kept_tokens(
-    path: Path, encoder: Encoder, codebook: Codebook, data: PreparedSet, group: Group, device: torch.device | str
+    path: Path, encoder: Encoder, codebook: Codebook, data: PreparedSet, group: ProcessGroup, device: torch.device | str
 ) -> NDArray[np.int64]:
     """What `tokens_of` gives, computed once: rank 0 keeps it in a file, and computes anew where that is another's."""
     made_of = _digest(encoder, codebook, data)
     found = _read_tokens(path, made_of, len(data.chain)) if group.rank == 0 else None
-    if int(group.from_first(torch.tensor(int(found is not None), device=device))):
+    if int(group.broadcast(torch.tensor(int(found is not None), device=device))):
         kept = torch.zeros(len(data.chain), dtype=torch.int64) if found is None else found
-        return group.from_first(kept.to(device)).cpu().numpy()
+        return group.broadcast(kept.to(device)).cpu().numpy()
     tokens = tokens_of(encoder, codebook, data, group, device)
     if group.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _digest(encoder: Encoder, codebook: Codebook, data: PreparedSet) -> str:
 
 
 def _encoded(
-    encoder: Encoder, data: PreparedSet, select: NDArray[np.integer], group: Group, device: torch.device | str
+    encoder: Encoder, data: PreparedSet, select: NDArray[np.integer], group: ProcessGroup, device: torch.device | str
 ) -> Iterator[Tensor]:
     """z of the rows in order, and of a few more at the end: each process takes as many of a batch."""
     engine = Engine(encoder, device)
@@ -87,4 +87,4 @@ def _encoded(
     for start in range(0, len(select), step):
         some = select[start : start + step]
         filled = np.resize(some, -(-len(some) // group.size) * group.size)
-        yield group.joined(engine.vectors(data.rows(filled[group.part(len(filled))])))
+        yield group.all_gather(engine.vectors(data.rows(filled[group.even_slice(len(filled))])))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldmint_maintenance.datasets.fragments import REACH, WINDOW, Windows
+from foldmint_maintenance.datasets.fragments import REACH, WINDOW, Fragments
 from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Neighborhoods
 
 CONTACTS = 6
@@ -31,7 +31,7 @@ class Targets(NamedTuple):
     contacts_exist: Tensor
 
 
-def targets(windows: Windows, rows: Neighborhoods) -> Targets:
+def targets(windows: Fragments, rows: Neighborhoods) -> Targets:
     """Targets of the rows whose windows these are."""
     distant = rows.exists & (np.abs(rows.offset - (OFFSET_LIMIT + 1)) > REACH)
     # A stable sort puts the distant neighbors first and leaves them in order of distance.
@@ -63,7 +63,7 @@ class LocalPredictor(nn.Module):
         self.register_buffer("basis", torch.zeros(components, WINDOW * 9))
         self.contacts = nn.Sequential(nn.Linear(out, hidden), nn.GELU(), nn.Linear(hidden, CONTACTS * 3))
 
-    def fit(self, windows: Windows) -> None:
+    def fit(self, windows: Fragments) -> None:
         """Take mean and principal components from the complete windows among these."""
         complete = windows.positions[windows.exists.all(1)].reshape(-1, WINDOW * 9).astype(np.float64)
         if len(complete) < len(self.basis):

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from foldmint_maintenance.distributed.process_group import Group
+from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.errors import TrainingStopped
 from foldmint_maintenance.training import checkpoint
 
@@ -41,7 +41,7 @@ class Keeping(Protocol):
         ...
 
     @property
-    def group(self) -> Group:
+    def group(self) -> ProcessGroup:
         """The processes that train together."""
         ...
 
@@ -66,13 +66,13 @@ def run_steps(
         def each(progress: Any) -> None:  # noqa: ANN401 (as `Watch` has it)
             log.write(progress)
             watch(progress, steps)
-            stop = bool(group.summed(torch.tensor(float(stopping()))))
+            stop = bool(group.all_reduce_sum(torch.tensor(float(stopping()))))
             due = progress.step == steps or progress.step % keeping.checkpoint_every == 0
             if writes and (due or stop):
                 checkpoint.save(trainer, folder)
             if stop:
                 # torchrun ends the others as soon as one is gone: none may go before the checkpoint is whole.
-                group.wait()
+                group.barrier()
                 raise TrainingStopped(f"stopped after step {progress.step}; the same command goes on from there")
 
         trainer.run(each)

@@ -99,7 +99,7 @@ def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook
         seen = z if whole else z[torch.randperm(len(z), generator=generator)[:part]]
         code, _ = nearest_code(seen, codebook.embeddings)
         # Without memory of earlier rounds, a moving average is a plain mean.
-        codebook = ema.updated(codebook, *ema.batch_statistics(seen, code, size), decay=0.0)
+        codebook = ema.ema_update(codebook, *ema.batch_statistics(seen, code, size), decay=0.0)
         dead = torch.nonzero(codebook.N == 0)[:, 0]
         if len(dead) and turn < config.rounds - 3:
             codebook.embeddings[dead] = seen[torch.randint(len(seen), (len(dead),), generator=generator)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training import losses as losses
 from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
 from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments
@@ -102,7 +102,7 @@ class MotionDecoderTrainer:
         decoder: MotionDecoder,
         tokens: NDArray[np.int64],
         tracked: NDArray[np.int64],
-        group: Group = ALONE,
+        group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.group, self.step = config, group, 0
@@ -189,7 +189,7 @@ class MotionDecoderTrainer:
         self.optimizer.step()
         self.step = step + 1
         told = torch.stack([part.detach() for part in (loss, step_loss, reach, confidence)])
-        figures = (self.group.summed(told) / self.group.size).tolist()
+        figures = (self.group.all_reduce_sum(told) / self.group.size).tolist()
         return Progress(self.step, figures[0], figures[1], figures[2], figures[3], int(tracking))
 
     def _decoded(self, tokens: Tensor, tracking: bool) -> tuple[Tensor, Rigids]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.motion_objective import (
     MOTION,
     EnvironmentPredictor,
@@ -104,7 +104,7 @@ class MotionTrainer:
         model: ModelConfig,
         config: MotionConfig,
         data: PreparedSet,
-        group: Group = ALONE,
+        group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
     ) -> None:
         if model.out <= MOTION + 1:
@@ -113,7 +113,7 @@ class MotionTrainer:
         self.config, self.data, self.group = config, data, group
         self.device = torch.device(device)
         self.data_digest = data.digest()
-        self._share = group.part(config.batch)
+        self._share = group.even_slice(config.batch)
         self._table = TargetTable(data)
         self.encoder = Encoder(model).to(self.device)
         self.predictor = EnvironmentPredictor(model.out - MOTION, config.lever, config.blur, config.motion_blur)
@@ -201,7 +201,7 @@ class MotionTrainer:
         self.step = step + 1
         turned = self.group.mean(square.sum(), moves)
         told = torch.cat([torch.stack([loss.detach(), mean.detach(), turned]), each])
-        figures = (self.group.summed(told) / self.group.size).tolist()
+        figures = (self.group.all_reduce_sum(told) / self.group.size).tolist()
         return Progress(self.step, figures[0], figures[1], float(np.degrees(figures[2] ** 0.5)), *figures[3:])
 
     @torch.no_grad()

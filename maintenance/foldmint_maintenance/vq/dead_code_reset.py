@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from foldmint_maintenance.distributed.process_group import Group
+from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.vq import ema, quantizer
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 
@@ -56,7 +56,7 @@ def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed
     """
     check_choice("strategy", strategy, Strategy)
     if strategy == "batch":
-        return quantizer.drawn(z, count, seed, 0)
+        return quantizer.sample_vectors(z, count, seed, 0)
     generator = torch.Generator(z.device).manual_seed(seed)
     error = nearest_code(z, live)[1].square() if len(live) else z.new_ones(len(z))
     square = z.square().sum(1)
@@ -72,15 +72,15 @@ def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed
     return torch.stack(chosen)
 
 
-def all_reduce_statistics(z: Tensor, codebook: Codebook, group: Group) -> tuple[Tensor, Tensor]:
+def all_reduce_statistics(z: Tensor, codebook: Codebook, group: ProcessGroup) -> tuple[Tensor, Tensor]:
     """Hits (codes,) and sums (codes, out) of z (rows, out), each process counting its share."""
-    own = z[group.share(len(z))]
+    own = z[group.slice_of(len(z))]
     hits, sums = ema.batch_statistics(own, nearest_code(own, codebook.embeddings)[0], len(codebook.N))
-    return group.summed(hits), group.summed(sums)
+    return group.all_reduce_sum(hits), group.all_reduce_sum(sums)
 
 
 def reset_dead_codes(
-    codebook: Codebook, dead: Tensor, z: Tensor, strategy: Strategy, rounds: int, seed: int, group: Group
+    codebook: Codebook, dead: Tensor, z: Tensor, strategy: Strategy, rounds: int, seed: int, group: ProcessGroup
 ) -> Codebook:
     """The codebook with its dead codes (codes,) bool among z (rows, out); live rows stay bit for bit.
 
@@ -96,8 +96,8 @@ def reset_dead_codes(
         live = codebook.embeddings[~moved]
         fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt)
         vectors = torch.zeros_like(codebook.embeddings)
-        vectors[moved] = group.from_first(fresh)
-        codebook = ema.reinitialized(codebook, moved, vectors, mean)
+        vectors[moved] = group.broadcast(fresh)
+        codebook = ema.reset_codes(codebook, moved, vectors, mean)
         hits, sums = all_reduce_statistics(z, codebook, group)
         codebook = _follow_means(codebook, dead, hits, sums, scale, settle=rounds > 0)
         moved = dead & (hits == 0)
@@ -109,14 +109,16 @@ def reset_dead_codes(
     return codebook
 
 
-def finetune(codebook: Codebook, z: Tensor, steps: int, batch: int, decay: float, seed: int, group: Group) -> Codebook:
+def finetune(
+    codebook: Codebook, z: Tensor, steps: int, batch: int, decay: float, seed: int, group: ProcessGroup
+) -> Codebook:
     """The codebook after so many steps of moving averages over batches of z (rows, out); all rows move."""
     scale = _step(codebook) / batch
     for step in range(steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         select = torch.randint(len(z), (batch,), generator=generator).to(z.device)
         hits, sums = all_reduce_statistics(z[select], codebook, group)
-        codebook = ema.updated(codebook, hits * scale, sums * scale, decay)
+        codebook = ema.ema_update(codebook, hits * scale, sums * scale, decay)
     return codebook
 
 
@@ -127,7 +129,7 @@ def _follow_means(
     hit = moving & (hits > 0)
     mask = hit[:, None]
     # Without memory of earlier rounds, a moving average is a plain mean.
-    means = ema.updated(codebook, hits, sums, decay=0.0).embeddings if settle else codebook.embeddings
+    means = ema.ema_update(codebook, hits, sums, decay=0.0).embeddings if settle else codebook.embeddings
     count = hits * scale
     return Codebook(
         torch.where(mask, means, codebook.embeddings),

@@ -21,7 +21,7 @@ def batch_statistics(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tenso
     return hits, sums
 
 
-def updated(codebook: Codebook, hits: Tensor, sums: Tensor, decay: float) -> Codebook:
+def ema_update(codebook: Codebook, hits: Tensor, sums: Tensor, decay: float) -> Codebook:
     """The codebook after a step.
 
     N <- decay N + (1 - decay) n, m <- decay m + (1 - decay) s, e <- m / N, smoothed towards the present e.
@@ -38,7 +38,7 @@ def dead_codes(codebook: Codebook, threshold: float) -> Tensor:
     return codebook.N.lt(threshold)
 
 
-def reinitialized(codebook: Codebook, dead: Tensor, vectors: Tensor, count: float) -> Codebook:
+def reset_codes(codebook: Codebook, dead: Tensor, vectors: Tensor, count: float) -> Codebook:
     """The codebook with its dead codes at new vectors; the live ones stay bit for bit.
 
     dead: (codes,) bool; vectors: (codes, out), read where dead; count: the N that they start with. Vector, N and

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foldmint_maintenance.distributed.process_group import Group
+from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.vq import ema
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 
@@ -50,7 +50,7 @@ class Quantizer:
         z: Tensor,
         codebook: Codebook,
         step: int,
-        group: Group,
+        group: ProcessGroup,
         *,
         decay: float | None = None,
         replace: bool = True,
@@ -67,13 +67,15 @@ class Quantizer:
         distance = group.mean(apart.sum(), rows)
         size = len(codebook.N)
         hits, sums = ema.batch_statistics(held, code, size)
-        updated = ema.updated(codebook, group.summed(hits), group.summed(sums), self.decay if decay is None else decay)
-        mean = float(group.summed(rows)) / size
+        updated = ema.ema_update(
+            codebook, group.all_reduce_sum(hits), group.all_reduce_sum(sums), self.decay if decay is None else decay
+        )
+        mean = float(group.all_reduce_sum(rows)) / size
         dead = ema.dead_codes(updated, self.dead_share * mean)
         replaced = int(dead.sum())
         if replaced and replace:
-            fresh = group.from_first(drawn(group.joined(held), size, self.seed, step))
-            updated = ema.reinitialized(updated, dead, fresh, mean)
+            fresh = group.broadcast(sample_vectors(group.all_gather(held), size, self.seed, step))
+            updated = ema.reset_codes(updated, dead, fresh, mean)
         vectors = past_the_code(z, found, self.estimator)
         return Quantized(vectors, commitment, distance, updated, replaced if replace else 0)
 
@@ -96,7 +98,7 @@ def past_the_code(z: Tensor, found: Tensor, estimator: Estimator) -> Tensor:
     return scaled
 
 
-def drawn(z: Tensor, size: int, seed: int, step: int) -> Tensor:
+def sample_vectors(z: Tensor, size: int, seed: int, step: int) -> Tensor:
     """Vectors (size, out) of z (rows, out) at random, each at most once where there are enough."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     repeats = -(-size // len(z))
@@ -109,12 +111,12 @@ def first_codebook(z: Tensor, size: int, rounds: int, seed: int, step: int, batc
 
     batch: residues a step, which N counts hits of.
     """
-    vectors = drawn(z, size, seed, step)
+    vectors = sample_vectors(z, size, seed, step)
     codebook = Codebook(vectors, vectors.new_zeros(size), torch.zeros_like(vectors))
     for _ in range(max(1, rounds)):
         code, _ = nearest_code(z, codebook.embeddings)
         # Without memory of earlier rounds, a moving average is a plain mean.
-        means = ema.updated(codebook, *ema.batch_statistics(z, code, size), decay=0.0)
+        means = ema.ema_update(codebook, *ema.batch_statistics(z, code, size), decay=0.0)
         codebook = means if rounds else Codebook(vectors, means.N, vectors * means.N[:, None])
     scale = batch / len(z)
     return Codebook(codebook.embeddings, codebook.N * scale, codebook.z_avg * scale)

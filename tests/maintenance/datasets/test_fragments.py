@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from foldmint_maintenance.datasets.fragments import Windows
+from foldmint_maintenance.datasets.fragments import Fragments
 from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
 
 Built = Callable[[Sequence[tuple[float, float]]], NDArray[np.float32]]
@@ -26,7 +26,7 @@ def _set(*chains: NDArray[np.float32], index: NDArray[np.int64] | None = None) -
     )
 
 
-def _windows(data: PreparedSet) -> Windows:
+def _windows(data: PreparedSet) -> Fragments:
     return data.windows(slice(None))
 
 

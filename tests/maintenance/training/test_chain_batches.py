@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from foldmint_maintenance.datasets.records import PreparedSet
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.chain_batches import AMINO_ACIDS, ChainBatches
 
 STEPS = range(12)
 
 
-class OneOfTwo(Group):
+class OneOfTwo(ProcessGroup):
     size = 2
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
 
 
-def _batches(data: PreparedSet, group: Group = ALONE, joint: bool = False, seed: int = 0) -> ChainBatches:
+def _batches(data: PreparedSet, group: ProcessGroup = ALONE, joint: bool = False, seed: int = 0) -> ChainBatches:
     tokens = None if joint else np.arange(len(data.chain))
     return ChainBatches(data, tokens, 128, 8, seed, group)
 

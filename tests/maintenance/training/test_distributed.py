@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from foldmint_maintenance.datasets.records import Record, write_parquet
-from foldmint_maintenance.distributed.process_group import ALONE, Group
+from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import read_recipe
 from foldmint_tokenizer.model import Model
@@ -118,9 +118,9 @@ def test_a_signal_to_one_process_stops_both_and_the_same_command_goes_on(
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    class OfThree(Group):
+    class OfThree(ProcessGroup):
         rank, size = 1, 3
 
-    assert OfThree().part(6) == slice(2, 4)
+    assert OfThree().even_slice(6) == slice(2, 4)
     with pytest.raises(ValueError, match="7 items do not divide evenly among 3 processes"):
-        OfThree().part(7)
+        OfThree().even_slice(7)

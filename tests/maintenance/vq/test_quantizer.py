@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.vq import quantizer as codes_training
-from foldmint_maintenance.vq.quantizer import Quantizer, drawn, first_codebook, past_the_code
+from foldmint_maintenance.vq.quantizer import Quantizer, first_codebook, past_the_code, sample_vectors
 from foldmint_tokenizer.codebook import Codebook
 
 
@@ -74,15 +74,15 @@ def test_vectors_of_no_length_or_opposite_to_their_code_make_no_nan(estimator: c
 
 def test_drawn_vectors_come_at_most_once_where_there_are_enough() -> None:
     z = torch.arange(20.0)[:, None]
-    some = drawn(z, 20, seed=1, step=2)[:, 0]
+    some = sample_vectors(z, 20, seed=1, step=2)[:, 0]
     assert some.sort().values.tolist() == list(range(20))
     assert some.tolist() != list(range(20))
-    assert len(set(drawn(z, 8, seed=1, step=2)[:, 0].tolist())) == 8
-    assert torch.equal(drawn(z, 8, 1, 2), drawn(z, 8, 1, 2))
-    assert not torch.equal(drawn(z, 8, 1, 2), drawn(z, 8, 1, 3))
-    assert not torch.equal(drawn(z, 8, 1, 2), drawn(z, 8, 2, 2))
+    assert len(set(sample_vectors(z, 8, seed=1, step=2)[:, 0].tolist())) == 8
+    assert torch.equal(sample_vectors(z, 8, 1, 2), sample_vectors(z, 8, 1, 2))
+    assert not torch.equal(sample_vectors(z, 8, 1, 2), sample_vectors(z, 8, 1, 3))
+    assert not torch.equal(sample_vectors(z, 8, 1, 2), sample_vectors(z, 8, 2, 2))
     # Too few: each as often as any other, but for one.
-    counts = torch.bincount(drawn(z, 50, seed=1, step=2)[:, 0].long(), minlength=20)
+    counts = torch.bincount(sample_vectors(z, 50, seed=1, step=2)[:, 0].long(), minlength=20)
     assert (int(counts.min()), int(counts.max())) == (2, 3)
 
 
