@@ -26,7 +26,7 @@ from playwright.sync_api import sync_playwright
 
 from foldmint_client import Backbone, Client
 from foldmint_maintenance.datasets.records import Record, read_parquet
-from foldmint_tokenizer.store import DEFAULT
+from foldmint_tokenizer.store.model_store import DEFAULT
 
 ROOT = Path(__file__).resolve().parent.parent
 

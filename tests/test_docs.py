@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from foldmint_server.settings import Settings, read_settings
 from foldmint_tokenizer.model import DecoderRows
-from foldmint_tokenizer.store import DEFAULT, Store
+from foldmint_tokenizer.store.model_store import DEFAULT, Store
 from helpers.support import ROOT
 
 DOCS = ROOT / "docs"

@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from foldmint_client import Client
 from foldmint_server.cli import main
 from foldmint_server.settings import Settings
-from foldmint_tokenizer.store import DEFAULT, Store
+from foldmint_tokenizer.store.model_store import DEFAULT, Store
 from helpers.support import ROOT, RunningServer, metrics_of, missing
 
 COMPOSE = ROOT / "deploy/compose.yaml"

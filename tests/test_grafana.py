@@ -23,7 +23,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import geometry
-from foldmint_tokenizer.store import Store, create_store
+from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.chains import RealChain
 from helpers.grafana_page import Prometheus, Query, interpolated, queries, transformed
 from helpers.real_prometheus import asked, free_port, hastened, prometheus

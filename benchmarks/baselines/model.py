@@ -13,7 +13,7 @@ from benchmarks._published import published, published_tokens
 from foldmint_tokenizer import Backbone
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import Geometry, concatenate
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, structure_geometry
 
 BATCH_WAIT = 0.002

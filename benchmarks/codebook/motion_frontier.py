@@ -23,13 +23,13 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
 from foldmint_maintenance.evaluation.evaluate import drawn_chains
 from foldmint_maintenance.training.latents import vectors_of
-from foldmint_maintenance.training.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
-from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.frames import Frames
-from foldmint_tokenizer.motions import MOTION
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.motion.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
+from foldmint_tokenizer.motion.motions import MOTION
+from foldmint_tokenizer.store.model_store import load_model
 
 SHORT = 256
 NOISE = 0.03  # Å a coordinate

@@ -27,7 +27,7 @@ from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.vq.dead_code_reset import Strategy
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import DEFAULT, Store
+from foldmint_tokenizer.store.model_store import DEFAULT, Store
 
 
 def main(

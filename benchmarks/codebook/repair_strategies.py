@@ -25,7 +25,7 @@ from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 
 FAR = 1e4
 

@@ -28,7 +28,7 @@ from benchmarks.stress.progress import tell
 from benchmarks.stress.servers import KillableServer, wait_until_serving
 from foldmint_client import CodebookAdmin
 from foldmint_tokenizer import StructureTokenizer
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 
 DATA = ROOT / "tests" / "data"
 _FILES = ("1a8o.pdb", "1a8o.cif", "4cup.cif.gz", "1gbt.cif.gz")

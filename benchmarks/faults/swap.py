@@ -31,7 +31,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_tokenizer import read_backbones
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.store import Store, create_store, load_model
+from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 
 STRUCTURE = Path(__file__).resolve().parent.parent.parent / "examples" / "1a8o.cif.gz"
 # More than the server keeps, so that the next in turn is always loaded from the store.

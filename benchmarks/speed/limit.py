@@ -28,7 +28,7 @@ from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods, concatenate, geometry
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 
 CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"
 _RECORDED = 16_384

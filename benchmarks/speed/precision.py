@@ -19,7 +19,7 @@ from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.engine import Engine, Precision, Quantized
 from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 
 CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"
 

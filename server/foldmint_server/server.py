@@ -49,9 +49,10 @@ from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
 from foldmint_server.web.dashboard.usage_api import UsageApi
 from foldmint_server.web.http_server import WebServer
-from foldmint_tokenizer import StructureDetokenizer, assignment
+from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.motion import assignment
+from foldmint_tokenizer.store.model_store import Store
 
 log = structlog.get_logger(__name__)
 SERVICE = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name

@@ -17,7 +17,7 @@ from foldmint_maintenance.training.chain_trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import TrainConfig, Trainer
 from foldmint_maintenance.training.latents import tokens_of, vectors_of
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 
 CODES = TrainConfig(
     steps=10,

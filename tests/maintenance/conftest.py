@@ -18,7 +18,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import Store, create_store
+from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.distributed_repair import killed
 from helpers.support import DATA
 

@@ -16,7 +16,7 @@ import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.settings import read_settings
-from foldmint_tokenizer.store import DEFAULT
+from foldmint_tokenizer.store.model_store import DEFAULT
 from helpers.chains import RealChain
 from helpers.support import running_server, stub_of
 

@@ -19,10 +19,10 @@ from foldmint_tokenizer import (
     StructureTokenizer,
     TokenizedChain,
 )
-from foldmint_tokenizer.assignment import anchors, chain_segments
 from foldmint_tokenizer.frames import backbone_frames
-from foldmint_tokenizer.motions import Segments, checked_segments, numbered_segments
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.motion.assignment import anchors, chain_segments
+from foldmint_tokenizer.motion.motions import Segments, checked_segments, numbered_segments
+from foldmint_tokenizer.store.model_store import load_model
 
 ASSIGNED = [Assignment.ANCHORED, Assignment.TRACKING]
 

@@ -5,9 +5,9 @@ from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer
 StructureDetokenizer.load().detokenize(chain.tokens)
 """
 
-from foldmint_tokenizer.assignment import Assignment
 from foldmint_tokenizer.detokenizer import DecodedChain, DecodedStructure, StructureDetokenizer
 from foldmint_tokenizer.errors import InvalidStructure, InvalidTokens, ModelError, TokenizerError
+from foldmint_tokenizer.motion.assignment import Assignment
 from foldmint_tokenizer.structure.backbone import Backbone, backbone
 from foldmint_tokenizer.structure.chain_labels import ChainLabels
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent

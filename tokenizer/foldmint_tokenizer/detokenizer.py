@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from foldmint_tokenizer.assignment import Assignment
 from foldmint_tokenizer.decoder import AlignedError, Decoder, Rigids, aligned_error, backbone_atoms
 from foldmint_tokenizer.errors import InvalidStructure, InvalidTokens, ModelError
 from foldmint_tokenizer.model import CodebookVersion, Model
-from foldmint_tokenizer.motion_decoder import MotionDecoder
-from foldmint_tokenizer.motions import Layout, Segments, code_motions, parted, placed, whole_chain
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.motion.assignment import Assignment
+from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
+from foldmint_tokenizer.motion.motions import Layout, Segments, code_motions, parted, placed, whole_chain
+from foldmint_tokenizer.store.model_store import load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 
 _NAMES = {MASK: "MASK", EOS: "EOS", BOS: "BOS", PAD: "PAD", CHAINBREAK: "CHAINBREAK"}

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import torch
 
-from foldmint_tokenizer.assignment import Assignment, Coding
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.motion.assignment import Assignment, Coding
+from foldmint_tokenizer.store.model_store import load_model
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.left_out import StructureContent, frame_warnings
 from foldmint_tokenizer.structure.options import Format, Limits, Reading, ReadOptions

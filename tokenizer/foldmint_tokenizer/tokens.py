@@ -7,8 +7,8 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_tokenizer.assignment import Assignment, Coding, assign, chain_segments
-from foldmint_tokenizer.motions import MOTION, Segments
+from foldmint_tokenizer.motion.assignment import Assignment, Coding, assign, chain_segments
+from foldmint_tokenizer.motion.motions import MOTION, Segments
 from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, geometry, joined
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.left_out import LeftOut

@@ -35,7 +35,7 @@ def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold
     from rich.table import Table
 
     from foldmint_maintenance.store.listing import listed
-    from foldmint_tokenizer.store import Store
+    from foldmint_tokenizer.store.model_store import Store
 
     with faults():
         found = listed(Store(store), dead_threshold)
@@ -61,7 +61,7 @@ def show(
 ) -> None:
     """Show what a version is, how its codes are used, and what its manifest says."""
     from foldmint_maintenance.store.listing import shown
-    from foldmint_tokenizer.store import Store
+    from foldmint_tokenizer.store.model_store import Store
 
     with faults():
         value = shown(Store(store), version, dead_threshold)
@@ -94,7 +94,7 @@ def verify(
     """
     from foldmint_maintenance.errors import StoreDamaged
     from foldmint_maintenance.store.listing import verified
-    from foldmint_tokenizer.store import Store
+    from foldmint_tokenizer.store.model_store import Store
 
     with faults():
         done = verified(Store(store), versions or ())
@@ -119,7 +119,7 @@ def prune(
 ) -> None:
     """Remove old versions, but never the active one or its parent, and what killed runs left more than a day ago."""
     from foldmint_maintenance.store.edit import pruned
-    from foldmint_tokenizer.store import Store
+    from foldmint_tokenizer.store.model_store import Store
 
     with _changes():
         opened = Store(store)
@@ -145,7 +145,7 @@ def import_version(
 ) -> None:
     """Make a codebook of a file into a new version, checked, and the one in use."""
     from foldmint_maintenance.store.edit import imported
-    from foldmint_tokenizer.store import Store
+    from foldmint_tokenizer.store.model_store import Store
 
     with _changes():
         made = imported(Store(store), file, activate=activate)

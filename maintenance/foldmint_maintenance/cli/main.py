@@ -150,7 +150,7 @@ def evaluate(
     from foldmint_maintenance.datasets.loading import read_set
     from foldmint_maintenance.evaluation import evaluate as evaluation
     from foldmint_maintenance.evaluation.tables import assignment_table, evaluation_table, reconstruction_table
-    from foldmint_tokenizer.store import load_model
+    from foldmint_tokenizer.store.model_store import load_model
 
     with usage_errors():
         config = evaluation.EvaluationConfig(seed=seed, chains=chains, max_decode_residues=max_decode_residues)

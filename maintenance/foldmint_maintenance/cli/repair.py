@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from foldmint_maintenance.repair.result import RepairResult
     from foldmint_maintenance.usage.prometheus_api import Entry
     from foldmint_maintenance.usage.statistics import CodeCounts
-    from foldmint_tokenizer.store import Store
+    from foldmint_tokenizer.store.model_store import Store
 
 GATE_FAILED = 3
 _SERVERS = "HOST:PORT,…"

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered
 from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
 from foldmint_maintenance.evaluation.reconstruction import SHORT, ChainFigures, LengthFigures, length_figures
-from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.motions import MOTION
+from foldmint_tokenizer.motion.assignment import Assignment, CodeTable, assign, chain_segments, composed_atoms
+from foldmint_tokenizer.motion.motions import MOTION
 
 NOISES = (0.01, 0.03, 0.1)
 """Å; standard deviations of the errors that coordinates are moved by, to see how many tokens stay."""

@@ -24,11 +24,11 @@ from foldmint_maintenance.evaluation.assignments import (
     assignment_figures,
 )
 from foldmint_maintenance.evaluation.reconstruction import ChainFigures, Decoding, Reconstruction, Trace
-from foldmint_tokenizer.assignment import Assignment
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.motion.assignment import Assignment
 
 # Residues prepared together: enough to fill batches, little enough that a set of any size fits.
 _PART = 16_384

@@ -11,7 +11,7 @@ from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.model import CodebookVersion
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 
 Tell = Callable[[str], None]
 Usage = Callable[[Store, str], CodeCounts]

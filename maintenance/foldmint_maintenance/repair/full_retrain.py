@@ -24,7 +24,7 @@ from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 
 
 def retrained(

@@ -33,8 +33,8 @@ from foldmint_maintenance.usage.statistics import figures
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model
-from foldmint_tokenizer.motion_decoder import MotionDecoder
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
+from foldmint_tokenizer.store.model_store import Store
 
 Tell = Callable[[str], None]
 

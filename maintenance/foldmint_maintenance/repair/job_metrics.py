@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from foldmint_maintenance.errors import MetricsExportError
-from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.store.storage import Files
 
 OUTCOMES = {0: "success", 1: "error", 3: "gate_failed", 4: "locked", 5: "not_activated", 130: "stopped"}
 """What the command's exit codes mean; others count as errors."""

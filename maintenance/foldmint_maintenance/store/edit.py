@@ -20,8 +20,8 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows
-from foldmint_tokenizer.store import Store
-from foldmint_tokenizer.validation import checked_codebook
+from foldmint_tokenizer.store.model_store import Store
+from foldmint_tokenizer.store.validation import checked_codebook
 
 _DAY = 86_400.0
 # What a write leaves that was killed before its file had its name.

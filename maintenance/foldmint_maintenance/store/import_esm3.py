@@ -22,7 +22,7 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import OFFSETS
-from foldmint_tokenizer.store import create_store
+from foldmint_tokenizer.store.model_store import create_store
 from foldmint_tokenizer.structure.options import Reading
 
 NAME = "esm3-structure-encoder-v0"

@@ -9,7 +9,7 @@ import torch
 
 from foldmint_maintenance.vq.ema import dead_codes
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 
 DEAD_THRESHOLD = 1e-5
 """ESM's own, of N: a code with fewer hits a step is dead."""

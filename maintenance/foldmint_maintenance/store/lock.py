@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from foldmint_maintenance.errors import LockLost, StoreLocked
-from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.store.storage import Files
 
 TIME_TO_LIVE = 600.0
 """Seconds that a lock lives unless it is renewed. Clocks of hosts that share a store must differ by far less."""

@@ -31,9 +31,9 @@ from foldmint_maintenance.training.chain_trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import Trainer
 from foldmint_maintenance.training.latents import kept_tokens, vectors_of
 from foldmint_maintenance.training.loop import Watch, run_steps
-from foldmint_maintenance.training.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
-from foldmint_maintenance.training.motion_decoder_trainer import MotionDecoderTrainer, tracking_tokens
-from foldmint_maintenance.training.motion_trainer import MotionTrainer
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderTrainer, tracking_tokens
+from foldmint_maintenance.training.motion.trainer import MotionTrainer
 from foldmint_maintenance.training.projection_refit import refitted
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_maintenance.vq import quantizer
@@ -41,8 +41,8 @@ from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder
-from foldmint_tokenizer.store import Store, create_store, load_model
+from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder
+from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 
 Tell = Callable[[str], None]
 

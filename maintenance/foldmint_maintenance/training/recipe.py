@@ -24,9 +24,9 @@ from typing import Any
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
-from foldmint_maintenance.training.motion_codes import MotionCodesConfig
-from foldmint_maintenance.training.motion_decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
-from foldmint_maintenance.training.motion_trainer import MotionConfig
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig
+from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
+from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.projection_refit import RefitConfig
 from foldmint_tokenizer.decoder import DecoderConfig
 from foldmint_tokenizer.encoder import ModelConfig

@@ -16,7 +16,7 @@ from foldmint_maintenance.evaluation.evaluate import Watch, encoded, grouped
 from foldmint_maintenance.usage import prometheus_counts
 from foldmint_maintenance.usage.prometheus_api import OPEN, Entry, Prometheus
 from foldmint_maintenance.usage.statistics import CodeCounts
-from foldmint_tokenizer.store import Location, Store, load_model
+from foldmint_tokenizer.store.model_store import Location, Store, load_model
 
 # Residues prepared together, as for an evaluation.
 

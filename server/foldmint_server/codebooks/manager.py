@@ -19,11 +19,11 @@ from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotA
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
-from foldmint_tokenizer.assignment import Coding
 from foldmint_tokenizer.detokenizer import DecoderInputs
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import CodebookVersion, Model
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.motion.assignment import Coding
+from foldmint_tokenizer.store.model_store import Store
 
 log = structlog.get_logger(__name__)
 ACTIVE = "ACTIVE"

@@ -20,7 +20,7 @@ from foldmint_server.inference.batch_executor import free_memory, no_memory
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import Assignment, DecodedStructure, TokenizerError
 from foldmint_tokenizer.detokenizer import DecoderInputs
-from foldmint_tokenizer.motions import Segments
+from foldmint_tokenizer.motion.motions import Segments
 
 # Residues from which on the time allowed for one structure grows, with their square, as the computation does.
 _SHORT = 1000

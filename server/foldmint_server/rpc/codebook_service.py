@@ -18,7 +18,7 @@ from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_server.errors import CodebookRejected, ServerError, UnknownVersion, status_of
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_tokenizer import ModelError
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 
 log = structlog.get_logger(__name__)
 Request = TypeVar("Request")

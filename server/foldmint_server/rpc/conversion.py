@@ -26,7 +26,7 @@ from foldmint_tokenizer import (
     structure_text,
 )
 from foldmint_tokenizer.detokenizer import checked_tokens
-from foldmint_tokenizer.motions import Segments, checked_segments, numbered_segments
+from foldmint_tokenizer.motion.motions import Segments, checked_segments, numbered_segments
 from foldmint_tokenizer.structure.chain_labels import CompleteLabels, completed
 from foldmint_tokenizer.structure.left_out import frame_warnings
 from foldmint_tokenizer.structure.options import Format, Reading, WrittenFormat

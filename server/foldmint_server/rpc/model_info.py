@@ -7,7 +7,7 @@ from foldmint_server.rpc.conversion import encoded_reading
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import Limits, vocabulary
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.motion_decoder import MotionDecoderConfig
+from foldmint_tokenizer.motion.motion_decoder import MotionDecoderConfig
 
 
 def limits_of(settings: Settings) -> Limits:

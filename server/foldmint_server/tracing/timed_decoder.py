@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foldmint_server.inference.decode_worker import Decoder
 from foldmint_tokenizer import Assignment, DecodedStructure
 from foldmint_tokenizer.detokenizer import DecoderInputs
-from foldmint_tokenizer.motions import Segments
+from foldmint_tokenizer.motion.motions import Segments
 
 
 class TimedDecoder:

@@ -19,7 +19,7 @@ from foldmint_maintenance.training.job import TrainJob
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 
 
 def _run(*arguments: str | Path) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate,
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import create_store
+from foldmint_tokenizer.store.model_store import create_store
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 

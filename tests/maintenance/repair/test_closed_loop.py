@@ -16,7 +16,7 @@ from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.store import Store, create_store, load_model
+from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 from helpers.real_prometheus import asked, awaited, prometheus
 from helpers.support import running_server, stub_of
 from helpers.traffic import streamed

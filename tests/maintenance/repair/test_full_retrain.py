@@ -9,7 +9,7 @@ from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.full_retrain import retrained
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import Store, load_model
+from foldmint_tokenizer.store.model_store import Store, load_model
 from helpers.distributed_repair import CONFIG, LIMITS
 
 

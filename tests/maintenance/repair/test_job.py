@@ -26,7 +26,7 @@ from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 from helpers.distributed_repair import CONFIG, KILLED, LIMITS, killed
 
 

@@ -11,7 +11,7 @@ from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.store.listing import verified
 from foldmint_tokenizer import StructureTokenizer, backbone
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 from helpers.distributed_repair import killed, repaired
 from helpers.support import running_server, stub_of
 from helpers.traffic import request_of

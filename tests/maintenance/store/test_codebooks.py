@@ -18,8 +18,8 @@ from foldmint_maintenance.store.listing import listed, verified
 from foldmint_maintenance.store.lock import StoreLock
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import DecoderRows, Model
-from foldmint_tokenizer.storage import Files
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
+from foldmint_tokenizer.store.storage import Files
 
 DAY = 86_400
 

@@ -20,7 +20,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 
 Tensors = dict[str, Tensor]
 

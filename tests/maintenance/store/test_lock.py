@@ -16,7 +16,7 @@ import pytest
 
 from foldmint_maintenance.errors import LockLost, StoreLocked
 from foldmint_maintenance.store.lock import Owner, StoreLock, read_lock, this_process
-from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.store.storage import Files
 from helpers.waiting import wait_until
 
 ROUNDS = 25
@@ -204,7 +204,7 @@ def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
 _HOLDS = """
 import sys, time
 from foldmint_maintenance.store.lock import StoreLock
-from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.store.storage import Files
 with StoreLock(Files(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -19,7 +19,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import DecoderRows
-from foldmint_tokenizer.store import Store, create_store
+from foldmint_tokenizer.store.model_store import Store, create_store
 
 CONFIG = ModelConfig(width=16, heads=2, layers=2, out=8, codes=32)
 FILE, ROWS = "codebook.safetensors", "decoder.safetensors"

@@ -16,7 +16,7 @@ from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import read_recipe
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 from helpers import distributed_steps
 from helpers.torchrun import rank_of, torchrun, waited
 

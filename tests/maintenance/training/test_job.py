@@ -19,7 +19,7 @@ from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import Recipe, read_recipe
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 
 
 @pytest.fixture

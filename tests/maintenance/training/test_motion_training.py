@@ -17,15 +17,15 @@ from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.latents import vectors_of
-from foldmint_maintenance.training.motion_codes import MotionCodesConfig, VectorSpace, motion_codebook
-from foldmint_maintenance.training.motion_objective import TargetTable, follows, motion_loss
-from foldmint_maintenance.training.motion_trainer import MotionConfig
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.objective import TargetTable, follows, motion_loss
+from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.motion_decoder import MotionDecoder
-from foldmint_tokenizer.motions import code_motions
-from foldmint_tokenizer.store import Store, load_model
+from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
+from foldmint_tokenizer.motion.motions import code_motions
+from foldmint_tokenizer.store.model_store import Store, load_model
 
 TINY = [
     "sizes.width=16",
@@ -185,7 +185,7 @@ def test_a_repair_needs_no_decoder_rows(tmp_path: Path, parquet: Path) -> None:
     model, folder = load_model(), tmp_path / "store"
     from shutil import copytree
 
-    from foldmint_tokenizer.store import DEFAULT
+    from foldmint_tokenizer.store.model_store import DEFAULT
 
     copytree(DEFAULT, folder)
     store = Store(folder)

@@ -11,9 +11,9 @@ import pytest
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
-from foldmint_maintenance.training.motion_codes import MotionCodesConfig
-from foldmint_maintenance.training.motion_decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
-from foldmint_maintenance.training.motion_trainer import MotionConfig
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig
+from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
+from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.projection_refit import RefitConfig
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.decoder import DecoderConfig

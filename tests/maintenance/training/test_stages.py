@@ -18,7 +18,7 @@ from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import read_recipe
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import create_store, load_model
+from foldmint_tokenizer.store.model_store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
 STAGES = ["codes", "refit", "joint_stage", "decoder_stage"]

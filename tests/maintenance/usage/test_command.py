@@ -24,7 +24,7 @@ from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import Store, create_store
+from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.real_prometheus import awaited, free_port, prometheus
 
 

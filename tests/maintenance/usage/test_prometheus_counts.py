@@ -24,7 +24,7 @@ from foldmint_maintenance.usage.sources import from_prometheus, from_servers
 from foldmint_maintenance.usage.statistics import psi
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 from helpers.real_prometheus import awaited, free_port, prometheus
 from helpers.support import missing, running_server
 

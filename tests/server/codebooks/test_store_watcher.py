@@ -9,7 +9,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from foldmint.v1 import codebook_pb2, tokenizer_pb2
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
 

@@ -14,7 +14,7 @@ from foldmint.v1 import codebook_pb2_grpc
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import StructureDetokenizer
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
 

@@ -15,7 +15,7 @@ from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_tokenizer import Assignment, DecodedChain, DecodedStructure, InvalidTokens
 from foldmint_tokenizer.detokenizer import DecoderInputs
-from foldmint_tokenizer.motions import Segments, whole_chain
+from foldmint_tokenizer.motion.motions import Segments, whole_chain
 from helpers.waiting import tasks_began, value_of
 
 BUDGET = 1000

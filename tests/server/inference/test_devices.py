@@ -15,7 +15,7 @@ from foldmint_server.inference.devices import devices_of, engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import Backbone, ModelError, StructureTokenizer
-from foldmint_tokenizer.store import load_model
+from foldmint_tokenizer.store.model_store import load_model
 from helpers.chains import RealChain
 from helpers.counting_device import CONFIG, CountingDevice, held_up, new_metrics, started, structure
 from helpers.support import request_of, running_server, stub_of

@@ -23,7 +23,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_maintenance.repair.job_metrics import JobMetrics
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
-from foldmint_tokenizer.store import Store, create_store, load_model
+from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 from helpers.chains import RealChain
 from helpers.real_prometheus import awaited, firing, free_port, hastened, prometheus
 from helpers.support import ROOT, RunningServer, admin_of, missing, running_server, stub_of

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, missing, request_of, running_server, stub_of
 

@@ -18,7 +18,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import DecodedStructure, StructureDetokenizer, StructureTokenizer, read_backbones
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.store import create_store, load_model
+from foldmint_tokenizer.store.model_store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 from helpers.pdb_text import PdbText, atom
 from helpers.support import RunningServer, missing, running_server, stub_of

@@ -18,7 +18,7 @@ from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_server.web.dashboard.lineage import Lineage, summary
 from foldmint_server.web.dashboard.traffic import Traffic, quantile
 from foldmint_server.web.dashboard.usage_api import UsageApi
-from foldmint_tokenizer.store import Store
+from foldmint_tokenizer.store.model_store import Store
 
 
 class Clock:

@@ -13,7 +13,7 @@ from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.atom_table import listed
 from foldmint_tokenizer.structure.backbone import Backbone, as_float32
 from foldmint_tokenizer.structure.chains import ProteinChain
-from foldmint_tokenizer.structure.cif_block import CifBlock
+from foldmint_tokenizer.structure.formats.cif_block import CifBlock
 
 _MOST_COPIES = 10_000
 _RANGE = re.compile(r"(\d+)-(\d+)")

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure.cif_block import MISSING
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind
+
+MISSING = np.iinfo(np.int64).min
+"""Stands in columns of integers where a file has none, or in CIF `?` or `.`."""
 
 MOST_MODELS = 10_000
 _LISTED = 20

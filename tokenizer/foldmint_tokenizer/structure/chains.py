@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure.atom_table import AtomRole, AtomTable
+from foldmint_tokenizer.structure.atom_table import MISSING, AtomRole, AtomTable
 from foldmint_tokenizer.structure.chain_labels import default_names
-from foldmint_tokenizer.structure.cif_block import MISSING
 from foldmint_tokenizer.structure.residues import BackboneAtoms
 
 _BACKBONE = 3

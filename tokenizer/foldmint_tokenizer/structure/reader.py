@@ -12,17 +12,17 @@ from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.assembly import build_assembly
 from foldmint_tokenizer.structure.atom_table import AtomTable, listed
 from foldmint_tokenizer.structure.backbone import Backbone, as_float32
-from foldmint_tokenizer.structure.binary_cif import read_binary_cif
 from foldmint_tokenizer.structure.chains import ProteinChain, find_chains
-from foldmint_tokenizer.structure.cif_block import CifBlock
-from foldmint_tokenizer.structure.cif_text import read_cif_text
-from foldmint_tokenizer.structure.decompress import unpacked
 from foldmint_tokenizer.structure.esm_reading import esm_left_out, find_esm_chains
-from foldmint_tokenizer.structure.formats import detect_format
+from foldmint_tokenizer.structure.formats.binary_cif import read_binary_cif
+from foldmint_tokenizer.structure.formats.cif_block import CifBlock
+from foldmint_tokenizer.structure.formats.cif_text import read_cif_text
+from foldmint_tokenizer.structure.formats.decompress import unpacked
+from foldmint_tokenizer.structure.formats.detection import detect_format
+from foldmint_tokenizer.structure.formats.mmcif import read_blocks
+from foldmint_tokenizer.structure.formats.pdb import read_pdb
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent, frame_warnings
-from foldmint_tokenizer.structure.mmcif import read_blocks
 from foldmint_tokenizer.structure.options import Format, Limits, ReadOptions
-from foldmint_tokenizer.structure.pdb import read_pdb
 from foldmint_tokenizer.structure.residue_names import STANDARD, letter
 from foldmint_tokenizer.structure.residues import ProteinRuns, find_protein
 

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from foldmint_tokenizer.structure.atom_table import AtomRole, AtomTable, FileWord
+from foldmint_tokenizer.structure.atom_table import MISSING, AtomRole, AtomTable, FileWord
 from foldmint_tokenizer.structure.backbone import FARTHEST
-from foldmint_tokenizer.structure.cif_block import MISSING
 from foldmint_tokenizer.structure.left_out import LeftOutKind
 from foldmint_tokenizer.structure.residue_names import (
     FORCE_FIELD,

@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter1d
 from torch import Tensor
 
 from foldmint_tokenizer.frames import Frames
-from foldmint_tokenizer.motions import MOTION, Segments, code_motions, follows, segments_of
+from foldmint_tokenizer.motion.motions import MOTION, Segments, code_motions, follows, segments_of
 
 ANCHOR_RADIUS = 8
 """Residues on each side among which an anchor's chirality is greatest."""
@@ -124,7 +124,7 @@ def assign(
             begins |= anchors(frames, segments)
         turn, move = _true_motions(frames)
         around = np.ascontiguousarray(environment, np.float32)
-        from foldmint_tokenizer.compiled import track
+        from foldmint_tokenizer.motion.compiled import track
 
         track(turn, move, begins, goes_on, around, *table, found)
     return Assigned(found, _composed_rmsd(table, frames, segments, found))
@@ -162,7 +162,7 @@ def composed_atoms(table: CodeTable, codes: NDArray[np.int64], segments: Segment
     """N, CA and C (residues, 3, 3), Å, that the codes (residues,) of a chain are composed to, each segment by itself,
     its first frame in the origin.
     """
-    from foldmint_tokenizer.compiled import compose
+    from foldmint_tokenizer.motion.compiled import compose
 
     begins = np.zeros(len(codes), np.bool_)
     begins[segments.starts] = True

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.atom_table import (
+    MISSING,
     ROLES,
     AtomRole,
     AtomTable,
@@ -19,9 +20,8 @@ from foldmint_tokenizer.structure.atom_table import (
     choose_model,
     decode_name,
 )
-from foldmint_tokenizer.structure.cif_block import MISSING
+from foldmint_tokenizer.structure.formats.numerals import parse_floats, parse_integers
 from foldmint_tokenizer.structure.left_out import LeftOut
-from foldmint_tokenizer.structure.numerals import parse_floats, parse_integers
 from foldmint_tokenizer.structure.options import Limits
 from foldmint_tokenizer.structure.residue_names import STANDARD, is_known_long_name
 

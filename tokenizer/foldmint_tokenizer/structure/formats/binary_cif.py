@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure.binary_cif_encodings import LONGEST, Bounds, Damaged, Text, Values, decoded
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, Rows
+from foldmint_tokenizer.structure.atom_table import MISSING
+from foldmint_tokenizer.structure.formats.binary_cif_encodings import LONGEST, Bounds, Damaged, Text, Values, decoded
+from foldmint_tokenizer.structure.formats.cif_block import CifBlock, Rows
 from foldmint_tokenizer.structure.options import Limits
 
 Number = TypeVar("Number", np.int64, np.float64)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, InvalidCell, Rows
-from foldmint_tokenizer.structure.numerals import parse_floats, parse_integers
+from foldmint_tokenizer.structure.atom_table import MISSING
+from foldmint_tokenizer.structure.formats.cif_block import CifBlock, InvalidCell, Rows
+from foldmint_tokenizer.structure.formats.numerals import parse_floats, parse_integers
 
 LONGEST_VALUE = 100
 _ATOMS = b"_atom_site."

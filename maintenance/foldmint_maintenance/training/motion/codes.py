@@ -13,7 +13,7 @@ from torch import Tensor
 from foldmint_maintenance.vq import ema
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.motions import MOTION, code_motions
+from foldmint_tokenizer.motion.motions import MOTION, code_motions
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.atom_table import (
+    MISSING,
     ROLES,
     AtomRole,
     AtomTable,
@@ -15,7 +16,7 @@ from foldmint_tokenizer.structure.atom_table import (
     choose_model,
     decode_name,
 )
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock, InvalidCell
+from foldmint_tokenizer.structure.formats.cif_block import CifBlock, InvalidCell
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind
 
 _ATOMS = "atom_site"

@@ -10,7 +10,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import DecoderRows
-from foldmint_tokenizer.motions import MOTION
+from foldmint_tokenizer.motion.motions import MOTION
 
 _WINDOW_SHAPE = (9, 3, 3)
 

@@ -33,16 +33,16 @@ from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
-from foldmint_tokenizer.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
-from foldmint_tokenizer.storage import Files
+from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.store.storage import Files
+from foldmint_tokenizer.store.validation import checked_codebook, checked_lever, checked_rows, fill
 from foldmint_tokenizer.structure.options import Reading
-from foldmint_tokenizer.validation import checked_codebook, checked_lever, checked_rows, fill
 
 FORMAT = 1
-DEFAULT = Path(__file__).parent / "default"
+DEFAULT = Path(__file__).parent.parent / "default"
 """The embedded default model."""
 
-EMBEDDED = {"foldmint": DEFAULT, "geometry": Path(__file__).parent / "geometry"}
+EMBEDDED = {"foldmint": DEFAULT, "geometry": Path(__file__).parent.parent / "geometry"}
 """The models that the package holds, by the names that stand for their stores where there is no such path."""
 
 _MANIFEST, _CODEBOOK, _ROWS = "manifest.json", "codebook.safetensors", "decoder.safetensors"

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldmint_tokenizer import InvalidStructure
-from foldmint_tokenizer.structure.formats import detect_format
+from foldmint_tokenizer.structure.formats.detection import detect_format
 from foldmint_tokenizer.structure.options import Format
 
 ATOM = b"ATOM      1  N   MET A   1      38.198  19.582  28.127  1.00 54.11           N\n"

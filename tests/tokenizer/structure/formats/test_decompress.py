@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldmint_tokenizer import InvalidStructure
-from foldmint_tokenizer.structure.decompress import compression, unpacked
+from foldmint_tokenizer.structure.formats.decompress import compression, unpacked
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,

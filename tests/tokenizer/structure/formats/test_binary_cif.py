@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from foldmint_tokenizer import InvalidStructure, Limits
-from foldmint_tokenizer.structure.binary_cif import read_binary_cif
-from foldmint_tokenizer.structure.cif_block import MISSING, CifBlock
+from foldmint_tokenizer.structure.atom_table import MISSING
+from foldmint_tokenizer.structure.formats.binary_cif import read_binary_cif
+from foldmint_tokenizer.structure.formats.cif_block import CifBlock
 from foldmint_tokenizer.structure.reader import read_structure
 from helpers.support import ROOT, missing
 

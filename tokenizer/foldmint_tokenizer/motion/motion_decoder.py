@@ -20,7 +20,7 @@ from foldmint_tokenizer.decoder import (
     expected_lddt,
     token_states,
 )
-from foldmint_tokenizer.motions import MOTION
+from foldmint_tokenizer.motion.motions import MOTION
 from foldmint_tokenizer.vocabulary import CODES, SIZE
 
 

@@ -19,11 +19,11 @@ from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training import losses as losses
 from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
-from foldmint_tokenizer.assignment import Assignment, CodeTable, assign, chain_segments
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import PAE_LOGITS, Rigids, backbone_atoms, composed
-from foldmint_tokenizer.motion_decoder import MotionDecoder, MotionDecoderConfig
-from foldmint_tokenizer.motions import MOTION, code_motions
+from foldmint_tokenizer.motion.assignment import Assignment, CodeTable, assign, chain_segments
+from foldmint_tokenizer.motion.motion_decoder import MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.motion.motions import MOTION, code_motions
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
 

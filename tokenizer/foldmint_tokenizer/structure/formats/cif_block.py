@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
 
-MISSING = np.iinfo(np.int64).min
-"""Stands in integer columns where a value is unknown (`?`) or inapplicable (`.`)."""
-
 
 class InvalidCell(InvalidStructure):
     """A value that is not what its column holds. row: its index among all rows of the category."""

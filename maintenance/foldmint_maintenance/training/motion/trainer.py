@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
-from foldmint_maintenance.training.motion_objective import (
+from foldmint_maintenance.training.motion.objective import (
     MOTION,
     EnvironmentPredictor,
     Targets,

@@ -1,0 +1,1 @@
+"""Training of models whose codes state motions."""

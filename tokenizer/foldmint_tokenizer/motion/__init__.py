@@ -1,0 +1,1 @@
+"""Codes that state motions: assignment to chains, composition, and the decoder."""

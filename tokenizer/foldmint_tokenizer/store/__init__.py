@@ -1,0 +1,1 @@
+"""Model stores: folders or object stores that hold models and versions of their codebooks."""

@@ -1,0 +1,1 @@
+"""File formats: detection, decompression, and each format into a table of atoms."""
