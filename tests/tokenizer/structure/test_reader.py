@@ -296,3 +296,9 @@ def test_a_position_that_is_no_number_is_missing(data: Path) -> None:
     unknown = line.replace(line.split()[10], b"?", 1)
     (chain,) = read_backbones(content.replace(line, unknown))
     assert np.flatnonzero(np.isnan(chain.coordinates).any((1, 2))).tolist() == [0]
+
+
+def test_names_in_lower_case(capsid: PdbText, data: Path) -> None:
+    (original,) = read_backbones(data / "1a8o.pdb")
+    (chain,) = read_backbones(capsid.each(lambda line, _: line[:17] + line[17:20].lower() + line[20:]).bytes())
+    assert chain.sequence == original.sequence

@@ -108,7 +108,8 @@ def _components() -> dict[str, tuple[NameKind, str]]:
 
 
 def name_kind(name: str) -> NameKind:
-    """What a residue of this name is, unless the file itself tells otherwise."""
+    """What a residue of this name is, in whatever case, unless the file itself tells otherwise."""
+    name = name.upper()
     if name in _CAPS:
         return NameKind.CAP
     if name in _WATERS:
@@ -119,14 +120,14 @@ def name_kind(name: str) -> NameKind:
         return _components()[name][0]
     if name in _NUCLEIC_ACIDS:
         return NameKind.NUCLEIC_ACID
-    if name in _ION_NAMES or name.rstrip("+-0123456789").upper() in _ELEMENTS:
+    if name in _ION_NAMES or name.rstrip("+-0123456789") in _ELEMENTS:
         return NameKind.ION
     return NameKind.WATER if gemmi.find_tabulated_residue(name).is_water() else NameKind.UNKNOWN
 
 
 def is_linking(name: str) -> bool:
     """Whether the CCD has this name as a peptide-linking component."""
-    return _components().get(name, (None,))[0] is NameKind.AMINO_ACID
+    return _components().get(name.upper(), (None,))[0] is NameKind.AMINO_ACID
 
 
 def is_known_long_name(name: str) -> bool:
@@ -138,7 +139,7 @@ def letter(name: str, *, by_ccd: bool) -> str:
     """The one-letter code of an amino acid, X where it has none. by_ccd: where force fields use a name of the CCD for
     something else (HSE, GLH), the CCD is meant.
     """
-    components = _components()
+    name, components = name.upper(), _components()
     if by_ccd and name in components:
         return components[name][1]
     if name in FORCE_FIELD:

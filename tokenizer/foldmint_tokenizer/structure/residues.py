@@ -107,7 +107,7 @@ def _by_name(table: AtomTable, of: Callable[[str], object], dtype: type) -> NDAr
 
 
 def _is_common(name: str) -> bool:
-    return name in STANDARD or name in FORCE_FIELD
+    return name.upper() in STANDARD or name.upper() in FORCE_FIELD
 
 
 def _present(table: AtomTable) -> NDArray[np.bool_]:
