@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from foldmint_client import Client
 from foldmint_tokenizer import StructureTokenizer
-from helpers.support import DATA, RunningServer
+from helpers.support import ROOT, RunningServer
 
-CASES = DATA / "cases"
+CASES = ROOT / "tests" / "cases"
 with (CASES / "expected.tsv").open() as table:
     EXPECTED = {row["file"]: row for row in csv.DictReader(table, delimiter="\t")}
 ARCHIVES = [name for name in EXPECTED if name.endswith(".tar")]

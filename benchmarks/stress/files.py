@@ -15,6 +15,7 @@ from benchmarks._common import ROOT
 
 CORPUS = ROOT / "tests" / "stress" / "corpus"
 _DATA = ROOT / "tests" / "data"
+_CASES = ROOT / "tests" / "cases"
 _PACKED = ("4cup", "1gbt", "1lcd", "2beg")
 _KEPT = (".pdb", ".cif", ".bcif")
 _COMPRESS: tuple[Callable[[bytes], bytes], ...] = (
@@ -97,9 +98,7 @@ def file_seeds() -> list[bytes]:
         ),
     ]
     seeds.append(gzip.compress(seeds[0], mtime=0))
-    seeds += [
-        one.read_bytes() for one in sorted((_DATA / "cases").iterdir()) if one.suffix in (".pdb", ".cif", ".pdbqt")
-    ]
+    seeds += [one.read_bytes() for one in sorted(_CASES.iterdir()) if one.suffix in (".pdb", ".cif", ".pdbqt")]
     return seeds + [one.read_bytes() for one in sorted(CORPUS.glob("*")) if one.suffix in _KEPT]
 
 
