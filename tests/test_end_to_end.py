@@ -57,7 +57,7 @@ def test_a_bad_file_among_good_ones(server: RunningServer, data: Path, tmp_path:
     assert finished.returncode == 1
     assert len(finished.stdout.splitlines()) == 1
     assert "bad.pdb" in finished.stderr
-    assert "no atoms" in finished.stderr
+    assert "none of the formats" in finished.stderr
 
 
 def test_info_and_health(server: RunningServer) -> None:

@@ -84,6 +84,7 @@ def store(folder: Path) -> Path:
         codebook=own.codebook,
         decoder=model.decoder,
         windows=own.windows,
+        lever=model.lever,
         about={},
     )
     versions = Store(folder / "store")

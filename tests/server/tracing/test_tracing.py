@@ -141,7 +141,7 @@ def test_what_a_caller_did_wrong_is_recorded(stub: rpc.TokenizerServiceStub, sha
         assert span.status.code == Status.STATUS_CODE_UNSET
     (event,) = calls["INVALID_ARGUMENT"].events
     told = {one.key: one.value.string_value for one in event.attributes}
-    assert "no atoms" in told["exception.message"]
+    assert "none of the formats" in told["exception.message"]
 
 
 def test_a_decoding_and_a_question_are_traced(
