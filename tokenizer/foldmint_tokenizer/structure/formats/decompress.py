@@ -20,7 +20,7 @@ _ZEROS = re.compile(rb"\0+")
 # Files written in blocks, as bgzip does, have one for at most 64 KiB.
 _MEMBERS = 10_000
 # Of what is compressed, given to the library at a time: what follows a member's end is copied.
-_FIRST, _MOST = 2**14, 2**20
+_FIRST, _MOST = 2**10, 2**20
 _XZ_MEMORY = 72 * 2**20  # bytes; `xz -9` needs 65 MiB
 _ZSTD_WINDOW = 27  # as a power of two, in bytes: what the command `zstd` takes unless told otherwise
 
@@ -114,7 +114,7 @@ def _member(
     kind: _Compression, content: bytes, start: int, left: int, limit: int, parts: list[bytes]
 ) -> tuple[int, int]:
     """Decompress one member into `parts`; where it ends, and how many bytes may still come."""
-    unpacker, size = kind.open(), _FIRST
+    unpacker, size = kind.open(), _FIRST if start else _MOST  # most files have one member
     while not unpacker.eof:
         packed = content[start : start + size]
         if not packed:

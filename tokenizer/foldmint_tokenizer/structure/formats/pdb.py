@@ -58,7 +58,7 @@ class _Lines:
     lengths: NDArray[np.int64]
     grid: NDArray[np.uint8] | None
 
-    def columns(self, first: int, last: int, lines: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def columns(self, first: int, last: int, lines: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
         """Characters of lines, (lines, last - first), C-contiguous, from column `first`, counted from 0.
 
         Spaces beyond the end of a line.
@@ -66,6 +66,7 @@ class _Lines:
         if self.grid is not None:
             found = self.grid[:, first : min(last, self.grid.shape[1] - 1)][lines]
             missing = last - first - found.shape[1]
+            found = np.ascontiguousarray(found)
             return found if missing <= 0 else np.pad(found, ((0, 0), (0, missing)), constant_values=_SPACE)
         found = sliding_window_view(self.data, last - first)[self.starts[lines] + first]
         lengths = self.lengths[lines]
@@ -92,7 +93,7 @@ def read_pdb(
     Raises InvalidStructure with field `content` or `model_number`.
     """
     lines = _split(text, limits)
-    record = (lines.columns(0, 4, np.arange(len(lines.starts))) & _UPPER).view("<u4")[:, 0]
+    record = (lines.columns(0, 4, slice(None)) & _UPPER).view("<u4")[:, 0]
     atoms = np.flatnonzero((record == _code(b"ATOM")) | (record == _code(b"HETA")))
     if len(atoms) == 0:
         raise InvalidStructure("content", "read as PDB, the file has no atoms")
@@ -178,7 +179,8 @@ def _table(
     short_names: bool,
 ) -> AtomTable:
     identity = np.zeros((len(atoms), 16), np.uint8)
-    identity[:, :10] = lines.columns(17, 27, atoms)
+    head = lines.columns(12, 27, atoms)
+    identity[:, :10] = head[:, 5:]
     identity.view("<i4")[:, 3] = section
     words = identity.view("<u8")
     changes = np.ones(len(atoms), bool)
@@ -213,8 +215,8 @@ def _table(
         return np.where(np.isnan(values), np.where(valid, 1.0, 0.0), values)  # blank: 1
 
     return AtomTable(
-        role=_roles(lines, atoms),
-        altloc=_altlocs(lines, atoms),
+        role=_roles(head[:, :4], lines, atoms),
+        altloc=np.where(head[:, 4] == _SPACE, 0, head[:, 4].astype(np.int64)),
         hetatm=lines.columns(0, 1, atoms)[:, 0] & _UPPER == ord("H"),
         starts=np.append(starts, len(atoms)),
         chain=chain,
@@ -237,20 +239,15 @@ def _table(
     )
 
 
-def _roles(lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int8]:
+def _roles(names: NDArray[np.uint8], lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int8]:
     """Wherever in its four columns a name stands. An atom called CA whose element is calcium is not an alpha carbon."""
-    code = lines.columns(12, 16, atoms).view("<u4")[:, 0]
+    code = np.ascontiguousarray(names).view("<u4")[:, 0]
     place = np.minimum(np.searchsorted(_NAME_CODES, code), len(_NAME_CODES) - 1)
     role = np.where(_NAME_CODES[place] == code, _NAME_ROLES[place], np.int8(AtomRole.OTHER))
     alpha = np.flatnonzero(role == AtomRole.CA)
     element = lines.columns(76, 78, atoms[alpha]) & _UPPER
     role[alpha[(element[:, 0] == ord("C")) & (element[:, 1] == ord("A"))]] = AtomRole.OTHER
     return role
-
-
-def _altlocs(lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
-    letters = lines.columns(16, 17, atoms)[:, 0].astype(np.int64)
-    return np.where(letters == _SPACE, 0, letters)
 
 
 def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], list[str]]:
