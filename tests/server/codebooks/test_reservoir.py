@@ -15,6 +15,7 @@ from foldmint_tokenizer.store.model_store import load_model
 from foldmint_tokenizer.tokens import structure_geometry
 from helpers.chains import RealChain
 from helpers.support import admin_of, request_of, running_server, stub_of
+from helpers.waiting import wait_until
 
 
 def numbered(start: int, stop: int) -> torch.Tensor:
@@ -110,6 +111,8 @@ def test_what_a_server_samples(short: list[RealChain]) -> None:
         assert admin.SampleEmbeddings(pb.SampleEmbeddingsRequest()).seen == 0
         for chain in broken:
             stub.Tokenize(request_of(chain))
+        # The device's thread samples a batch after its answer has gone.
+        wait_until(lambda: admin.SampleEmbeddings(pb.SampleEmbeddingsRequest()).seen >= len(z))
         answers = [admin.SampleEmbeddings(pb.SampleEmbeddingsRequest(count=count)) for count in (0, 7, 1000)]
     assert [answer.seen for answer in answers] == [len(z)] * 3
     assert len(z) == sum(len(chain.sequence) for chain in broken) - len(broken)
