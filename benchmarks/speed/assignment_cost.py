@@ -20,7 +20,7 @@ from foldmint_tokenizer.structure.backbone import backbone
 
 def main(
     data: Annotated[Path, typer.Option(help="Set of chains.")],
-    model: Annotated[str | None, typer.Option(help="A store; the embedded default unless told.")] = None,
+    model: Annotated[str | None, typer.Option(help="A store; by default the embedded model.")] = None,
     against: Annotated[str | None, typer.Option(help="Another, of which independent tokens alone are timed.")] = None,
     chains: Annotated[int, typer.Option(help="How many.")] = 100,
     rounds: Annotated[int, typer.Option(help="That are counted.")] = 3,

@@ -55,7 +55,7 @@ class Precision(StrEnum):
 class Engine:
     """An encoder on a device, its weights as they are now. Not safe for use by several threads at a time.
 
-    threads: of a CPU, that compute side by side; unless told, as many as torch would use. compiled: let torch.compile
+    threads: of a CPU, that compute side by side; by default as many as torch would use. compiled: let torch.compile
     fuse the encoder, for a few numbers of rows; it takes a minute at the start, and a compiler. step_rows: how many
     rows are computed at once; few_rows: how many are too few to be shared out among devices. Raises ModelError for a
     precision that the device does not have.

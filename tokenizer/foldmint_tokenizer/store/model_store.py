@@ -63,7 +63,7 @@ class Store:
     """A model's store. All methods raise ModelError, with the reason, where something is missing or does not fit."""
 
     def __init__(self, location: Location | None = None) -> None:
-        """location: a path, a URL as fsspec takes them, or the name of an embedded model; unless told, foldmint."""
+        """location: a path, a URL as fsspec takes them, or the name of an embedded model; by default foldmint."""
         try:
             self.files = Files(DEFAULT if location is None else _embedded(location))
         except OSError as error:
@@ -78,7 +78,7 @@ class Store:
         return about
 
     def load(self, version: str | None = None) -> Model:
-        """The model with a version of its codebook, the active one unless told."""
+        """The model with a version of its codebook, by default the active one."""
         weights = self.weights()
         return Model(
             weights.name,
@@ -130,7 +130,7 @@ class Store:
         return self._json(f"codebooks/{version}/{_MANIFEST}")
 
     def codebook(self, version: str | None = None) -> CodebookVersion:
-        """A version of the codebook, the active one unless told; refused if it belongs to another encoder."""
+        """A version of the codebook, by default the active one; refused if it belongs to another encoder."""
         about = self.about()
         try:
             config, encoder_digest = ModelConfig(**about["sizes"]), str(about["encoder_sha256"])

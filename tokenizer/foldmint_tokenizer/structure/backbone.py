@@ -107,7 +107,7 @@ def backbone(
     chain: str = "A",
     sequence: str = "",
 ) -> Backbone:
-    """A backbone from coordinates (residues, 3, 3), Å, NaN where missing; numbered 1, 2, 3, ... unless told.
+    """A backbone from coordinates (residues, 3, 3), Å, NaN where missing; numbered 1, 2, 3, ... by default.
 
     Raises InvalidStructure, as `Backbone` does.
     """

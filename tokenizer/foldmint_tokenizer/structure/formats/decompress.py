@@ -22,7 +22,7 @@ _MEMBERS = 10_000
 # Of what is compressed, given to the library at a time: what follows a member's end is copied.
 _FIRST, _MOST = 2**10, 2**20
 _XZ_MEMORY = 72 * 2**20  # bytes; `xz -9` needs 65 MiB
-_ZSTD_WINDOW = 27  # as a power of two, in bytes: what the command `zstd` takes unless told otherwise
+_ZSTD_WINDOW = 27  # as a power of two, in bytes: what the command `zstd` takes by default
 
 
 class _Decompressor(Protocol):
