@@ -39,7 +39,8 @@ class MotionConfig:
     passes, in standard deviations; motion_blur: noise on the motion that goes with it, Å. noisy: share of the rows
     whose coordinates are moved, by normal errors of up to `noise` Å. learning_rate: after a warm-up of `warmup` steps;
     in the last `cooling` steps it falls to zero, by a cosine. averaging: decay of the moving average of the weights,
-    which is the result. bf16: products in bfloat16. compiled: run the encoder through torch.compile.
+    which is the result. bf16: products in bfloat16 until the cooling begins. compiled: run the encoder through
+    torch.compile.
     """
 
     steps: int = 1800
@@ -182,7 +183,8 @@ class MotionTrainer:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+        coarse = config.bf16 and step < config.steps - config.cooling
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=coarse):
             z = self._encode(*batch.inputs)
         z = z.float()
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * self.group.size + self.group.rank)
