@@ -19,7 +19,7 @@ from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.dead_codes import Tell, Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate, GateLimits
 from foldmint_maintenance.repair.result import RepairResult
-from foldmint_maintenance.training.chain_config import ChainConfig
+from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_tokenizer.decoder import Decoder

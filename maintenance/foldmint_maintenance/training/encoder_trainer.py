@@ -140,10 +140,10 @@ class Trainer:
         """What a checkpoint must share with this training."""
         return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
 
-    def run(self, watch: Callable[[Progress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
+    def run(self, report: Callable[[Progress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
         for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
-            watch(self._train(step, batch))
+            report(self._train(step, batch))
 
     def _batch(self, step: int) -> Batch:
         random = np.random.default_rng([self.config.seed, step])

@@ -26,7 +26,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_maintenance.training.chain_config import ChainConfig
+from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
+from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining

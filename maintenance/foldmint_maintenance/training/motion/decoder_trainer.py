@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
-from foldmint_maintenance.training import losses as losses
-from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
+from foldmint_maintenance.training.chain import losses
+from foldmint_maintenance.training.chain.batches import ChainBatch, ChainBatches
 from foldmint_maintenance.training.optimization import (
     adamw,
     apply_gradients,
@@ -136,10 +136,10 @@ class MotionDecoderTrainer:
         """What a checkpoint must share with this training."""
         return {"decoder": asdict(self.decoder.config), "config": asdict(self.config), "data": self.data_digest}
 
-    def run(self, watch: Callable[[Progress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
+    def run(self, report: Callable[[Progress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
         for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
-            watch(self._train(step, batch.to(self.device)))
+            report(self._train(step, batch.to(self.device)))
 
     def _settles(self, step: int) -> bool:
         return step >= self.config.steps - self.config.settling

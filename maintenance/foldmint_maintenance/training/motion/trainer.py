@@ -147,10 +147,10 @@ class MotionTrainer:
         """What a checkpoint must share with this training."""
         return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
 
-    def run(self, watch: Callable[[Progress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
+    def run(self, report: Callable[[Progress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
         for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
-            watch(self._train(step, batch))
+            report(self._train(step, batch))
 
     def _batch(self, step: int) -> Batch:
         config = self.config

@@ -19,10 +19,9 @@ from torch.nn import functional as F
 from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
-from foldmint_maintenance.training import decoder_init
-from foldmint_maintenance.training import losses as losses
-from foldmint_maintenance.training.chain_batches import AMINO_ACIDS, ChainBatch, ChainBatches
-from foldmint_maintenance.training.chain_config import ChainConfig
+from foldmint_maintenance.training.chain import decoder_init, losses
+from foldmint_maintenance.training.chain.batches import AMINO_ACIDS, ChainBatch, ChainBatches
+from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.optimization import (
     adamw,
     apply_gradients,
@@ -150,12 +149,12 @@ class ChainTrainer:
         for module in self.modules.values():
             yield from module.parameters()
 
-    def run(self, watch: Callable[[ChainProgress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
+    def run(self, report: Callable[[ChainProgress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
         if self.step == 0 and not self._head_fitted:
             self._fit_head()
         for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
-            watch(self._train(step, batch.to(self.device)))
+            report(self._train(step, batch.to(self.device)))
 
     def finish(self) -> None:
         """Leave in the decoder's embedding what it read of the codes, after a joint stage."""
