@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
-from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, drawn_chains, evaluate
+from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from foldmint_maintenance.repair import gates
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.dead_codes import Tell, Usage, detect_dead_codes

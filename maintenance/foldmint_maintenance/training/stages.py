@@ -13,10 +13,11 @@ from torch import Tensor
 
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.records import PreparedSet, prepared
+from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_maintenance.evaluation.evaluate import drawn_chains, windows_of_codes
+from foldmint_maintenance.evaluation.encoding import windows_of_codes
 from foldmint_maintenance.evaluation.fragment_metrics import WindowMeans
 from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.chain.trainer import ChainTrainer
