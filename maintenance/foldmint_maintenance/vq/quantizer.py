@@ -22,7 +22,8 @@ def check_estimator(name: str) -> None:
 
 class Quantized(NamedTuple):
     """vectors: (rows, out), of the selected codes, with a gradient to z. commitment: mean squared distance per
-    dimension. distance: mean distance of z from its code. codebook: after the update. replaced: number of dead codes reset.
+    dimension. distance: mean distance of z from its code. codebook: after the update. replaced: number of dead codes
+    that were reset.
     """
 
     vectors: Tensor
