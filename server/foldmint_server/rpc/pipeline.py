@@ -17,17 +17,8 @@ from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import LEFT_OUT, Metrics
-from foldmint_server.rpc.conversion import (
-    Decodable,
-    decodable,
-    decoded,
-    decoded_response,
-    encoded,
-    encoded_left_out,
-    encoded_reading,
-    options_of,
-    reading_of,
-)
+from foldmint_server.rpc.requests import ParsedTokens, parse_structure, parse_tokens, reading_of, tokenize_options
+from foldmint_server.rpc.responses import chain_message, detokenize_response, left_out_message, reading_name
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.spans import describe, stage_span, work_spans
 from foldmint_tokenizer import Assignment, Limits, StructureContent
@@ -82,7 +73,7 @@ class Pipeline:
         Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
         raises.
         """
-        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), options_of(request)
+        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), tokenize_options(request)
         if loaded.coding is None and (lacking := options.needs_motions):
             raise VersionNotAvailable(f"the codes of the model {loaded.model} state no motions: it has no {lacking}")
         describe(model=loaded.model, codebook_version=loaded.codebook_version)
@@ -116,10 +107,10 @@ class Pipeline:
         return pb.TokenizeResponse(
             model=loaded.model,
             codebook_version=loaded.codebook_version,
-            chains=[encoded(chain) for chain in chains],
-            left_out=[encoded_left_out(left_out) for left_out in content.left_out],
+            chains=[chain_message(chain) for chain in chains],
+            left_out=[left_out_message(left_out) for left_out in content.left_out],
             warnings=content.warnings,
-            reading=encoded_reading(reading_of(request, self._reading)),
+            reading=reading_name(reading_of(request, self._reading)),
         )
 
     async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
@@ -154,17 +145,17 @@ class Pipeline:
                 batch_times,
             )
         # In a thread, for it may write a file.
-        return await self._in_thread(decoded_response, structure, wanted, request, model, loaded.codebook_version)
+        return await self._in_thread(detokenize_response, structure, wanted, request, model, loaded.codebook_version)
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function in the pool, within the current span."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(copy_context().run, function, *args, **kwargs))
 
-    def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int) -> Decodable:
+    def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int) -> ParsedTokens:
         began = self._clock()
         with stage_span("parse"):
-            wanted = decodable(request, codes, self._decode_limits)
+            wanted = parse_tokens(request, codes, self._decode_limits)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return wanted
 
@@ -178,7 +169,7 @@ class Pipeline:
     def _parsed(self, request: pb.TokenizeRequest) -> tuple[StructureContent, Geometry]:
         began = self._clock()
         with stage_span("parse"):
-            content = decoded(request, self._limits, self._reading)
+            content = parse_structure(request, self._limits, self._reading)
             geometry = structure_geometry(content.chains, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return content, geometry
