@@ -30,8 +30,8 @@ PrometheusCa = Annotated[
 def faults() -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code."""
     from foldmint_client import FoldmintError
-    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, StoreLocked, TrainingStopped
-    from foldmint_tokenizer.errors import TokenizerError
+    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, TrainingStopped
+    from foldmint_tokenizer.errors import StoreLocked, TokenizerError
 
     try:
         yield

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from foldmint_maintenance.errors import LockLost, StoreLocked
+from foldmint_tokenizer.errors import LockLost, StoreLocked
 from foldmint_tokenizer.store.storage import Files
 
 TIME_TO_LIVE = 600.0
@@ -30,6 +30,8 @@ _FOLDER = "LOCK"
 _NAME = re.compile(r"(\d{6,})\.json")
 # Of taking the lock, while others come and go between look and grasp.
 _ATTEMPTS = 20
+# Seconds between two tries, while another holds it.
+_PAUSE = 0.2
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,16 @@ class StoreLock:
     whose owner has ended on this host, is taken over.
     """
 
-    def __init__(self, files: Files, *, ttl: float = TIME_TO_LIVE, clock: Callable[[], float] = time.time) -> None:
-        """ttl: seconds that the lock lives without being renewed. clock: seconds since 1970.
+    def __init__(
+        self, files: Files, *, ttl: float = TIME_TO_LIVE, wait: float = 0, clock: Callable[[], float] = time.time
+    ) -> None:
+        """ttl: seconds that the lock lives without being renewed. wait: seconds to try for, while another holds it.
 
-        Raises ValueError if ttl is not positive.
+        clock: seconds since 1970. Raises ValueError if ttl is not positive.
         """
         if not ttl > 0:
             raise ValueError(f"a lock must live longer than {ttl} s")
-        self._files, self._ttl, self._clock = files, ttl, clock
+        self._files, self._ttl, self._wait, self._clock = files, ttl, wait, clock
         self._run = ""
         self._number = 0
         self._expires = 0.0
@@ -143,7 +147,7 @@ class StoreLock:
     def __enter__(self) -> Self:
         self._done.clear()
         self._run = uuid.uuid4().hex
-        self._number = self._take()
+        self._number = self._take_within(self._wait)
         try:
             for number in _numbers(self._files):
                 if number < self._number:
@@ -188,6 +192,16 @@ class StoreLock:
             expires = self._clock() + self._ttl
             self._files.write(_name(self._number), self._written(expires, released=False))
             self._expires = expires
+
+    def _take_within(self, seconds: float) -> int:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return self._take()
+            except StoreLocked:
+                if time.monotonic() >= end:
+                    raise
+            time.sleep(_PAUSE)
 
     def _take(self) -> int:
         for _ in range(_ATTEMPTS):
