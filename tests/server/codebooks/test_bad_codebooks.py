@@ -107,7 +107,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "of another decoder": (_manifest("decoder_sha256", "0" * 64), "belongs to another decoder"),
     "without its tensors": (lambda folder: (folder / "codebook.safetensors").unlink(), "cannot be read"),
     "half-uploaded": (lambda folder: (folder / "manifest.json").unlink(), "is incomplete: it has no manifest"),
-    "of a broken manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "is no JSON"),
+    "of a broken manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "is not valid JSON"),
 }
 
 
