@@ -66,6 +66,10 @@ class StoreChanges:
         """Activate a version, or roll back to it if from_version is given, under the lock."""
         self._refuse_canary(version)
         try:
+            self._store.about()  # a lock makes a folder of what is gone
+        except ModelError as error:
+            raise CodebookRejected(str(error), unreachable=unreachable(error)) from error
+        try:
             with StoreLock(self._store.files, wait=_LOCK_SECONDS) as lock:
                 self._refuse_canary(version)
                 lock.check()
@@ -112,4 +116,3 @@ class StoreChanges:
         except ModelError:
             return True
         return False
-
