@@ -232,10 +232,7 @@ def _publish(
         about=about | {"canary": candidate.canary.as_json()},
     ).version
     tell(f"published codebook {version}")
-    rollout.activate(job.activate, version, candidate.canary, tell, **job.connection)
-    lock.check()
-    store.activate(version)
-    tell(f"codebook {version} is active in the store")
+    rollout.activate(store, lock, job.activate, version, candidate.canary, tell, **job.connection)
     return replace(result, published=True, activated=True, version=version)
 
 
