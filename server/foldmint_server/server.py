@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from prometheus_client import (
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
-from foldmint_server.codebooks.store_watcher import StoreWatcher
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.devices import engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler
@@ -118,6 +119,10 @@ class Server:
             store, model.codebook, CodebookLoader(model, engines, detokenizer), settings.keep_versions, usage, metrics
         )
         resources.push_async_callback(asyncio.to_thread, codebooks.close)
+        name = settings.server_name or socket.gethostname()
+        follower = StoreFollower(codebooks, name, metrics)
+        # Before the first request: this server may serve a canary.
+        await follower.poll()
         observe = None if reservoir is None else reservoir.record
         scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
         resources.push_async_callback(asyncio.to_thread, scheduler.close)
@@ -151,10 +156,10 @@ class Server:
             settings.tenant_key,
         )
         traffic = Traffic(metrics)
-        usage_api = UsageApi(usage, settings.usage_window, codebooks, traffic)
+        usage_api = UsageApi(usage, settings.usage_window, codebooks, follower, traffic)
         await self._listen(
             servicer,
-            CodebookServicer(codebooks, usage, reservoir),
+            CodebookServicer(codebooks, follower, usage, reservoir, settings.poll_seconds),
             security.protect(dashboard_app(self._registry, usage_api, Lineage(codebooks))),
             resources,
         )
@@ -169,7 +174,7 @@ class Server:
             threading.Thread(target=assignment.warm_up, name="assignment", daemon=True).start()
         tasks = [self._watch_devices(scheduler, decoder), traffic.run(), security.run()]
         if settings.poll_seconds:
-            tasks.append(StoreWatcher(codebooks, metrics.store_reachable.set).run(settings.poll_seconds))
+            tasks.append(follower.run(settings.poll_seconds))
         for task in tasks:
             resources.push_async_callback(_cancel, asyncio.create_task(task))
         security.log_setup()
@@ -180,6 +185,7 @@ class Server:
             admin=self.admin_address,
             model=model.name,
             codebook=codebooks.active.codebook_version,
+            name=name,
             device=_names(engines),
         )
 

@@ -4,6 +4,8 @@ TokenizerError
 ├── InvalidStructure    the caller's structure or option cannot be taken
 ├── InvalidTokens       the caller's tokens cannot be decoded
 └── ModelError          a model or codebook cannot be used, or computed nonsense
+    ├── StoreLocked     another process holds the lock of a store
+    └── LockLost        the lock of a store expired, or another process took it over
 """
 
 _LONGEST = 100
@@ -56,3 +58,15 @@ class InvalidTokens(TokenizerError, ValueError):
 
 class ModelError(TokenizerError):
     """A model, codebook or store that cannot be used, or an encoder whose result is not finite."""
+
+
+class StoreLocked(ModelError):
+    """A store that another process is changing. owner: the process; expires: seconds since 1970; None if not known."""
+
+    def __init__(self, message: str, owner: object = None, expires: float | None = None) -> None:
+        self.owner, self.expires = owner, expires
+        super().__init__(message)
+
+
+class LockLost(ModelError):
+    """A lock that was held and is no more: nothing may be changed under it."""
