@@ -42,8 +42,8 @@ _CODE_METRICS = """\
 |---|---:|---|
 {rows}
 
-With many servers, `summary` saves Prometheus most of the series: it keeps utilization, perplexity and dead codes of each
-server's own window, and distances. Usage over all servers, which codes are dead, and drift by code are then not
+With many servers, `summary` saves Prometheus most of the series: it keeps utilization, perplexity and dead codes of
+each server's own window, and distances. Usage over all servers, which codes are dead, and drift by code are then not
 available, also not to `foldmint-maintenance usage --prometheus`. Hits count for the codebook that is active when a
 structure is answered; those of a pinned other version are not counted here. The window restarts with each codebook.
 """
@@ -55,16 +55,16 @@ _MISSING = {
 }
 
 _REPAIR = """\
-`foldmint-maintenance repair` writes these metrics for node_exporter's textfile collector (`--metrics-file`) or pushes them
-(`--pushgateway`): see [Scheduled repair](schedule.md).
+`foldmint-maintenance repair` writes these metrics for node_exporter's textfile collector (`--metrics-file`) or pushes
+them (`--pushgateway`): see [Scheduled repair](schedule.md).
 """
 
 _RECORDED = """\
 Series that the recording rules in `deploy/prometheus/rules/` compute from the above. A name begins with the remaining
-labels besides `job`: `codebook` stands for `model`, `version` and `digest`, `code` for these and the code. They aggregate
-all servers of a job. `traffic.yml` has rates over five minutes, `codes.yml` the usage of codes over an hour and over a
-day, separately for each codebook. For servers without per-code series, the gauges of their own windows are used as the
-hour's utilization, perplexity and dead codes.
+labels besides `job`: `codebook` stands for `model`, `version` and `digest`, `code` for these and the code. They
+aggregate all servers of a job. `traffic.yml` has rates over five minutes, `codes.yml` the usage of codes over an hour
+and over a day, separately for each codebook. For servers without per-code series, the gauges of their own windows are
+used as the hour's utilization, perplexity and dead codes.
 """
 
 RECORDED = {

@@ -28,10 +28,10 @@ _HEAD = """\
 
 <!-- Written by docs/generate_proto.py from the comments of the .proto files; change it there. -->
 
-The gRPC services of the package `foldmint.v1`: [tokenizer.proto](../protos/foldmint/v1/tokenizer.proto) for callers, and
-[codebook.proto](../protos/foldmint/v1/codebook.proto) for operators, on a separate listener. The API is backward
-compatible: fields and methods are added, never changed or removed. Servers also support reflection:
-`grpcurl -plaintext localhost:50051 describe foldmint.v1.TokenizerService`.
+The gRPC services of the package `foldmint.v1`: [tokenizer.proto](../protos/foldmint/v1/tokenizer.proto) for callers,
+and [codebook.proto](../protos/foldmint/v1/codebook.proto) for operators, on a separate listener. The API is backward
+compatible: fields and methods are added, never changed or removed. Servers also support reflection: `grpcurl -plaintext
+localhost:50051 describe foldmint.v1.TokenizerService`.
 """
 
 _SCALARS = {

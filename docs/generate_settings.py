@@ -19,10 +19,10 @@ _HEAD = """\
 
 <!-- Written by docs/generate_settings.py from foldmint_server.settings; change it there. -->
 
-Each setting is an option of `foldmint-server`, an environment variable, and a key of the TOML file given by
-`--config FILE`: `--max-delay`, `FOLDMINT_MAX_DELAY`, `max_delay`. Options take precedence over variables, and variables
-over the file. Sizes are in residues or bytes, times in seconds. On an invalid value or an unknown key, the server prints
-the reason and exits with 2 before it listens.
+Each setting is an option of `foldmint-server`, an environment variable, and a key of the TOML file given by `--config
+FILE`: `--max-delay`, `FOLDMINT_MAX_DELAY`, `max_delay`. Options take precedence over variables, and variables over the
+file. Sizes are in residues or bytes, times in seconds. On an invalid value or an unknown key, the server prints the
+reason and exits with 2 before it listens.
 
 ```toml
 # foldmint.toml, for foldmint-server --config foldmint.toml

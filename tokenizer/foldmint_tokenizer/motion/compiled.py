@@ -1,6 +1,6 @@
-"""The loops along a chain that assignment runs, compiled by numba when they are first called.
+"""The loops along a chain that assignment runs, compiled by numba on first use.
 
-A module of its own, imported late: numba takes a second to import, and most callers assign nothing.
+A separate module, imported late: numba takes a second to import, and most callers do not need it.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
 
 def _compiled(**options: Any) -> Callable[[_Loop], _Loop]:  # noqa: ANN401 (numba's own)
-    """Compile when first called; kept on disk for later processes where a folder for it can be written."""
+    """Compile on first use; cache on disk for later processes if a cache folder is writable."""
 
     def decorate(function: _Loop) -> _Loop:
         try:
             made = njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no such folder
+        except RuntimeError:  # no writable cache folder
             made = njit(nogil=True, **options)(function)
         return cast(_Loop, made)
 
@@ -44,12 +44,13 @@ def track(
     lever: float,
     codes: NDArray[np.int64],
 ) -> None:
-    """Overwrite codes (residues,) where goes_on (residues,), with the nearest to where the chain should go.
+    """Overwrite codes (residues,) where goes_on (residues,) with those nearest to the motion that the chain needs.
 
-    turn (residues, 3, 3), move (residues, 3): the true motion to the next residue, Å. begins: (residues,), where it is
-    measured from the true frame. environment: (residues, out - 12). columns to lever: a `CodeTable`.
+    turn (residues, 3, 3), move (residues, 3): the true motion to the next residue, Å. begins: (residues,), where
+    tracking restarts from the true frame. environment: (residues, out - 12). columns, half, rotation, translation,
+    lever: as in `CodeTable`.
     """
-    # The true frame, seen from the one that composition has reached.
+    # The true frame, relative to the one that composition has reached.
     at, place = np.eye(3), np.zeros(3)
     to, by = np.empty((3, 3)), np.empty(3)
     wanted = np.empty(columns.shape[0], np.float32)
@@ -62,7 +63,7 @@ def track(
                     at[i, k] = 1.0 if i == k else 0.0
         if not goes_on[j]:
             continue
-        # From the frame that was reached to the true one of the next residue.
+        # From the frame reached to the next residue's true frame.
         for i in range(3):
             by[i] = place[i]
             for k in range(3):
@@ -95,7 +96,7 @@ def track(
 
 @_compiled()
 def compose(rotation: Floats, translation: Floats, codes: NDArray[np.int64], begins: Flags) -> tuple[Floats, Floats]:
-    """Frames (residues,) of a chain's codes (residues,), each segment from the origin."""
+    """Frames (residues,) composed from a chain's codes (residues,), each segment from the origin."""
     turned = np.zeros((len(codes), 3, 3))
     moved = np.zeros((len(codes), 3))
     for j in range(len(codes)):
