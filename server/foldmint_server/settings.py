@@ -97,7 +97,23 @@ class LimitSettings(BaseModel):
         "threads that read.",
     )
     max_metadata_bytes: int = Field(16_384, ge=1024, description="Size of a call's metadata.")
-    max_concurrent_calls: int = Field(1024, ge=1, description="Calls under way at once; more get RESOURCE_EXHAUSTED.")
+    max_concurrent_calls: int = Field(
+        1024,
+        ge=1,
+        description="Calls under way at once, without those for health; more get RESOURCE_EXHAUSTED with the time to "
+        "wait. Operators' calls are counted apart.",
+    )
+    max_calls_per_caller: int = Field(
+        512, ge=1, description="Of them, those of one caller, by its token, else its address."
+    )
+    max_watches: int = Field(1024, ge=1, description="Health watches (`Health/Watch`) at once; calls of their own.")
+    max_watches_per_peer: int = Field(128, ge=1, description="Of them, those of one address.")
+    max_connections: int = Field(
+        4096, ge=1, description="Connections to a gRPC listener; further ones are closed at once."
+    )
+    max_connections_per_peer: int = Field(
+        1024, ge=1, description="Of them, those of one address; the newest above it are closed within a second."
+    )
     max_calls_per_connection: int = Field(
         1_000, ge=1, description="Calls under way at once on one connection; the caller's further ones wait there."
     )

@@ -119,9 +119,11 @@ class InFlightTracker(Generic[K]):
     def stream_broken(self, error: FoldmintError) -> float:
         """The stream broke: seconds to wait before another is opened. Raises the error if that would not help."""
         self._failures += 1
-        if not isinstance(error, _PASSING) or self._failures >= self._retry.attempts:
+        told = error.retry_after if isinstance(error, Overloaded) else None
+        attempts = self._retry.attempts if told is None else self._retry.refused_attempts
+        if not isinstance(error, _PASSING) or self._failures >= attempts:
             raise error
-        return self._retry.backoff(self._failures, self._chance())
+        return max(self._retry.backoff(self._failures, self._chance()), told or 0.0)
 
     def timed_out(self, timeout: float) -> None:
         """No answer came in time: give up on what was asked. Raises DeadlineExceeded the second time in a row."""

@@ -16,7 +16,19 @@ METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
 """Of the label `method`."""
 STAGES = ("parse", "queue", "compute", "assign", "decode")
 """Of the label `stage`."""
-REJECTS = ("queue_full", "rate", "stopping")
+REJECTS = (
+    "queue_full",
+    "rate",
+    "stopping",
+    "too_many_calls",
+    "too_many_calls_of_caller",
+    "too_many_admin_calls",
+    "too_many_admin_calls_of_caller",
+    "too_many_watches",
+    "too_many_watches_of_caller",
+    "too_many_probes_of_caller",
+    "too_many_connections",
+)
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 """Of the label `status` of calls that are not let in."""
@@ -51,6 +63,7 @@ class Metrics:
     queued_detokenize_residues: Gauge
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
+    connections: Gauge
     batch_failures: Counter
     calls_ended: Counter
     store_reachable: Gauge
@@ -156,6 +169,11 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        connections=gauge(
+            "foldmint_connections",
+            "Open connections to a gRPC listener (public, admin), seen each second.",
+            ["listener"],
+        ),
         batch_failures=counter(
             "foldmint_step_failures",
             "Batches that failed on the device and were split or halved, by reason (out_of_memory; not_finite: vectors "
@@ -175,7 +193,9 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         rejects=counter(
             "foldmint_rejects",
-            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping).",
+            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping); calls "
+            "(too_many_calls, too_many_admin_calls, too_many_watches; …_of_caller: of one caller); connections "
+            "(too_many_connections of one peer).",
             ["reason"],
             REJECTS,
         ),

@@ -185,7 +185,14 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         except Exception as error:
             status = _NAMES[failure_of(error).code]
             if isinstance(error, InvalidStructure | InvalidTokens | ServerError):
-                log.info("refused", method=method, status=status, reason=str(error), **trace.ids)
+                log.info(
+                    "refused",
+                    throttle=f"{method} {status}",
+                    method=method,
+                    status=status,
+                    reason=str(error),
+                    **trace.ids,
+                )
             else:
                 log.exception("failed", method=method, **trace.ids)
             raise
