@@ -153,13 +153,13 @@ class Prober:
             began = time.monotonic()
             try:
                 with grpc.insecure_channel(self._address, [_OWN]) as channel:
-                    answer = health_pb2_grpc.HealthStub(channel).Check(
+                    answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]
                         health_pb2.HealthCheckRequest(), timeout=self._timeout
                     )
                 if answer.status != health_pb2.HealthCheckResponse.SERVING:
                     self.failed["not serving"] += 1
             except grpc.RpcError as error:
-                self.failed[f"{error.code().name}: {error.details()}"] += 1  # type: ignore[attr-defined]
+                self.failed[f"{error.code().name}: {error.details()}"] += 1
             self.seconds.append(time.monotonic() - began)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class LogThrottle:
         self._held: dict[tuple[str, str], _Held] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, logger: Any, level: str, line: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401, ARG002
+    def __call__(self, logger: Any, level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401, ARG002
         """The line, without the field; raises structlog.DropEvent where it is only counted."""
         if (kind := line.pop("throttle", None)) is None:
             return line

@@ -39,6 +39,12 @@ class ListenSettings(BaseModel):
     metrics_listen: str = Field(
         "127.0.0.1:9464", description="HOST:PORT of /metrics and of the server's own page, /; port 0 takes a free one."
     )
+    metrics_hosts: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._,-]*$",
+        description="Names, by commas, that /metrics and the page may be asked for by, besides localhost and "
+        "addresses; empty: if --metrics-listen is on loopback no others, else all.",
+    )
     admin_listen: str = Field(
         "127.0.0.1:50052", description="HOST:PORT of the operators' gRPC service; port 0 takes a free one."
     )
@@ -213,6 +219,11 @@ class TlsSettings(BaseModel):
     metrics_tls: bool = Field(
         False, description="Whether /metrics and the page are served by TLS, with that certificate."
     )
+    metrics_tls_client_ca: str = Field(
+        "",
+        description="PEM file of an authority whose certificates those need who ask for /metrics and the page; "
+        "--tls-client-ca does not cover them.",
+    )
 
     @model_validator(mode="after")
     def _tls_fits_together(self) -> Self:
@@ -221,6 +232,8 @@ class TlsSettings(BaseModel):
         for name in ("tls_client_ca", "admin_tls_client_ca", "metrics_tls"):
             if getattr(self, name) and not self.tls_server_certificate:
                 raise ValueError(f"{name} needs tls_server_certificate and tls_server_key")
+        if self.metrics_tls_client_ca and not self.metrics_tls:
+            raise ValueError("metrics_tls_client_ca needs metrics_tls")
         return self
 
 

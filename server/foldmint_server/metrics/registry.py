@@ -32,6 +32,8 @@ REJECTS = (
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 """Of the label `status` of calls that are not let in."""
+WEB_REFUSED = ("no_password", "wrong_password", "host")
+"""Of the label `reason` of requests for /metrics and the page that are not answered."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
@@ -69,6 +71,7 @@ class Metrics:
     store_reachable: Gauge
     rejects: Counter
     refused_calls: Counter
+    refused_web_requests: Counter
     certificate_expiry: Gauge
     codebook_info: Gauge
     codebook_activated: Gauge
@@ -205,10 +208,17 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             ["status"],
             REFUSED,
         ),
+        refused_web_requests=counter(
+            "foldmint_refused_web_requests",
+            "Requests for /metrics and the page that were not answered, by reason (no_password, as a browser's first; "
+            "wrong_password; host: a name that is none of the server's).",
+            ["reason"],
+            WEB_REFUSED,
+        ),
         certificate_expiry=gauge(
             "foldmint_certificate_expiry_timestamp_seconds",
             "When a certificate ends, in seconds since 1970: the first of the server's own, the last of an authority's "
-            "(client_ca, admin_client_ca); of those in use.",
+            "(client_ca, admin_client_ca, metrics_client_ca); of those in use.",
             ["certificate"],
         ),
         codebook_info=gauge(

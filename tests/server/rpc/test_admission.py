@@ -77,7 +77,7 @@ class Silent:
 def held(channel: grpc.Channel, name: str, count: int, method: str = METHOD) -> Iterator[list[Any]]:
     """Calls of a caller whose message does not come. They are there once the server refuses one more or says so."""
     silent = Silent()
-    calls = [channel.stream_stream(method)(iter(silent), metadata=bearer(name)) for _ in range(count)]
+    calls: list[Any] = [channel.stream_stream(method)(iter(silent), metadata=bearer(name)) for _ in range(count)]
     try:
         yield calls
     finally:
@@ -96,6 +96,11 @@ def refusal(channel: grpc.Channel, name: str) -> Any:
     call = rpc.TokenizerServiceStub(channel).Tokenize.future(structure(), metadata=bearer(name), timeout=60)
     assert call.code() is not grpc.StatusCode.OK
     return call
+
+
+def status(health: health_pb2_grpc.HealthStub) -> int:
+    answer = health.Check(health_pb2.HealthCheckRequest(), timeout=30)  # type: ignore[attr-defined]
+    return int(answer.status)
 
 
 def full_for(channel: grpc.Channel, name: str) -> bool:
@@ -139,8 +144,8 @@ def test_a_full_server_says_so_and_answers_probes_and_operators(server: RunningS
         health = health_pb2_grpc.HealthStub(channel)
         serving = health_pb2.HealthCheckResponse.SERVING
         for _ in range(20):
-            assert health.Check(health_pb2.HealthCheckRequest(), timeout=30).status == serving
-        watch = health.Watch(health_pb2.HealthCheckRequest())
+            assert status(health) == serving
+        watch = health.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]
         assert next(watch).status == serving
         watch.cancel()
     with grpc.insecure_channel(server.admin) as admin, held(admin, "alice", 4), held(admin, "bob", 2):
@@ -178,7 +183,8 @@ def test_watches_are_bounded_and_take_no_calls_places(server: RunningServer) -> 
 
 def test_watches_of_names_without_end_are_refused(server: RunningServer) -> None:
     with grpc.insecure_channel(server.address) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="x" * 1000), timeout=30)
+        stub, name = health_pb2_grpc.HealthStub(channel), "x" * 1000
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=30)  # type: ignore[attr-defined]
         assert watch.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -207,7 +213,7 @@ def test_the_limit_of_open_files_is_raised_to_what_connections_need() -> None:
 def test_calls_that_send_nothing_are_ended() -> None:
     with running_server("--stream-idle-seconds", "1") as server, grpc.insecure_channel(server.address) as channel:
         silent = Silent()
-        calls = [channel.stream_stream(method)(iter(silent), timeout=60) for method in (METHOD, REFLECTION)]
+        calls: list[Any] = [channel.stream_stream(method)(iter(silent), timeout=60) for method in (METHOD, REFLECTION)]
         for call in calls:
             assert call.code() is grpc.StatusCode.UNAVAILABLE
             assert call.details() == "nothing was sent for 1 seconds"
