@@ -17,10 +17,24 @@ METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
 """Of the label `method`."""
 STAGES = ("parse", "queue", "compute", "assign", "decode")
 """Of the label `stage`."""
-REJECTS = ("queue_full", "rate", "stopping")
+REJECTS = (
+    "queue_full",
+    "rate",
+    "stopping",
+    "too_many_calls",
+    "too_many_calls_of_caller",
+    "too_many_admin_calls",
+    "too_many_admin_calls_of_caller",
+    "too_many_watches",
+    "too_many_watches_of_caller",
+    "too_many_probes_of_caller",
+    "too_many_connections",
+)
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 """Of the label `status` of calls that are not let in."""
+WEB_REFUSED = ("no_password", "wrong_password", "host")
+"""Of the label `reason` of requests for /metrics and the page that are not answered."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
@@ -52,11 +66,13 @@ class Metrics:
     queued_detokenize_residues: Gauge
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
+    connections: Gauge
     batch_failures: Counter
     calls_ended: Counter
     store_reachable: Gauge
     rejects: Counter
     refused_calls: Counter
+    refused_web_requests: Counter
     certificate_expiry: Gauge
     codebook_info: Gauge
     codebook_activated: Gauge
@@ -172,6 +188,11 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        connections=gauge(
+            "foldmint_connections",
+            "Open connections to a gRPC listener (public, admin), seen each second.",
+            ["listener"],
+        ),
         batch_failures=counter(
             "foldmint_step_failures",
             "Batches that failed on the device and were split or halved, by reason (out_of_memory; not_finite: vectors "
@@ -191,7 +212,9 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         rejects=counter(
             "foldmint_rejects",
-            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping).",
+            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping); calls "
+            "(too_many_calls, too_many_admin_calls, too_many_watches; …_of_caller: of one caller); connections "
+            "(too_many_connections of one peer).",
             ["reason"],
             REJECTS,
         ),
@@ -201,10 +224,17 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             ["status"],
             REFUSED,
         ),
+        refused_web_requests=counter(
+            "foldmint_refused_web_requests",
+            "Requests for /metrics and the page that were not answered, by reason (no_password, as a browser's first; "
+            "wrong_password; host: a name that is none of the server's).",
+            ["reason"],
+            WEB_REFUSED,
+        ),
         certificate_expiry=gauge(
             "foldmint_certificate_expiry_timestamp_seconds",
             "When a certificate ends, in seconds since 1970: the first of the server's own, the last of an authority's "
-            "(client_ca, admin_client_ca); of those in use.",
+            "(client_ca, admin_client_ca, metrics_client_ca); of those in use.",
             ["certificate"],
         ),
         codebook_info=gauge(
