@@ -60,7 +60,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         """Answer one structure."""
         try:
             with self._observed("Tokenize"):
-                return await self._pipeline.tokenize(request, caller=self._caller(context))
+                return await self._pipeline.tokenize(request, caller=caller_name(context, self._tenant_key))
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
@@ -75,12 +75,13 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         What asks for no version of the codebook gets the one that is active now, for as long as the stream is open.
         """
         watch = ReadWatch(context, self._streams.send_seconds, self._ended)
+        caller = caller_name(context, self._tenant_key)
         try:
             with (
                 self._open.opened(CALLER.get().name or address_of(context)),
                 watch.watching(),
             ):
-                async with aclosing(self._stream(request_iterator, self._caller(context))) as responses:
+                async with aclosing(self._stream(request_iterator, caller)) as responses:
                     async for response in responses:
                         with watch.sending():
                             yield response
@@ -150,15 +151,6 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             about.codebook_version, about.codebook_digest = loaded.codebook_version, loaded.codebook_digest
             return about
 
-    def _caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
-        """Who calls: its token's name, else what the metadata says, cut off, since a stranger chose it."""
-        if known := CALLER.get().name:
-            return known
-        metadata = context.invocation_metadata() if self._tenant_key else None
-        named = next((value for key, value in metadata or () if key == self._tenant_key), "")
-        # No token's name holds a space: nobody takes the turns of one whose token is not his.
-        return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""
-
     async def _answered(
         self, item: pb.TokenizeStreamRequest, loaded: LoadedCodebook, caller: str
     ) -> pb.TokenizeStreamResponse:
@@ -190,3 +182,15 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             self._metrics.requests_in_flight.dec()
             self._metrics.requests.labels(method, status).inc()
             self._metrics.request_seconds.labels(method).observe(self._clock() - began)
+
+
+def caller_name(context: "grpc.aio.ServicerContext[Any, Any]", tenant_key: str) -> str:
+    """Who calls: the name of the token, else what the metadata has under this key, cut off; empty if neither is there.
+
+    A caller chooses its metadata freely, so names from there never equal the name of a token, which has no space.
+    """
+    if known := CALLER.get().name:
+        return known
+    metadata = context.invocation_metadata() if tenant_key else None
+    named = next((value for key, value in metadata or () if key == tenant_key), "")
+    return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""
