@@ -1,4 +1,4 @@
-"""The servicer of `CodebookService`, for operators: call the codebooks, and tell what went wrong."""
+"""The servicer of `CodebookService`, for operators: calls the codebook manager, and maps errors to statuses."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ Method = Callable[["CodebookServicer", Request], Awaitable[Response]]
 Servicing = Callable[["CodebookServicer", Request, "grpc.aio.ServicerContext[Request, Response]"], Awaitable[Response]]
 
 
-def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]":
+def _with_statuses(method: "Method[Request, Response]") -> "Servicing[Request, Response]":
     """The method as gRPC calls it, with its errors as statuses."""
 
     @wraps(method)
@@ -46,12 +46,12 @@ def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]"
 
 
 class CodebookServicer(rpc.CodebookServiceServicer):
-    """Tells of the codebooks of one server, and exchanges them. reservoir: None if none is kept."""
+    """Reports and exchanges the codebooks of one server. reservoir: None if vectors are not sampled."""
 
     def __init__(self, codebooks: CodebookManager, usage: CodeUsage, reservoir: Reservoir | None) -> None:
         self._codebooks, self._usage, self._reservoir = codebooks, usage, reservoir
 
-    @_told
+    @_with_statuses
     async def ListCodebooks(  # noqa: N802 (the contract's name)
         self,
         request: pb.ListCodebooksRequest,  # noqa: ARG002
@@ -63,7 +63,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebooks=[self._info(version, manifest) for version, manifest in sorted(manifests.items())]
         )
 
-    @_told
+    @_with_statuses
     async def GetCodebook(self, request: pb.GetCodebookRequest) -> pb.GetCodebookResponse:  # noqa: N802
         """One version, with its manifest."""
         version = request.version or self._codebooks.active.codebook_version
@@ -73,7 +73,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebook=self._info(version, manifest), manifest=json.dumps(dict(manifest), ensure_ascii=False)
         )
 
-    @_told
+    @_with_statuses
     async def ActivateCodebook(self, request: pb.ActivateCodebookRequest) -> pb.ActivateCodebookResponse:  # noqa: N802
         """Exchange the codebook."""
         active, previous = await self._codebooks.activate(request.version)
@@ -81,7 +81,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
 
-    @_told
+    @_with_statuses
     async def RollbackCodebook(self, request: pb.RollbackCodebookRequest) -> pb.RollbackCodebookResponse:  # noqa: N802
         """Go back."""
         active, previous = await self._codebooks.roll_back(request.from_version)
@@ -89,7 +89,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
 
-    @_told
+    @_with_statuses
     async def GetUsage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:  # noqa: N802
         """The hits of a version's codes."""
         version = request.version or self._codebooks.active.codebook_version
@@ -99,11 +99,11 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             raise CodebookRejected(f"codebook {version} was never active on this server, or too long ago")
         return pb.GetUsageResponse(version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since))
 
-    @_told
+    @_with_statuses
     async def SampleEmbeddings(self, request: pb.SampleEmbeddingsRequest) -> pb.SampleEmbeddingsResponse:  # noqa: N802
         """Vectors of residues, drawn at random."""
         if self._reservoir is None:
-            raise CodebookRejected("the server keeps no vectors; --reservoir N lets it")
+            raise CodebookRejected("the server samples no vectors; start it with --reservoir N")
         vectors, seen = await asyncio.to_thread(self._reservoir.sample, request.count)
         return pb.SampleEmbeddingsResponse(
             embeddings=vectors.astype("<f4").tobytes(),

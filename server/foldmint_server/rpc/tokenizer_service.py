@@ -1,4 +1,4 @@
-"""The servicer of `TokenizerService`: call the pipeline, and tell what went wrong."""
+"""The servicer of `TokenizerService`: calls the pipeline, and maps errors to statuses."""
 
 import asyncio
 import time
@@ -29,8 +29,8 @@ _LONGEST_NAME = 128  # of a caller
 class TokenizerServicer(rpc.TokenizerServiceServicer):
     """Answers structures, alone or over a stream.
 
-    about: what is served, but for the codebook. tenant_key: of the metadata that names who calls without a token;
-    empty: all are one.
+    about: the response of GetModel, except for the codebook. tenant_key: metadata key that names callers without a
+    token; empty: they count as one caller.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
-        """Take nothing more from open streams; they end when what they hold is answered."""
+        """Read no more requests from open streams; they end once those in flight are answered."""
         self._draining.set()
 
     async def Tokenize(  # noqa: N802 (the contract's name)
@@ -144,7 +144,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         request: pb.GetModelRequest,  # noqa: ARG002
         context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",  # noqa: ARG002
     ) -> pb.GetModelResponse:
-        """Tell what is served."""
+        """The model that is served, with its limits."""
         with self._observed("GetModel"):
             loaded, about = self._pipeline.codebooks.active, pb.GetModelResponse()
             about.CopyFrom(self._about)
@@ -165,7 +165,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     def _observed(self, method: str) -> Iterator[None]:
         """Count and time a structure, and log what went wrong with it."""
         began = self._clock()
-        status = "CANCELLED"  # asyncio's cancellation is no Exception, and passes by
+        status = "CANCELLED"  # asyncio's cancellation is not an Exception
         self._metrics.requests_in_flight.inc()
         try:
             yield

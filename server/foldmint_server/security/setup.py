@@ -1,4 +1,4 @@
-"""What guards the server's listeners, put together from its settings."""
+"""The security of the server's listeners, composed from its settings."""
 
 import ipaddress
 import ssl
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class SecurityError(RuntimeError):
-    """Files of tokens, passwords or TLS that the server cannot begin with."""
+    """Files of tokens, passwords or TLS that the server cannot start with."""
 
 
 class Security:
@@ -44,7 +44,7 @@ class Security:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
-        self._looks: list[Checked] = []
+        self._checked: list[Checked] = []
         expiry = CertificateExpiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
         try:
             tokens = self._read("tokens", settings.tokens_file, read_tokens)
@@ -54,7 +54,7 @@ class Security:
             self._operators = self._authority("admin_client_ca", settings.admin_tls_client_ca, expiry) or self._callers
         except ValueError as error:
             raise SecurityError(str(error)) from error
-        self._looks.append(expiry)
+        self._checked.append(expiry)
         self.rates = ResidueRateLimiter(limited=metrics.rejects.labels("rate").inc)
         access = Authorizer(tokens, settings.anonymous_scopes, insecure_admin=settings.insecure_admin)
         self.interceptors = [
@@ -69,7 +69,7 @@ class Security:
         return server.add_secure_port(address, credentials)
 
     def protect(self, app: WSGIApplication) -> WSGIApplication:
-        """The application of the metrics' port, for those who know a password, if there is any."""
+        """The application of the metrics' port, with basic authentication if passwords are set."""
         return app if self._passwords is None else require_basic_auth(app, self._passwords)
 
     def web_tls(self) -> ssl.SSLContext | None:
@@ -77,7 +77,7 @@ class Security:
         return self._pair().context if self._pair is not None and self._settings.metrics_tls else None
 
     def log_setup(self) -> None:
-        """Log who can reach the server, and warn of what strangers could do."""
+        """Log who can reach the server, and warn about listeners without protection."""
         settings = self._settings
         listeners = {"listen": settings.listen, "metrics": settings.metrics_listen, "admin": settings.admin_listen}
         open_to_others = {name: address for name, address in listeners.items() if not is_loopback(address)}
@@ -91,7 +91,7 @@ class Security:
             log.warning("whoever reaches the admin listener may exchange the codebook", address=settings.admin_listen)
 
     def _lacking(self, listener: str) -> str:
-        """What a listener that others can reach has not."""
+        """What a listener that other machines can reach lacks."""
         settings = self._settings
         if listener == "metrics":
             wanted = {
@@ -106,14 +106,14 @@ class Security:
         return "; ".join(what for what, there in wanted.items() if not there)
 
     async def run(self) -> None:
-        """Look at the files each `reload_seconds`, until cancelled."""
-        await check_periodically(self._looks, self._settings.reload_seconds)
+        """Check the files every `reload_seconds`, until cancelled."""
+        await check_periodically(self._checked, self._settings.reload_seconds)
 
     def _read(self, what: str, path: str, read: Callable[[Path], T]) -> ReloadedFile[T] | None:
         if not path:
             return None
         reloading = ReloadedFile(what, lambda: read(Path(path)))
-        self._looks.append(reloading)
+        self._checked.append(reloading)
         return reloading
 
     def _certificate(self, expiry: CertificateExpiry) -> ReloadedFile[ServerPair] | None:
@@ -121,22 +121,22 @@ class Security:
         if not settings.tls_server_certificate:
             return None
         files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
-        told: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
-        reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), told)
-        self._looks.append(reloading)
+        record: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
+        reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), record)
+        self._checked.append(reloading)
         return reloading
 
     def _authority(self, which: str, path: str, expiry: CertificateExpiry) -> ReloadedFile[Authority] | None:
         if not path:
             return None
-        told: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731
-        reloading = ReloadedFile(which, lambda: read_authority(Path(path)), told)
-        self._looks.append(reloading)
+        record: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731
+        reloading = ReloadedFile(which, lambda: read_authority(Path(path)), record)
+        self._checked.append(reloading)
         return reloading
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches HOST:PORT; of a name other than localhost nobody knows."""
+    """Whether only this machine reaches HOST:PORT; False for any name other than localhost."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
