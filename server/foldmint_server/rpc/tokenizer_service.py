@@ -174,7 +174,8 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             status = _NAMES[failure_of(error).code]
             record_error(error)
             if isinstance(error, InvalidStructure | InvalidTokens | ServerError):
-                log.info("refused", method=method, status=status, reason=str(error))
+                throttle = f"{method} {status}"
+                log.info("refused", throttle=throttle, method=method, status=status, reason=str(error))
             else:
                 log.exception("failed", method=method)
             raise

@@ -183,7 +183,14 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
             self._refused(denied.code.name)
             if _is_admin(method):
                 self._audit.denied(method, denied.name, context, denied.code.name)
-            log.info("not let in", method=method[:200], status=denied.code.name, name=denied.name, peer=context.peer())
+            log.warning(
+                "not let in",
+                throttle=denied.code.name,
+                method=method[:200],
+                status=denied.code.name,
+                name=denied.name,
+                peer=context.peer(),
+            )
             await context.abort(denied.code, denied.reason)
             yield b""
 
