@@ -125,7 +125,7 @@ class CodebookAdmin:
     def activate(self, version: str, *, timeout: float | None = None) -> Activation:
         """Serve another version of the server's store from now on; the store is not changed."""
         if not version:
-            raise InvalidOptions("the version to be activated is empty")
+            raise InvalidOptions("the version to be activated is empty", "version")
         request = codebook_pb2.ActivateCodebookRequest(version=version)
         response = self._call(self._stub.ActivateCodebook, request, timeout)
         return Activation(_to_info(response.codebook), response.previous_version)
@@ -155,7 +155,7 @@ class CodebookAdmin:
         FailedPrecondition unless the server keeps a reservoir.
         """
         if not 0 <= count < 2**64:
-            raise InvalidOptions(f"count is 0 or more, in 64 bits, not {count}")
+            raise InvalidOptions(f"count is 0 or more, in 64 bits, not {count}", "count")
         request = codebook_pb2.SampleEmbeddingsRequest(count=count)
         response = self._call(self._stub.SampleEmbeddings, request, timeout)
         return _to_sample(response)
@@ -173,7 +173,7 @@ class CodebookAdmin:
 
 def _version(version: str | None) -> str:
     if version == "":
-        raise InvalidOptions("the version is empty; leave it out for any, or the active one")
+        raise InvalidOptions("the version is empty; leave it out for any, or the active one", "version")
     return version or ""
 
 
