@@ -6,6 +6,7 @@ import sys
 from typing import TextIO, cast
 
 import structlog
+from opentelemetry import trace
 
 
 class _Lenient:
@@ -26,6 +27,20 @@ class _Lenient:
             self._stream.flush()
 
 
+def add_trace_ids(
+    logger: object,  # noqa: ARG001
+    method: str,  # noqa: ARG001
+    event: structlog.typing.EventDict,
+) -> structlog.typing.EventDict:
+    """A processor that adds the ids of the current span, if it is recorded."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        context = span.get_span_context()
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+        event["span_id"] = trace.format_span_id(context.span_id)
+    return event
+
+
 def configure_logs(level: str, style: str) -> None:
     """Log at and above a level, as JSON lines or for a person to read."""
     renderer: structlog.typing.Processor = (
@@ -37,6 +52,7 @@ def configure_logs(level: str, style: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_trace_ids,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),

@@ -43,7 +43,8 @@ from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
 from foldmint_server.security.setup import Security
 from foldmint_server.settings import Settings
-from foldmint_server.tracing.setup import create_tracing
+from foldmint_server.tracing.interceptor import TracingInterceptor
+from foldmint_server.tracing.setup import start_exporter
 from foldmint_server.web.dashboard.app import dashboard_app
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
@@ -81,7 +82,7 @@ class Server:
     async def start(self) -> None:
         """Load, listen, warm up, and only then report SERVING. If a step fails, what was begun is closed again.
 
-        Raises ModelError if the model cannot be used, TracingError if traces are asked for and cannot be had,
+        Raises ModelError if the model cannot be used, TracingError if traces are requested and cannot be exported,
         SecurityError if tokens or certificates cannot, OSError or RuntimeError if a port cannot be had.
         """
         async with contextlib.AsyncExitStack() as resources:
@@ -96,8 +97,8 @@ class Server:
 
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self.settings
-        tracing = create_tracing(settings.otlp_endpoint, os.environ)
-        resources.push_async_callback(asyncio.to_thread, tracing.close)
+        if (exporter := start_exporter(settings.otlp_endpoint, os.environ)) is not None:
+            resources.push_async_callback(asyncio.to_thread, exporter.close)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         store = Store(settings.model)
@@ -123,7 +124,7 @@ class Server:
         decoder = None
         if detokenizer is not None:
             decoder = DecodeWorker(
-                tracing.decoder(detokenizer),
+                detokenizer,
                 settings.max_queued_detokenize_residues,
                 metrics,
                 failed=lambda: scheduler.health_check(codebooks.active.embeddings),
@@ -148,7 +149,6 @@ class Server:
             metrics,
             StreamLimits.from_settings(settings),
             settings.tenant_key,
-            tracing,
         )
         traffic = Traffic(metrics)
         usage_api = UsageApi(usage, settings.usage_window, codebooks, traffic)
@@ -205,7 +205,7 @@ class Server:
         """Bind and start the listeners: gRPC, gRPC of operators, HTTP."""
         settings = self.settings
         options = channel_options(settings)
-        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors]
+        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors, TracingInterceptor()]
         most = settings.max_concurrent_calls
         public = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=interceptors)
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, public)

@@ -159,9 +159,9 @@ def tokenize(
     assignment: Annotated[
         _Assignment,
         typer.Option(
-            help="How codes are chosen. independent: each residue by itself; tracking: along the chain, to rebuild it "
-            "as accurately as possible; anchored: the same, restarted at anchors, so that a token depends on its "
-            "segment alone.",
+            help="How codes are chosen. independent: the code nearest to each residue's vector; tracking: those that "
+            "rebuild the whole chain best; anchored: the same between anchors, so that a token depends on its segment "
+            "alone.",
             rich_help_panel=TOKENS,
         ),
     ] = _Assignment.INDEPENDENT,

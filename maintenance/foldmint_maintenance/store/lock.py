@@ -1,82 +1,43 @@
-"""The lock of a store: one run at a time changes it; the lock names its owner and expires, wherever the store lies.
+"""The lock of a store: a lease with an owner and an expiry, so that one run at a time changes the store.
 
 LOCK/000007.json   {"owner": {"host", "pid", "started", "boot", "pid_namespace"}, "expires", "released", "run"}
 
-The file of the highest number counts. Who takes the lock creates the next one, which one of several can; a run that
-was taken for dead and is not finds a higher number than its own.
+The file with the highest number is the current lease. A run takes the lock by creating the next number, which only one
+of several can do. A run that has lost its lease finds a number higher than its own.
 """
 
 import json
-import os
 import re
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import TypeAdapter
+
 from foldmint_maintenance.errors import LockLost, StoreLocked
+from foldmint_maintenance.store.process_identity import Process, this_process
 from foldmint_tokenizer.store.storage import Files
 
 TIME_TO_LIVE = 600.0
-"""Seconds that a lock lives unless it is renewed. Clocks of hosts that share a store must differ by far less."""
+"""Seconds until a lease expires unless renewed. Clocks of hosts that share a store must differ by far less."""
 
 _FOLDER = "LOCK"
 _NAME = re.compile(r"(\d{6,})\.json")
-# Of taking the lock, while others come and go between look and grasp.
+# Attempts to read or take the lock while it changes hands.
 _ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
-class Owner:
-    """A process that holds a lock.
-
-    started: clock ticks from the boot to its start, as in /proc/PID/stat. boot: the id of the boot. pid_namespace: the
-    one that pid is of. None where the system does not tell.
-    """
-
-    host: str
-    pid: int
-    started: int | None = None
-    boot: str | None = None
-    pid_namespace: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.pid < 2**31:
-            raise ValueError(f"{self.pid} is not a process")
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
-    def is_dead(self) -> bool:
-        """Whether there is proof that the process has ended; elsewhere than on its host and in its container, none."""
-        here = this_process()
-        if None in (self.started, self.boot, self.pid_namespace):
-            return False
-        if (self.host, self.boot, self.pid_namespace) != (here.host, here.boot, here.pid_namespace):
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        found = _state_and_start(self.pid)
-        # Of other users' processes /proc may tell nothing.
-        return found is not None and (found[0] in "ZX" or found[1] != self.started)
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a lock's file says. number: the file's. expires: seconds since 1970. run: differs with each holding."""
+class Lease:
+    """Content of a lock file. number: of the file. expires: seconds since 1970. run: unique to each acquisition."""
 
     number: int
-    owner: Owner
+    owner: Process
     expires: float
     released: bool
     run: str = ""
@@ -86,70 +47,57 @@ class Held:
         return self.released or self.expires <= now or self.owner.is_dead()
 
 
-def this_process() -> Owner:
-    """The running process, as the owner of a lock."""
-    pid, host = os.getpid(), socket.gethostname()
-    found = _state_and_start(pid)
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-        told_of = str(Path("/proc/self").readlink())
-    except OSError:
-        return Owner(host, pid)
-    if found is None or told_of != str(pid):  # /proc is that of another namespace
-        return Owner(host, pid)
-    return Owner(host, pid, found[1], boot, namespace)
+_LEASE = TypeAdapter(Lease)
 
 
-def read_lock(files: Files) -> Held | None:
-    """The last lock of a store, whether it is held or not; None if there never was one.
+def read_lock(files: Files) -> Lease | None:
+    """The latest lease of a store, whether it is held or not; None if there never was one.
 
-    Raises OSError if the store cannot be read, StoreLocked if the file is not a lock's.
+    Raises `OSError` if the store cannot be read, `StoreLocked` if the file is not a lock.
     """
     for _ in range(_ATTEMPTS):
-        numbers = _numbers(files)
-        if not numbers:
+        number = _latest(files)
+        if not number:
             return None
         try:
-            return _read(files, numbers[-1])
+            return _LEASE.validate_python({**json.loads(files.read(_name(number))), "number": number})
         except FileNotFoundError:
             continue  # a new owner has just removed it
-    raise StoreLocked(f"{files}: its lock changes hands all the time")
+        except (ValueError, TypeError) as error:
+            path = files.path(_name(number))
+            raise StoreLocked(f"{path} is not a lock; remove it if no run is at the store") from error
+    raise _changing(files)
 
 
 class StoreLock:
-    """The lock of a store, as a context: `with StoreLock(store.files) as lock:`.
+    """The lock of a store, as a context manager: `with StoreLock(store.files) as lock:`.
 
-    While it is held, a thread renews it each third of its time to live. Entering raises StoreLocked, which names the
-    owner, if another process holds it, and OSError if the store cannot be read or written. A lock that has expired, or
-    whose owner has ended on this host, is taken over.
+    A thread renews the lease every third of its time to live. Entering takes over a lease that has expired or whose
+    owner has ended on this host. It raises `StoreLocked`, which names the owner, if another process holds the lock, and
+    `OSError` if the store cannot be read or written.
     """
 
     def __init__(self, files: Files, *, ttl: float = TIME_TO_LIVE, clock: Callable[[], float] = time.time) -> None:
-        """ttl: seconds that the lock lives without being renewed. clock: seconds since 1970.
+        """ttl: seconds until the lease expires unless renewed. clock: seconds since 1970.
 
-        Raises ValueError if ttl is not positive.
+        Raises `ValueError` if `ttl` is not positive.
         """
         if not ttl > 0:
             raise ValueError(f"a lock must live longer than {ttl} s")
         self._files, self._ttl, self._clock = files, ttl, clock
-        self._run = ""
-        self._number = 0
-        self._expires = 0.0
-        self._change = threading.Lock()
-        self._done = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._run, self._number, self._expires = "", 0, 0.0
+        self._writing = threading.Lock()
+        self._released = threading.Event()
 
     def __enter__(self) -> Self:
-        self._done.clear()
+        self._released.clear()
         self._run = uuid.uuid4().hex
         self._number = self._take()
         try:
             for number in _numbers(self._files):
                 if number < self._number:
                     self._files.remove(_name(number))
-            self._thread = threading.Thread(target=self._keep, name="store-lock", daemon=True)
-            self._thread.start()
+            threading.Thread(target=self._renew_until_released, name="store-lock", daemon=True).start()
         except BaseException:
             self._release()
             raise
@@ -166,81 +114,73 @@ class StoreLock:
             error.add_note(f"{self._files}: its lock could not be released, and will expire: {failed}")
 
     def check(self) -> None:
-        """Make sure that the lock is still held: before each change that others must not make at the same time.
+        """Verify that the lock is held; call it before each change to the store.
 
-        Raises LockLost if another process took it over or it expired, OSError if the store cannot be read.
+        Raises `LockLost` if another process took the lock over or it expired, `OSError` if the store cannot be read.
         """
-        highest = max(_numbers(self._files), default=0)
-        if highest > self._number:
-            raise LockLost(f"{self._files}: another run took the lock over, which this one had not renewed in time")
-        if highest < self._number:
-            raise LockLost(f"{self._files}: the lock of this run was removed")
+        self._check_latest()
         if self._clock() >= self._expires:
             raise LockLost(f"{self._files}: the lock of this run expired at {_time(self._expires)}")
 
     def renew(self) -> None:
-        """Let the lock live for its time from now on. Raises LockLost if it was taken over, OSError if it fails."""
-        with self._change:
-            if self._done.is_set():
+        """Extend the lease by its time to live. Raises `LockLost` if it was taken over, `OSError` if writing fails."""
+        with self._writing:
+            if self._released.is_set():
                 return
-            if max(_numbers(self._files), default=0) != self._number:
-                raise LockLost(f"{self._files}: another run took the lock over, or removed it")
+            self._check_latest()
             expires = self._clock() + self._ttl
-            self._files.write(_name(self._number), self._written(expires, released=False))
+            self._files.write(_name(self._number), self._content(expires))
             self._expires = expires
 
+    def _check_latest(self) -> None:
+        latest = _latest(self._files)
+        if latest > self._number:
+            raise LockLost(f"{self._files}: another run took the lock over, which this one had not renewed in time")
+        if latest < self._number:
+            raise LockLost(f"{self._files}: the lock of this run was removed")
+
     def _take(self) -> int:
+        """The number of the new lease."""
         for _ in range(_ATTEMPTS):
-            held = read_lock(self._files)
-            if held is not None and not held.is_free(self._clock()):
-                raise StoreLocked(
-                    f"{self._files} is locked by {held.owner} until {_time(held.expires)}, if that does not renew it",
-                    held.owner,
-                    held.expires,
-                )
-            number = 1 if held is None else held.number + 1
+            lease = read_lock(self._files)
+            if lease is not None and not lease.is_free(self._clock()):
+                until = f"until {_time(lease.expires)}, if that does not renew it"
+                raise StoreLocked(f"{self._files} is locked by {lease.owner} {until}", lease.owner, lease.expires)
+            number = 1 if lease is None else lease.number + 1
             self._expires = self._clock() + self._ttl
             try:
-                self._files.create(_name(number), self._written(self._expires, released=False))
+                self._files.create(_name(number), self._content(self._expires))
             except OSError:
-                # Of two at once, S3 may tell one of a conflict; and one whose first try got through, of its own file.
-                if max(_numbers(self._files), default=0) < number:
+                # Either another run was faster, or S3's client retried a request that had succeeded.
+                latest = read_lock(self._files)
+                if latest is None or latest.number < number:
                     raise
-                if not self._is_ours(number):
+                if latest.run != self._run:
                     continue
-            # Since the look, others may have held and left this number, and a still later owner removed it.
-            if max(_numbers(self._files), default=0) == number:
+            # Meanwhile others may have held and left this number, and a later owner removed it.
+            if _latest(self._files) == number:
                 return number
             self._files.remove(_name(number))
-        raise StoreLocked(f"{self._files}: its lock changes hands all the time")
+        raise _changing(self._files)
 
-    def _is_ours(self, number: int) -> bool:
-        try:
-            return _read(self._files, number).run == self._run
-        except FileNotFoundError:
-            return False
-
-    def _keep(self) -> None:
-        """Renew until released or lost; `check` tells when that failed for too long."""
+    def _renew_until_released(self) -> None:
         pause = self._ttl / 3
-        while not self._done.wait(pause):
+        while not self._released.wait(pause):
             try:
                 self.renew()
+                pause = self._ttl / 3
             except LockLost:
-                return
+                return  # `check` raises it to the run
             except OSError:
                 pause = self._ttl / 12
-            else:
-                pause = self._ttl / 3
 
     def _release(self) -> None:
-        self._done.set()
-        with self._change:
-            # One that was taken over is not ours to write.
-            if max(_numbers(self._files), default=0) == self._number:
-                self._files.write(_name(self._number), self._written(self._expires, released=True))
+        self._released.set()
+        with self._writing:
+            if _latest(self._files) == self._number:  # otherwise it was taken over
+                self._files.write(_name(self._number), self._content(self._expires, released=True))
 
-    def _written(self, expires: float, *, released: bool) -> bytes:
+    def _content(self, expires: float, *, released: bool = False) -> bytes:
         value = {"owner": asdict(this_process()), "expires": expires, "released": released, "run": self._run}
         return (json.dumps(value, indent=2) + "\n").encode()
 
@@ -250,34 +190,17 @@ def _name(number: int) -> str:
 
 
 def _numbers(files: Files) -> list[int]:
-    """The numbers of all locks of a store, in order."""
     matches = (_NAME.fullmatch(name) for name in files.names(_FOLDER))
-    return sorted(int(match[1]) for match in matches if match)
+    return [int(match[1]) for match in matches if match]
 
 
-def _read(files: Files, number: int) -> Held:
-    name = _name(number)
-    try:
-        value = json.loads(files.read(name))
-        owner = value["owner"]
-        texts = {key: None if owner.get(key) is None else str(owner[key]) for key in ("boot", "pid_namespace")}
-        started = None if owner.get("started") is None else int(owner["started"])
-        held = Owner(str(owner["host"]), int(owner["pid"]), started, texts["boot"], texts["pid_namespace"])
-        return Held(number, held, float(value["expires"]), bool(value["released"]), str(value.get("run")))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreLocked(
-            f"{files.path(name)} is not a lock; remove it if no run is at the store: {error!r}"
-        ) from error
+def _latest(files: Files) -> int:
+    """The number of the current lease; 0 if there is none."""
+    return max(_numbers(files), default=0)
 
 
-def _state_and_start(pid: int) -> tuple[str, int] | None:
-    """State and start of a process, from /proc/PID/stat; None if that does not tell."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # a name may hold blanks and brackets
-    return fields[0], int(fields[19])
+def _changing(files: Files) -> StoreLocked:
+    return StoreLocked(f"{files}: its lock changes hands all the time")
 
 
 def _time(seconds: float) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from foldmint_maintenance.errors import LockLost, StoreLocked
-from foldmint_maintenance.store.lock import Owner, StoreLock, read_lock, this_process
+from foldmint_maintenance.store.lock import StoreLock, read_lock
+from foldmint_maintenance.store.process_identity import Process, this_process
 from foldmint_tokenizer.store.storage import Files
 from helpers.waiting import wait_until
 
@@ -231,7 +232,7 @@ def test_the_lock_of_a_killed_process_is_taken_at_once(files: Files) -> None:
             lock.check()
 
 
-def _left_by(files: Files, owner: Owner) -> None:
+def _left_by(files: Files, owner: Process) -> None:
     value = {"owner": asdict(owner), "expires": time.time() + 600, "released": False}
     files.write("LOCK/000041.json", json.dumps(value).encode())
 
@@ -267,14 +268,20 @@ def test_only_a_proof_of_death_counts(tmp_path: Path) -> None:
 
 
 def test_a_thread_renews_it_and_goes_on_after_a_failure(tmp_path: Path) -> None:
-    files = _Broken(tmp_path)
-    with StoreLock(files, ttl=1.2) as lock:
-        until = time.time() + 2
-        while time.time() < until:
+    files, clock = _Broken(tmp_path), _Clock()
+
+    def expires() -> float:
+        lease = read_lock(files)
+        assert lease is not None
+        return lease.expires
+
+    with StoreLock(files, ttl=0.3, clock=clock) as lock:
+        for _ in range(3):
+            clock.now += 0.2
+            wait_until(lambda: expires() == clock.now + 0.3)
             lock.check()
-            time.sleep(0.05)
         files.broken = True
-        wait_until(lambda: not _held(lock))
+        clock.now += 1
         with pytest.raises(LockLost, match="expired"):
             lock.check()
         files.broken = False
