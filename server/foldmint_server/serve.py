@@ -1,9 +1,13 @@
 """Runs a server until a signal stops it."""
 
 import asyncio
+import os
 import signal
 import sys
 
+import structlog
+
+from foldmint.environment import unknown_variables_warning
 from foldmint_server.log_config import configure_logs
 from foldmint_server.server import Server
 from foldmint_server.settings import Settings
@@ -18,6 +22,8 @@ def serve(settings: Settings) -> int:
     Returns the exit code: 0 after a graceful stop, 1 if it could not start, 3 if the last device was lost.
     """
     configure_logs(settings.log_level, settings.log_format)
+    if (warning := unknown_variables_warning(os.environ)) is not None:
+        structlog.get_logger().warning(warning)
     try:
         return asyncio.run(_serve(settings))
     except (ModelError, OSError, RuntimeError) as error:
