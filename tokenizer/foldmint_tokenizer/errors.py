@@ -4,6 +4,8 @@ TokenizerError
 ├── InvalidStructure    invalid structure or option
 ├── InvalidTokens       tokens that cannot be decoded
 └── ModelError          unusable model or codebook, or a result that is not finite
+    ├── StoreLocked     another process holds the lock of a store
+    └── LockLost        the lock of a store expired, or another process took it over
 """
 
 _LONGEST = 100
@@ -59,3 +61,15 @@ class InvalidTokens(TokenizerError, ValueError):
 
 class ModelError(TokenizerError):
     """An unusable model, codebook or store, or an encoder or decoder whose result is not finite."""
+
+
+class StoreLocked(ModelError):
+    """A store that another process is changing. owner: the process; expires: seconds since 1970; None if not known."""
+
+    def __init__(self, message: str, owner: object = None, expires: float | None = None) -> None:
+        self.owner, self.expires = owner, expires
+        super().__init__(message)
+
+
+class LockLost(ModelError):
+    """The lock of a store expired or was taken over: nothing may be changed under it."""

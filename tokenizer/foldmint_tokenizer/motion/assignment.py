@@ -1,15 +1,17 @@
 """Assignment: how each residue's code is chosen in a model whose codes encode motions.
 
-Independent: the code nearest to the residue's own vector. Tracking: along the chain, the code nearest to the motion
-from the frame that composition has reached to the next residue's true frame; errors do not accumulate, but a token
-depends on all tokens before it (analysis by synthesis, as in speech codecs). Anchored: tracking that restarts from the
-true frame at anchors, which the structure itself defines, so that a token depends on its own stretch only.
+Independent: the code nearest to the residue's own vector. Tracking: the codes whose composition stays nearest to the
+chain, found by a beam search along it. Each motion is measured from the frame that a hypothesis has reached to the next
+residue's true frame, so errors do not add up, and a token depends on the whole segment (analysis by synthesis, as in
+speech codecs). Anchored: the same from anchor to anchor, which the structure itself defines; each stretch begins at the
+true frame, so a token depends on its stretch alone.
 """
 
 from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 from torch import Tensor
@@ -19,6 +21,13 @@ from foldmint_tokenizer.motion.motions import MOTION, Segments, code_motions, fo
 
 ANCHOR_RADIUS = 8
 """Residues on either side among which an anchor's chirality is the greatest."""
+
+BEAM_WIDTH = 8
+"""Hypotheses that the beam search keeps."""
+
+# Weight of the error at the end of an anchored stretch: it displaces all that follows.
+_LAST_WEIGHT = 8.0
+_LEAF = 64  # codes
 
 # N, CA and C in a residue's own frame, Å, as in the decoders.
 _RESIDUE = np.array(((0.5256, 1.3612, 0.0), (0.0, 0.0, 0.0), (-1.5251, 0.0, 0.0)))
@@ -33,14 +42,18 @@ class Assignment(StrEnum):
 
 
 class CodeTable(NamedTuple):
-    """A version of the codebook in the layout that assignment uses.
+    """A version of the codebook in the layout that assignment uses: the leaves of a k-d tree.
 
-    columns: (out, codes) float32, the codes' vectors with exact rotations. half: (codes,) float32, half their squared
-    norms. rotation: (codes, 3, 3), translation: (codes, 3), Å; float64. lever: lever arm, Å.
+    leaves: (leaves, dims, size) float32, the codes' vectors with exact rotations, padded with zeros to dims, a multiple
+    of four; infinite where a leaf has fewer than `size` codes. low, high: (dims, leaves), bounding boxes of the leaves.
+    members: (leaves, size), the codes' numbers. rotation: (codes, 3, 3), translation: (codes, 3), Å; float64. lever:
+    lever arm, Å.
     """
 
-    columns: NDArray[np.float32]
-    half: NDArray[np.float32]
+    leaves: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    members: NDArray[np.int64]
     rotation: NDArray[np.float64]
     translation: NDArray[np.float64]
     lever: float
@@ -49,11 +62,32 @@ class CodeTable(NamedTuple):
     def of(cls, embeddings: Tensor, lever: float) -> "CodeTable":
         """From the codes' vectors (codes, out), on any device."""
         own = embeddings.detach().float().cpu()
-        rotation, translation = (part.double().numpy() for part in code_motions(own, lever))
+        rotation, translation = (np.ascontiguousarray(part.double().numpy()) for part in code_motions(own, lever))
         exact = np.concatenate([rotation.reshape(-1, 9) * lever, translation, own[:, MOTION:].double().numpy()], 1)
-        half = (exact**2).sum(1) / 2
-        columns = np.ascontiguousarray(exact.T.astype(np.float32))
-        return cls(columns, half.astype(np.float32), rotation, translation, lever)
+        padded = np.zeros((len(exact), -(-exact.shape[1] // 4) * 4), np.float32)
+        padded[:, : exact.shape[1]] = exact
+        parts = _kd_leaves(padded)
+        size = max(map(len, parts))
+        leaves = np.full((len(parts), padded.shape[1], size), np.inf, np.float32)
+        members = np.zeros((len(parts), size), np.int64)
+        for leaf, part in enumerate(parts):
+            leaves[leaf, :, : len(part)] = padded[part].T
+            members[leaf, : len(part)] = part
+        low, high = (np.stack([extreme(padded[part], axis=0) for part in parts], 1) for extreme in (np.min, np.max))
+        return cls(leaves, low, high, members, rotation, translation, lever)
+
+
+def _kd_leaves(vectors: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+    """The numbers of vectors (vectors, dims), split at the median along the widest axis, until none is too large."""
+    parts = [np.arange(len(vectors))]
+    while max(map(len, parts)) > _LEAF:
+        halves = []
+        for part in parts:
+            widest = vectors[part].var(0).argmax()
+            ordered = part[np.argsort(vectors[part, widest], kind="stable")]
+            halves += np.array_split(ordered, 2)
+        parts = halves
+    return parts
 
 
 class Coding(NamedTuple):
@@ -128,9 +162,9 @@ def assign(
             begins |= anchors(frames, segments)
         turn, move = _true_motions(frames)
         around = np.ascontiguousarray(environment, np.float32)
-        from foldmint_tokenizer.motion.compiled import track
+        from foldmint_tokenizer.motion.compiled import beam_search
 
-        track(turn, move, begins, goes_on, around, *table, found)
+        beam_search(turn, move, begins, goes_on, around, *table, BEAM_WIDTH, _LAST_WEIGHT, found)
     return Assigned(found, _composed_rmsd(table, frames, segments, found))
 
 
@@ -138,9 +172,7 @@ def warm_up() -> None:
     """Compile the loops of assignment, so that the first request does not wait for it."""
     frames = Frames(np.eye(3)[None].repeat(2, 0), np.zeros((2, 3)), np.ones(2, np.bool_))
     goes_on = np.array([True, False])
-    table = CodeTable(
-        np.zeros((MOTION, 1), np.float32), np.zeros(1, np.float32), np.eye(3)[None], np.zeros((1, 3)), 1.0
-    )
+    table = CodeTable.of(torch.cat([torch.eye(3).flatten(), torch.zeros(3)])[None], 1.0)
     assign(
         table,
         Assignment.TRACKING,

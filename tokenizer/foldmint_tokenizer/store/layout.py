@@ -9,6 +9,10 @@ codebooks/000001/decoder.safetensors    `codes` and `rows`: decoder inputs of co
                                         the model's own decoder, if there are any
 codebooks/000001/manifest.json          digests of the files and of the encoder, and the version's origin
 ACTIVE                                  the active version
+HISTORY                                 the versions that were active, one a line, the last one active; once there are
+                                        several
+CANARY                                  a version that a share of the servers serves, if there is one
+LOCK/                                   who changes the store
 LAST                                    the highest version number ever used, written from the second version on
 
 A version never changes once written. Its manifest is written last: without one, the version is incomplete.
@@ -22,6 +26,8 @@ ENCODER = "encoder.safetensors"
 DECODER = "decoder.safetensors"
 CODEBOOKS = "codebooks"
 ACTIVE = "ACTIVE"
+HISTORY = "HISTORY"
+CANARY = "CANARY"
 LAST = "LAST"
 
 

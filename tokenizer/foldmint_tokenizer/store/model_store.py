@@ -16,8 +16,9 @@ from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model, Weights
 from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder
-from foldmint_tokenizer.store import layout
-from foldmint_tokenizer.store.checked_files import create_json, create_tensors, list_names, read_text, write
+from foldmint_tokenizer.store import control, layout
+from foldmint_tokenizer.store.checked_files import create_json, create_tensors, list_names, write
+from foldmint_tokenizer.store.control import Canary, Control
 from foldmint_tokenizer.store.loading import load_about, load_codebook, load_manifest, load_weights
 from foldmint_tokenizer.store.storage import Files
 from foldmint_tokenizer.structure.options import Reading
@@ -98,7 +99,27 @@ class Store:
 
     def active(self) -> str:
         """The active version."""
-        return read_text(self.files, layout.ACTIVE).strip()
+        return control.read_active(self.files)
+
+    def canary(self) -> Canary | None:
+        """The version that a share of the servers serves instead, None if there is none."""
+        return control.read_canary(self.files)
+
+    def control(self) -> Control:
+        """The active version and the canary: what servers follow."""
+        return control.read_control(self.files)
+
+    def history(self) -> list[str]:
+        """The versions that were active, the oldest first; the last one is active now."""
+        return control.read_history(self.files)
+
+    def rollback_target(self, from_version: str = "") -> tuple[str, str]:
+        """The active version and the one that was active before.
+
+        from_version: that must be the active one; empty: any. Raises ModelError if another is, or none was before.
+        """
+        history = self.history()
+        return history[-1], control.rollback_target(self.files, history, from_version)
 
     def manifest(self, version: str) -> dict[str, Any]:
         """A version's manifest."""
@@ -136,7 +157,7 @@ class Store:
             digest = create_tensors(self.files, layout.DECODER, decoder.state_dict())
             model["decoder"] = {"reads": reads, "sizes": asdict(decoder.config), "sha256": digest}
         self._write_version(version, None, codebook, windows, None, model, about)
-        self._write_active(version)
+        control.write_active(self.files, version)
         # Last: a folder without it is not a store.
         create_json(self.files, layout.MODEL, model)
         return self.load()
@@ -164,24 +185,47 @@ class Store:
         return self.codebook(version)
 
     def activate(self, version: str) -> None:
-        """Make a version the active one, after loading and checking it."""
+        """Make a version the active one, after loading and checking it. A canary of the version ends.
+
+        Of this and the next three methods, one may run at a time: under the store's lock (`StoreLock`).
+        """
         self.codebook(version)
-        self._write_active(version)
+        control.activate(self.files, version)
+
+    def roll_back(self, from_version: str = "") -> str:
+        """Make the version active again that was active before, after loading and checking it, and return it.
+
+        Arguments and errors are those of `rollback_target`.
+        """
+        active, target = self.rollback_target(from_version)
+        self.codebook(target)
+        return control.roll_back(self.files, active)
+
+    def start_canary(self, version: str, share: float) -> None:
+        """Let a share of the servers, above 0 and at most 1, serve a version, after loading and checking it."""
+        self.codebook(version)
+        if version == self.active():
+            raise ModelError(f"codebook {version} is active: all servers serve it")
+        control.write_canary(self.files, Canary(version, share))
+
+    def end_canary(self) -> None:
+        """Let all servers serve the active version; also if CANARY cannot be read."""
+        control.end_canary(self.files)
 
     def remove(self, version: str) -> None:
-        """Remove a version, complete or not, its manifest first. Raises ModelError if it is the active one."""
+        """Remove a version, complete or not, its manifest first. Raises ModelError if it is active or the canary."""
         if not layout.is_version(version):
             raise ModelError(f"invalid codebook version: {version[:100]!r}")
         if version == self.active():
             raise ModelError(f"codebook {version} is in use")
+        canary = self.canary()
+        if canary is not None and version == canary.version:
+            raise ModelError(f"codebook {version} is the canary")
         try:
             self.files.remove(layout.manifest_of(version))
             self.files.remove(f"{layout.CODEBOOKS}/{version}")
         except OSError as error:
             raise ModelError(str(error)) from error
-
-    def _write_active(self, version: str) -> None:
-        write(self.files, layout.ACTIVE, f"{version}\n".encode())
 
     def _write_version(
         self,
