@@ -2,8 +2,8 @@
 
     python -m benchmarks reliability [--check]
 
-`python -m benchmarks NAME --json docs/reliability/NAME.json` tries and measures, for the names fuzz, chaos and soak. A
-table stands between `<!-- NAME -->` and `<!-- /NAME -->`; all else of the page is left as it is.
+`python -m benchmarks NAME --json docs/reliability/NAME.json` tries and measures, for the names fuzz, chaos, overload
+and soak. A table stands between `<!-- NAME -->` and `<!-- /NAME -->`; all else of the page is left as it is.
 """
 
 import sys
@@ -15,7 +15,7 @@ import typer
 from benchmarks._common import ROOT
 from benchmarks.speed.performance import rendered
 
-NAMES = ("fuzz", "chaos", "soak")
+NAMES = ("fuzz", "chaos", "overload", "soak")
 FOLDER = ROOT / "docs" / "reliability"
 PAGE = ROOT / "docs" / "reliability.md"
 
