@@ -8,6 +8,7 @@ import sys
 from typing import TextIO, cast
 
 import structlog
+from opentelemetry import trace
 
 from foldmint_server.log_throttle import LogThrottle
 
@@ -55,6 +56,20 @@ def quiet_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
+def add_trace_ids(
+    logger: object,  # noqa: ARG001
+    method: str,  # noqa: ARG001
+    event: structlog.typing.EventDict,
+) -> structlog.typing.EventDict:
+    """A processor that adds the ids of the current span, if it is recorded."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        context = span.get_span_context()
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+        event["span_id"] = trace.format_span_id(context.span_id)
+    return event
+
+
 def configure_logs(level: str, style: str) -> None:
     """Log at and above a level, as JSON lines or for a person to read, in color if a terminal shows it.
 
@@ -72,6 +87,7 @@ def configure_logs(level: str, style: str) -> None:
         processors=[
             _Throttling.throttle,
             structlog.contextvars.merge_contextvars,
+            add_trace_ids,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from prometheus_client import (
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
-from foldmint_server.codebooks.store_watcher import StoreWatcher
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.devices import engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler
@@ -49,7 +50,8 @@ from foldmint_server.rpc.tokenizer_service import TokenizerServicer
 from foldmint_server.security.file_reload import check_periodically
 from foldmint_server.security.setup import Security
 from foldmint_server.settings import Settings
-from foldmint_server.tracing.setup import create_tracing
+from foldmint_server.tracing.interceptor import TracingInterceptor
+from foldmint_server.tracing.setup import start_exporter
 from foldmint_server.web.dashboard.app import dashboard_app
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
@@ -88,7 +90,7 @@ class Server:
     async def start(self) -> None:
         """Load, listen, warm up, and only then report SERVING. If a step fails, what was begun is closed again.
 
-        Raises ModelError if the model cannot be used, TracingError if traces are asked for and cannot be had,
+        Raises ModelError if the model cannot be used, TracingError if traces are requested and cannot be exported,
         SecurityError if tokens or certificates cannot, OSError or RuntimeError if a port cannot be had.
         """
         async with contextlib.AsyncExitStack() as resources:
@@ -103,8 +105,8 @@ class Server:
 
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self.settings
-        tracing = create_tracing(settings.otlp_endpoint, os.environ)
-        resources.push_async_callback(asyncio.to_thread, tracing.close)
+        if (exporter := start_exporter(settings.otlp_endpoint, os.environ)) is not None:
+            resources.push_async_callback(asyncio.to_thread, exporter.close)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         store = Store(settings.model)
@@ -124,13 +126,17 @@ class Server:
             store, model.codebook, CodebookLoader(model, engines, detokenizer), settings.keep_versions, usage, metrics
         )
         resources.push_async_callback(asyncio.to_thread, codebooks.close)
+        name = settings.server_name or socket.gethostname()
+        follower = StoreFollower(codebooks, name, metrics)
+        # Before the first request: this server may serve a canary.
+        await follower.poll()
         observe = None if reservoir is None else reservoir.record
         scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
         resources.push_async_callback(asyncio.to_thread, scheduler.close)
         decoder = None
         if detokenizer is not None:
             decoder = DecodeWorker(
-                tracing.decoder(detokenizer),
+                detokenizer,
                 settings.max_queued_detokenize_residues,
                 metrics,
                 failed=lambda: scheduler.health_check(codebooks.active.embeddings),
@@ -155,13 +161,12 @@ class Server:
             metrics,
             StreamLimits.from_settings(settings),
             settings.tenant_key,
-            tracing,
         )
         traffic = Traffic(metrics)
-        usage_api = UsageApi(usage, settings.usage_window, codebooks, traffic)
+        usage_api = UsageApi(usage, settings.usage_window, codebooks, follower, traffic)
         await self._listen(
             servicer,
-            CodebookServicer(codebooks, usage, reservoir),
+            CodebookServicer(codebooks, follower, usage, reservoir, settings.poll_seconds),
             security.protect(dashboard_app(self._registry, usage_api, Lineage(codebooks))),
             resources,
         )
@@ -177,7 +182,7 @@ class Server:
         tasks = [self._watch_devices(scheduler, decoder), traffic.run(), security.run()]
         tasks += [check_periodically([self._connections], _LOOK_SECONDS), flush_log_periodically()]
         if settings.poll_seconds:
-            tasks.append(StoreWatcher(codebooks, metrics.store_reachable.set).run(settings.poll_seconds))
+            tasks.append(follower.run(settings.poll_seconds))
         for task in tasks:
             resources.push_async_callback(_cancel, asyncio.create_task(task))
         security.log_setup()
@@ -188,6 +193,7 @@ class Server:
             admin=self.admin_address,
             model=model.name,
             codebook=codebooks.active.codebook_version,
+            name=name,
             device=_names(engines),
         )
 
@@ -213,7 +219,7 @@ class Server:
         """Bind and start the listeners: gRPC, gRPC of operators, HTTP."""
         settings = self.settings
         options = channel_options(settings)
-        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors]
+        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors, TracingInterceptor()]
         limits, metrics = CallLimits.from_settings(settings), self._metrics
         public = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, public)

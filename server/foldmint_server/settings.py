@@ -161,7 +161,15 @@ class CodebookSettings(BaseModel):
     keep_versions: int = Field(
         5, ge=3, description="Versions of the codebook kept in memory, for requests that ask for one."
     )
-    poll_seconds: float = Field(5, ge=0, description="How often the store is asked which version is in use; 0: never.")
+    poll_seconds: float = Field(
+        5, ge=0, description="How often the store is asked which version is in use; 0: at the start alone."
+    )
+    server_name: str = Field(
+        "",
+        max_length=253,
+        description="Name of this server, by which it belongs to the share of a canary or not; empty: the host's name, "
+        "which is the pod's in Kubernetes.",
+    )
     reservoir: int = Field(
         0, ge=0, le=1_000_000, description="Residues whose vectors are sampled for repairs; 0: none are kept."
     )

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from foldmint_tokenizer import LeftOut, LeftOutKind
+from foldmint_tokenizer.store.control import Control
 
 # Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -76,6 +77,9 @@ class Metrics:
     codebook_info: Gauge
     codebook_activated: Gauge
     codebook_swaps: Counter
+    codebook_follows_store: Gauge
+    store_active: Gauge
+    store_canary_share: Gauge
 
     def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
         """Tell what the server runs on, and the most residues that its two queues admit."""
@@ -83,6 +87,18 @@ class Metrics:
         self.server_info.labels(version("foldmint"), device, precision).set(1)
         self.queued_residues_limit.set(queued_residues)
         self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
+
+    def tell_store(self, control: Control, before: Control | None) -> None:
+        """Tell what the store says, instead of what it said before."""
+        self.store_active.labels(control.active).set(1)
+        if control.canary is not None:
+            self.store_canary_share.labels(control.canary.version).set(control.canary.share)
+        if before is None:
+            return
+        if before.active != control.active:
+            self.store_active.remove(before.active)
+        if before.canary is not None and before.canary.version not in (control.canary or ()):
+            self.store_canary_share.remove(before.canary.version)
 
 
 def create_metrics(registry: CollectorRegistry) -> Metrics:
@@ -235,5 +251,19 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
             ["outcome"],
             OUTCOMES,
+        ),
+        codebook_follows_store=gauge(
+            "foldmint_codebook_follows_store",
+            "1 while the server serves by default what its store said when it was read last, else 0.",
+        ),
+        store_active=gauge(
+            "foldmint_store_active_info",
+            "Always 1; its label tells the version that ACTIVE of the store named when it was read last.",
+            ["version"],
+        ),
+        store_canary_share=gauge(
+            "foldmint_store_canary_share",
+            "Share of the servers that serve the canary of the store, by its version; nothing without a canary.",
+            ["version"],
         ),
     )
