@@ -67,6 +67,7 @@ class Metrics:
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
     connections: Gauge
+    open_calls: Gauge
     batch_failures: Counter
     calls_ended: Counter
     store_reachable: Gauge
@@ -188,6 +189,11 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        open_calls=gauge(
+            "foldmint_open_calls",
+            "Calls that were admitted and have not ended, by kind (calls, admin_calls, watches, probes).",
+            ["kind"],
+        ),
         connections=gauge(
             "foldmint_connections",
             "Open connections to a gRPC listener (public, admin), seen each second.",
