@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 # What fsspec's file systems raise beside OSError: botocore's and gcsfs's own errors, and missing packages.
 _NOT_REACHED = (OSError, ValueError, ImportError)
+_S3 = ("s3://", "s3a://")
 
 
 class Files:
@@ -27,7 +28,12 @@ class Files:
         try:
             self._system, self._root = fsspec.core.url_to_fs(self.location)
         except _NOT_REACHED as error:
-            raise OSError(f"{self.location} cannot be reached: {error}") from error
+            hint = (
+                ": pip install 'foldmint[s3]'"
+                if isinstance(error, ImportError) and self.location.startswith(_S3)
+                else ""
+            )
+            raise OSError(f"{self.location} cannot be reached: {error}{hint}") from error
         # Others write to the same place: what was listed once is no longer true.
         self._system.use_listings_cache = False
         self._local = isinstance(self._system, LocalFileSystem)
