@@ -1,9 +1,9 @@
-"""The encoder against what its matrix products alone would allow, and what the recording of hits costs.
+"""The encoder compared with the time of its matrix products alone, and the cost of recording hits.
 
     python -m benchmarks limit --json FILE
 
-The products of exactly the shapes that the exact method needs are timed by themselves, in turn with the encoder, in one
-run and on as many threads. What is reached is residues a second, over what would be if nothing but products took time.
+The products of the exact method, with the same shapes and number of threads, are timed alone, alternating with the
+encoder in one run. The result is residues a second, relative to the rate if only products took time.
 """
 
 import threading
@@ -27,7 +27,7 @@ from foldmint_tokenizer.encoder import ESM3, Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods, concatenate, geometry
+from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods, build_geometry, concatenate
 from foldmint_tokenizer.store.model_store import load_model
 
 CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"
@@ -68,7 +68,7 @@ def products(config: ModelConfig) -> list[Product]:
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cuda" if torch.cuda.is_available() else "cpu",
     repeats: Annotated[int, typer.Option(help="Of each; the medians count.")] = 5,
     wide_rows: Annotated[int, typer.Option(help="Residues of a pass at ESM3's size.")] = 384,
@@ -231,7 +231,7 @@ def _operands(product: Product, rows: int, most: int, device: torch.device) -> t
 
 def real(count: int) -> Neighborhoods:
     """Rows of real chains, taken again if there are too few."""
-    parts = [geometry(one.coordinates, one.residue_index).rows(slice(None)) for one in read_parquet(CHAINS)]
+    parts = [build_geometry(one.coordinates, one.residue_index).rows(slice(None)) for one in read_parquet(CHAINS)]
     rows = concatenate(parts)
     return concatenate([rows] * -(-count // len(rows.offset))).part(0, count)
 

@@ -56,17 +56,40 @@ class Activation:
     previous_version: str
 
 
+@dataclass(frozen=True)
+class StoreState:
+    """What a server's store said when the server read it last, and what the server serves by default.
+
+    active: the version that ACTIVE names. canary, canary_share: the version that CANARY names, and the share of the
+    servers that serve it; None if there is none. server_name: decides whether the server belongs to that share.
+    expected: the version that follows from both; serving: the version that is served. follows: whether it is, and both
+    files can be used; problem: why not, empty if it is. poll_seconds: how often the server reads its store; 0: at its
+    start alone.
+    """
+
+    active: str
+    canary: str | None
+    canary_share: float | None
+    server_name: str
+    expected: str
+    serving: str
+    follows: bool
+    problem: str
+    poll_seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class CodebookUsage:
     """The usage of a version on one server.
 
     hits: (codes,), uint64, residues with a frame that got each code while the server had the version. since: when the
-    server first activated it, UTC; None if unknown.
+    server first activated it, UTC; None if unknown. store: what its store says; None of older servers.
     """
 
     version: str
     hits: npt.NDArray[np.uint64]
     since: datetime | None
+    store: StoreState | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +146,10 @@ class CodebookAdmin:
         return _to_info(response.codebook, response.manifest)
 
     def activate(self, version: str, *, timeout: float | None = None) -> Activation:
-        """Serve another version of the server's store from now on; the store is not changed."""
+        """Make a version the active one of the server's store, and serve it; the store's other servers follow.
+
+        FailedPrecondition if the server cannot write to the store, unless the version is active there already.
+        """
         if not version:
             raise InvalidOptions("the version to be activated is empty", "version")
         request = codebook_pb2.ActivateCodebookRequest(version=version)
@@ -131,7 +157,7 @@ class CodebookAdmin:
         return Activation(_to_info(response.codebook), response.previous_version)
 
     def rollback(self, from_version: str | None = None, *, timeout: float | None = None) -> Activation:
-        """Serve the version again that was active before the present one.
+        """Make the version active again, in the server's store, that was active before the present one, and serve it.
 
         from_version: the one that must be active for this to be done, so that two who roll back go back once; any
         by default. FailedPrecondition if another is active, or there was none before.
@@ -141,13 +167,14 @@ class CodebookAdmin:
         return Activation(_to_info(response.codebook), response.previous_version)
 
     def usage(self, version: str | None = None, *, timeout: float | None = None) -> CodebookUsage:
-        """How often each code of a version was hit on this server; of the active one by default."""
+        """How often each code of a version was hit on this server, of the active one by default; and its store."""
         request = codebook_pb2.GetUsageRequest(version=_version(version))
         response = self._call(self._stub.GetUsage, request, timeout)
         if not response.hits:
             raise ServerError("the answer holds no hits of codes")
         since = _to_datetime(response.since) if response.HasField("since") else None
-        return CodebookUsage(response.version, np.fromiter(response.hits, np.uint64, len(response.hits)), since)
+        store = _to_store_state(response.store) if response.HasField("store") else None
+        return CodebookUsage(response.version, np.fromiter(response.hits, np.uint64, len(response.hits)), since, store)
 
     def sample(self, count: int = 0, *, timeout: float | None = None) -> EmbeddingSample:
         """Vectors of recent residues, at most so many; all that the server's reservoir holds for 0.
@@ -186,6 +213,20 @@ def _to_info(info: codebook_pb2.CodebookInfo, manifest: str | None = None) -> Co
         activated=_to_datetime(info.activated) if info.HasField("activated") else None,
         parent=info.parent,
         manifest=None if manifest is None else _to_manifest(manifest),
+    )
+
+
+def _to_store_state(state: codebook_pb2.StoreState) -> StoreState:
+    return StoreState(
+        active=state.active,
+        canary=state.canary or None,
+        canary_share=state.canary_share if state.canary else None,
+        server_name=state.server_name,
+        expected=state.expected,
+        serving=state.serving,
+        follows=state.follows,
+        problem=state.problem,
+        poll_seconds=state.poll_seconds,
     )
 
 

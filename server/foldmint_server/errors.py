@@ -6,8 +6,9 @@ ServerError
 ├── DeviceFull            the device has no memory for the structure   RESOURCE_EXHAUSTED
 ├── VersionNotAvailable   another model or codebook, no decoder        FAILED_PRECONDITION
 ├── UnknownVersion        neither server nor store has the codebook    NOT_FOUND
-├── CodebookRejected      a codebook, or a way back, cannot be had     FAILED_PRECONDITION
+├── CodebookRejected      a codebook cannot be activated or rolled back FAILED_PRECONDITION
 ├── TooManyStreams        the caller has as many open as it may        RESOURCE_EXHAUSTED
+├── CapacityReached       too many calls, of the caller or in all      RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
 ├── StreamLimitReached    a stream had its time or its structures      UNAVAILABLE: it may be opened again
 └── Stopping              the server is going down                     UNAVAILABLE
 
@@ -48,7 +49,7 @@ class DeviceFull(ServerError):
 
 
 class VersionNotAvailable(ServerError):
-    """The request needs a model, a codebook version or a decoder that this server has not."""
+    """The request needs a model, a codebook version or a decoder that this server does not have."""
 
 
 class UnknownVersion(ServerError):
@@ -56,7 +57,7 @@ class UnknownVersion(ServerError):
 
 
 class CodebookRejected(ServerError):
-    """What an operator asked for cannot be done, and the message says why; what was served is served on.
+    """An operator's request cannot be carried out; the message says why. The active codebook stays.
 
     unreachable: the store could not be read, which may pass; otherwise what it holds is at fault.
     """
@@ -68,6 +69,14 @@ class CodebookRejected(ServerError):
 
 class TooManyStreams(ServerError):
     """The caller has as many streams open as it may."""
+
+
+class CapacityReached(ServerError):
+    """Too many calls are under way. reason: of the metrics' label. seconds: after which to try again."""
+
+    def __init__(self, text: str, reason: str, seconds: float) -> None:
+        self.reason, self.seconds = reason, seconds
+        super().__init__(text)
 
 
 class StreamLimitReached(ServerError):
@@ -86,6 +95,7 @@ _CODES = {
     UnknownVersion: grpc.StatusCode.NOT_FOUND,
     CodebookRejected: grpc.StatusCode.FAILED_PRECONDITION,
     TooManyStreams: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    CapacityReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StreamLimitReached: grpc.StatusCode.UNAVAILABLE,
     Stopping: grpc.StatusCode.UNAVAILABLE,
 }
@@ -115,7 +125,7 @@ def status_of(error: Exception) -> status_pb2.Status:
             for violation in failure.violations
         ]
         _add(status, error_details_pb2.BadRequest(field_violations=fields))
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | CapacityReached):
         delay = Duration()
         delay.FromMilliseconds(math.ceil(error.seconds * 1000))
         _add(status, error_details_pb2.RetryInfo(retry_delay=delay))

@@ -1,4 +1,4 @@
-"""Run a server until it is told to stop."""
+"""Runs a server until a signal stops it."""
 
 import asyncio
 import os
@@ -33,16 +33,16 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     server = Server(settings)
-    told = asyncio.Event()
+    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stopping.set)
     await server.start()
-    # The lines that scripts wait for.
+    # Scripts wait for these lines.
     sys.stdout.write(f"listening on {server.address}\nmetrics on {server.metrics_address}\n")
     sys.stdout.write(f"admin on {server.admin_address}\n")
     sys.stdout.flush()
-    waits = [asyncio.create_task(event.wait()) for event in (told, server.lost)]
+    waits = [asyncio.create_task(event.wait()) for event in (stopping, server.lost)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()

@@ -20,7 +20,8 @@ _SHORTEST = 0.001  # seconds that an attempt is given at least
 class RetryState:
     """Decides after each failed attempt whether there is another, and after which pause.
 
-    retry: the pauses. attempts: how many there are in all. retryable: the errors that another attempt may not meet.
+    retry: the pauses, and how many attempts there are in all if the server says when to make the next one. attempts:
+    how many otherwise. retryable: the errors that another attempt may not meet.
     server_paced: pause exactly as long as the server asks, and give up if it does not ask; by default the pause is
     that of `retry`, or the server's where that is longer. seconds: time for all attempts together. longest_pause:
     in seconds; there is no other attempt if the server asks for more.
@@ -55,9 +56,10 @@ class RetryState:
     def record_failure(self, error: FoldmintError) -> float | None:
         """Seconds to wait before the next attempt; None if there is none."""
         self._failures += 1
-        if not isinstance(error, self._retryable) or self._failures >= self._attempts:
-            return None
         asked = error.retry_after if isinstance(error, Overloaded) else None
+        attempts = self._attempts if asked is None else self._retry.refused_attempts
+        if not isinstance(error, self._retryable) or self._failures >= attempts:
+            return None
         if not self._server_paced:
             pause = max(self._retry.backoff(self._failures, self._chance()), asked or 0.0)
         elif asked is None:

@@ -1,8 +1,10 @@
 """What the commands of `foldmint-maintenance` share."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +16,9 @@ LOCKED = 4
 NOT_ACTIVATED = 5
 STOPPED = 130  # what shells report of a program ended by SIGINT
 
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="DIR", help="Folder of the store, or a URL such as s3://bucket/store.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 
 PrometheusAuth = Annotated[
@@ -30,8 +35,8 @@ PrometheusCa = Annotated[
 def faults() -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code."""
     from foldmint_client import FoldmintError
-    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, StoreLocked, TrainingStopped
-    from foldmint_tokenizer.errors import TokenizerError
+    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, TrainingStopped
+    from foldmint_tokenizer.errors import StoreLocked, TokenizerError
 
     try:
         yield
@@ -50,6 +55,22 @@ def faults() -> Iterator[None]:
 
 
 @contextmanager
+def changes() -> Iterator[None]:
+    """Around what changes a store: SIGTERM ends it too, and the lock is given back; errors as in `faults`."""
+    from foldmint_maintenance.errors import TrainingStopped
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as signal.signal calls it)
+        raise TrainingStopped(f"stopped by {signal.Signals(number).name}; the store is whole")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with faults():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def usage_errors() -> Iterator[None]:
     """Turn a ValueError of a config, whose message names the setting, into a usage error."""
     try:
@@ -64,6 +85,11 @@ def use_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def server_addresses(given: str | None) -> tuple[str, ...]:
+    """The addresses of a list with commas."""
+    return tuple(each.strip() for each in (given or "").split(",") if each.strip())
 
 
 def checked(options: "ConnectionOptions", *addresses: str) -> None:

@@ -15,6 +15,7 @@ from foldmint_maintenance.cli.common import (
     Threads,
     checked,
     faults,
+    server_addresses,
     usage_errors,
     use_threads,
 )
@@ -106,9 +107,9 @@ def repair(
         # Servers that give vectors tell how their codes are used too, unless Prometheus does.
         asked = servers or (None if prometheus else from_servers)
         options = credentials.read()
-        checked(options, *_addresses(asked), *_addresses(from_servers), *_addresses(activate))
+        checked(options, *server_addresses(asked), *server_addresses(from_servers), *server_addresses(activate))
         entry = read_entry(prometheus_auth, prometheus_ca)
-        counts = _counts(prometheus, window, selector, _addresses(asked), entry, options)
+        counts = _counts(prometheus, window, selector, server_addresses(asked), entry, options)
         config = RepairConfig(
             scope="repair" if scope == "full" else scope,
             strategy=strategy,
@@ -135,9 +136,9 @@ def repair(
                 store,
                 config,
                 data,
-                _addresses(from_servers),
+                server_addresses(from_servers),
                 gate_data,
-                _addresses(activate),
+                server_addresses(activate),
                 dry_run,
                 lock_seconds,
                 str(own),
@@ -183,10 +184,6 @@ def _counts(
     if servers:
         return lambda store, version: sources.from_servers(servers, version, **options)  # noqa: ARG005
     return None
-
-
-def _addresses(given: str | None) -> tuple[str, ...]:
-    return tuple(each.strip() for each in (given or "").split(",") if each.strip())
 
 
 def _tell(done: "RepairResult", store: str, json_file: Path | None, report: Path | None) -> None:

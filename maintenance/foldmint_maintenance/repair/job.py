@@ -28,12 +28,12 @@ from foldmint_maintenance.repair.dead_codes import DeadCodeReport, Usage, detect
 from foldmint_maintenance.repair.gates import Gate
 from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, prepare_inputs
 from foldmint_maintenance.repair.result import RepairResult
-from foldmint_maintenance.store.lock import StoreLock
 from foldmint_maintenance.usage.statistics import figures
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model
 from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
 
 Tell = Callable[[str], None]
@@ -232,10 +232,7 @@ def _publish(
         about=about | {"canary": candidate.canary.as_json()},
     ).version
     tell(f"published codebook {version}")
-    rollout.activate(job.activate, version, candidate.canary, tell, **job.connection)
-    lock.check()
-    store.activate(version)
-    tell(f"codebook {version} is active in the store")
+    rollout.activate(store, lock, job.activate, version, candidate.canary, tell, **job.connection)
     return replace(result, published=True, activated=True, version=version)
 
 

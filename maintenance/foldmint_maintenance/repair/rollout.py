@@ -1,4 +1,4 @@
-"""A version handed to running servers: each swaps and is checked by the canary; if one fails, all go back."""
+"""A version handed to running servers: active in the store, then served and checked by the canary; or all go back."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Unpack
@@ -8,6 +8,8 @@ from foldmint_client.admin import CodebookAdmin
 from foldmint_client.connection import ConnectionOptions
 from foldmint_maintenance.errors import ActivationFailed
 from foldmint_maintenance.repair.canary import Canary
+from foldmint_tokenizer.store.lock import StoreLock
+from foldmint_tokenizer.store.model_store import Store
 
 
 class Swapped(NamedTuple):
@@ -18,17 +20,27 @@ class Swapped(NamedTuple):
 
 
 def activate(
+    store: Store,
+    lock: StoreLock,
     addresses: Sequence[str],
     version: str,
     canary: Canary | None,
     tell: Callable[[str], None],
     **options: Unpack[ConnectionOptions],
 ) -> list[Swapped]:
-    """Let all servers serve a version, one after another; addresses: their admin listeners; options: of connections.
+    """Make a version the active one of a store, and see that its servers serve it, one after another.
 
-    Raises ActivationFailed, after those that had swapped were brought back, if one refuses, cannot be reached, or gives
-    other tokens for the canary; its message tells of servers that could not be brought back either.
+    lock: the store's, held. addresses: the servers' admin listeners; they serve at once what their store says, and
+    servers that are not named find it there by themselves. options: of the connections.
+
+    Raises ActivationFailed, after the store and those that had swapped were brought back, if a server refuses, cannot
+    be reached, or gives other tokens for the canary; its message tells of servers that could not be brought back
+    either. Raises ModelError if the version cannot be used, LockLost.
     """
+    before = store.active()
+    lock.check()
+    store.activate(version)
+    tell(f"codebook {version} is active in the store")
     swapped: list[Swapped] = []
     for address in addresses:
         # Before it is asked: an answer that was lost may have been a swap.
@@ -40,10 +52,13 @@ def activate(
             tell(f"{address} serves codebook {version}, and served {previous}")
             _check(address, version, canary, options)
         except (FoldmintError, ActivationFailed) as error:
-            left = _back(swapped, version, tell, options)
-            reason = f"{address}: {error}; all servers are back on what they served"
+            lock.check()
+            if before != version:
+                store.roll_back(version)
+            left = _back(swapped, before, tell, options)
+            reason = f"{address}: {error}; the store and all servers are back on codebook {before}"
             if left:
-                reason = f"{address}: {error}; these could not be brought back: {', '.join(left)}"
+                reason = f"{address}: {error}; the store is back on codebook {before}, and not: {', '.join(left)}"
             raise ActivationFailed(reason) from error
     return swapped
 
@@ -65,15 +80,13 @@ def _check(address: str, version: str, canary: Canary | None, options: Connectio
 def _back(
     swapped: Sequence[Swapped], version: str, tell: Callable[[str], None], options: ConnectionOptions
 ) -> list[str]:
-    """Roll servers back, the last first; returns those that could not be."""
+    """Let servers serve the version that is active in the store again, the last first; returns those that do not."""
     left = []
     for address, previous in reversed(swapped):
-        if previous == version:
-            continue
         try:
             with CodebookAdmin(address, **options) as admin:
-                admin.rollback(version)
-            tell(f"{address} is back on what it served")
+                admin.activate(version)
+            tell(f"{address} is back on codebook {version}")
         except (FailedPrecondition, Unauthenticated, PermissionDenied) as error:
             # Who never answered may never have swapped; who does not let us in has not.
             if previous is not None:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from foldmint_tokenizer import LeftOut, LeftOutKind
+from foldmint_tokenizer.store.control import Control
 
 # Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -16,10 +17,24 @@ METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
 """Of the label `method`."""
 STAGES = ("parse", "queue", "compute", "assign", "decode")
 """Of the label `stage`."""
-REJECTS = ("queue_full", "rate", "stopping")
+REJECTS = (
+    "queue_full",
+    "rate",
+    "stopping",
+    "too_many_calls",
+    "too_many_calls_of_caller",
+    "too_many_admin_calls",
+    "too_many_admin_calls_of_caller",
+    "too_many_watches",
+    "too_many_watches_of_caller",
+    "too_many_probes_of_caller",
+    "too_many_connections",
+)
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-"""Of the label `status` of calls that are not let in."""
+"""Values of the label `status` of rejected calls."""
+WEB_REFUSED = ("no_password", "wrong_password", "host")
+"""Values of the label `reason` of rejected requests for /metrics and the page."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
@@ -51,22 +66,40 @@ class Metrics:
     queued_detokenize_residues: Gauge
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
+    connections: Gauge
+    open_calls: Gauge
     batch_failures: Counter
     calls_ended: Counter
     store_reachable: Gauge
     rejects: Counter
     refused_calls: Counter
+    refused_web_requests: Counter
     certificate_expiry: Gauge
     codebook_info: Gauge
     codebook_activated: Gauge
     codebook_swaps: Counter
+    codebook_follows_store: Gauge
+    store_active: Gauge
+    store_canary_share: Gauge
 
     def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
-        """Tell what the server runs on, and the most residues that its two queues admit."""
+        """Set the metrics that describe the server: its devices, and the budgets of its two queues."""
         self.store_reachable.set(1)
         self.server_info.labels(version("foldmint"), device, precision).set(1)
         self.queued_residues_limit.set(queued_residues)
         self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
+
+    def tell_store(self, control: Control, before: Control | None) -> None:
+        """Tell what the store says, instead of what it said before."""
+        self.store_active.labels(control.active).set(1)
+        if control.canary is not None:
+            self.store_canary_share.labels(control.canary.version).set(control.canary.share)
+        if before is None:
+            return
+        if before.active != control.active:
+            self.store_active.remove(before.active)
+        if before.canary is not None and before.canary.version not in (control.canary or ()):
+            self.store_canary_share.remove(before.canary.version)
 
 
 def create_metrics(registry: CollectorRegistry) -> Metrics:
@@ -94,17 +127,17 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
 
     requests = counter(
         "foldmint_requests",
-        "Structures asked for, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
+        "Requested structures, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
         ["method", "status"],
     )
     for method in METHODS:
-        # What a client did wrong, or gave up, begins with the first; what alerts look at, here.
+        # Series that alerts use exist from the start; those of client errors begin with the first one.
         for status in ("OK",) if method == "GetModel" else ("OK", "RESOURCE_EXHAUSTED", "INTERNAL"):
             requests.labels(method, status)
     return Metrics(
         server_info=gauge(
             "foldmint_server_info",
-            "Always 1; its labels tell the release, the device and the precision of the encoder's products.",
+            "Always 1; the labels are the release, the device and the precision of the encoder's products.",
             ["version", "device", "precision"],
         ),
         ready=gauge("foldmint_ready", "1 while the server's health is SERVING, 0 while it is not."),
@@ -131,7 +164,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         left_out_residues=counter(
             "foldmint_left_out_residues",
-            f"Residues of proteins that files held and answers do not, by kind ({', '.join(LEFT_OUT)}).",
+            f"Protein residues of files that are left out of answers, by kind ({', '.join(LEFT_OUT)}).",
             ["kind"],
             LEFT_OUT,
         ),
@@ -156,6 +189,16 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        open_calls=gauge(
+            "foldmint_open_calls",
+            "Calls that were admitted and have not ended, by kind (calls, admin_calls, watches, probes).",
+            ["kind"],
+        ),
+        connections=gauge(
+            "foldmint_connections",
+            "Open connections to a gRPC listener (public, admin), seen each second.",
+            ["listener"],
+        ),
         batch_failures=counter(
             "foldmint_step_failures",
             "Batches that failed on the device and were split or halved, by reason (out_of_memory; not_finite: vectors "
@@ -175,25 +218,34 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         rejects=counter(
             "foldmint_rejects",
-            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping).",
+            "Rejected structures, by reason (queue_full; rate: of their caller's token; stopping); calls "
+            "(too_many_calls, too_many_admin_calls, too_many_watches; …_of_caller: of one caller); connections "
+            "(too_many_connections of one peer).",
             ["reason"],
             REJECTS,
         ),
         refused_calls=counter(
             "foldmint_refused_calls",
-            "Calls that were not let in, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
+            "Calls that were rejected for lack of permission, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
             ["status"],
             REFUSED,
+        ),
+        refused_web_requests=counter(
+            "foldmint_refused_web_requests",
+            "Requests for /metrics and the page that were not answered, by reason (no_password, as a browser's first; "
+            "wrong_password; host: a name that is none of the server's).",
+            ["reason"],
+            WEB_REFUSED,
         ),
         certificate_expiry=gauge(
             "foldmint_certificate_expiry_timestamp_seconds",
             "When a certificate ends, in seconds since 1970: the first of the server's own, the last of an authority's "
-            "(client_ca, admin_client_ca); of those in use.",
+            "(client_ca, admin_client_ca, metrics_client_ca); of those in use.",
             ["certificate"],
         ),
         codebook_info=gauge(
             "foldmint_codebook_info",
-            "Always 1; its labels tell the model, and version and digest of the active codebook.",
+            "Always 1; the labels are the model, and the version and digest of the active codebook.",
             ["model", "version", "digest"],
         ),
         codebook_activated=gauge(
@@ -202,8 +254,22 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         codebook_swaps=counter(
             "foldmint_codebook_swaps",
-            "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
+            "Attempts to exchange the codebook, by outcome (activated, rolled_back, refused).",
             ["outcome"],
             OUTCOMES,
+        ),
+        codebook_follows_store=gauge(
+            "foldmint_codebook_follows_store",
+            "1 while the server serves by default what its store said when it was read last, else 0.",
+        ),
+        store_active=gauge(
+            "foldmint_store_active_info",
+            "Always 1; its label tells the version that ACTIVE of the store named when it was read last.",
+            ["version"],
+        ),
+        store_canary_share=gauge(
+            "foldmint_store_canary_share",
+            "Share of the servers that serve the canary of the store, by its version; nothing without a canary.",
+            ["version"],
         ),
     )

@@ -1,4 +1,4 @@
-"""The servicer of `CodebookService`, for operators: call the codebooks, and tell what went wrong."""
+"""The servicer of `CodebookService`, for operators: calls the codebook manager, and maps errors to statuses."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
 from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.errors import CodebookRejected, ServerError, UnknownVersion, status_of
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_tokenizer import ModelError
@@ -27,7 +28,7 @@ Method = Callable[["CodebookServicer", Request], Awaitable[Response]]
 Servicing = Callable[["CodebookServicer", Request, "grpc.aio.ServicerContext[Request, Response]"], Awaitable[Response]]
 
 
-def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]":
+def _with_statuses(method: "Method[Request, Response]") -> "Servicing[Request, Response]":
     """The method as gRPC calls it, with its errors as statuses."""
 
     @wraps(method)
@@ -46,12 +47,23 @@ def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]"
 
 
 class CodebookServicer(rpc.CodebookServiceServicer):
-    """Tells of the codebooks of one server, and exchanges them. reservoir: None if none is kept."""
+    """Reports the codebooks of one server, and exchanges them through its store.
 
-    def __init__(self, codebooks: CodebookManager, usage: CodeUsage, reservoir: Reservoir | None) -> None:
-        self._codebooks, self._usage, self._reservoir = codebooks, usage, reservoir
+    reservoir: None if none is kept. poll_seconds: how often the follower reads the store; 0: at the start alone.
+    """
 
-    @_told
+    def __init__(
+        self,
+        codebooks: CodebookManager,
+        follower: StoreFollower,
+        usage: CodeUsage,
+        reservoir: Reservoir | None,
+        poll_seconds: float,
+    ) -> None:
+        self._codebooks, self._follower, self._usage, self._reservoir = codebooks, follower, usage, reservoir
+        self._poll_seconds = poll_seconds
+
+    @_with_statuses
     async def ListCodebooks(  # noqa: N802 (the contract's name)
         self,
         request: pb.ListCodebooksRequest,  # noqa: ARG002
@@ -63,7 +75,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebooks=[self._info(version, manifest) for version, manifest in sorted(manifests.items())]
         )
 
-    @_told
+    @_with_statuses
     async def GetCodebook(self, request: pb.GetCodebookRequest) -> pb.GetCodebookResponse:  # noqa: N802
         """One version, with its manifest."""
         version = request.version or self._codebooks.active.codebook_version
@@ -73,43 +85,59 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebook=self._info(version, manifest), manifest=json.dumps(dict(manifest), ensure_ascii=False)
         )
 
-    @_told
+    @_with_statuses
     async def ActivateCodebook(self, request: pb.ActivateCodebookRequest) -> pb.ActivateCodebookResponse:  # noqa: N802
         """Exchange the codebook."""
-        active, previous = await self._codebooks.activate(request.version)
+        active, previous = await self._follower.activate(request.version)
         return pb.ActivateCodebookResponse(
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
 
-    @_told
+    @_with_statuses
     async def RollbackCodebook(self, request: pb.RollbackCodebookRequest) -> pb.RollbackCodebookResponse:  # noqa: N802
         """Go back."""
-        active, previous = await self._codebooks.roll_back(request.from_version)
+        active, previous = await self._follower.roll_back(request.from_version)
         return pb.RollbackCodebookResponse(
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
 
-    @_told
+    @_with_statuses
     async def GetUsage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:  # noqa: N802
-        """The hits of a version's codes."""
+        """The hits of a version's codes, and whether the server follows its store."""
         version = request.version or self._codebooks.active.codebook_version
         usage = self._usage.of_version(version)
         if usage is None:
             await asyncio.to_thread(_manifest, self._codebooks.store, version)
             raise CodebookRejected(f"codebook {version} was never active on this server, or too long ago")
-        return pb.GetUsageResponse(version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since))
+        return pb.GetUsageResponse(
+            version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since), store=self._store_state()
+        )
 
-    @_told
+    @_with_statuses
     async def SampleEmbeddings(self, request: pb.SampleEmbeddingsRequest) -> pb.SampleEmbeddingsResponse:  # noqa: N802
         """Vectors of residues, drawn at random."""
         if self._reservoir is None:
-            raise CodebookRejected("the server keeps no vectors; --reservoir N lets it")
+            raise CodebookRejected("the server samples no vectors; start it with --reservoir N")
         vectors, seen = await asyncio.to_thread(self._reservoir.sample, request.count)
         return pb.SampleEmbeddingsResponse(
             embeddings=vectors.astype("<f4").tobytes(),
             dimensions=vectors.shape[1],
             seen=seen,
             encoder_digest=self._codebooks.active.encoder_digest,
+        )
+
+    def _store_state(self) -> pb.StoreState:
+        state = self._follower.state
+        return pb.StoreState(
+            active=state.active,
+            canary="" if state.canary is None else state.canary.version,
+            canary_share=0 if state.canary is None else state.canary.share,
+            server_name=state.server,
+            expected=state.expected,
+            serving=self._follower.serving,
+            follows=self._follower.follows,
+            problem=state.problem,
+            poll_seconds=self._poll_seconds,
         )
 
     def _info(self, version: str, manifest: Mapping[str, Any]) -> pb.CodebookInfo:

@@ -26,7 +26,7 @@ class _Malformed:
 class MalformedMessageInterceptor(grpc.aio.ServerInterceptor):
     """Rejects requests that fail to deserialize; a stream ends once what it sent before is answered.
 
-    Must be the outermost interceptor: the others never see a rejected request.
+    Must be outside the interceptors that look at messages: they never see a rejected request.
     """
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401 (gRPC's types are too narrow)
@@ -82,5 +82,11 @@ def _checked_stream(method: str) -> Around:
 
 async def _reject(context: Any, method: str) -> None:  # noqa: ANN401
     error = InvalidStructure("message", "its bytes are not a message of this method's type")
-    log.info("refused", method=method[:200], status=grpc.StatusCode.INVALID_ARGUMENT.name, reason=str(error))
+    log.info(
+        "refused",
+        throttle=f"malformed {method[:200]}",
+        method=method[:200],
+        status=grpc.StatusCode.INVALID_ARGUMENT.name,
+        reason=str(error),
+    )
     await context.abort_with_status(rpc_status.to_status(status_of(error)))

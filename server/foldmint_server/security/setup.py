@@ -1,11 +1,11 @@
-"""What guards the server's listeners, put together from its settings."""
+"""The security of the server's listeners, composed from its settings."""
 
 import ipaddress
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from wsgiref.types import WSGIApplication
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import grpc
 import structlog
@@ -15,15 +15,19 @@ from foldmint_server.security.audit_log import AuditLog
 from foldmint_server.security.authorization import AuthorizationInterceptor, Authorizer
 from foldmint_server.security.basic_auth import read_passwords, require_basic_auth
 from foldmint_server.security.bearer_tokens import read_tokens
+from foldmint_server.security.file_permissions import exposure
 from foldmint_server.security.file_reload import Checked, ReloadedFile, check_periodically
+from foldmint_server.security.host_check import require_host
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.security.tls import (
     Authority,
     CertificateExpiry,
     ServerPair,
     TlsFiles,
+    WebCertificate,
     read_authority,
     read_pair,
+    read_web_certificate,
     server_credentials,
 )
 from foldmint_server.settings import Settings
@@ -33,7 +37,7 @@ T = TypeVar("T")
 
 
 class SecurityError(RuntimeError):
-    """Files of tokens, passwords or TLS that the server cannot begin with."""
+    """Files of tokens, passwords or TLS that the server cannot start with."""
 
 
 class Security:
@@ -43,18 +47,19 @@ class Security:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings = settings
-        self._looks: list[Checked] = []
+        self._settings, self._metrics = settings, metrics
+        self._checked: list[Checked] = []
         expiry = CertificateExpiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
         try:
             tokens = self._read("tokens", settings.tokens_file, read_tokens)
             self._passwords = self._read("passwords of /metrics", settings.metrics_auth, read_passwords)
             self._pair = self._certificate(expiry)
             self._callers = self._authority("client_ca", settings.tls_client_ca, expiry)
+            self._web = self._web_certificate(expiry)
             self._operators = self._authority("admin_client_ca", settings.admin_tls_client_ca, expiry) or self._callers
         except ValueError as error:
             raise SecurityError(str(error)) from error
-        self._looks.append(expiry)
+        self._checked.append(expiry)
         self.rates = ResidueRateLimiter(limited=metrics.rejects.labels("rate").inc)
         access = Authorizer(tokens, settings.anonymous_scopes, insecure_admin=settings.insecure_admin)
         self.interceptors = [
@@ -69,15 +74,20 @@ class Security:
         return server.add_secure_port(address, credentials)
 
     def protect(self, app: WSGIApplication) -> WSGIApplication:
-        """The application of the metrics' port, for those who know a password, if there is any."""
-        return app if self._passwords is None else require_basic_auth(app, self._passwords)
+        """The application of the metrics' port, limited to its host names and, if set, to passwords."""
+        if self._passwords is not None:
+            app = require_basic_auth(app, self._passwords, self._web_refused)
+        names = [name for name in self._settings.metrics_hosts.split(",") if name]
+        if not names and not is_loopback(self._settings.metrics_listen):
+            return app
+        return require_host(app, names, lambda environ: self._web_refused(environ, "host"))
 
     def web_tls(self) -> ssl.SSLContext | None:
         """The context of a new connection to the metrics' port; None for no TLS."""
-        return self._pair().context if self._pair is not None and self._settings.metrics_tls else None
+        return None if self._web is None else self._web().context
 
     def log_setup(self) -> None:
-        """Log who can reach the server, and warn of what strangers could do."""
+        """Log who can reach the server, and warn about listeners without protection."""
         settings = self._settings
         listeners = {"listen": settings.listen, "metrics": settings.metrics_listen, "admin": settings.admin_listen}
         open_to_others = {name: address for name, address in listeners.items() if not is_loopback(address)}
@@ -87,11 +97,16 @@ class Security:
             lacking = self._lacking(name)
             if lacking:
                 log.warning("others can reach this listener", listener=name, address=address, lacking=lacking)
+        for file in (settings.tokens_file, settings.metrics_auth, settings.tls_server_key):
+            if file and (exposed := exposure(Path(file))):
+                log.warning(
+                    "a file of secrets is open to others", file=file, may_be=exposed, remedy=f"chmod 600 {file}"
+                )
         if settings.insecure_admin:
             log.warning("whoever reaches the admin listener may exchange the codebook", address=settings.admin_listen)
 
     def _lacking(self, listener: str) -> str:
-        """What a listener that others can reach has not."""
+        """What a listener that other machines can reach lacks."""
         settings = self._settings
         if listener == "metrics":
             wanted = {
@@ -105,15 +120,21 @@ class Security:
             }
         return "; ".join(what for what, there in wanted.items() if not there)
 
+    def _web_refused(self, environ: WSGIEnvironment, reason: str) -> None:
+        """Count a request for the page or /metrics that is not answered, and log it, but for a browser's first."""
+        self._metrics.refused_web_requests.labels(reason).inc()
+        if reason != "no_password":
+            log.warning("not let in", throttle=f"web {reason}", reason=reason, peer=environ.get("REMOTE_ADDR", ""))
+
     async def run(self) -> None:
-        """Look at the files each `reload_seconds`, until cancelled."""
-        await check_periodically(self._looks, self._settings.reload_seconds)
+        """Check the files every `reload_seconds`, until cancelled."""
+        await check_periodically(self._checked, self._settings.reload_seconds)
 
     def _read(self, what: str, path: str, read: Callable[[Path], T]) -> ReloadedFile[T] | None:
         if not path:
             return None
         reloading = ReloadedFile(what, lambda: read(Path(path)))
-        self._looks.append(reloading)
+        self._checked.append(reloading)
         return reloading
 
     def _certificate(self, expiry: CertificateExpiry) -> ReloadedFile[ServerPair] | None:
@@ -121,22 +142,37 @@ class Security:
         if not settings.tls_server_certificate:
             return None
         files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
-        told: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
-        reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), told)
-        self._looks.append(reloading)
+        record: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
+        reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), record)
+        self._checked.append(reloading)
+        return reloading
+
+    def _web_certificate(self, expiry: CertificateExpiry) -> ReloadedFile[WebCertificate] | None:
+        settings = self._settings
+        if not settings.metrics_tls:
+            return None
+        files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
+        callers = Path(settings.metrics_tls_client_ca) if settings.metrics_tls_client_ca else None
+
+        def told(web: WebCertificate) -> None:
+            if web.authority is not None:
+                expiry.record("metrics_client_ca", web.authority.expires)
+
+        reloading = ReloadedFile("the certificate of /metrics", lambda: read_web_certificate(files, callers), told)
+        self._checked.append(reloading)
         return reloading
 
     def _authority(self, which: str, path: str, expiry: CertificateExpiry) -> ReloadedFile[Authority] | None:
         if not path:
             return None
-        told: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731
-        reloading = ReloadedFile(which, lambda: read_authority(Path(path)), told)
-        self._looks.append(reloading)
+        record: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731
+        reloading = ReloadedFile(which, lambda: read_authority(Path(path)), record)
+        self._checked.append(reloading)
         return reloading
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches HOST:PORT; of a name other than localhost nobody knows."""
+    """Whether only this machine reaches HOST:PORT; False for any name other than localhost."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -57,6 +57,28 @@ class Authority:
     expires: float
 
 
+@dataclass(frozen=True)
+class WebCertificate:
+    """The same for /metrics and the page. authority: of those who ask; None if they need no certificate."""
+
+    pair: ServerPair
+    authority: Authority | None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """Of the standard library's TLS."""
+        return self.pair.context
+
+
+def read_web_certificate(files: TlsFiles, callers: Path | None) -> WebCertificate:
+    """Certificate and key; callers: an authority whose certificates callers must have. Raises InvalidTls."""
+    pair, authority = read_pair(files), None if callers is None else read_authority(callers)
+    if authority is not None:
+        pair.context.load_verify_locations(cadata=authority.certificates.decode("ascii", "ignore"))
+        pair.context.verify_mode = ssl.CERT_REQUIRED
+    return WebCertificate(pair, authority)
+
+
 def read_pair(files: TlsFiles) -> ServerPair:
     """Certificate and key, which fit together. Raises InvalidTls."""
     certificate, key = _content(files.certificate), _content(files.key)
@@ -117,11 +139,11 @@ def server_credentials(
 
 
 class CertificateExpiry:
-    """Tells of certificates that end soon: a gauge, and a warning a day within the last 14 days."""
+    """Reports when certificates expire: a gauge, and a daily warning within the last 14 days."""
 
-    def __init__(self, tell: Callable[[str, float], object], clock: Callable[[], float] = time.time) -> None:
-        """tell: is told which certificate expires when, in seconds since 1970."""
-        self._tell, self._clock = tell, clock
+    def __init__(self, report: Callable[[str, float], object], clock: Callable[[], float] = time.time) -> None:
+        """report: is called with the name of a certificate and its expiry, in seconds since 1970."""
+        self._report, self._clock = report, clock
         self._ends: dict[str, float] = {}
         self._warned: dict[str, float] = {}
 
@@ -129,7 +151,7 @@ class CertificateExpiry:
         """A certificate was read."""
         self._ends[which] = expires
         self._warned.pop(which, None)
-        self._tell(which, expires)
+        self._report(which, expires)
         self.check()
 
     def check(self) -> None:

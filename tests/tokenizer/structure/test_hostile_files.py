@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones
-from foldmint_tokenizer.neighborhoods import geometry
+from foldmint_tokenizer.neighborhoods import build_geometry
 
 LIMITS = Limits(residues=100_000)
 # Of lines or rows; with gemmi alone some of these files took minutes, as time grew with the square.
@@ -151,8 +151,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "chains; at most 1000",
     ),
     "numbers that fall again and again": (lambda: pdb(MANY, one, lambda row: 9 - row % 9), "chains; at most 1000"),
-    "one residue without end": (lambda: pdb(MANY, one, lambda _: 1), "CA is there twice"),
-    "one residue without end in mmCIF": (lambda: cif(MANY, one, lambda _: 1), "CA is there twice"),
+    "one residue without end": (lambda: pdb(MANY, one, lambda _: 1), "CA occurs twice"),
+    "one residue without end in mmCIF": (lambda: cif(MANY, one, lambda _: 1), "CA occurs twice"),
     "models without end": (lambda: (b"MODEL 1\n" + pdb(1, one, same) + b"\nENDMDL\n") * MANY, "more than 10000 models"),
     "models without end in mmCIF": (
         lambda: cif(MANY, lambda row: f"A {row}", same).replace(
@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "gzip in countless members": (lambda: gzip.compress(b"") * MANY, "more than 10000 members"),
     "gzip that ends in zeros": (
         lambda: gzip.compress(b"x\n") + b"\0" * 10_000_000,
-        "none of the formats that are read",
+        "unknown format",
     ),
 }
 BOUNDS = {
@@ -326,7 +326,9 @@ def test_neighbors_where_all_are_in_one_place(what: str) -> None:
         case _:
             ca[:, 0] = 0
     began = time.process_time()
-    nearest = geometry(np.stack([ca + np.array([0, 1, 0]), ca, ca + np.array([1, 0, 0])], 1), np.arange(count)).nearest
+    nearest = build_geometry(
+        np.stack([ca + np.array([0, 1, 0]), ca, ca + np.array([1, 0, 0])], 1), np.arange(count)
+    ).nearest
     assert time.process_time() - began < SECONDS
     for row in np.random.default_rng(1).integers(0, count, 20):
         apart = np.sort(((ca - ca[row]) ** 2).sum(1))[:16]

@@ -1,4 +1,4 @@
-"""Assignment: which code each residue gets, of a model whose codes state motions.
+"""Assignment: how each residue's code is chosen in a model whose codes encode motions.
 
 Independent: the code nearest to the residue's own vector. Tracking: the codes whose composition stays nearest to the
 chain, found by a beam search along it. Each motion is measured from the frame that a hypothesis has reached to the next
@@ -20,16 +20,16 @@ from foldmint_tokenizer.frames import Frames
 from foldmint_tokenizer.motion.motions import MOTION, Segments, code_motions, follows, segments_of
 
 ANCHOR_RADIUS = 8
-"""Residues on each side among which an anchor's chirality is greatest."""
+"""Residues on either side among which an anchor's chirality is the greatest."""
 
 BEAM_WIDTH = 8
-"""Hypotheses that the search keeps."""
+"""Hypotheses that the beam search keeps."""
 
-# How often the error at the end of an anchored stretch counts: all that follows is displaced by it.
+# Weight of the error at the end of an anchored stretch: it displaces all that follows.
 _LAST_WEIGHT = 8.0
 _LEAF = 64  # codes
 
-# N, CA and C in a residue's own frame, Å, as decoders place them.
+# N, CA and C in a residue's own frame, Å, as in the decoders.
 _RESIDUE = np.array(((0.5256, 1.3612, 0.0), (0.0, 0.0, 0.0), (-1.5251, 0.0, 0.0)))
 
 
@@ -42,12 +42,12 @@ class Assignment(StrEnum):
 
 
 class CodeTable(NamedTuple):
-    """A version of the codebook, as assignment reads it: the leaves of a k-d tree.
+    """A version of the codebook in the layout that assignment uses: the leaves of a k-d tree.
 
-    leaves: (leaves, dims, size) float32, the codes' vectors with exact rotations, infinite where a leaf has fewer than
-    `size` codes; dims is a multiple of four, from the vectors' on with zeros. low, high: (dims, leaves), each leaf's
-    bounding box. members: (leaves, size), which codes they are. rotation: (codes, 3, 3), translation: (codes, 3), Å;
-    float64. lever: Å.
+    leaves: (leaves, dims, size) float32, the codes' vectors with exact rotations, padded with zeros to dims, a multiple
+    of four; infinite where a leaf has fewer than `size` codes. low, high: (dims, leaves), bounding boxes of the leaves.
+    members: (leaves, size), the codes' numbers. rotation: (codes, 3, 3), translation: (codes, 3), Å; float64. lever:
+    lever arm, Å.
     """
 
     leaves: NDArray[np.float32]
@@ -60,7 +60,7 @@ class CodeTable(NamedTuple):
 
     @classmethod
     def of(cls, embeddings: Tensor, lever: float) -> "CodeTable":
-        """Of codes' vectors (codes, out), on any device."""
+        """From the codes' vectors (codes, out), on any device."""
         own = embeddings.detach().float().cpu()
         rotation, translation = (np.ascontiguousarray(part.double().numpy()) for part in code_motions(own, lever))
         exact = np.concatenate([rotation.reshape(-1, 9) * lever, translation, own[:, MOTION:].double().numpy()], 1)
@@ -91,20 +91,22 @@ def _kd_leaves(vectors: NDArray[np.float32]) -> list[NDArray[np.int64]]:
 
 
 class Coding(NamedTuple):
-    """What assignment needs of a version of the codebook: its table, and its vectors (codes, out) float32."""
+    """A version of the codebook as assignment needs it: its table, and its vectors (codes, out) float32."""
 
     table: CodeTable
     embeddings: NDArray[np.float32]
 
     @classmethod
     def of(cls, embeddings: Tensor, lever: float) -> "Coding":
-        """Of codes' vectors (codes, out), wherever they lie."""
+        """From the codes' vectors (codes, out), on any device."""
         return cls(CodeTable.of(embeddings, lever), embeddings.detach().float().cpu().numpy())
 
 
 class Assigned(NamedTuple):
-    """Codes (residues,) int64 of a chain, and the RMSD of N, CA and C, Å, that composing their motions reaches: each
-    segment superposed on its own, over the residues with a frame; None if there is none.
+    """A chain's codes, and the RMSD that composing them reaches.
+
+    codes: (residues,) int64. composed_rmsd: of N, CA and C, Å, over the residues with a frame, each segment superposed
+    on its own; None if no residue has a frame.
     """
 
     codes: NDArray[np.int64]
@@ -114,14 +116,16 @@ class Assigned(NamedTuple):
 def chain_segments(
     frames: Frames, residue_index: NDArray[np.integer], backbone: NDArray[np.floating]
 ) -> tuple[NDArray[np.bool_], Segments]:
-    """`follows` and `segments_of` of a chain."""
+    """The results of `follows` and `segments_of` for a chain."""
     goes_on = follows(frames, residue_index, backbone)
     return goes_on, segments_of(frames, goes_on)
 
 
 def anchors(frames: Frames, segments: Segments) -> NDArray[np.bool_]:
-    """Where anchored tracking measures anew (residues,): at the first residue of each segment, and where the chirality
-    of the CA trace, the triple product of three successive steps, is the greatest within 8 residues on either side.
+    """Where anchored tracking restarts from the true frame, (residues,).
+
+    At the first residue of each segment, and where the chirality of the CA trace (the triple product of three
+    successive steps) is the greatest within 8 residues on either side.
     """
     found = np.zeros(len(frames.exists), np.bool_)
     found[segments.starts] = True
@@ -145,10 +149,10 @@ def assign(
     codes: NDArray[np.int64],
     environment: NDArray[np.float32],
 ) -> Assigned:
-    """The codes of one chain, and how near their composition comes.
+    """The codes of one chain, and the RMSD of their composition.
 
-    frames, goes_on, segments: of the chain. codes: (residues,), the independent ones, which residues keep that nothing
-    follows. environment: (residues, out - 12), of the residues' vectors; any where there is no frame.
+    frames, goes_on, segments: of the chain. codes: (residues,), the independent ones; residues without a successor keep
+    them. environment: (residues, out - 12), of the residues' vectors; ignored for residues without a frame.
     """
     found = codes.astype(np.int64, copy=True)
     if assignment is not Assignment.INDEPENDENT:
@@ -165,7 +169,7 @@ def assign(
 
 
 def warm_up() -> None:
-    """Compile what assignment runs, so that the first request does not wait for it."""
+    """Compile the loops of assignment, so that the first request does not wait for it."""
     frames = Frames(np.eye(3)[None].repeat(2, 0), np.zeros((2, 3)), np.ones(2, np.bool_))
     goes_on = np.array([True, False])
     table = CodeTable.of(torch.cat([torch.eye(3).flatten(), torch.zeros(3)])[None], 1.0)
@@ -191,8 +195,9 @@ def _true_motions(frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def composed_atoms(table: CodeTable, codes: NDArray[np.int64], segments: Segments) -> NDArray[np.float64]:
-    """N, CA and C (residues, 3, 3), Å, that the codes (residues,) of a chain are composed to, each segment by itself,
-    its first frame in the origin.
+    """N, CA and C (residues, 3, 3), Å, composed from the codes (residues,) of a chain.
+
+    Each segment is composed separately, with its first frame at the origin.
     """
     from foldmint_tokenizer.motion.compiled import compose
 
@@ -218,7 +223,7 @@ def _composed_rmsd(table: CodeTable, frames: Frames, segments: Segments, codes: 
 
 
 def _least_square(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """The sum of squared distances, Å², of points (points, 3) after the best superposition (Kabsch 1976)."""
+    """The sum of squared distances, Å², of points (points, 3) after optimal superposition (Kabsch 1976)."""
     first, second = first - first.mean(0), second - second.mean(0)
     left, size, right = np.linalg.svd(first.T @ second)
     size[2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))

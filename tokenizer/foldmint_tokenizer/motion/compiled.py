@@ -1,6 +1,6 @@
-"""The loops along a chain that assignment runs, compiled by numba when they are first called.
+"""The loops along a chain that assignment runs, compiled by numba on first use.
 
-A module of its own, imported late: numba takes a second to import, and most callers assign nothing.
+A separate module, imported late: numba takes a second to import, and most callers do not need it.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
 
 def _compiled(**options: Any) -> Callable[[_Loop], _Loop]:  # noqa: ANN401 (numba's own)
-    """Compile when first called; kept on disk for later processes where a folder for it can be written."""
+    """Compile on first use; cache on disk for later processes if a cache folder is writable."""
 
     def decorate(function: _Loop) -> _Loop:
         try:
             made = njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no such folder
+        except RuntimeError:  # no writable cache folder
             made = njit(nogil=True, **options)(function)
         return cast(_Loop, made)
 
@@ -163,21 +163,8 @@ def beam_search(
                 wanted[9 + i] = by[h, i]
             for i in range(environment.shape[1]):
                 wanted[12 + i] = environment[j, i]
-            _search(
-                wanted,
-                last_costs[h],
-                weight,
-                h,
-                leaves,
-                low,
-                high,
-                members,
-                bound,
-                distance,
-                costs,
-                parents[j],
-                chosen[j],
-            )
+            candidates = costs, parents[j], chosen[j]
+            _search(wanted, last_costs[h], weight, h, leaves, low, high, members, bound, distance, *candidates)
         live = 0
         while live < width and costs[live] < np.inf:
             h, code = parents[j, live], chosen[j, live]
@@ -195,7 +182,7 @@ def beam_search(
 
 @_compiled()
 def compose(rotation: Floats, translation: Floats, codes: NDArray[np.int64], begins: Flags) -> tuple[Floats, Floats]:
-    """Frames (residues,) of a chain's codes (residues,), each segment from the origin."""
+    """Frames (residues,) composed from a chain's codes (residues,), each segment from the origin."""
     turned = np.zeros((len(codes), 3, 3))
     moved = np.zeros((len(codes), 3))
     for j in range(len(codes)):

@@ -1,4 +1,4 @@
-"""The numbers of the page: how the codes are used, over which time, and what the server does now."""
+"""The numbers of the dashboard: usage of the codes, over which time, and current traffic."""
 
 import math
 import threading
@@ -9,30 +9,33 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from foldmint_server.codebooks.manager import CodebookManager
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.web.dashboard.responses import Content
 from foldmint_server.web.dashboard.traffic import Traffic
 
 Scope = Literal["version", "window", "start"]
 """Hits of the active version since it was first activated here; over the sliding window; since the server's start, as
-foldmint_code_hits_total tells them."""
+foldmint_code_hits_total counts them."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _FRESH_SECONDS = 1.0
 
 
 class UsageApi:
-    """What /api/usage answers; made at most once a second for each scope, however many ask."""
+    """The response of /api/usage, cached for a second for each scope."""
 
     def __init__(
         self,
         usage: CodeUsage,
         window_seconds: float,
         codebooks: CodebookManager,
+        follower: StoreFollower,
         traffic: Traffic,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._usage, self._window_seconds, self._codebooks, self._traffic = usage, window_seconds, codebooks, traffic
+        self._usage, self._window_seconds, self._traffic = usage, window_seconds, traffic
+        self._codebooks, self._follower = codebooks, follower
         self._clock = clock
         self._started = time.time()
         self._lock = threading.Lock()
@@ -48,7 +51,7 @@ class UsageApi:
             return made[1]
 
     def as_json(self, scope: Scope) -> dict[str, Any]:
-        """The answer; `docs/page.md` tells each field."""
+        """The answer; `docs/page.md` describes the fields."""
         active = self._codebooks.active
         window = self._usage.window()
         hits, since = np.zeros(active.codes, np.int64), None
@@ -65,6 +68,7 @@ class UsageApi:
                 "digest": active.codebook_digest,
                 "activated": self._codebooks.activated.get(active.codebook_version),
             },
+            "store": self._store(),
             "started": self._started,
             "scope": scope,
             "since": since,
@@ -77,6 +81,17 @@ class UsageApi:
                 "dead": _finite(window.dead),
             },
             "traffic": self._traffic.as_json(),
+        }
+
+    def _store(self) -> dict[str, Any]:
+        state = self._follower.state
+        return {
+            "active": state.active or None,
+            "canary": None if state.canary is None else state.canary._asdict(),
+            "server": state.server,
+            "expected": state.expected or None,
+            "follows": self._follower.follows,
+            "problem": state.problem or None,
         }
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from foldmint_maintenance.errors import LockLost, StoreLocked
-from foldmint_maintenance.store.lock import StoreLock, read_lock
-from foldmint_maintenance.store.process_identity import Process, this_process
+from foldmint_tokenizer.errors import LockLost, StoreLocked
+from foldmint_tokenizer.store.lock import StoreLock, read_lock
+from foldmint_tokenizer.store.process_identity import Process, this_process
 from foldmint_tokenizer.store.storage import Files
 from helpers.waiting import wait_until
 
@@ -185,7 +186,7 @@ def _races(folder: str, barrier: multiprocessing.synchronize.Barrier, won: "mult
 @pytest.mark.slow
 def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foldmint_maintenance.store.lock"])
+    context.set_forkserver_preload(["foldmint_tokenizer.store.lock"])
     barrier, won = context.Barrier(4), context.Queue()
     processes = [context.Process(target=_races, args=(str(tmp_path), barrier, won)) for _ in range(4)]
     for process in processes:
@@ -202,9 +203,29 @@ def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     assert Files(tmp_path).names("LOCK") == [f"{ROUNDS:06d}.json"]
 
 
+def test_a_run_waits_for_another_if_told_to(files: Files) -> None:
+    held, taken = threading.Event(), []
+
+    def hold() -> None:
+        with StoreLock(files):
+            held.set()
+            time.sleep(0.5)
+            taken.append("first")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    with StoreLock(files, wait=60):
+        taken.append("second")
+        with pytest.raises(StoreLocked):
+            StoreLock(files, wait=0.3).__enter__()
+    thread.join()
+    assert taken == ["first", "second"]
+
+
 _HOLDS = """
 import sys, time
-from foldmint_maintenance.store.lock import StoreLock
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.storage import Files
 with StoreLock(Files(sys.argv[1])):
     print("held", flush=True)

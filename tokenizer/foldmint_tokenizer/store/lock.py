@@ -19,8 +19,8 @@ from typing import Self
 
 from pydantic import TypeAdapter
 
-from foldmint_maintenance.errors import LockLost, StoreLocked
-from foldmint_maintenance.store.process_identity import Process, this_process
+from foldmint_tokenizer.errors import LockLost, StoreLocked
+from foldmint_tokenizer.store.process_identity import Process, this_process
 from foldmint_tokenizer.store.storage import Files
 
 TIME_TO_LIVE = 600.0
@@ -30,6 +30,8 @@ _FOLDER = "LOCK"
 _NAME = re.compile(r"(\d{6,})\.json")
 # Attempts to read or take the lock while it changes hands.
 _ATTEMPTS = 20
+# Seconds between two tries, while another holds it.
+_PAUSE = 0.2
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,16 @@ class StoreLock:
     `OSError` if the store cannot be read or written.
     """
 
-    def __init__(self, files: Files, *, ttl: float = TIME_TO_LIVE, clock: Callable[[], float] = time.time) -> None:
-        """ttl: seconds until the lease expires unless renewed. clock: seconds since 1970.
+    def __init__(
+        self, files: Files, *, ttl: float = TIME_TO_LIVE, wait: float = 0, clock: Callable[[], float] = time.time
+    ) -> None:
+        """ttl: seconds until the lease expires unless renewed. wait: seconds to try for while another run holds it.
 
-        Raises `ValueError` if `ttl` is not positive.
+        clock: seconds since 1970. Raises `ValueError` if `ttl` is not positive.
         """
         if not ttl > 0:
             raise ValueError(f"a lock must live longer than {ttl} s")
-        self._files, self._ttl, self._clock = files, ttl, clock
+        self._files, self._ttl, self._wait, self._clock = files, ttl, wait, clock
         self._run, self._number, self._expires = "", 0, 0.0
         self._writing = threading.Lock()
         self._released = threading.Event()
@@ -92,7 +96,7 @@ class StoreLock:
     def __enter__(self) -> Self:
         self._released.clear()
         self._run = uuid.uuid4().hex
-        self._number = self._take()
+        self._number = self._take_within(self._wait)
         try:
             for number in _numbers(self._files):
                 if number < self._number:
@@ -138,6 +142,16 @@ class StoreLock:
             raise LockLost(f"{self._files}: another run took the lock over, which this one had not renewed in time")
         if latest < self._number:
             raise LockLost(f"{self._files}: the lock of this run was removed")
+
+    def _take_within(self, seconds: float) -> int:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return self._take()
+            except StoreLocked:
+                if time.monotonic() >= end:
+                    raise
+            time.sleep(_PAUSE)
 
     def _take(self) -> int:
         """The number of the new lease."""
