@@ -2,8 +2,8 @@
 
     python -m benchmarks reliability [--check]
 
-`python -m benchmarks NAME --json docs/reliability/NAME.json` measures, for the names fuzz, chaos and soak. A table is
-between `<!-- NAME -->` and `<!-- /NAME -->`; the rest of the page is not changed.
+`python -m benchmarks NAME --json docs/reliability/NAME.json` measures, for the names fuzz, chaos, overload and soak. A
+table is between `<!-- NAME -->` and `<!-- /NAME -->`; the rest of the page is not changed.
 """
 
 import sys
@@ -15,7 +15,7 @@ import typer
 from benchmarks._common import ROOT
 from benchmarks.speed.performance import rendered
 
-NAMES = ("fuzz", "chaos", "soak")
+NAMES = ("fuzz", "chaos", "overload", "soak")
 FOLDER = ROOT / "docs" / "reliability"
 PAGE = ROOT / "docs" / "reliability.md"
 
