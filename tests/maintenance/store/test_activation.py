@@ -140,7 +140,7 @@ def test_a_canary_on_some_of_several_servers(folder: Path, records: list[Record]
             changes: tuple[Callable[[], object], ...] = (lambda: admin.activate("000001"), admin.rollback)
             for refused in changes:
                 with pytest.raises(FailedPrecondition, match=f"{names[0]}, serves the canary 000003"):
-                    refused()
+                    refused()  # type: ignore[no-untyped-call]
         assert Store(folder).control().active == "000002"
         # Versions that are in use by some, or are to be gone back to, stay.
         assert [one.version for one in listed(Store(folder)) if one.canary] == ["000003"]
@@ -243,7 +243,7 @@ def test_a_server_that_cannot_write_to_its_store(folder: Path, tmp_path: Path) -
         changes: tuple[Callable[[], object], ...] = (lambda: admin.activate("000003"), admin.rollback)
         for change in changes:
             with pytest.raises(FailedPrecondition, match=reason):
-                change()
+                change()  # type: ignore[no-untyped-call]
         assert _serving(server) == ["000002"]
         assert admin.activate("000002").codebook.version == "000002"
 
