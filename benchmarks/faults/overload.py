@@ -29,7 +29,7 @@ def main(
     file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
     calls: Annotated[int, typer.Option(help="Unary calls at once.")] = 1600,
     watches: Annotated[int, typer.Option(help="Health watches at once.")] = 1024,
-    residues: Annotated[int, typer.Option(help="Of each structure.")] = 200,
+    residues: Annotated[int, typer.Option(help="Of each structure.")] = 16,
 ) -> None:
     """Print a table; fails if a probe failed, or a refusal was not told or not counted."""
     with KillableServer("--log-level", "error") as server:
