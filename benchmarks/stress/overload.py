@@ -1,4 +1,4 @@
-"""More calls than a server takes: many at once, health watches without end, streams that say nothing; and probes."""
+"""More calls than a server accepts: many concurrent ones, health watches, silent streams; and probes meanwhile."""
 
 import itertools
 import threading

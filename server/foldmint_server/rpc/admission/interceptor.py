@@ -69,7 +69,7 @@ class CallLimits:
 
 
 class Capacity:
-    """Places for calls of one kind, `total` in all and `per_caller` for each caller. open_calls: the gauge, by kind."""
+    """Places for calls of one kind: `total`, and `per_caller` for each caller. open_calls: their gauge, by kind."""
 
     def __init__(self, kind: str, total: int, per_caller: int, open_calls: Gauge) -> None:
         self._kind, self._total, self._per_caller = kind, total, per_caller
