@@ -101,6 +101,8 @@ def _patient(server: KillableServer, calls: int, residues: int) -> dict[str, Any
 
     async def run() -> list[Tokens | BaseException]:
         async with AsyncClient(server.address, retry=_RETRY, timeout=600) as client:
+            # On a connection that knows how many calls it may carry; a new one's are refused by gRPC itself.
+            await client.health()
             tasks = [client.tokenize(structure) for _ in range(calls)]
             return await asyncio.gather(*tasks, return_exceptions=True)
 
