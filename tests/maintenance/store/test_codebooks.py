@@ -167,7 +167,7 @@ def test_verify_looks_at_all(place: Path, store: Store, file: Path, tmp_path: Pa
     status, _, err = _run("verify", "--store", place, "--json", tmp_path / "verify.json")
     assert status == 1
     assert [line.split(": ")[1] for line in err.splitlines()[:2]] == ["model", "codebook 000002"]
-    assert "2 of 4 parts are bad" in err
+    assert "2 of 6 parts are bad" in err
     assert len(json.loads((tmp_path / "verify.json").read_text())["problems"]) == 2
     assert verified(store, ["000003"]).checked == ("model", "ACTIVE", "codebook 000003")
 
