@@ -236,9 +236,12 @@ def test_a_server_that_cannot_write_to_its_store(folder: Path, tmp_path: Path) -
     archive = tmp_path / "store.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted(folder.rglob("*")):
-            packed.write(path, str(path.relative_to(folder)))
+            packed.write(path, f"store/{path.relative_to(folder)}")
     reason = r"this server cannot change its store: .*foldmint-maintenance codebooks"
-    with running_server("--model", f"zip::{archive}", "--threads", "1") as server, CodebookAdmin(server.admin) as admin:
+    with (
+        running_server("--model", f"zip://store::{archive}", "--threads", "1") as server,
+        CodebookAdmin(server.admin) as admin,
+    ):
         for change in (lambda: admin.activate("000003"), admin.rollback):
             with pytest.raises(FailedPrecondition, match=reason):
                 change()
@@ -291,7 +294,6 @@ def test_versions_that_servers_may_go_back_to_are_not_pruned(folder: Path) -> No
         ["canary", "000003", "--share", "0"],
         ["canary", "000003", "--share", "110%"],
         ["canary", "000003", "--share", "some"],
-        ["activate", "000003", "--servers", "nowhere"],
         ["activate", "000003", "--token-file", "absent"],
     ],
 )
