@@ -4,6 +4,7 @@ Every process holds all vectors and takes a share of each sum; what is drawn at 
 the others. So all end with the same bits, and with what one process has, but for the order of sums.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -15,6 +16,8 @@ from foldmint_tokenizer.codebook import Codebook, nearest_code
 
 Strategy = Literal["batch", "kmeans++"]
 Measure = Literal["count", "frequency"]
+Watch = Callable[[int], None]
+"""Told how much more is done."""
 
 PUBLISHED_STEP = 2**18
 """Residues a step of the published codebook, whose N are hits a step."""
@@ -47,7 +50,13 @@ def find_dead_codes(counts: Tensor, step: float, exposure: float, threshold: flo
     return DeadCodes(values, values < threshold, exposure)
 
 
-def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int) -> Tensor:
+def _unwatched(done: int) -> None:
+    """Whoever does not want to know how much is done."""
+
+
+def sample_vectors(
+    z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int, watch: Watch = _unwatched
+) -> Tensor:
     """Vectors (count, out) for dead codes, among z (rows, out).
 
     batch: uniformly, each at most once where there are enough; as the published training does. kmeans++: one after
@@ -67,6 +76,7 @@ def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed
         at = torch.rand((), generator=generator, dtype=torch.float64, device=z.device) * cumulated[-1]
         place = int(torch.searchsorted(cumulated, at, right=True).clamp_max(len(z) - 1))
         chosen.append(z[place])
+        watch(1)
         apart = torch.addmv(square + square[place], z, z[place], alpha=-2).clamp_min(0)
         error = torch.minimum(error, apart)
     return torch.stack(chosen)
@@ -80,12 +90,20 @@ def all_reduce_statistics(z: Tensor, codebook: Codebook, group: ProcessGroup) ->
 
 
 def reset_dead_codes(
-    codebook: Codebook, dead: Tensor, z: Tensor, strategy: Strategy, rounds: int, seed: int, group: ProcessGroup
+    codebook: Codebook,
+    dead: Tensor,
+    z: Tensor,
+    strategy: Strategy,
+    rounds: int,
+    seed: int,
+    group: ProcessGroup,
+    watch: Watch = _unwatched,
 ) -> Codebook:
     """The codebook with its dead codes (codes,) bool among z (rows, out); live rows stay bit for bit.
 
     rounds: of k-means over z that the replaced codes then follow, while the others stand; whoever is left without a hit
     is drawn anew. N and z_avg of the replaced codes are hits and sums in as many residues as the codebook counts for.
+    watch: told how many codes were drawn.
     """
     if not bool(dead.any()):
         return codebook
@@ -94,7 +112,7 @@ def reset_dead_codes(
     moved = dead
     for attempt in range(max(1, rounds)):
         live = codebook.embeddings[~moved]
-        fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt)
+        fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt, watch)
         vectors = torch.zeros_like(codebook.embeddings)
         vectors[moved] = group.broadcast(fresh)
         codebook = ema.reset_codes(codebook, moved, vectors, mean)
@@ -110,7 +128,14 @@ def reset_dead_codes(
 
 
 def finetune(
-    codebook: Codebook, z: Tensor, steps: int, batch: int, decay: float, seed: int, group: ProcessGroup
+    codebook: Codebook,
+    z: Tensor,
+    steps: int,
+    batch: int,
+    decay: float,
+    seed: int,
+    group: ProcessGroup,
+    watch: Watch = _unwatched,
 ) -> Codebook:
     """The codebook after so many steps of moving averages over batches of z (rows, out); all rows move."""
     scale = _step(codebook) / batch
@@ -119,6 +144,7 @@ def finetune(
         select = torch.randint(len(z), (batch,), generator=generator).to(z.device)
         hits, sums = all_reduce_statistics(z[select], codebook, group)
         codebook = ema.ema_update(codebook, hits * scale, sums * scale, decay)
+        watch(1)
     return codebook
 
 
