@@ -48,6 +48,14 @@ class Command(TyperCommand):
                 with formatter.section(title):
                     formatter.write_dl(records)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Parse what was typed; pydantic's words for a number out of range are put plainly."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.replace("Input should be", "must be")
+            raise
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run it; what a config says of a setting is said of the option."""
         try:

@@ -56,7 +56,7 @@ def repair(
     ] = None,
     scope: Annotated[
         Literal["repair", "finetune", "full"],
-        typer.Option(help="Move dead codes alone; let all codes follow; or train encoder and decoder too (--out)."),
+        typer.Option(help="Move dead codes alone; let all codes follow; or train encoder and decoder too (--output)."),
     ] = "repair",
     strategy: Annotated[
         Literal["batch", "kmeans++"], typer.Option(help="Where dead codes go: anywhere, or where codes are far.")
@@ -98,7 +98,10 @@ def repair(
     json_file: JsonFile = None,
     report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file, whatever the outcome.")] = None,
     metrics_file: Annotated[
-        Path | None, typer.Option(help="Write the job's metrics here, for node_exporter's textfile collector.")
+        Path | None,
+        typer.Option(
+            help="Write the job's metrics here, whatever the outcome, for node_exporter's textfile collector."
+        ),
     ] = None,
     pushgateway: Annotated[str | None, typer.Option(metavar="URL", help="Push the job's metrics there.")] = None,
     lock_seconds: Annotated[float, typer.Option(min=1, help="How long the lock outlives a run that vanished.")] = 600.0,
