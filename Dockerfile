@@ -2,7 +2,9 @@
 #
 #   docker build --tag foldmint .
 #   docker build --tag foldmint:cuda --build-arg TORCH_BUILD=cu130 .
-#   docker run --publish 50051:50051 --publish 9464:9464 foldmint
+#   docker run --publish 127.0.0.1:50051:50051 --publish 127.0.0.1:9464:9464 foldmint
+#
+# Without 127.0.0.1, whoever reaches the machine reaches the server; docs/security.md tells what it needs then.
 # What it installs is locked by hash in supply/ (`make lock`); what it holds is listed in /opt/foldmint/sbom.cdx.json.
 
 # The digest that docker-library/repo-info, Docker's own record, had for this tag on 2026-08-05, with Python 3.11.15. To

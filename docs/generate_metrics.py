@@ -26,27 +26,26 @@ _HEAD = """\
 
 <!-- Written by docs/generate_metrics.py from the code itself; change it there. -->
 
-A server shows its metrics at `/metrics` of `--metrics-listen`, as Prometheus' text or OpenMetrics, whichever is asked
-for. Names, types and labels are part of what users rely on. Times are in seconds, sizes in bytes, shares are from 0 to
-1. Counters count since the server's start. Series whose labels are known stand at 0 from the start.
+A server exposes its metrics at `/metrics` on `--metrics-listen`, in Prometheus' text format or OpenMetrics, by content
+negotiation. Names, types and labels are a stable interface. Times are in seconds, sizes in bytes, ratios from 0 to 1.
+Counters start at the server's start. Series whose labels are known in advance start at 0.
 
 [`deploy/prometheus/`](../deploy/prometheus/prometheus.yml) has a configuration, the rules below, and alerts, each with
 a section of the [runbook](runbook.md).
 """
 
 _CODE_METRICS = """\
-What is shown of the codes is up to `--code-metrics`; it changes nothing of what is counted, for the server's page,
-`foldmint usage` and the operators' `GetUsage`.
+`--code-metrics` selects which metrics of codes are exposed. It does not change what is counted for the dashboard,
+`foldmint usage` and the admin call `GetUsage`.
 
-| `--code-metrics` | series of the codes | what is missing |
+| `--code-metrics` | series of the codes | omits |
 |---|---:|---|
 {rows}
 
-`summary` spares a Prometheus the most of its series where many servers are watched: utilization, perplexity and dead
-codes of each server's own window are left, and distances. What many servers do together, which codes are dead, and
-drift from code to code are then not to be seen, nor can `foldmint-maintenance usage --prometheus` read them. Hits count
-for the codebook that is active when a structure is answered; those of another version, which a request asked for, count
-for none here. The window begins anew with each codebook.
+With many servers, `summary` saves Prometheus most of the series: it keeps utilization, perplexity and dead codes of
+each server's own window, and distances. Usage over all servers, which codes are dead, and drift by code are then not
+available, also not to `foldmint-maintenance usage --prometheus`. Hits count for the codebook that is active when a
+structure is answered; those of a pinned other version are not counted here. The window restarts with each codebook.
 """
 
 _MISSING = {
@@ -56,16 +55,16 @@ _MISSING = {
 }
 
 _REPAIR = """\
-What `foldmint-maintenance repair` writes for node_exporter's textfile collector (`--metrics-file`) or pushes
-(`--pushgateway`): [Repair on schedule](schedule.md).
+`foldmint-maintenance repair` writes these metrics for node_exporter's textfile collector (`--metrics-file`) or pushes
+them (`--pushgateway`): see [Scheduled repair](schedule.md).
 """
 
 _RECORDED = """\
-Series that `deploy/prometheus/rules/` makes of the above. A name begins with the labels that are left besides `job`:
-`codebook` stands for `model`, `version` and `digest`, `code` for these and the code. They are of all servers of a job
-together. `traffic.yml` has rates over five minutes, `codes.yml` the use of the codes over an hour and over a day, for
-each codebook by itself. Of servers that do not show their codes, the gauges of their own windows stand for the hour's
-utilization, perplexity and dead codes.
+Series that the recording rules in `deploy/prometheus/rules/` compute from the above. A name begins with the remaining
+labels besides `job`: `codebook` stands for `model`, `version` and `digest`, `code` for these and the code. They
+aggregate all servers of a job. `traffic.yml` has rates over five minutes, `codes.yml` the usage of codes over an hour
+and over a day, separately for each codebook. For servers without per-code series, the gauges of their own windows are
+used as the hour's utilization, perplexity and dead codes.
 """
 
 RECORDED = {

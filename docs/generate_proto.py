@@ -24,15 +24,14 @@ PROTOS = Path(__file__).resolve().parent.parent / "protos"
 FILES = ("foldmint/v1/tokenizer.proto", "foldmint/v1/codebook.proto")
 
 _HEAD = """\
-# The contract
+# gRPC API
 
 <!-- Written by docs/generate_proto.py from the comments of the .proto files; change it there. -->
 
-What a server speaks, gRPC of the package `foldmint.v1`. The files are
-[tokenizer.proto](../protos/foldmint/v1/tokenizer.proto), for callers, and
-[codebook.proto](../protos/foldmint/v1/codebook.proto), for operators, on a listener of its own. What has landed stays:
-fields and methods are added, never changed. Servers describe themselves by reflection, too:
-`grpcurl -plaintext localhost:50051 describe foldmint.v1.TokenizerService`.
+The gRPC services of the package `foldmint.v1`: [tokenizer.proto](../protos/foldmint/v1/tokenizer.proto) for callers,
+and [codebook.proto](../protos/foldmint/v1/codebook.proto) for operators, on a separate listener. The API is backward
+compatible: fields and methods are added, never changed or removed. Servers also support reflection: `grpcurl -plaintext
+localhost:50051 describe foldmint.v1.TokenizerService`.
 """
 
 _SCALARS = {

@@ -15,14 +15,14 @@ from foldmint_server.settings import GROUPS, Settings
 PAGE = Path(__file__).with_name("settings.md")
 
 _HEAD = """\
-# Settings of the server
+# Server settings
 
 <!-- Written by docs/generate_settings.py from foldmint_server.settings; change it there. -->
 
-Each setting is an option of `foldmint-server`, a variable of the environment, and a key of the TOML file that
-`--config FILE` names: `--max-delay`, `FOLDMINT_MAX_DELAY`, `max_delay`. The command line goes before the environment,
-and that before the file. Sizes are in residues or bytes, times in seconds. A value that does not fit, and a key that
-is not known, end the server with 2 and the reason before it listens.
+Each setting is an option of `foldmint-server`, an environment variable, and a key of the TOML file given by `--config
+FILE`: `--max-delay`, `FOLDMINT_MAX_DELAY`, `max_delay`. Options take precedence over variables, and variables over the
+file. Sizes are in residues or bytes, times in seconds. On an invalid value or an unknown key, the server prints the
+reason and exits with 2 before it listens.
 
 ```toml
 # foldmint.toml, for foldmint-server --config foldmint.toml

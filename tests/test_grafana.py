@@ -22,7 +22,7 @@ from foldmint_maintenance.repair.job_metrics import GateValues, JobMetrics
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.neighborhoods import geometry
+from foldmint_tokenizer.neighborhoods import build_geometry
 from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.chains import RealChain
 from helpers.grafana_page import Prometheus, Query, interpolated, queries, transformed
@@ -113,7 +113,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, chains: list[RealChain]) -> 
     torch.manual_seed(0)
     encoder = Encoder(ModelConfig(width=16, heads=2, layers=1, out=8))
     engine, path = Engine(encoder), tmp_path_factory.mktemp("grafana") / "store"
-    shapes = [geometry(chain.coordinates, chain.residue_index) for chain in chains]
+    shapes = [build_geometry(chain.coordinates, chain.residue_index) for chain in chains]
     z = torch.cat([engine.vectors(shape.rows(slice(None))) for shape in shapes])
     vectors = z[torch.randperm(len(z))[:4096]].clone()
     first = Codebook(vectors, torch.ones(4096), vectors.clone())

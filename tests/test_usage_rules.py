@@ -28,7 +28,8 @@ def test_a_code_may_be_called_dead_once_enough_residues_were_seen() -> None:
 def shares() -> NDArray[np.float64]:
     """Of codes that differ as those of a trained codebook do: quartiles of 0.7, 1 and 1.3 of the mean."""
     drawn = np.random.default_rng(0).gamma(5.0, size=CODES)
-    return drawn / drawn.sum()
+    made: NDArray[np.float64] = drawn / drawn.sum()
+    return made
 
 
 def _drawn(shares: NDArray[np.float64], a_code: float, seed: int = 1) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Write the table of the CCD's peptide-linking and nucleic acid components that the reader uses.
+"""Write the table of the CCD's peptide-linking and nucleic acid components for the reader.
 
 PYTHONPATH=.reference .venv/bin/python tokenizer/generate_components.py
 
@@ -15,7 +15,7 @@ HEADER = "# Components of the wwPDB's Chemical Component Dictionary (CC0) in cha
 
 
 def kind(linking: str) -> str | None:
-    """`peptide`, `nucleic_acid`, or None for what is no part of such a chain; linking: the CCD's type."""
+    """`peptide`, `nucleic_acid`, or None for components of neither; linking: the CCD's type."""
     linking = linking.lower()
     if "peptide" in linking and linking != "peptide-like":
         return "peptide"

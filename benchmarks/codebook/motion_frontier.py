@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
-from foldmint_maintenance.evaluation.evaluate import drawn_chains
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_tokenizer.codebook import nearest_code

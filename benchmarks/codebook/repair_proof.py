@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.codebook.repair_strategies import killed
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.records import Record
-from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, drawn_chains, evaluate
+from foldmint_maintenance.datasets.sampling import drawn_chains
+from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.vq.dead_code_reset import Strategy

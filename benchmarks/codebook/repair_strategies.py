@@ -18,8 +18,8 @@ import typer
 
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.records import prepared
+from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.distributed.process_group import ALONE
-from foldmint_maintenance.evaluation.evaluate import drawn_chains
 from foldmint_maintenance.repair import gates
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.vq import dead_code_reset

@@ -27,7 +27,7 @@ from foldmint_tokenizer.encoder import ESM3, Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods, concatenate, geometry
+from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods, build_geometry, concatenate
 from foldmint_tokenizer.store.model_store import load_model
 
 CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"
@@ -231,7 +231,7 @@ def _operands(product: Product, rows: int, most: int, device: torch.device) -> t
 
 def real(count: int) -> Neighborhoods:
     """Rows of real chains, taken again if there are too few."""
-    parts = [geometry(one.coordinates, one.residue_index).rows(slice(None)) for one in read_parquet(CHAINS)]
+    parts = [build_geometry(one.coordinates, one.residue_index).rows(slice(None)) for one in read_parquet(CHAINS)]
     rows = concatenate(parts)
     return concatenate([rows] * -(-count // len(rows.offset))).part(0, count)
 

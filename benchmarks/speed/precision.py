@@ -18,7 +18,7 @@ from benchmarks._common import write
 from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.engine import Engine, Precision, Quantized
-from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
+from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate
 from foldmint_tokenizer.store.model_store import load_model
 
 CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"
@@ -81,7 +81,7 @@ def main(
 
 def taken(most: int) -> Neighborhoods:
     """Rows of real chains, one after another."""
-    parts = [geometry(chain.coordinates, chain.residue_index).rows(slice(None)) for chain in read_parquet(CHAINS)]
+    parts = [build_geometry(chain.coordinates, chain.residue_index).rows(slice(None)) for chain in read_parquet(CHAINS)]
     rows = concatenate(parts)
     return rows.part(0, min(most, len(rows.offset)))
 

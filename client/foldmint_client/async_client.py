@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client.connection import Connection, ConnectionOptions
-from foldmint_client.errors import Cancelled, FoldmintError
 from foldmint_client.models.decoded import Decoded, to_decoded
 from foldmint_client.models.detokenize_request import (
     DetokenizeKeywords,
@@ -28,17 +28,15 @@ from foldmint_client.models.tokenize_request import (
     check_size,
     to_request,
 )
-from foldmint_client.transport.async_stream import Stream
+from foldmint_client.transport.async_stream import Stream, StreamJob
 from foldmint_client.transport.common import (
     ASK_LIMIT_ABOVE,
-    LOCAL_ERRORS,
     AsyncSleep,
     is_unknown_service,
-    keyed,
     message_limit,
     to_health,
 )
-from foldmint_client.transport.retry import await_with_retries
+from foldmint_client.transport.retry import await_with_retries, server_paced
 from foldmint_client.transport.status import from_rpc_error, translated
 from foldmint_client.transport.stream_state import InFlightTracker, Result
 from foldmint_client.transport.trace_context import Metadata, with_context
@@ -121,8 +119,15 @@ class AsyncClient:
         The input may be an async iterable too; results come out while it makes the next structure wait. Close the
         generator (contextlib.aclosing) if it is left early.
         """
-        tracker: InFlightTracker[Any] = InFlightTracker(in_flight, ordered, self._connection.retry)
-        job = _Job(self, structures, tracker, TokenizeOptions(**options), self._connection.deadline(timeout))
+        wait, request_options = self._connection.deadline(timeout), TokenizeOptions(**options)
+        job = StreamJob(
+            structures,
+            InFlightTracker(in_flight, ordered, self._connection.retry, wait),
+            lambda structure: self._request(structure, request_options),
+            lambda: Stream(self._tokenizer, self._metadata),
+            self._sleep,
+            wait,
+        )
         return job.results()
 
     async def detokenize(
@@ -144,11 +149,7 @@ class AsyncClient:
     async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
         """What the server serves: model, codebook, vocabulary and limits."""
         deadline = self._connection.deadline(timeout)
-        with translated():
-            response = await self._tokenizer.GetModel(
-                tokenizer_pb2.GetModelRequest(), timeout=deadline, metadata=self._metadata
-            )
-        return to_model(response)
+        return to_model(await self._call(self._tokenizer.GetModel, tokenizer_pb2.GetModelRequest(), deadline))
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> Health:  # noqa: ASYNC109
         """What the server says of its health; see `foldmint_client.Client.health`."""
@@ -180,14 +181,14 @@ class AsyncClient:
     def _metadata(self) -> Metadata:
         return with_context(self._connection.metadata())
 
-    async def _call(self, method: Callable[..., Awaitable[T]], request: Request, seconds: float) -> T:
-        """The answer of a method, for which it may be asked again when the server says so."""
+    async def _call(self, method: Callable[..., Awaitable[T]], request: Message, seconds: float) -> T:
+        """The answer of a method, which is called again when the server asks for that."""
 
         async def call(left: float) -> T:
             with translated():
                 return await method(request, timeout=left, metadata=self._metadata)
 
-        return await await_with_retries(call, seconds, self._connection.retry, self._sleep)
+        return await await_with_retries(call, server_paced(self._connection.retry, seconds), self._sleep)
 
     async def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         # In a thread, for it may read a file.
@@ -204,128 +205,3 @@ class AsyncClient:
         if self._served is None:
             self._served = await self.model()
         return self._served
-
-    def _open(self) -> Stream:
-        return Stream(self._tokenizer, self._metadata)
-
-
-class _Job:
-    """One call of `tokenize_many`: it pulls the input and waits for answers at the same time."""
-
-    def __init__(
-        self,
-        client: AsyncClient,
-        structures: Iterable[Any] | AsyncIterable[Any],
-        tracker: InFlightTracker[Any],
-        options: TokenizeOptions,
-        timeout: float,
-    ) -> None:
-        self._client, self._tracker, self._options, self._timeout = client, tracker, options, timeout
-        self._items = _positions(structures)
-        self._stream: Stream | None = None
-        self._pulling: asyncio.Task[bool] | None = None
-        self._receiving: asyncio.Task[tokenizer_pb2.TokenizeStreamResponse] | None = None
-        self._deadline = 0.0
-        self._over = False
-
-    async def results(self) -> AsyncGenerator[tuple[Any, Result]]:
-        tracker = self._tracker
-        try:
-            while not (self._over and tracker.empty):
-                if self._pulling is None and tracker.has_room and not self._over:
-                    self._pulling = asyncio.create_task(self._pull())
-                if self._receiving is None and tracker.unanswered:
-                    await self._ask()
-                await self._wait()
-                for result in tracker.ready():
-                    yield result
-            if self._stream is not None:
-                await self._stream.finish()
-        finally:
-            await self._stop()
-
-    async def _pull(self) -> bool:
-        """Pull one structure into the tracker. Returns whether there was one."""
-        try:
-            key, structure = keyed(*await anext(self._items))
-        except StopAsyncIteration:
-            return False
-        try:
-            request = await self._client._request(structure, self._options)  # noqa: SLF001 (its other half)
-        except LOCAL_ERRORS as error:
-            self._tracker.add_failed(key, error)
-            return True
-        message = self._tracker.add(key, request)
-        if self._stream is not None:
-            self._stream.send(message)
-        return True
-
-    async def _ask(self) -> None:
-        """Send what is due, and begin to wait for an answer."""
-        if self._stream is None:
-            self._stream = self._client._open()  # noqa: SLF001
-            for message in self._tracker.resend():
-                self._stream.send(message)
-        delay, messages = self._tracker.due_retries()
-        if delay:
-            await self._client._sleep(delay)  # noqa: SLF001
-        for message in messages:
-            self._stream.send(message)
-        self._deadline = asyncio.get_running_loop().time() + self._timeout
-        self._receiving = asyncio.create_task(self._stream.receive())
-
-    async def _wait(self) -> None:
-        """Wait until a structure is pulled or an answer comes, and take it in."""
-        waiting = [task for task in (self._pulling, self._receiving) if task is not None]
-        if not waiting:
-            return
-        left = None if self._receiving is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
-        done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if self._pulling in done:
-            pulling, self._pulling = self._pulling, None
-            self._over = not pulling.result()
-        if self._receiving in done:
-            receiving, self._receiving = self._receiving, None
-            try:
-                if receiving.cancelled():
-                    raise Cancelled("the connection was closed")
-                response = receiving.result()
-            except FoldmintError as error:
-                self._drop()
-                await self._client._sleep(self._tracker.stream_broken(error))  # noqa: SLF001
-            else:
-                self._tracker.record_response(response)
-        elif not done:
-            await self._stop_receiving()
-            self._drop()
-            self._tracker.timed_out(self._timeout)
-
-    def _drop(self) -> None:
-        if self._stream is not None:
-            self._stream.cancel()
-            self._stream = None
-
-    async def _stop_receiving(self) -> None:
-        if self._receiving is not None:
-            self._receiving.cancel()
-            await asyncio.gather(self._receiving, return_exceptions=True)
-            self._receiving = None
-
-    async def _stop(self) -> None:
-        self._drop()
-        await self._stop_receiving()
-        if self._pulling is not None:
-            self._pulling.cancel()
-            await asyncio.gather(self._pulling, return_exceptions=True)
-
-
-async def _positions(structures: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[int, Any]]:
-    position = 0
-    if isinstance(structures, AsyncIterable):
-        async for item in structures:
-            yield position, item
-            position += 1
-    else:
-        for item in structures:
-            yield position, item
-            position += 1

@@ -1,18 +1,16 @@
 """The client for programs that wait for their answers."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from queue import Empty, SimpleQueue
-from threading import Thread
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client.connection import Connection, ConnectionOptions
-from foldmint_client.errors import FoldmintError, Unavailable
 from foldmint_client.models.decoded import Decoded, to_decoded
 from foldmint_client.models.detokenize_request import (
     DetokenizeKeywords,
@@ -32,23 +30,20 @@ from foldmint_client.models.tokenize_request import (
 )
 from foldmint_client.transport.common import (
     ASK_LIMIT_ABOVE,
-    LOCAL_ERRORS,
     Sleep,
     is_unknown_service,
-    keyed,
     message_limit,
     open_channel,
     to_health,
 )
-from foldmint_client.transport.retry import call_with_retries
+from foldmint_client.transport.retry import call_with_retries, server_paced
 from foldmint_client.transport.status import from_rpc_error, translated
-from foldmint_client.transport.stream_state import InFlightTracker, Message, Result
+from foldmint_client.transport.stream_state import InFlightTracker, Result
+from foldmint_client.transport.sync_stream import Stream, StreamJob
 from foldmint_client.transport.trace_context import Metadata, with_context
 
 K = TypeVar("K")
 T = TypeVar("T")
-
-_FAREWELL = 1.0  # seconds that the server has to end a stream that is over; then it is cancelled
 
 
 class Client:
@@ -131,13 +126,22 @@ class Client:
         returned. ordered: results come in the input's order, otherwise as they are ready. timeout: the longest wait
         for any answer; what is unanswered then fails with DeadlineExceeded. Keywords as of `tokenize`.
 
-        A structure that the server refuses for now is sent again after a pause, `Retry.refused_attempts` times in all.
-        If the stream breaks with UNAVAILABLE or RESOURCE_EXHAUSTED, another is opened and what is unanswered sent
-        again, until `Retry.attempts` streams have broken with no answer between. Raises FoldmintError only if the
-        stream cannot go on: then, or for any other reason that it broke, or after two timeouts in a row.
+        A structure that the server rejects for now is sent again after a pause, `Retry.refused_attempts` times in all.
+        If the stream breaks with UNAVAILABLE or RESOURCE_EXHAUSTED, another is opened, no sooner than the server asks,
+        and everything unanswered is sent again, until `Retry.attempts` streams in a row have broken without an answer.
+        Raises FoldmintError only if the stream cannot go on: then, if it breaks for any other reason, if the server
+        asks for a pause longer than `timeout`, or after two timeouts in a row.
         """
-        tracker: InFlightTracker[Any] = InFlightTracker(in_flight, ordered, self._connection.retry)
-        return self._stream(structures, tracker, TokenizeOptions(**options), self._connection.deadline(timeout))
+        wait, request_options = self._connection.deadline(timeout), TokenizeOptions(**options)
+        job = StreamJob(
+            structures,
+            InFlightTracker(in_flight, ordered, self._connection.retry, wait),
+            lambda structure: self._request(structure, request_options),
+            lambda: Stream(self._tokenizer, self._metadata),
+            self._sleep,
+            wait,
+        )
+        return job.results()
 
     def detokenize(
         self, tokens: TokenInput, *, timeout: float | None = None, **options: Unpack[DetokenizeKeywords]
@@ -162,11 +166,7 @@ class Client:
     def model(self, *, timeout: float | None = None) -> ModelInfo:
         """What the server serves: model, codebook, vocabulary and limits."""
         deadline = self._connection.deadline(timeout)
-        with translated():
-            response = self._tokenizer.GetModel(
-                tokenizer_pb2.GetModelRequest(), timeout=deadline, metadata=self._metadata
-            )
-        return to_model(response)
+        return to_model(self._call(self._tokenizer.GetModel, tokenizer_pb2.GetModelRequest(), deadline))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> Health:
         """What the server says of its health. service: `foldmint.v1.TokenizerService`, or empty for the server."""
@@ -184,14 +184,14 @@ class Client:
     def _metadata(self) -> Metadata:
         return with_context(self._connection.metadata())
 
-    def _call(self, method: Callable[..., T], request: Request, seconds: float) -> T:
-        """The answer of a method, for which it may be asked again when the server says so."""
+    def _call(self, method: Callable[..., T], request: Message, seconds: float) -> T:
+        """The answer of a method, which is called again when the server asks for that."""
 
         def call(left: float) -> T:
             with translated():
                 return method(request, timeout=left, metadata=self._metadata)
 
-        return call_with_retries(call, seconds, self._connection.retry, self._sleep)
+        return call_with_retries(call, server_paced(self._connection.retry, seconds), self._sleep)
 
     def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         request = to_request(structure, options, self._connection.max_message_bytes)
@@ -207,112 +207,3 @@ class Client:
         if self._served is None:
             self._served = self.model()
         return self._served
-
-    def _open(self, messages: Iterable[Message] = ()) -> "_Stream":
-        stream = _Stream(lambda outbox: self._tokenizer.TokenizeStream(outbox, metadata=self._metadata))
-        for message in messages:
-            stream.send(message)
-        return stream
-
-    def _stream(
-        self, structures: Iterable[Any], tracker: InFlightTracker[Any], options: TokenizeOptions, timeout: float
-    ) -> Generator[tuple[Any, Result]]:
-        items = enumerate(structures)
-        stream: _Stream | None = None
-        over = False
-        try:
-            while not (over and tracker.empty):
-                while tracker.has_room and not over:
-                    item = next(items, None)
-                    if item is None:
-                        over = True
-                        break
-                    key, structure = keyed(*item)
-                    try:
-                        request = self._request(structure, options)
-                    except LOCAL_ERRORS as error:
-                        tracker.add_failed(key, error)
-                        continue
-                    stream = stream or self._open()
-                    stream.send(tracker.add(key, request))
-                if stream is not None and tracker.unanswered:
-                    stream = self._receive(stream, tracker, timeout)
-                yield from tracker.ready()
-            if stream is not None:
-                stream.finish()
-        finally:
-            if stream is not None:
-                stream.cancel()
-
-    def _receive(self, stream: "_Stream", tracker: InFlightTracker[Any], timeout: float) -> "_Stream":
-        """Send what is due, and wait for one answer. Returns the stream to go on with."""
-        delay, messages = tracker.due_retries()
-        if delay:
-            self._sleep(delay)
-        for message in messages:
-            stream.send(message)
-        try:
-            response = stream.receive(timeout)
-        except FoldmintError as error:
-            stream.cancel()
-            self._sleep(tracker.stream_broken(error))
-            return self._open(tracker.resend())
-        if response is None:
-            stream.cancel()
-            tracker.timed_out(timeout)
-            return self._open(tracker.resend())
-        tracker.record_response(response)
-        return stream
-
-
-class _Stream:
-    """One call of TokenizeStream, read by a thread of its own so that there is an end to waiting for an answer."""
-
-    def __init__(self, call: Callable[[Iterator[Message]], Any]) -> None:
-        self._outbox: SimpleQueue[Message | None] = SimpleQueue()
-        self._inbox: SimpleQueue[tokenizer_pb2.TokenizeStreamResponse | FoldmintError] = SimpleQueue()
-        with translated():
-            self._call: Any = call(iter(self._outbox.get, None))
-        self._reader = Thread(target=self._read, args=(self._call,), name="foldmint-stream", daemon=True)
-        self._reader.start()
-
-    def send(self, message: Message) -> None:
-        """Queue a message; what is queued is bounded by the tracker."""
-        self._outbox.put(message)
-
-    def receive(self, timeout: float) -> tokenizer_pb2.TokenizeStreamResponse | None:
-        """The next answer, or none in time. Raises FoldmintError if the stream broke or ended."""
-        try:
-            received = self._inbox.get(timeout=timeout)
-        except Empty:
-            return None
-        if isinstance(received, FoldmintError):
-            raise received
-        return received
-
-    def finish(self) -> None:
-        """Say that nothing more comes, and let the server end the call."""
-        self._outbox.put(None)
-        self._reader.join(_FAREWELL)
-
-    def cancel(self) -> None:
-        """End the call, whatever its state, and let go of it.
-
-        gRPC's call takes a lock when it is deleted. If that is left to the end of the program, a thread that died with
-        the lock in its hands makes the program wait for ever; so it is deleted here, while all threads live.
-        """
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
-            self._outbox.put(None)  # wakes gRPC's own thread, which waits for messages
-            self._reader.join(_FAREWELL)
-
-    def _read(self, call: Any) -> None:  # noqa: ANN401 (the call's own class is private)
-        try:
-            for response in call:
-                self._inbox.put(response)
-        except grpc.RpcError as error:
-            self._inbox.put(from_rpc_error(error))
-            error.__traceback__ = None  # the error is the call, which its own traceback would keep alive
-        else:
-            self._inbox.put(Unavailable("the server ended the stream before it had answered everything"))

@@ -61,9 +61,10 @@ class Retry:
     """How often, and after which pauses, something is tried again.
 
     attempts: tries in all, while the server is UNAVAILABLE; 1 means no retry, and 5 is the most that gRPC makes.
-    refused_attempts: tries in all of a structure of a stream that the server refuses for now (RESOURCE_EXHAUSTED or
-    UNAVAILABLE for that structure alone). Before try n + 1 there is a pause of initial_backoff * multiplier**(n - 1)
-    seconds, at most maximum_backoff, a fifth more or less at random so that clients do not come back all at once.
+    refused_attempts: tries in all of what the server refuses for now: a structure of a stream (RESOURCE_EXHAUSTED or
+    UNAVAILABLE for it alone), and a call or a stream for which it says when to try again. Before try n + 1 there is a
+    pause of initial_backoff * multiplier**(n - 1) seconds, at most maximum_backoff, a fifth more or less at random so
+    that clients do not come back all at once; it is no shorter than the server says.
     """
 
     attempts: int = 5

@@ -5,8 +5,6 @@ MaintenanceError
 ├── InvalidRecipe        a recipe that cannot be read, or asks for what is not there
 ├── CheckpointMismatch   a checkpoint that belongs to another training, or a folder that holds a finished one
 ├── TrainingStopped      asked to stop: a checkpoint has been left
-├── StoreLocked          another run holds the lock of a store
-├── LockLost             the lock of a store expired, or another run took it over
 ├── InvalidCodebook      a file that cannot become a version of a store's codebook
 ├── StoreDamaged         a store, or a version of its codebook, that did not pass its verification
 ├── OtherVersion         counts of codes that are of another version of the codebook than is active
@@ -35,18 +33,6 @@ class CheckpointMismatch(MaintenanceError, ValueError):
 
 class TrainingStopped(MaintenanceError):
     """A training that was asked to stop and can go on later."""
-
-
-class StoreLocked(MaintenanceError):
-    """A store that another run is changing. owner: the process; expires: seconds since 1970; None if not known."""
-
-    def __init__(self, message: str, owner: object = None, expires: float | None = None) -> None:
-        self.owner, self.expires = owner, expires
-        super().__init__(message)
-
-
-class LockLost(MaintenanceError):
-    """A lock that was held and is no more: nothing may be changed under it."""
 
 
 class InvalidCodebook(MaintenanceError, ValueError):

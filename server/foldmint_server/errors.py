@@ -8,6 +8,7 @@ ServerError
 ├── UnknownVersion        neither server nor store has the codebook    NOT_FOUND
 ├── CodebookRejected      a codebook, or a way back, cannot be had     FAILED_PRECONDITION
 ├── TooManyStreams        the caller has as many open as it may        RESOURCE_EXHAUSTED
+├── CapacityReached       too many calls, of the caller or in all      RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
 ├── StreamLimitReached    a stream had its time or its structures      UNAVAILABLE: it may be opened again
 └── Stopping              the server is going down                     UNAVAILABLE
 
@@ -70,6 +71,14 @@ class TooManyStreams(ServerError):
     """The caller has as many streams open as it may."""
 
 
+class CapacityReached(ServerError):
+    """Too many calls are under way. reason: of the metrics' label. seconds: after which to try again."""
+
+    def __init__(self, text: str, reason: str, seconds: float) -> None:
+        self.reason, self.seconds = reason, seconds
+        super().__init__(text)
+
+
 class StreamLimitReached(ServerError):
     """A stream sent nothing for too long, or had as many structures as one may have; another may be opened."""
 
@@ -86,6 +95,7 @@ _CODES = {
     UnknownVersion: grpc.StatusCode.NOT_FOUND,
     CodebookRejected: grpc.StatusCode.FAILED_PRECONDITION,
     TooManyStreams: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    CapacityReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StreamLimitReached: grpc.StatusCode.UNAVAILABLE,
     Stopping: grpc.StatusCode.UNAVAILABLE,
 }
@@ -115,7 +125,7 @@ def status_of(error: Exception) -> status_pb2.Status:
             for violation in failure.violations
         ]
         _add(status, error_details_pb2.BadRequest(field_violations=fields))
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | CapacityReached):
         delay = Duration()
         delay.FromMilliseconds(math.ceil(error.seconds * 1000))
         _add(status, error_details_pb2.RetryInfo(retry_delay=delay))

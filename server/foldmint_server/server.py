@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -27,23 +28,30 @@ from prometheus_client import (
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
-from foldmint_server.codebooks.store_watcher import StoreWatcher
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.inference.decode_worker import DecodeWorker
 from foldmint_server.inference.devices import engines_of, scheduling
 from foldmint_server.inference.scheduler import Scheduler
+from foldmint_server.log_config import flush_log_periodically
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.gpu import GpuCollector
 from foldmint_server.metrics.registry import Metrics, create_metrics
+from foldmint_server.rpc.admission.connections import ConnectionLimiter, Listener
+from foldmint_server.rpc.admission.interceptor import AdmissionInterceptor, CallLimits
+from foldmint_server.rpc.admission.open_files import allow_connections
 from foldmint_server.rpc.channel_options import channel_options
 from foldmint_server.rpc.codebook_service import CodebookServicer
+from foldmint_server.rpc.health import HealthServicer
 from foldmint_server.rpc.malformed_messages import MalformedMessageInterceptor
 from foldmint_server.rpc.model_info import about, decode_limits_of, limits_of
 from foldmint_server.rpc.pipeline import Pipeline
 from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
+from foldmint_server.security.file_reload import check_periodically
 from foldmint_server.security.setup import Security
 from foldmint_server.settings import Settings
-from foldmint_server.tracing.setup import create_tracing
+from foldmint_server.tracing.interceptor import TracingInterceptor
+from foldmint_server.tracing.setup import start_exporter
 from foldmint_server.web.dashboard.app import dashboard_app
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
@@ -59,6 +67,7 @@ SERVICE = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_nam
 ADMIN_SERVICE = codebook_pb2.DESCRIPTOR.services_by_name["CodebookService"].full_name
 
 _LOST_SECONDS = 2.0
+_LOOK_SECONDS = 1.0  # from one look at the connections to the next
 
 
 class Server:
@@ -81,7 +90,7 @@ class Server:
     async def start(self) -> None:
         """Load, listen, warm up, and only then report SERVING. If a step fails, what was begun is closed again.
 
-        Raises ModelError if the model cannot be used, TracingError if traces are asked for and cannot be had,
+        Raises ModelError if the model cannot be used, TracingError if traces are requested and cannot be exported,
         SecurityError if tokens or certificates cannot, OSError or RuntimeError if a port cannot be had.
         """
         async with contextlib.AsyncExitStack() as resources:
@@ -96,8 +105,8 @@ class Server:
 
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self.settings
-        tracing = create_tracing(settings.otlp_endpoint, os.environ)
-        resources.push_async_callback(asyncio.to_thread, tracing.close)
+        if (exporter := start_exporter(settings.otlp_endpoint, os.environ)) is not None:
+            resources.push_async_callback(asyncio.to_thread, exporter.close)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         store = Store(settings.model)
@@ -117,13 +126,17 @@ class Server:
             store, model.codebook, CodebookLoader(model, engines, detokenizer), settings.keep_versions, usage, metrics
         )
         resources.push_async_callback(asyncio.to_thread, codebooks.close)
+        name = settings.server_name or socket.gethostname()
+        follower = StoreFollower(codebooks, name, metrics)
+        # Before the first request: this server may serve a canary.
+        await follower.poll()
         observe = None if reservoir is None else reservoir.record
         scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
         resources.push_async_callback(asyncio.to_thread, scheduler.close)
         decoder = None
         if detokenizer is not None:
             decoder = DecodeWorker(
-                tracing.decoder(detokenizer),
+                detokenizer,
                 settings.max_queued_detokenize_residues,
                 metrics,
                 failed=lambda: scheduler.health_check(codebooks.active.embeddings),
@@ -148,13 +161,12 @@ class Server:
             metrics,
             StreamLimits.from_settings(settings),
             settings.tenant_key,
-            tracing,
         )
         traffic = Traffic(metrics)
-        usage_api = UsageApi(usage, settings.usage_window, codebooks, traffic)
+        usage_api = UsageApi(usage, settings.usage_window, codebooks, follower, traffic)
         await self._listen(
             servicer,
-            CodebookServicer(codebooks, usage, reservoir),
+            CodebookServicer(codebooks, follower, usage, reservoir, settings.poll_seconds),
             security.protect(dashboard_app(self._registry, usage_api, Lineage(codebooks))),
             resources,
         )
@@ -168,8 +180,9 @@ class Server:
             # Beside the first requests, of which few ask for it; the process may end before it is done.
             threading.Thread(target=assignment.warm_up, name="assignment", daemon=True).start()
         tasks = [self._watch_devices(scheduler, decoder), traffic.run(), security.run()]
+        tasks += [check_periodically([self._connections], _LOOK_SECONDS), flush_log_periodically()]
         if settings.poll_seconds:
-            tasks.append(StoreWatcher(codebooks, metrics.store_reachable.set).run(settings.poll_seconds))
+            tasks.append(follower.run(settings.poll_seconds))
         for task in tasks:
             resources.push_async_callback(_cancel, asyncio.create_task(task))
         security.log_setup()
@@ -180,6 +193,7 @@ class Server:
             admin=self.admin_address,
             model=model.name,
             codebook=codebooks.active.codebook_version,
+            name=name,
             device=_names(engines),
         )
 
@@ -205,15 +219,15 @@ class Server:
         """Bind and start the listeners: gRPC, gRPC of operators, HTTP."""
         settings = self.settings
         options = channel_options(settings)
-        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors]
-        most = settings.max_concurrent_calls
-        public = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=interceptors)
+        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors, TracingInterceptor()]
+        limits, metrics = CallLimits.from_settings(settings), self._metrics
+        public = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, public)
-        admin = grpc.aio.server(maximum_concurrent_rpcs=most, options=options, interceptors=interceptors)
+        admin = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])
         codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin_servicer, admin)
         # So that who swaps can look, at the same address, at what is served.
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, admin)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, public)
         await self._report(serving=False)
         if settings.reflection:
@@ -226,10 +240,17 @@ class Server:
         web = WebServer(metrics_host.strip("[]"), int(metrics_port), web_app, self._security.web_tls)
         web.start()
         resources.callback(web.stop)
+        allow_connections(2 * settings.max_connections)
         await public.start()
         await admin.start()
         resources.push_async_callback(self._drain, servicer, public, admin)
         self.metrics_address = f"{metrics_host}:{web.server_port}"
+        self._connections = ConnectionLimiter(
+            (Listener("public", _port(self.address)), Listener("admin", _port(self.admin_address))),
+            settings.max_connections_per_peer,
+            lambda listener, count: metrics.connections.labels(listener).set(count),
+            metrics.rejects.labels("too_many_connections").inc,
+        )
 
     async def _drain(self, servicer: TokenizerServicer, *servers: grpc.aio.Server) -> None:
         """Report NOT_SERVING, take nothing more, and finish what was admitted."""
@@ -271,6 +292,10 @@ async def _cancel(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _names(engines: Sequence[Engine]) -> str:

@@ -39,6 +39,12 @@ class ListenSettings(BaseModel):
     metrics_listen: str = Field(
         "127.0.0.1:9464", description="HOST:PORT of /metrics and of the server's own page, /; port 0 takes a free one."
     )
+    metrics_hosts: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._,-]*$",
+        description="Names, by commas, that /metrics and the page may be asked for by, besides localhost and "
+        "addresses; empty: if --metrics-listen is on loopback no others, else all.",
+    )
     admin_listen: str = Field(
         "127.0.0.1:50052", description="HOST:PORT of the operators' gRPC service; port 0 takes a free one."
     )
@@ -97,7 +103,23 @@ class LimitSettings(BaseModel):
         "threads that read.",
     )
     max_metadata_bytes: int = Field(16_384, ge=1024, description="Size of a call's metadata.")
-    max_concurrent_calls: int = Field(1024, ge=1, description="Calls under way at once; more get RESOURCE_EXHAUSTED.")
+    max_concurrent_calls: int = Field(
+        1024,
+        ge=1,
+        description="Calls under way at once, without those for health; more get RESOURCE_EXHAUSTED with the time to "
+        "wait. Operators' calls are counted apart.",
+    )
+    max_calls_per_caller: int = Field(
+        512, ge=1, description="Of them, those of one caller, by its token, else its address."
+    )
+    max_watches: int = Field(1024, ge=1, description="Health watches (`Health/Watch`) at once; calls of their own.")
+    max_watches_per_peer: int = Field(128, ge=1, description="Of them, those of one address.")
+    max_connections: int = Field(
+        4096, ge=1, description="Connections to a gRPC listener; further ones are closed at once."
+    )
+    max_connections_per_peer: int = Field(
+        1024, ge=1, description="Of them, those of one address; the newest above it are closed within a second."
+    )
     max_calls_per_connection: int = Field(
         1_000, ge=1, description="Calls under way at once on one connection; the caller's further ones wait there."
     )
@@ -139,7 +161,15 @@ class CodebookSettings(BaseModel):
     keep_versions: int = Field(
         5, ge=3, description="Versions of the codebook kept in memory, for requests that ask for one."
     )
-    poll_seconds: float = Field(5, ge=0, description="How often the store is asked which version is in use; 0: never.")
+    poll_seconds: float = Field(
+        5, ge=0, description="How often the store is asked which version is in use; 0: at the start alone."
+    )
+    server_name: str = Field(
+        "",
+        max_length=253,
+        description="Name of this server, by which it belongs to the share of a canary or not; empty: the host's name, "
+        "which is the pod's in Kubernetes.",
+    )
     reservoir: int = Field(
         0, ge=0, le=1_000_000, description="Residues whose vectors are sampled for repairs; 0: none are kept."
     )
@@ -197,6 +227,11 @@ class TlsSettings(BaseModel):
     metrics_tls: bool = Field(
         False, description="Whether /metrics and the page are served by TLS, with that certificate."
     )
+    metrics_tls_client_ca: str = Field(
+        "",
+        description="PEM file of an authority whose certificates those need who ask for /metrics and the page; "
+        "--tls-client-ca does not cover them.",
+    )
 
     @model_validator(mode="after")
     def _tls_fits_together(self) -> Self:
@@ -205,6 +240,8 @@ class TlsSettings(BaseModel):
         for name in ("tls_client_ca", "admin_tls_client_ca", "metrics_tls"):
             if getattr(self, name) and not self.tls_server_certificate:
                 raise ValueError(f"{name} needs tls_server_certificate and tls_server_key")
+        if self.metrics_tls_client_ca and not self.metrics_tls:
+            raise ValueError("metrics_tls_client_ca needs metrics_tls")
         return self
 
 

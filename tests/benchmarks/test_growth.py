@@ -10,7 +10,7 @@ from benchmarks._load import pieces, queued, scraped
 from benchmarks.speed import growth
 from benchmarks.speed.growth import bars, joined, memory_mb, numbers
 from foldmint_maintenance.datasets.records import read_parquet
-from foldmint_tokenizer.neighborhoods import geometry
+from foldmint_tokenizer.neighborhoods import build_geometry
 from helpers.support import running_server
 
 
@@ -21,7 +21,7 @@ def test_a_long_chain_is_of_real_ones_that_are_no_neighbors_of_each_other() -> N
     chain = joined(size)
     assert len(chain.residue_index) == size
     assert np.array_equal(chain.residue_index, np.arange(1, size + 1))
-    rows = geometry(chain.coordinates, chain.residue_index).rows(slice(None))
+    rows = build_geometry(chain.coordinates, chain.residue_index).rows(slice(None))
     reach = np.linalg.norm(rows.origin - rows.origin[:, :1], axis=-1)[rows.exists]
     assert reach.max() < growth._APART / 2
     # The first again, with the same neighbors.

@@ -14,44 +14,14 @@ import grpc
 import numpy as np
 import pytest
 import trustme
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client import AsyncClient, Client, Decoded, Health, ModelInfo, Retry, Tls, Tokens
+from helpers.grpc_fault import Fault, Violations
 
 Request: TypeAlias = tokenizer_pb2.TokenizeStreamRequest
 Response: TypeAlias = tokenizer_pb2.TokenizeStreamResponse
-Violations = list[tuple[str, str]]
-
-
-@dataclass
-class Fault:
-    """What a call is to fail with."""
-
-    code: grpc.StatusCode
-    message: str = "as scripted"
-    violations: Violations = field(default_factory=list)
-    retry_after: float | None = None
-
-    def abort(self, context: Any) -> None:
-        status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        if self.violations:
-            detail = error_details_pb2.BadRequest()
-            for name, description in self.violations:
-                detail.field_violations.add(field=name, description=description)
-            packed = any_pb2.Any()
-            packed.Pack(detail)
-            status.details.append(packed)
-        if self.retry_after is not None:
-            info = error_details_pb2.RetryInfo()
-            info.retry_delay.FromMilliseconds(round(self.retry_after * 1000))
-            packed = any_pb2.Any()
-            packed.Pack(info)
-            status.details.append(packed)
-        context.abort_with_status(rpc_status.to_status(status))
 
 
 LEFT_OUT = [

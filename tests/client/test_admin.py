@@ -22,6 +22,7 @@ from foldmint_client import (
     FoldmintError,
     InvalidOptions,
     NotFound,
+    Overloaded,
     PermissionDenied,
     Retry,
     ServerError,
@@ -29,6 +30,7 @@ from foldmint_client import (
     Unavailable,
 )
 from foldmint_client.cli.main import app
+from helpers.grpc_fault import Fault
 
 if TYPE_CHECKING:
     from client.conftest import Both, Certificates, ScriptedServer
@@ -43,7 +45,7 @@ class Codebooks(codebook_pb2_grpc.CodebookServiceServicer):
     def __init__(self) -> None:
         self.active = "000001"
         self.before: list[str] = []
-        self.faults: deque[Code] = deque()
+        self.faults: deque[Fault] = deque()
         self.calls: list[str] = []
         self.requests: list[Any] = []
         self.metadata: dict[str, str | bytes] = {}
@@ -93,7 +95,7 @@ class Codebooks(codebook_pb2_grpc.CodebookServiceServicer):
         if self.hang is not None:
             self.hang.wait(5)
         if self.faults:
-            context.abort(self.faults.popleft(), "as scripted")
+            self.faults.popleft().abort(context)
 
     def _known(self, version: str, context: Any) -> codebook_pb2.CodebookInfo:
         if version not in ("000001", "000002"):
@@ -216,18 +218,31 @@ def test_what_only_asks_is_tried_again(running: Running) -> None:
     with running.admin() as admin:
         asks: list[Callable[[], object]] = [admin.codebooks, admin.codebook, admin.usage, admin.sample]
         for ask in asks:
-            servicer.faults.extend([Code.UNAVAILABLE] * 2)
+            servicer.faults.extend([Fault(Code.UNAVAILABLE)] * 2)
             servicer.calls.clear()
             assert ask() is not None
             assert len(servicer.calls) == 3
         changes: list[Callable[[], object]] = [lambda: admin.activate("000002"), admin.rollback]
         for change in changes:
-            servicer.faults.append(Code.UNAVAILABLE)
+            servicer.faults.append(Fault(Code.UNAVAILABLE))
             servicer.calls.clear()
             with pytest.raises(Unavailable):
                 change()
             assert len(servicer.calls) == 1
     assert servicer.active == "000001"
+
+
+def test_a_busy_server_is_asked_again_when_it_says(running: Running) -> None:
+    servicer, pauses = running.servicer, list[float]()
+    with running.admin(sleep=pauses.append) as admin:
+        for call in (admin.usage, lambda: admin.activate("000002")):
+            servicer.faults.append(Fault(Code.RESOURCE_EXHAUSTED, retry_after=2.5))
+            assert call() is not None
+        servicer.faults.append(Fault(Code.RESOURCE_EXHAUSTED))
+        with pytest.raises(Overloaded):
+            admin.usage()
+    assert servicer.active == "000002"
+    assert pauses == [2.5, 2.5]
 
 
 @pytest.mark.parametrize(
@@ -243,10 +258,10 @@ def test_what_only_asks_is_tried_again(running: Running) -> None:
 def test_errors_are_those_of_the_tree(running: Running, code: Code, error: type[FoldmintError]) -> None:
     with running.admin() as admin:
         for call in (admin.codebooks, admin.codebook, lambda: admin.activate("000002"), admin.rollback, admin.usage):
-            running.servicer.faults.append(code)
+            running.servicer.faults.append(Fault(code))
             with pytest.raises(error, match="as scripted"):
                 call()
-        running.servicer.faults.append(code)
+        running.servicer.faults.append(Fault(code))
         with pytest.raises(error, match="as scripted"):
             admin.sample()
 

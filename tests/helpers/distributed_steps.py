@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from foldmint_maintenance.datasets.records import prepared, read_parquet
 from foldmint_maintenance.distributed.process_group import ProcessGroup, process_group
-from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
-from foldmint_maintenance.training.chain_trainer import ChainTrainer
+from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights
+from foldmint_maintenance.training.chain.trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import TrainConfig, Trainer
 from foldmint_maintenance.training.latents import tokens_of, vectors_of
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig

@@ -14,7 +14,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import CodebookVersion, Model
-from foldmint_tokenizer.neighborhoods import geometry
+from foldmint_tokenizer.neighborhoods import build_geometry
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 
 SMALL = ModelConfig(width=128, heads=16, layers=2, out=32)
@@ -110,7 +110,7 @@ def pair(
     assert state.keys() == encoder.state_dict().keys()
     encoder.load_state_dict(state)
     engine = Engine(encoder)
-    rows = [geometry(coordinates, numbers).rows(slice(None)) for coordinates, numbers in sample]
+    rows = [build_geometry(coordinates, numbers).rows(slice(None)) for coordinates, numbers in sample]
     z = torch.cat([engine.vectors(part) for part in rows])
     # Centered: products far from zero cancel, in the reference as well as here.
     shift = z.mean(0)

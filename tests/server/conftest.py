@@ -46,6 +46,14 @@ def versions_copy(versions: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.fixture
+def own_versions(versions: Path, tmp_path: Path) -> Path:
+    """The same store, for a test that changes it."""
+    path = tmp_path / "own-versions"
+    shutil.copytree(versions, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def short(chains: list[RealChain]) -> list[RealChain]:
     """The five shortest of the real chains, 312 residues."""

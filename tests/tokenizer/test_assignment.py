@@ -19,8 +19,8 @@ from foldmint_tokenizer import (
     StructureTokenizer,
     TokenizedChain,
 )
-from foldmint_tokenizer.frames import backbone_frames
-from foldmint_tokenizer.motion.assignment import anchors, chain_segments
+from foldmint_tokenizer.frames import Frames, backbone_frames
+from foldmint_tokenizer.motion.assignment import BEAM_WIDTH, CodeTable, anchors, assign, chain_segments
 from foldmint_tokenizer.motion.motions import Segments, checked_segments, numbered_segments
 from foldmint_tokenizer.store.model_store import load_model
 
@@ -254,3 +254,89 @@ def test_embedded_models_have_names(some: list[Backbone]) -> None:
         assert other.composed_rmsd is not None
         assert one.composed_rmsd < other.composed_rmsd
         assert one.composed_rmsd < 1
+
+
+def vectors_of(table: CodeTable) -> NDArray[np.float32]:
+    """The codes' vectors (codes, dims), in their order."""
+    vectors = np.zeros((len(table.rotation), table.leaves.shape[1]), np.float32)
+    vectors[table.members.ravel()] = table.leaves.transpose(0, 2, 1).reshape(-1, table.leaves.shape[1])
+    return vectors
+
+
+def squared_errors(table: CodeTable, frames: Frames, codes: NDArray[np.int64], around: NDArray[np.float32]) -> float:
+    """The sum, Å², over a chain of one segment, of what separates each reached frame and environment from the true."""
+    rotation, origin = np.eye(3), np.zeros(3)
+    first, place = frames.rotation[0].astype(np.float64), frames.origin[0].astype(np.float64)
+    vectors = vectors_of(table)
+    total = 0.0
+    for j, code in enumerate(codes[:-1]):
+        true_rotation = first.T @ frames.rotation[j + 1]
+        true_origin = first.T @ (frames.origin[j + 1] - place)
+        wanted = [(rotation.T @ true_rotation).ravel() * table.lever, rotation.T @ (true_origin - origin), around[j]]
+        total += float(np.square(np.concatenate(wanted) - vectors[code][: 12 + around.shape[1]]).sum())
+        origin = origin + rotation @ table.translation[code]
+        rotation = rotation @ table.rotation[code]
+    return total
+
+
+def searched_plainly(table: CodeTable, frames: Frames, around: NDArray[np.float32], width: int) -> NDArray[np.int64]:
+    """A beam search that compares with every code, for a chain of one segment."""
+    vectors = vectors_of(table)
+    hypotheses: list[tuple[float, list[int], NDArray[np.float64], NDArray[np.float64]]] = [
+        (0.0, [], np.eye(3), np.zeros(3))
+    ]
+    for j in range(len(frames.origin) - 1):
+        back = frames.rotation[j].astype(np.float64).T
+        turn, move = back @ frames.rotation[j + 1], back @ (frames.origin[j + 1] - frames.origin[j])
+        candidates = []
+        for h, (cost, _, at, place) in enumerate(hypotheses):
+            to, by = at @ turn, place + at @ move
+            wanted = np.concatenate([to.ravel() * table.lever, by, around[j]])
+            costs = cost + np.square(vectors[:, : len(wanted)] - wanted).sum(1)
+            candidates += [(costs[code], h, int(code), to, by) for code in np.argsort(costs)[:width]]
+        candidates.sort(key=lambda candidate: candidate[0])
+        hypotheses = [
+            (
+                cost,
+                [*hypotheses[h][1], code],
+                table.rotation[code].T @ to,
+                table.rotation[code].T @ (by - table.translation[code]),
+            )
+            for cost, h, code, to, by in candidates[:width]
+        ]
+    return np.array(hypotheses[0][1])
+
+
+def test_the_search_finds_what_comparing_with_every_code_does(some: list[Backbone]) -> None:
+    model = load_model()
+    assert model.lever is not None
+    table = CodeTable.of(model.codebook.codebook.embeddings, model.lever)
+    chain = some[1]
+    frames = backbone_frames(chain.coordinates)
+    around = np.zeros((len(chain), model.config.out - 12), np.float32)
+    goes_on, segments = chain_segments(frames, chain.residue_index, chain.coordinates)
+    assert len(segments.starts) == 1
+    none = np.zeros(len(chain), np.int64)
+    own = assign(table, Assignment.TRACKING, frames, goes_on, segments, none, around)
+    plain = searched_plainly(table, frames, around, BEAM_WIDTH)
+    greedy = searched_plainly(table, frames, around, 1)
+    errors = [squared_errors(table, frames, np.append(codes, 0), around) for codes in (own.codes[:-1], plain, greedy)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-4)
+    assert errors[0] < 0.7 * errors[2]
+
+
+def test_codebooks_of_any_size_are_searched(some: list[Backbone]) -> None:
+    """Leaves of the tree that are not full, and fewer codes than hypotheses."""
+    chain = some[0]
+    frames = backbone_frames(chain.coordinates)
+    goes_on, segments = chain_segments(frames, chain.residue_index, chain.coordinates)
+    model = load_model("geometry")
+    assert model.lever is not None
+    none = np.zeros(len(frames.origin), np.int64)
+    reached = []
+    for codes in (1, 5, 131, 1000):
+        table = CodeTable.of(model.codebook.codebook.embeddings[:codes], model.lever)
+        own = assign(table, Assignment.TRACKING, frames, goes_on, segments, none, np.zeros((len(none), 0), np.float32))
+        assert own.codes.max() < codes
+        reached.append(own.composed_rmsd)
+    assert all(a is not None and b is not None and a > b for a, b in pairwise(reached))

@@ -13,7 +13,7 @@ from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.neighborhoods import Neighborhoods, concatenate, geometry
+from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate
 from helpers.chains import RealChain
 
 CONFIGS = {
@@ -46,8 +46,8 @@ def plain(of: Encoder, rows: Neighborhoods) -> Tensor:
 
 @pytest.fixture(scope="module")
 def rows(chains: list[RealChain]) -> Neighborhoods:
-    shapes = [geometry(chain.coordinates, chain.residue_index) for chain in chains[:4]]
-    short = geometry(chains[0].coordinates[:9], chains[0].residue_index[:9])  # has empty slots
+    shapes = [build_geometry(chain.coordinates, chain.residue_index) for chain in chains[:4]]
+    short = build_geometry(chains[0].coordinates[:9], chains[0].residue_index[:9])  # has empty slots
     return concatenate([shape.rows(slice(0, 100)) for shape in [*shapes, short]])
 
 
@@ -72,13 +72,26 @@ def test_no_memory_of_what_was_computed_before(rows: Neighborhoods) -> None:
         assert_close(fast(rows.part(start, stop), work), expected[start:stop])
 
 
+class _RecordingWorkspace(Workspace):
+    """Records the addresses of the memory that it hands out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: set[int] = set()
+
+    def array(self, name: str, *shape: int) -> Tensor:
+        array = super().array(name, *shape)
+        self.memory.add(array.untyped_storage().data_ptr())
+        return array
+
+
 def test_memory_does_not_grow_with_the_rows_of_many_calls(rows: Neighborhoods) -> None:
-    fast, work = FastEncoder(encoder(CONFIGS["small"])), Workspace()
+    fast, work = FastEncoder(encoder(CONFIGS["small"])), _RecordingWorkspace()
     fast(rows, work)
-    before = {id(array) for array in work._held.values()}
+    before = set(work.memory)
     fast(rows.part(0, 200), work)
     fast(rows, work)
-    assert {id(array) for array in work._held.values()} == before
+    assert work.memory == before
 
 
 def test_layers_without_biases(rows: Neighborhoods) -> None:

@@ -107,8 +107,8 @@ def _flip(path: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no model.json": (lambda s: (s / "model.json").unlink(), "cannot be read"),
-    "model.json is no JSON": (lambda s: _write(s, "{"), "no JSON"),
-    "model.json is a list": (lambda s: _write(s, "[]"), "no JSON object"),
+    "model.json is not JSON": (lambda s: _write(s, "{"), "is not valid JSON"),
+    "model.json is a list": (lambda s: _write(s, "[]"), "does not contain a JSON object"),
     "another format": (lambda s: _edit(s, format=99), "format 99"),
     "sizes that make no sense": (lambda s: _edit(s, sizes={"width": -1}), "incomplete or wrong"),
     "no encoder": (lambda s: (s / "encoder.safetensors").unlink(), "cannot be read"),
@@ -117,7 +117,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a changed codebook": (lambda s: _flip(s / "codebooks/000001/codebook.safetensors"), "damaged"),
     "a missing codebook": (lambda s: shutil.rmtree(s / "codebooks"), "cannot be read"),
     "no active version": (lambda s: (s / "ACTIVE").unlink(), "cannot be read"),
-    "a version outside": (lambda s: _active(s, "../../etc"), "no version"),
+    "a version outside": (lambda s: _active(s, "../../etc"), "invalid codebook version"),
     "another encoder's codebook": (lambda s: _manifest(s, encoder_sha256="0" * 64), "another encoder"),
 }
 

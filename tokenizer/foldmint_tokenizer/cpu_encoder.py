@@ -1,13 +1,13 @@
-"""The encoder as a CPU runs it fastest: the mathematics of `encoder`, laid out for its caches.
+"""The encoder optimized for CPUs: the mathematics of `encoder`, with arrays laid out for caches.
 
 Every array is (features, slots * rows): a column belongs to one slot of one row's neighborhood, slot by slot, so that
-the queries (slot 0) are the first columns. Then
-- products with weights are few and large, and add to the residual stream in place; norms' scales are folded into the
-  weights, and biases are a last column of theirs, which meets a row of ones;
-- attention goes query by query over a few heads, on arrays that fit a core's cache, and is not slowed by
-  the few heads or components of an inner loop, since columns are innermost;
+the queries (slot 0) are the first columns. As a result
+- products with weights are few and large, and add to the residual stream in place; the norms' scales are folded into
+  the weights, and biases are the weights' last column, which multiplies a row of ones;
+- attention runs query by query over a few heads, on arrays that fit a core's cache; its inner loops run over columns,
+  not over the few heads or components;
 - no array is allocated twice.
-`Encoder.forward` is what training uses, and what tests compare this with.
+Training uses `Encoder.forward`; tests compare this module with it.
 """
 
 from math import sqrt
@@ -20,34 +20,34 @@ from torch.nn import functional as F
 from foldmint_tokenizer.encoder import Block, Encoder
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods
 
-# Found by measurement on cores of Zen 3, with 512 KiB of cache each: rows computed at once, of small encoders and of
-# large; columns that go through the feed-forward at once; elements of a pair array, slots * heads * rows, 256 KiB.
+# Measured on Zen 3 cores with 512 KiB of cache each: rows a block, for small and for large encoders; columns a
+# feed-forward product; elements of a pair array (slots * heads * rows, 256 KiB).
 _ROWS, _ROWS_IF_WIDE, _WIDE = 256, 96, 512
 _FEED_FORWARD_COLUMNS = 512
 _PAIR_ELEMENTS = 2**16
 
 
 class Workspace:
-    """Memory that one thread computes in, kept from one call to the next."""
+    """One thread's scratch memory, kept between calls."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
+        self._arrays: dict[str, Tensor] = {}
 
     def array(self, name: str, *shape: int) -> Tensor:
-        """An array of float32 with the contents of whatever was there."""
+        """A float32 array with arbitrary contents."""
         size = torch.Size(shape).numel()
-        held = self._held.get(name)
-        if held is None or held.numel() < size:
-            held = self._held[name] = torch.empty(size)
-        return held[:size].view(shape)
+        array = self._arrays.get(name)
+        if array is None or array.numel() < size:
+            array = self._arrays[name] = torch.empty(size)
+        return array[:size].view(shape)
 
 
 class _Weights(NamedTuple):
-    """Of a block; each has the bias as its last column.
+    """A block's weights, each with the bias as its last column.
 
-    keys: (9 * heads, width + 1) to the keys of rotation, values, keys of distance, component by component, the latter
-    scaled by the head's distance_scale (heads, 1). queries: (6 * heads, width + 1) to the queries of rotation and
-    distance, both scaled. out: (width, 3 * heads + 1). up: (2 * hidden, width + 1). down: (width, hidden + 1).
+    keys: (9 * heads, width + 1), to the keys of rotation, the values, and the keys of distance, component by component,
+    the last scaled by the head's distance_scale (heads, 1). queries: (6 * heads, width + 1), to the queries of rotation
+    and distance, both scaled. out: (width, 3 * heads + 1). up: (2 * hidden, width + 1). down: (width, hidden + 1).
     epsilons: of the norms before attention and feed-forward.
     """
 
@@ -61,9 +61,9 @@ class _Weights(NamedTuple):
 
 
 class FastEncoder:
-    """A copy of an encoder's weights, as they are now. Threads may share it, each with a workspace of its own.
+    """A copy of an encoder's current weights. Threads may share it, each with its own workspace.
 
-    block_rows: how many rows a call takes best.
+    block_rows: the number of rows a call that is fastest.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -76,7 +76,7 @@ class FastEncoder:
             seen = torch.cat(
                 [F.layer_norm(table, (config.width,), eps=first.epsilons[0]), torch.ones(len(table), 1)], 1
             )
-            # Of each offset: the residual stream and the first block's projections, (width + 15 * heads, 66).
+            # For each offset, the residual stream and the first block's projections, (width + 15 * heads, 66).
             self._table = torch.cat([table.t(), first.keys @ seen.t(), first.queries @ seen.t()]).contiguous()
             self._out = encoder.pre_vq_proj.weight.detach().cpu().float().t().contiguous()
             self._out_bias = encoder.pre_vq_proj.bias.detach().cpu().float().clone()
@@ -123,10 +123,10 @@ class FastEncoder:
         absent: Tensor | None,
         work: Workspace,
     ) -> Tensor:
-        """What queries see, before the output projection, over a row of ones: (3 * heads + 1, asked).
+        """Attention output before the output projection, above a row of ones: (3 * heads + 1, queries).
 
-        keys: (3, 3, heads, columns); queries: (2, 3, heads, asked); both in their own frames. frames: rotation
-        (3, 3, columns), and origin scaled for each head (3, heads, columns). absent: (16, rows), or None.
+        keys: (3, 3, heads, columns); queries: (2, 3, heads, queries); both in their own frames. frames: rotation (3, 3,
+        columns), and origin scaled for each head (3, heads, columns). absent: (16, rows), or None.
         """
         rotation, origin = frames
         heads, columns, asked = keys.shape[2], keys.shape[3], queries.shape[3]
@@ -144,7 +144,7 @@ class FastEncoder:
             work,
         )
         back = _with_ones("back", 3 * heads, asked, work)
-        # The transposed rotation is the inverse.
+        # The transpose of a rotation is its inverse.
         _rotated(rotation[..., :asked].transpose(0, 1), seen, back[:-1].view(1, 3, heads, asked))
         return back
 
@@ -162,10 +162,10 @@ class FastEncoder:
 
 
 def _attend(keys: Tensor, queries: Tensor, absent: Tensor | None, seen: Tensor, work: Workspace) -> None:
-    """Means of values, by attention of each query to the 16 slots of its row, in one common frame, into `seen`.
+    """Write to `seen` the means of values, by attention of each query to the 16 slots of its row, in one common frame.
 
-    keys: (3, 3, heads, 16, rows); queries: (2, 3, heads, slots, rows); absent: (16, rows), or None; seen:
-    (3, heads, slots, rows).
+    keys: (3, 3, heads, 16, rows). queries: (2, 3, heads, slots, rows). absent: (16, rows), or None. seen: (3, heads,
+    slots, rows).
     """
     heads, n = keys.shape[2], keys.shape[4]
     together = max(1, _PAIR_ELEMENTS // (NEIGHBORS * n))
@@ -176,14 +176,14 @@ def _attend(keys: Tensor, queries: Tensor, absent: Tensor | None, seen: Tensor, 
         weight, apart = work.array("weight", *shape), work.array("apart", *shape)
         for slot in range(queries.shape[3]):
             (qx, qy, qz), (px, py, pz) = queries[:, :, some, slot : slot + 1].unbind(0)
-            # The distance term, |p - o|, from the differences, since its square would cancel otherwise.
+            # The distance term, |p - o|, from the differences: expanding the square would cancel.
             torch.sub(ox, px, out=apart)
             distance = torch.mul(apart, apart, out=weight)
             torch.sub(oy, py, out=apart)
             distance.addcmul_(apart, apart)
             torch.sub(oz, pz, out=apart)
             distance.addcmul_(apart, apart).sqrt_()
-            # Less than the rotation term, q . k.
+            # Subtracted from the rotation term, q . k.
             logits = torch.mul(kx, qx, out=apart).addcmul_(ky, qy).addcmul_(kz, qz).sub_(distance)
             if absent is not None:
                 logits.add_(absent)
@@ -202,10 +202,10 @@ def _rotated(rotation: Tensor, local: Tensor, out: Tensor) -> Tensor:
 
 
 def _normed(x: Tensor, epsilon: float, work: Workspace) -> Tensor:
-    """x (width, columns) less its mean, over its standard deviation, over a row of ones."""
+    """x (width, columns), normalized to zero mean and unit standard deviation, above a row of ones."""
     normed = _with_ones("normed", x.shape[0], x.shape[1], work)
     body = torch.sub(x, x.mean(0), out=normed[:-1])
-    square = torch.mul(body, body, out=work.array("up", *x.shape))  # room that is free until the feed-forward
+    square = torch.mul(body, body, out=work.array("up", *x.shape))  # memory that is unused until the feed-forward
     body.mul_(square.mean(0).add_(epsilon).rsqrt_())
     return normed
 
@@ -217,7 +217,7 @@ def _with_ones(name: str, features: int, columns: int, work: Workspace) -> Tenso
 
 
 def _absent(exists: Tensor) -> Tensor:
-    """What is added to logits: minus infinity for slots that are empty. exists: (rows, 16). Returns (16, rows)."""
+    """What is added to the logits, (16, rows): minus infinity for empty slots. exists: (rows, 16)."""
     return torch.zeros(exists.shape[::-1]).masked_fill_(~exists.t(), float("-inf"))
 
 
@@ -225,7 +225,8 @@ def _weights(block: Block) -> _Weights:
     attention = block.geom_attn
     norm, up, _, down = cast(tuple[nn.LayerNorm, nn.Linear, nn.Module, nn.Linear], tuple(block.ffn))
     heads = attention.heads
-    # The published order is vector, head, component; the vectors: rotation's query and key, value, distance's two.
+    # The published order is vector, head, component. The vectors are the rotation's query and key, the value, and the
+    # distance's query and key.
     weight, bias = (part.view(5, heads, 3, -1).transpose(1, 2) for part in _folded(attention.proj, attention.s_norm))
     whole = torch.cat([weight, bias], -1)  # (5, 3, heads, width + 1)
     by_rotation, by_distance = (
@@ -248,7 +249,7 @@ def _weights(block: Block) -> _Weights:
 
 
 def _folded(linear: nn.Linear, norm: nn.LayerNorm | None = None) -> tuple[Tensor, Tensor]:
-    """Weight (out, in) and bias (out, 1), in float64, with the norm's scale and shift before it in them."""
+    """Weight (out, in) and bias (out, 1), in float64, with the preceding norm's scale and shift folded in."""
     weight = linear.weight.detach().cpu().double()
     bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().cpu().double()
     if norm is not None:

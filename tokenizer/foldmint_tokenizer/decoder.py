@@ -1,8 +1,8 @@
-"""The structure decoder of ESM3's architecture: tokens in, backbone and confidence out.
+"""The structure decoder of ESM3's architecture: from tokens to backbone and confidence.
 
-Written from the ESM3 paper (appendix A.1.6 and A.1.7). Parameters carry the names and shapes of the published weights.
-A bidirectional transformer with rotary positions reads token ids; a head makes a rigid motion of each token's vector
-(a translation, and a rotation by Gram-Schmidt of two vectors); two more heads tell how far to trust it.
+Written from the ESM3 paper (appendix A.1.6 and A.1.7). Parameters have the names and shapes of the published weights. A
+bidirectional transformer with rotary positions reads token ids; a head predicts a rigid motion for each token (a
+translation, and a rotation by Gram-Schmidt of two vectors); two more heads predict the confidence.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,10 +21,10 @@ DIRECTION_BINS = 16
 DIRECTIONS = 6
 PAE_BINS = 64
 LARGEST_ERROR = 31.0
-"""Å; predicted aligned errors beyond it share the last bin."""
+"""Å; larger predicted aligned errors share the last bin."""
 PLDDT_BINS = 50
 
-# N, CA and C in a residue's own frame, Å: the mean geometry that ESM3's decoder places.
+# N, CA and C in a residue's own frame, Å: the mean geometry that ESM3's decoder uses.
 _RESIDUE = ((0.5256, 1.3612, 0.0), (0.0, 0.0, 0.0), (-1.5251, 0.0, 0.0))
 _TRANSLATION_UNIT = 10.0  # Å
 _ROTARY_BASE = 10_000.0
@@ -35,9 +35,9 @@ _PAIR_WIDTH = 128
 class DecoderConfig:
     """Sizes of a decoder.
 
-    width: of the residual stream. heads: of attention. layers: blocks. chained: whether a token's rigid motion is
-    counted from the token before it, so that the head tells how the chain goes on; otherwise from the origin, as in
-    ESM3, where the whole fold must be known to place one residue.
+    width: of the residual stream. heads: of attention. layers: number of blocks. chained: whether a token's rigid
+    motion is relative to the previous token, so that the head predicts how the chain continues; otherwise it is
+    relative to the origin, as in ESM3, where placing one residue requires the whole fold.
     """
 
     width: int
@@ -53,11 +53,11 @@ class DecoderConfig:
         if self.width % (2 * self.heads):
             raise ValueError(f"DecoderConfig.width, {self.width}, must be a multiple of twice the heads, {self.heads}")
         if not isinstance(self.chained, bool):
-            raise ValueError(f"DecoderConfig.chained is true or false, not {self.chained!r}")  # noqa: TRY004
+            raise ValueError(f"DecoderConfig.chained must be true or false, not {self.chained!r}")  # noqa: TRY004
 
     @property
     def hidden(self) -> int:
-        """Width inside the feed-forward: 8/3 of the width, rounded up to a multiple of 256."""
+        """Width of the feed-forward layer: 8/3 of the width, rounded up to a multiple of 256."""
         return -(-8 * self.width // (3 * 256)) * 256
 
 
@@ -72,7 +72,7 @@ class Rigids(NamedTuple):
 
 
 class SelfAttention(nn.Module):
-    """Attention over the whole sequence, its queries and keys normalized, with rotary positions."""
+    """Attention over the whole sequence, with normalized queries and keys and rotary positions."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """x: (n, length, width); rotary: as of `rotary_angles`; mask: (n, 1, 1, length), true where to look."""
+        """x: (n, length, width); rotary: from `rotary_angles`; mask: (n, 1, 1, length), true for attended tokens."""
         query, key, value = self.layernorm_qkv(x).chunk(3, -1)
         query, key = _rotated(self._split(self.q_ln(query)), rotary), _rotated(self._split(self.k_ln(key)), rotary)
         seen = F.scaled_dot_product_attention(query, key, self._split(value), mask)
@@ -102,7 +102,7 @@ def rotary_angles(length: int, size: int, like: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _rotated(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair of one dimension of the first half and one of the second; x (n, heads, length, size)."""
+    """Rotate pairs of one dimension of the first half and one of the second; x: (n, heads, length, size)."""
     cosine, sine = rotary
     first, second = x.chunk(2, -1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
@@ -122,14 +122,14 @@ class DecoderBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """(n, length, width) -> the same."""
+        """(n, length, width) -> (n, length, width)."""
         x = x + self.attn(x, rotary, mask)
         fed: Tensor = self.ffn(x)
         return x + fed
 
 
 class TokenStack(nn.Module):
-    """The blocks of a decoder, under the name that the published weights have for them."""
+    """The blocks of a decoder, under the name that the published weights use."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class TokenStack(nn.Module):
         self.norm = nn.LayerNorm(config.width, bias=False)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """(n, length, width) -> the same, as of the blocks."""
+        """(n, length, width) -> (n, length, width)."""
         for block in self:
             x = block(x, rotary, mask)
         result: Tensor = self.norm(x)
@@ -150,8 +150,8 @@ class TokenStack(nn.Module):
 class RigidHead(nn.Module):
     """A rigid motion for each token: three numbers for the translation, six for the rotation (Zhou et al. 2019).
 
-    The last 14 outputs belong to torsion angles, which the published decoder does not use; they are kept for its
-    weights' sake.
+    The last 14 outputs are torsion angles, which the published decoder does not use; they are kept so that its weights
+    fit.
     """
 
     def __init__(self, width: int) -> None:
@@ -164,7 +164,7 @@ class RigidHead(nn.Module):
         """(..., width) -> motions (...), in float32."""
         numbers = self.proj(self.norm(F.gelu(self.ffn1(x)))).float()
         translation, along, beside, _ = numbers.split([3, 3, 3, 14], -1)
-        # The published head names the axis from CA to C, and frames the one from C to CA.
+        # The published head predicts the axis from CA to C; frames use that from C to CA.
         first = _unit(-along / (along.norm(dim=-1, keepdim=True) + 1e-5))
         beside = beside / (beside.norm(dim=-1, keepdim=True) + 1e-5)
         second = _unit(beside - first * (first * beside).sum(-1, keepdim=True))
@@ -191,10 +191,10 @@ class PairHead(nn.Module):
         return self.logits(self.downproject(x), rows, outputs)
 
     def logits(self, own: Tensor, rows: Tensor | slice, outputs: slice) -> Tensor:
-        """The same, of what `downproject` made of each token: (n, length, 128)."""
+        """Logits of some rows of all pairs, from the output of `downproject`: (n, length, 128)."""
         column, row = own.chunk(2, -1)
         row = row[:, rows]
-        # linear1 reads column * row, then column - row. Both are linear in the column: one matrix a row does for them.
+        # linear1 reads column * row, then column - row. Both are linear in the column: one matrix a row suffices.
         product, difference = self.linear1.weight.chunk(2, -1)
         mixing = row[..., None] * product.T + difference.T  # (n, rows, 64, 128)
         pair = column[:, None] @ mixing - F.linear(row, difference)[:, :, None]
@@ -208,7 +208,7 @@ PAE_LOGITS = slice(DISTANCE_BINS + DIRECTIONS * DIRECTION_BINS, None)
 
 
 class ConfidenceHead(nn.Module):
-    """Logits of 50 bins of lDDT, from 0 to 1."""
+    """Logits of 50 bins of lDDT between 0 and 1."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class ConfidenceHead(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids, from BOS to EOS, to rigid motions and confidence."""
+    """From token ids, BOS to EOS, to rigid motions and confidence."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -237,35 +237,35 @@ class Decoder(nn.Module):
     def states(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The last hidden states (n, length, width) of embedded tokens x (n, length, width).
 
-        mask: (n, length) bool, false for padding, which nothing looks at; None where there is none.
+        mask: (n, length) bool, false for padding, which is masked out of attention; None if there is no padding.
         """
         return token_states(self.decoder_stack, self.config, x, mask)
 
     def rigids(self, states: Tensor) -> Rigids:
-        """Motions (n, length) of the tokens, in one frame of reference; states (n, length, width)."""
+        """Frames (n, length) of the tokens in one coordinate system; states: (n, length, width)."""
         moves: Rigids = self.affine_output_projection(states)
         return composed(moves) if self.config.chained else moves
 
     def confidence(self, states: Tensor) -> Tensor:
-        """Predicted lDDT (n, length), 0 to 1: the mean over the bins; states (n, length, width)."""
+        """Predicted lDDT (n, length), 0 to 1: the mean over the bins. states: (n, length, width)."""
         return expected_lddt(self.plddt_head(states))
 
 
 def token_states(stack: TokenStack, config: DecoderConfig, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What a stack makes of embedded tokens x (n, length, width): `Decoder.states`."""
+    """The output of a stack for embedded tokens x (n, length, width), as in `Decoder.states`."""
     rotary = rotary_angles(x.shape[1], config.width // config.heads, x)
     result: Tensor = stack(x, rotary, None if mask is None else mask[:, None, None])
     return result
 
 
 def expected_lddt(logits: Tensor) -> Tensor:
-    """The mean over 50 bins of lDDT, 0 to 1, of their logits (..., 50)."""
+    """The mean lDDT, 0 to 1, of a distribution over 50 bins; logits: (..., 50)."""
     bins = (torch.arange(PLDDT_BINS, device=logits.device) + 0.5) / PLDDT_BINS
     return logits.float().softmax(-1) @ bins
 
 
 def composed(moves: Rigids) -> Rigids:
-    """The products of all motions up to each, along the second last of (n, length): a scan in log2(length) steps."""
+    """Cumulative products of the motions (n, length) along the length: a scan in log2(length) steps."""
     rotation, origin = moves
     reach = 1
     while reach < origin.shape[1]:
@@ -277,30 +277,30 @@ def composed(moves: Rigids) -> Rigids:
 
 
 def backbone_atoms(rigids: Rigids) -> Tensor:
-    """N, CA and C (..., 3, 3): atom, axis; Å; of a residue of mean geometry in each place."""
+    """N, CA and C (..., 3, 3): atom, axis; Å; of a residue with mean geometry in each frame."""
     local = torch.tensor(_RESIDUE, dtype=rigids.origin.dtype, device=rigids.origin.device)
     return torch.einsum("...ij,aj->...ai", rigids.rotation, local) + rigids.origin[..., None, :]
 
 
 class AlignedError(NamedTuple):
-    """pae: (length, length), Å, expected error of the column's CA from the row's frame. ptm: expected TM-score."""
+    """pae: (length, length), Å, expected error of the column's CA in the row's frame. ptm: expected TM-score."""
 
     pae: Tensor
     ptm: Tensor
 
 
 def aligned_error(head: PairHead, states: Tensor, residues: Tensor, rows: int = 16) -> AlignedError:
-    """Predicted aligned error and TM-score of one sequence, over its residues alone.
+    """Predicted aligned error and TM-score of one sequence, over its residues only.
 
-    states: (length, width); residues: (residues,) int64, where in the sequence they are; rows: pairs are computed so
-    many rows at a time, which bounds the memory. pTM after Jumper et al. 2021 (supplement 1.9.7).
+    states: (length, width). residues: (residues,) int64, their positions in the sequence. rows: number of rows of pairs
+    computed at once, which bounds the memory. pTM after Jumper et al. 2021 (supplement 1.9.7).
     """
     step = LARGEST_ERROR / (PAE_BINS - 2)
     centers = (torch.arange(PAE_BINS, device=states.device, dtype=torch.float32) + 0.5) * step
     d0 = 1.24 * (max(len(residues), 19) - 15) ** (1 / 3) - 1.8
     near = 1 / (1 + (centers / d0).square())
     own = head.downproject(states[residues][None])
-    # Whole before the first rows: small pieces kept among the large ones that come and go would hold on to the memory.
+    # Allocated up front: small results between large temporaries would fragment the memory.
     pae = torch.empty(len(residues), len(residues), device=states.device)
     score = torch.empty(len(residues), device=states.device)
     for start in range(0, len(residues), rows):

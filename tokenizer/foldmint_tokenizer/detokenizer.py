@@ -1,4 +1,4 @@
-"""From structure tokens back to backbones, with how far to trust them; in process, with no server.
+"""From structure tokens back to backbones, with confidence; in process, without a server.
 
 StructureDetokenizer.load().detokenize(tokens)
 """
@@ -31,11 +31,11 @@ _NAMES = {MASK: "MASK", EOS: "EOS", BOS: "BOS", PAD: "PAD", CHAINBREAK: "CHAINBR
 class DecodedChain:
     """The backbone of one chain.
 
-    coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; all chains of a structure in one frame of
-    reference. plddt: (residues,) float32, 0 to 1, the lDDT that the decoder expects of each residue. Both are NaN for
-    residues that were said to have no frame. segment_starts: (segments,) int64, the first residue of each segment.
-    placed: (segments,) bool, whether a segment stands where its structure had it, seen from the others that are placed;
-    otherwise it follows the residue before it as if bonded.
+    coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; all chains of a structure in one
+    coordinate system. plddt: (residues,) float32, 0 to 1, the predicted lDDT of each residue. Both are NaN for residues
+    declared to have no frame. segment_starts: (segments,) int64, the first residue of each segment. placed: (segments,)
+    bool, whether a segment has the position that it had in its structure, relative to the other placed ones; otherwise
+    it follows the previous residue as if bonded.
     """
 
     coordinates: NDArray[np.float32]
@@ -49,11 +49,11 @@ class DecodedChain:
 
 @dataclass(frozen=True, eq=False)
 class DecodedStructure:
-    """What tokens stand for.
+    """A decoded structure.
 
-    ptm: the TM-score that the decoder expects, 0 to 1, of the residues with a frame; NaN if there are none. pae:
-    (residues, residues) float32, Å, over all chains: expected error of the column's residue seen from the row's, NaN
-    for residues without a frame; None unless asked for.
+    ptm: predicted TM-score of the residues with a frame, 0 to 1; NaN if there are none. pae: (residues, residues)
+    float32, Å, over all chains: expected error of the column's residue in the row's frame, NaN for residues without a
+    frame; None unless requested.
     """
 
     chains: tuple[DecodedChain, ...]
@@ -62,9 +62,9 @@ class DecodedStructure:
 
 
 class DecoderInputs(NamedTuple):
-    """What a decoder reads of one version of the codebook, on its device.
+    """A decoder's inputs for one version of the codebook, on its device.
 
-    embedding: (vocabulary, width), of each token. motions: (codes,), of models whose codes state motions.
+    embedding: (vocabulary, width), of each token. motions: (codes,), if the codes encode motions.
     """
 
     embedding: Tensor
@@ -72,7 +72,7 @@ class DecoderInputs(NamedTuple):
 
 
 class StructureDetokenizer:
-    """A model's decoder on a device. Not safe for use by several threads at a time."""
+    """A model's decoder on a device. Not thread-safe."""
 
     def __init__(self, model: Model, device: torch.device | str = "cpu") -> None:
         """Raises ModelError if the model has no decoder."""
@@ -86,11 +86,11 @@ class StructureDetokenizer:
     def load(
         cls, path: str | os.PathLike[str] | None = None, *, device: torch.device | str = "cpu"
     ) -> "StructureDetokenizer":
-        """The detokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
+        """Load the model of a store, by default the embedded one. Raises ModelError if it cannot be used."""
         return cls(load_model(path), device)
 
     def inputs_of(self, codebook: CodebookVersion) -> DecoderInputs:
-        """What the decoder reads of a version of the codebook."""
+        """The decoder's inputs for a version of the codebook."""
         motions = None
         if isinstance(self._decoder, MotionDecoder) and self.model.lever is not None:
             found = code_motions(codebook.codebook.embeddings, self.model.lever)
@@ -107,18 +107,17 @@ class StructureDetokenizer:
         assignment: Assignment = Assignment.INDEPENDENT,
         segments: Sequence[Segments] | None = None,
     ) -> DecodedStructure:
-        """The backbones of a structure's tokens (length,): its chains with CHAINBREAK between them.
+        """Decode the tokens (length,) of a structure: its chains, separated by CHAINBREAK.
 
-        BOS before and EOS after are taken, and put there where they are not. has_frame: (residues,) bool, over all
-        chains, as `TokenizedChain` tells: the tokens of residues without a frame say nothing, and become gaps; None
-        decodes all. pae: return the aligned errors, whose memory grows with the square of the residues. inputs: of
-        another version of the codebook than the model's. assignment: how the tokens were chosen. segments: of each
-        chain, where composition begins anew, and with which frame; without them each chain is one segment.
+        BOS and EOS around them are optional. has_frame: (residues,) bool, over all chains, as in `TokenizedChain`:
+        residues without a frame become gaps, since their tokens carry no information; None decodes all. pae: return the
+        aligned errors, whose memory grows with the square of the residues. inputs: those of another version of the
+        codebook than the model's. assignment: how the tokens were chosen. segments: for each chain, where composition
+        restarts, and with which frame; by default each chain is one segment.
 
-        Raises InvalidTokens, with the position, for tokens that are none or stand in a place where they make no sense,
-        and if has_frame does not fit to them; InvalidStructure for segments that are not one for each chain; ModelError
-        if the decoder computes what is not finite, or if its codes state no motions and the tokens are anchored or
-        tracking ones, or have first frames.
+        Raises InvalidTokens, with the position, for an unknown or misplaced token, and if has_frame does not match the
+        tokens; InvalidStructure if there is not one entry of segments a chain; ModelError if a result is not finite, or
+        if the codes do not encode motions and the tokens are anchored or tracking ones or have first frames.
         """
         sequence = checked_tokens(tokens, self.model.config.codes)
         residue = np.flatnonzero(sequence < MASK)
@@ -129,7 +128,7 @@ class StructureDetokenizer:
         read = self._inputs if inputs is None else inputs
         layout = _layout([stop - start for start, stop in bounds], segments, framed)
         if read.motions is None:
-            self._check_plain(assignment, layout)
+            self._check_without_motions(assignment, layout)
         with torch.inference_mode():
             ids = torch.from_numpy(sequence).to(self.device)
             states = self._states(F.embedding(ids, read.embedding)[None], assignment)
@@ -140,16 +139,16 @@ class StructureDetokenizer:
             if len(kept):
                 head = self._decoder.pairwise_classification_head
                 errors = aligned_error(head, states[0], torch.from_numpy(kept).to(self.device))
-        ptm = math.nan if errors is None else float(errors.ptm)  # NaN if an aligned error is
+        ptm = math.nan if errors is None else float(errors.ptm)  # NaN if an aligned error is NaN
         finite = np.isfinite(atoms[kept]).all() and np.isfinite(plddt[kept]).all()
         if not finite or (errors is not None and math.isnan(ptm)):
             raise ModelError("the decoder computed a position or a confidence that is not finite")
         atoms[residue[~framed]] = plddt[residue[~framed]] = np.nan
-        stand = layout.placed if read.motions is not None else np.ones(len(layout.starts), np.bool_)
+        placed_segments = layout.placed if read.motions is not None else np.ones(len(layout.starts), np.bool_)
         places = np.searchsorted(residue, [start for start, _ in bounds])
         ends = np.append(places[1:], len(residue))
         chains = [
-            DecodedChain(atoms[start:stop], plddt[start:stop], layout.starts[own] - first, stand[own])
+            DecodedChain(atoms[start:stop], plddt[start:stop], layout.starts[own] - first, placed_segments[own])
             for (start, stop), first, own in zip(
                 bounds,
                 places,
@@ -159,11 +158,13 @@ class StructureDetokenizer:
         ]
         return DecodedStructure(tuple(chains), ptm, _spread(errors, framed) if pae else None)
 
-    def _check_plain(self, assignment: Assignment, layout: Layout) -> None:
+    def _check_without_motions(self, assignment: Assignment, layout: Layout) -> None:
         if assignment is not Assignment.INDEPENDENT:
-            raise ModelError(f"the codes of {self.model.name} state no motions: no tokens of it are {assignment}")
+            raise ModelError(f"the codes of {self.model.name} do not encode motions: it has no {assignment} tokens")
         if not np.isnan(layout.frames).all():
-            raise ModelError(f"the codes of {self.model.name} state no motions: first frames cannot place segments")
+            raise ModelError(
+                f"the codes of {self.model.name} do not encode motions: first frames cannot place segments"
+            )
 
     def _states(self, embedded: Tensor, assignment: Assignment) -> Tensor:
         if isinstance(self._decoder, MotionDecoder):
@@ -179,12 +180,12 @@ class StructureDetokenizer:
         assignment: Assignment,
         layout: Layout,
     ) -> Rigids:
-        """Frames (residues,) of tokens (length,)."""
+        """Frames (residues,) of the residues among the tokens (length,)."""
         some = torch.from_numpy(residue).to(self.device)
         if isinstance(self._decoder, Decoder):
             whole = self._decoder.rigids(states)
             return Rigids(whole.rotation[0, some], whole.origin[0, some])
-        assert read.motions is not None  # noqa: S101 (for types; a store holds no motion decoder without them)
+        assert read.motions is not None  # noqa: S101 (for types; a motion decoder's store has a lever arm)
         motions = Rigids(*(part[ids[some]] for part in read.motions))
         if assignment is Assignment.INDEPENDENT and self._decoder.config.corrections:
             motions = self._decoder.corrected(motions, states[0, some])
@@ -192,7 +193,7 @@ class StructureDetokenizer:
 
 
 def _spread(errors: AlignedError | None, framed: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Aligned errors of the residues with a frame, in their places among all (residues, residues)."""
+    """The aligned errors, with NaN for residues without a frame, (residues, residues)."""
     if errors is not None and framed.all():
         return errors.pae.cpu().numpy()
     spread = np.full((len(framed), len(framed)), np.nan, np.float32)
@@ -202,14 +203,13 @@ def _spread(errors: AlignedError | None, framed: NDArray[np.bool_]) -> NDArray[n
 
 
 def checked_frames(has_frame: ArrayLike | Sequence[bool] | None, residues: int) -> NDArray[np.bool_]:
-    """Which of so many residues have a frame, (residues,); None: all. Raises InvalidTokens if it does not fit."""
+    """Which residues have a frame, (residues,); all if None. Raises InvalidTokens if the shape or type is wrong."""
     if has_frame is None:
         return np.ones(residues, np.bool_)
     framed = np.asarray(has_frame)
     if framed.shape != (residues,) or framed.dtype != np.bool_:
         raise InvalidTokens(
-            f"has_frame is {framed.dtype} of shape {framed.shape}; true or false for each of {residues} residues is "
-            "wanted"
+            f"has_frame has type {framed.dtype} and shape {framed.shape}, expected bool and ({residues},)"
         )
     return framed
 
@@ -218,7 +218,7 @@ def _layout(sizes: list[int], segments: Sequence[Segments] | None, framed: NDArr
     if segments is None:
         segments = [whole_chain() for _ in sizes]
     if len(segments) != len(sizes):
-        raise InvalidStructure("chains", f"{len(segments)} have segments, and the tokens have {len(sizes)} chains")
+        raise InvalidStructure("chains", f"there are segments for {len(segments)} chains, but tokens of {len(sizes)}")
     for place, (size, own) in enumerate(zip(sizes, segments, strict=True)):
         if own.starts[-1] >= size:
             raise InvalidStructure(f"chains[{place}].segment_starts", f"{own.starts[-1]} is beyond {size} residues")
@@ -227,30 +227,30 @@ def _layout(sizes: list[int], segments: Sequence[Segments] | None, framed: NDArr
 
 
 def checked_tokens(tokens: ArrayLike | Sequence[int], codes: int) -> NDArray[np.int64]:
-    """The tokens of a structure from BOS to EOS, int64, each in its place; codes: how many the model has.
+    """The tokens of a structure, int64, enclosed in BOS and EOS. codes: number of the model's codes.
 
-    Raises InvalidTokens if a chain is empty, a token is no code, or a special one stands where it makes no sense.
+    Raises InvalidTokens if a chain is empty, a token is not a code, or a special token is misplaced.
     """
     try:
         given = np.asarray(tokens)
     except ValueError as error:
-        raise InvalidTokens(f"there is no array in them: {error}") from error
+        raise InvalidTokens(f"not an array: {error}") from error
     if given.ndim != 1:
-        raise InvalidTokens(f"the shape is {given.shape}; (length,) is wanted")
+        raise InvalidTokens(f"the shape is {given.shape}, expected (length,)")
     if given.size and not np.issubdtype(given.dtype, np.integer):
-        raise InvalidTokens(f"the type is {given.dtype}; integers are wanted")
+        raise InvalidTokens(f"the type is {given.dtype}, expected integers")
     if given.size == 0:
-        raise InvalidTokens("there is no token")
+        raise InvalidTokens("there are no tokens")
     own = given.astype(np.int64)
     before, after = int(own[0] == BOS), int(own[-1] == EOS)
     inner = own[before : len(own) - after]
-    wrong = ((inner < 0) | (inner >= codes)) & (inner != CHAINBREAK)  # beyond int64 is below zero
+    wrong = ((inner < 0) | (inner >= codes)) & (inner != CHAINBREAK)  # values beyond int64 wrap below zero
     if wrong.any():
         at = int(wrong.argmax())
         token = int(given[at + before])
         if token in _NAMES:
-            raise InvalidTokens(f"{token} ({_NAMES[token]}) stands among the residues", at + before)
-        raise InvalidTokens(f"{token} is no token; codes are 0 to {codes - 1}", at + before)
+            raise InvalidTokens(f"{token} ({_NAMES[token]}) is not allowed among the residues", at + before)
+        raise InvalidTokens(f"{token} is not a token; codes are 0 to {codes - 1}", at + before)
     breaks = np.flatnonzero(inner == CHAINBREAK)
     empty = np.flatnonzero(np.diff([-1, *breaks, len(inner)]) < 2)
     if empty.size:

@@ -1,9 +1,9 @@
-"""The structure encoder of ESM3's architecture: neighborhoods in, vectors before quantization out.
+"""The structure encoder of ESM3's architecture: from neighborhoods to vectors before quantization.
 
-Written from the mathematics in the ESM3 paper (appendix A.1.6 and A.1.7). Parameters carry the names and shapes
-of the published weights. The unit of work is a residue's neighborhood, not a protein, which allows three exact
-savings: the first block's projections are a table of 66 rows, the last block computes the query's row only, and
-rows of many proteins share a batch without padding.
+Written from the mathematics in the ESM3 paper (appendix A.1.6 and A.1.7). Parameters have the names and shapes of the
+published weights. The unit of work is a residue's neighborhood, not a protein, which allows three exact savings: the
+first block's projections are a table of 66 rows, the last block computes the query's row only, and rows of many
+proteins share a batch without padding.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +22,8 @@ from foldmint_tokenizer.neighborhoods import OFFSETS
 class ModelConfig:
     """Sizes of an encoder and its codebook.
 
-    width: of the residual stream. heads: of geometric attention. layers: blocks. out: dimensions of a code's
-    vector. codes: how many.
+    width: of the residual stream. heads: of geometric attention. layers: number of blocks. out: dimensions of a code's
+    vector. codes: number of codes.
     """
 
     width: int
@@ -40,7 +40,7 @@ class ModelConfig:
 
     @property
     def hidden(self) -> int:
-        """Width inside the feed-forward: four times the width, rounded up to a multiple of 256."""
+        """Width of the feed-forward layer: four times the width, rounded up to a multiple of 256."""
         return -(-4 * self.width // 256) * 256
 
 
@@ -48,7 +48,7 @@ ESM3 = ModelConfig(width=1024, heads=128, layers=2, out=128, codes=4096)
 
 
 class GeometricAttention(nn.Module):
-    """Attention among the frames of a neighborhood; a rotation term less a distance term."""
+    """Attention among the frames of a neighborhood; logits are a rotation term minus a distance term."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -60,19 +60,19 @@ class GeometricAttention(nn.Module):
         self.rotation_scale_per_head = nn.Parameter(torch.zeros(heads))
 
     def project(self, x: Tensor) -> Tensor:
-        """Five vectors a head: x (..., width) -> (..., 15 * heads), each in its row's own frame."""
+        """Five vectors a head: x (..., width) -> (..., 15 * heads), each in its residue's own frame."""
         projected: Tensor = self.proj(self.s_norm(x))
         return projected
 
     def forward(self, projected: Tensor, rotation: Tensor, origin: Tensor, exists: Tensor, queries: int) -> Tensor:
-        """Attend from the first `queries` rows of each neighborhood to all of them.
+        """Attention from the first `queries` residues of each neighborhood to all of them.
 
-        projected: (n, k, 15 * heads); rotation: (n, k, 3, 3); origin: (n, k, 3), Å; exists: (n, k) bool.
-        Returns (n, queries, width).
+        projected: (n, k, 15 * heads). rotation: (n, k, 3, 3). origin: (n, k, 3), Å. exists: (n, k) bool. Returns (n,
+        queries, width).
         """
         n, k, _ = projected.shape
         h = self.heads
-        # Rotated once for all five: component-wise, since products of 3x3 matrices are too small for a GEMM.
+        # All five are rotated at once, component-wise, since products of 3x3 matrices are too small for a GEMM.
         vectors = _rotate(rotation, projected.view(n, k, 5 * h, 3))  # tuple of 3 x (n, k, 5 * heads)
         query_rot, key_rot, value, query_dist, key_dist = (
             tuple(v[..., i * h : (i + 1) * h] for v in vectors) for i in range(5)
@@ -86,7 +86,7 @@ class GeometricAttention(nn.Module):
             for i in range(3)
         ]
         square = apart[0].square() + apart[1].square() + apart[2].square()
-        # sqrt has no gradient at zero, where a row meets itself; a norm defines it as zero there.
+        # sqrt has no gradient at zero, the distance of a residue to itself; norm defines the gradient as zero there.
         distance = torch.sqrt(square.clamp_min(1e-24) if torch.is_grad_enabled() else square)
         logits = dot * (F.softplus(self.rotation_scale_per_head) / sqrt(3))
         logits = logits - distance * (F.softplus(self.distance_scale_per_head) / sqrt(3))
@@ -124,7 +124,7 @@ class SwiGLU(nn.Module):
     """(..., 2 * hidden) -> (..., hidden)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """SiLU of the first half, times the second."""
+        """SiLU of the first half, multiplied by the second half."""
         gate, value = x.chunk(2, -1)
         return F.silu(gate) * value
 
@@ -143,14 +143,14 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, projected: Tensor, rotation: Tensor, origin: Tensor, exists: Tensor) -> Tensor:
-        """x: (n, queries, width), the rows to compute; projected: (n, k, 15 * heads), of all rows."""
+        """x: (n, queries, width), the residues to compute; projected: (n, k, 15 * heads), of all residues."""
         x = x + self.geom_attn(projected, rotation, origin, exists, x.shape[1])
         fed: Tensor = self.ffn(x)
         return x + fed
 
 
 class _Transformer(nn.Module):
-    """Holds the blocks under the name that the published weights have for them."""
+    """The blocks, under the name that the published weights use."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class _RelativePositionEmbedding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Neighborhoods to vectors; the codebook is kept apart, since it has versions of its own."""
+    """From neighborhoods to vectors. The codebook is separate, since it has versions of its own."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -178,12 +178,12 @@ class Encoder(nn.Module):
         self.relative_positional_embedding = _RelativePositionEmbedding(config.width)
 
     def forward(self, rotation: Tensor, origin: Tensor, offset: Tensor, exists: Tensor) -> Tensor:
-        """Vectors before quantization, z (n, out), of n neighborhoods (shapes: `Neighborhoods`)."""
+        """Vectors before quantization, z (n, out), of n neighborhoods (shapes as in `Neighborhoods`)."""
         table = self.relative_positional_embedding.embedding.weight  # (66, width)
         first, *others = self.transformer
-        # Block 1 sees nothing but offsets: its norm and projection have 66 distinct rows, computed once.
+        # Block 1 depends on offsets only: its norm and projection have 66 distinct rows, computed once.
         projected = F.embedding(offset, first.geom_attn.project(table))
-        # The last block is asked for the query's row only.
+        # The last block computes the query's row only.
         queries = offset.shape[1] if others else 1
         x = first(F.embedding(offset[:, :queries], table), projected, rotation, origin, exists)
         for depth, block in enumerate(others, start=1):
@@ -193,5 +193,5 @@ class Encoder(nn.Module):
         return z
 
     def without_frame(self) -> Tensor:
-        """The vector (out,) of every residue that has no frame: the projection of zero."""
+        """The vector (out,) of every residue without a frame: the projection of zero."""
         return self.pre_vq_proj.bias

@@ -1,4 +1,4 @@
-"""The computation: rows in, codes and distances out, on one device."""
+"""Runs the encoder and nearest-code search on one device."""
 
 import copy
 import threading
@@ -20,15 +20,15 @@ from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Geometry, Neighborhoods, concatenate
 
-# Elements of the largest intermediate of a step of the plain encoder, (rows, 16, 16, heads) or (rows, 16, 2 * hidden):
-# enough to keep a device busy, little enough that a step is short and its memory small. 64 MiB of float32 on a CPU, 1
-# GiB elsewhere.
+# Elements of the largest intermediate array of a step of the plain encoder, (rows, 16, 16, heads) or
+# (rows, 16, 2 * hidden): large enough to keep a device busy, small enough for short steps and little memory. 64 MiB of
+# float32 on a CPU, 1 GiB elsewhere.
 _STEP_ELEMENTS = {"cpu": 2**24}
 _STEP_ELEMENTS_ELSEWHERE = 2**28
-# Rows below which a thread more would cost more than it saves.
+# With fewer rows a thread, another thread would cost more than it saves.
 _FEWEST_ROWS = 32
-# Held while what torch keeps for threads to come is changed.
-_SETTING = threading.Lock()
+# Guards torch's default number of threads while it changes.
+_THREAD_DEFAULT_LOCK = threading.Lock()
 
 T = TypeVar("T")
 
@@ -41,10 +41,10 @@ class Quantized(NamedTuple):
 
 
 class Precision(StrEnum):
-    """Of the encoder's products; quantization is float32 always. Both others change a few tokens.
+    """Precision of the encoder's matrix products; quantization is always float32. TF32 and BF16 change a few tokens.
 
-    TF32: products of a CUDA device with ten bits of mantissa, from float32 and into it. BF16: weights and activations
-    of products in bfloat16, all geometry in float32.
+    TF32: on CUDA devices, products with a mantissa of ten bits and float32 inputs and outputs. BF16: weights and
+    activations of products in bfloat16, geometry in float32.
     """
 
     FLOAT32 = "float32"
@@ -53,14 +53,14 @@ class Precision(StrEnum):
 
 
 class Engine:
-    """An encoder on a device, its weights as they are now. Not safe for use by several threads at a time.
+    """An encoder's current weights on a device. Not thread-safe.
 
-    threads: of a CPU, that compute side by side; by default as many as torch would use. compiled: let torch.compile
-    fuse the encoder, for a few numbers of rows; it takes a minute at the start, and a compiler. step_rows: how many
-    rows are computed at once; few_rows: how many are too few to be shared out among devices. Raises ModelError for a
-    precision that the device does not have.
+    threads: number of CPU threads that compute in parallel; by default as many as torch uses. compiled: fuse the
+    encoder with torch.compile, for a few numbers of rows; needs a compiler, and takes a minute at the start. step_rows:
+    rows computed at once. few_rows: below this number, rows are not worth splitting among devices.
 
-    In float32 a CPU runs `FastEncoder`, which is neither compiled nor needs to be; all else runs `Encoder`.
+    On a CPU, float32 runs `FastEncoder`, which is not compiled; everything else runs `Encoder`. Raises ModelError if
+    the device does not support the precision.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Engine:
             self._threads = _Threads(FastEncoder(encoder), threads or torch.get_num_threads())
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
         self.few_rows = _FEWEST_ROWS if self._threads else self.step_rows // 4
-        # Numbers of rows that a step is filled up to, as each is compiled, and on a CUDA device recorded, by itself.
+        # Steps are padded to these numbers of rows: each is compiled, and recorded on a CUDA device, separately.
         self._sizes: list[int] = []
         if compiled and self._threads is None:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
@@ -91,9 +91,9 @@ class Engine:
             self._sizes = sorted({min(size, self.step_rows) for size in (64, 512, self.step_rows)})
 
     def worker_engines(self) -> "list[Engine]":
-        """Engines that share this one's weights, each for a thread of its own: as many as this one has threads.
+        """Engines that share this one's weights, one for each of its threads.
 
-        For callers that have always several steps to compute, whose threads then need not wait for each other.
+        For callers that always have several steps to compute: their threads need not wait for each other.
         """
         if self._threads is None or self._threads.count == 1:
             return [self]
@@ -104,31 +104,31 @@ class Engine:
         return workers
 
     def bind_thread(self) -> None:
-        """Make the thread that calls, from which alone the engine is used from now on, one for this device."""
+        """Prepare the calling thread, from then on the engine's only one, for this device."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         elif self._threads is not None and self._threads.count == 1:
-            _compute_alone()
+            _use_one_thread()
 
-    def tokens(self, shape: Geometry, embeddings: Tensor) -> Quantized:
-        """Codes and distances (rows,) of a structure's rows, with embeddings (codes, out) on the device.
+    def tokens(self, geometry: Geometry, embeddings: Tensor) -> Quantized:
+        """Codes and distances (queries,) of a structure; embeddings: (codes, out), on the device.
 
-        Rows are prepared, encoded and quantized a step at a time, which bounds the memory; where a CPU's threads
-        compute, by each of them a step of its own. Raises ModelError as `quantize` does.
+        Residues are prepared, encoded and quantized step by step, which bounds the memory; a CPU's threads each compute
+        steps of their own. Raises ModelError as `quantize` does.
         """
-        return self.tokens_and_vectors(shape, embeddings, keep=False)[0]
+        return self.tokens_and_vectors(geometry, embeddings, keep=False)[0]
 
     def tokens_and_vectors(
-        self, shape: Geometry, embeddings: Tensor, *, keep: bool = True
+        self, geometry: Geometry, embeddings: Tensor, *, keep: bool = True
     ) -> tuple[Quantized, NDArray[np.float32]]:
-        """As `tokens`, and the vectors (rows, out) too; if they are not kept, (rows, 0)."""
+        """Codes and distances as in `tokens`, and the vectors (queries, out), or (queries, 0) if not `keep`."""
         encode = self.vectors if self._threads is None else self._threads.block
 
         def step(part: slice) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-            z = encode(shape.rows(part))
+            z = encode(geometry.rows(part))
             return *self.quantize(z, embeddings), z[:, : None if keep else 0].float().cpu().numpy()
 
-        found = self._parts(len(shape.queries), step)
+        found = self._parts(len(geometry.queries), step)
         if not found:
             out = self.encoder.config.out if keep else 0
             return Quantized(np.empty(0, np.int64), np.empty(0, np.float32)), np.empty((0, out), np.float32)
@@ -136,7 +136,7 @@ class Engine:
         return Quantized(codes, distances), vectors
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
-        """z (rows, out), float32, on the device; in steps of `step_rows`, which bound the memory."""
+        """z (rows, out), float32, on the device; computed in steps of `step_rows`, which bound the memory."""
 
         def step(part: slice) -> Tensor:
             return encode(rows.part(part.start, part.stop))
@@ -146,7 +146,7 @@ class Engine:
         return torch.cat(found) if found else torch.empty(0, self.encoder.config.out, device=self.device)
 
     def _parts(self, total: int, step: Callable[[slice], T]) -> list[T]:
-        """What becomes of all rows, part by part, in their order."""
+        """The results of a step for all rows, part by part, in order."""
         if self._threads is not None:
             return self._threads.map(step, total)
         bounds = [*range(0, total, self.step_rows), total]
@@ -155,44 +155,44 @@ class Engine:
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """Nearest codes of z (rows, out) among embeddings (codes, out), both on the device.
 
-        Raises ModelError if a vector is not finite: it has no nearest code.
+        Raises ModelError if a vector is not finite.
         """
         with torch.inference_mode():
             codes, distances = nearest_code(z, embeddings)
-        apart = distances.cpu().numpy()
-        if not np.isfinite(apart).all():
+        on_host = distances.cpu().numpy()
+        if not np.isfinite(on_host).all():
             raise ModelError("the encoder computed a vector that is not finite")
-        return Quantized(codes.cpu().numpy(), apart)
+        return Quantized(codes.cpu().numpy(), on_host)
 
     def frameless_code(self, embeddings: Tensor) -> int:
-        """The code (of ESM3: 955) of every residue that has no frame."""
+        """The code of every residue without a frame (955 in ESM3)."""
         with torch.inference_mode():
             z = self.encoder.without_frame()[None].float()
         return int(self.quantize(z, embeddings).codes[0])
 
     def warm_up(self, embeddings: Tensor) -> None:
-        """Compute steps of rows that tell nothing, so that the first request does not wait for libraries."""
+        """Compute steps of dummy rows, so that the first request does not wait for libraries to load."""
         for size in self._sizes or [self.step_rows]:
-            self.quantize(self.vectors(_empty(size)), embeddings)
+            self.quantize(self.vectors(_dummy_rows(size)), embeddings)
 
     def probe(self, embeddings: Tensor) -> None:
-        """Compute one row that tells nothing. Raises what the device raises if it computes nothing any more."""
-        self.quantize(self.vectors(_empty(1)), embeddings)
+        """Compute one dummy row. Raises the device's own error if it no longer works."""
+        self.quantize(self.vectors(_dummy_rows(1)), embeddings)
 
     def _step(self, rows: Neighborhoods) -> Tensor:
-        """z (rows, out) by the plain encoder."""
+        """z (rows, out), by the plain encoder."""
         count = len(rows.offset)
         if self._sizes:
-            rows = _filled(rows, next(size for size in self._sizes if size >= count))
+            rows = _padded(rows, next(size for size in self._sizes if size >= count))
         columns = [torch.from_numpy(column) for column in rows]
-        if self.device.type == "cuda":  # from pinned memory a copy does not hold up the thread
+        if self.device.type == "cuda":  # copies from pinned memory do not block the thread
             columns = [column.pin_memory() for column in columns]
-        with torch.inference_mode(), self._precisely():
+        with torch.inference_mode(), self._precision_context():
             z = self._plain(*(column.to(self.device, non_blocking=True) for column in columns))[:count].float()
-        return z.clone() if self._sizes else z  # the memory of a recorded graph is used by the next step
+        return z.clone() if self._sizes else z  # the next step reuses the memory of a recorded graph
 
     @contextmanager
-    def _precisely(self) -> Iterator[None]:
+    def _precision_context(self) -> Iterator[None]:
         if self.precision is Precision.BF16:
             with torch.autocast(self.device.type, torch.bfloat16):
                 yield
@@ -207,8 +207,8 @@ class Engine:
             yield
 
 
-def _empty(count: int) -> Neighborhoods:
-    """Rows that tell nothing."""
+def _dummy_rows(count: int) -> Neighborhoods:
+    """Dummy rows."""
     shape = (count, NEIGHBORS)
     return Neighborhoods(
         np.broadcast_to(np.eye(3, dtype=np.float32), (*shape, 3, 3)).copy(),
@@ -218,16 +218,16 @@ def _empty(count: int) -> Neighborhoods:
     )
 
 
-def _filled(rows: Neighborhoods, count: int) -> Neighborhoods:
-    """The rows, and so many that tell nothing that there are `count`."""
+def _padded(rows: Neighborhoods, count: int) -> Neighborhoods:
+    """The rows, padded with dummy rows to `count`."""
     missing = count - len(rows.offset)
-    return concatenate([rows, _empty(missing)]) if missing else rows
+    return concatenate([rows, _dummy_rows(missing)]) if missing else rows
 
 
 class _Threads:
-    """A CPU's threads, each with its share of the rows and memory of its own.
+    """A CPU's threads, each with a share of the rows and its own memory.
 
-    Sharing rows is faster than sharing each operation, as torch does by itself: operations are many and small.
+    Splitting rows is faster than splitting each operation, as torch does itself: operations are many and small.
     """
 
     def __init__(self, encoder: FastEncoder, count: int) -> None:
@@ -238,11 +238,11 @@ class _Threads:
         self.step_rows = count * encoder.block_rows
 
     def single(self) -> "_Threads":
-        """The same of one thread, the caller's."""
+        """A copy with one thread, the caller's."""
         return _Threads(self._encoder, 1)
 
     def map(self, task: Callable[[slice], T], total: int) -> list[T]:
-        """What the task makes of all rows, in parts that suit the threads, in their order."""
+        """The task's results for all rows, in parts sized for the threads, in order."""
         parts = -(-total // self._encoder.block_rows)
         if total >= self.count * _FEWEST_ROWS:
             parts = -(-parts // self.count) * self.count
@@ -255,26 +255,26 @@ class _Threads:
         return list(self._pool.map(task, slices))
 
     def block(self, rows: Neighborhoods) -> Tensor:
-        """z (rows, out), by the thread that calls."""
+        """z (rows, out), computed by the calling thread."""
         if not hasattr(self._own, "work"):
             self._own.work = Workspace()
         return self._encoder(rows, self._own.work)
 
 
 def _single_threaded(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses no others."""
-    pool = ThreadPoolExecutor(count, "encoder", initializer=_compute_alone)
+    """A pool of threads in each of which torch uses one thread."""
+    pool = ThreadPoolExecutor(count, "encoder", initializer=_use_one_thread)
     started = threading.Barrier(count)
     list(pool.map(lambda _: started.wait(), range(count)))
     return pool
 
 
-def _compute_alone() -> None:
-    """Let torch use no other threads in the thread that calls."""
-    with _SETTING:
+def _use_one_thread() -> None:
+    """Restrict torch to one thread in the calling thread."""
+    with _THREAD_DEFAULT_LOCK:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
-        # What a thread sets is also what threads to come begin with; this one ends at once, and leaves them what was.
+        # A thread's setting becomes the default of new threads; a short-lived thread restores the previous default.
         restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
         restoring.start()
         restoring.join()

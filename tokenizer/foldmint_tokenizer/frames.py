@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 # Added to squared norms, as ESM3 does; far below any bond length (1.3 Å and more).
 _EPSILON = 1e-10
-# Å; the distance of N from the line through CA and C, and the length of CA-C, below which the axes
+# Å; minimum distance of N from the line through CA and C, and minimum length of CA-C; below them the axes
 # would be rounding errors. Real backbones have about 1.4 and 1.5.
 _SHORTEST = 1e-3
 
@@ -25,16 +25,16 @@ class Frames(NamedTuple):
     exists: NDArray[np.bool_]
 
     def part(self, some: slice) -> "Frames":
-        """The frames of some residues, not copied."""
+        """A view of the frames of some residues."""
         return Frames(self.rotation[some], self.origin[some], self.exists[some])
 
 
 def backbone_frames(backbone: NDArray[np.floating]) -> Frames:
     """Frames of a backbone (residues, 3, 3): residue, atom (N, CA, C), axis; Å, NaN where missing.
 
-    The x axis runs along CA - C, the xy plane holds N, the origin is CA (ESM3, appendix A.1.6). A residue
-    with a missing or non-finite atom has no frame, nor has one whose three atoms lie on one line.
-    Computed in float64 whatever comes in, so that a structure far from the origin loses nothing.
+    The x axis runs along CA - C, N lies in the xy plane, and the origin is CA (ESM3, appendix A.1.6). A residue has no
+    frame if one of the three atoms is missing or not finite, or if all three lie on one line. Computed in float64
+    whatever the input's type, so that a structure far from the origin loses no precision.
     """
     positions = np.asarray(backbone, np.float64)
     exists = np.asarray(np.isfinite(positions).all(axis=(1, 2)), np.bool_)

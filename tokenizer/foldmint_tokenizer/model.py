@@ -1,4 +1,4 @@
-"""What a store holds, in memory: a model, and one version of its codebook."""
+"""A model and one version of its codebook, in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,10 @@ from foldmint_tokenizer.structure.options import Reading
 
 
 class DecoderRows(NamedTuple):
-    """What a decoder reads of some codes: codes (k,) int64, and the rows (k, width) of its embedding for them."""
+    """Decoder inputs that override the model's own for some codes.
+
+    codes: (k,) int64. rows: (k, width), the rows of the decoder's embedding for them.
+    """
 
     codes: Tensor
     rows: Tensor
@@ -21,11 +24,12 @@ class DecoderRows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CodebookVersion:
-    """One version of a codebook. digest: SHA-256 of its file.
+    """One version of a codebook.
 
-    windows: (codes, 9, 3, 3), Å, mean backbone (N, CA, C) of the nine residues around those that got a code, in the
-    middle one's frame; NaN for codes that were never met; None if it was not measured. decoder_rows: of codes that mean
-    something else than in the model's own decoder. manifest: as it was written.
+    digest: SHA-256 of its file. windows: (codes, 9, 3, 3), Å, backbone fragments: for each code, the mean N, CA and C
+    of the nine residues around its residues, in the middle residue's frame; NaN for codes that never occurred; None if
+    not measured. decoder_rows: decoder inputs of codes whose meaning differs from that in the model's own decoder.
+    manifest: the manifest file's contents.
     """
 
     version: str
@@ -36,7 +40,7 @@ class CodebookVersion:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     def embedding(self, decoder: AnyDecoder) -> Tensor:
-        """What the model's decoder reads of each token (vocabulary, width), for this version's codes."""
+        """The decoder's input for each token (vocabulary, width), with this version's codes."""
         if isinstance(decoder, MotionDecoder):
             return decoder.embedding(self.codebook.embeddings.to(decoder.center.device)).detach()
         own = decoder.embed.weight.detach()
@@ -50,8 +54,8 @@ class CodebookVersion:
 class Model:
     """An encoder, one version of its codebook, and a decoder if there is one.
 
-    encoder_digest, decoder_digest: SHA-256 of their files. reading: which residues of a file count, unless a caller
-    says otherwise. lever: Å, of codes that state motions (`motions`); None if the model's codes state none.
+    encoder_digest, decoder_digest: SHA-256 of their files. reading: which residues of a file count by default. lever:
+    the lever arm, Å, if the codes encode motions (`motions`); otherwise None.
     """
 
     name: str
@@ -66,7 +70,7 @@ class Model:
 
 
 class Weights(NamedTuple):
-    """A model without a codebook, as `Model` names its parts."""
+    """A model without a codebook; fields as in `Model`."""
 
     name: str
     config: ModelConfig

@@ -1,4 +1,4 @@
-"""Neighborhoods: for each residue with a frame its 16 nearest residues, seen from its own frame."""
+"""Neighborhoods: the 16 nearest residues of each residue with a frame, in that residue's frame."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from foldmint_tokenizer.frames import Frames, backbone_frames
 
 NEIGHBORS = 16
 OFFSET_LIMIT = 32
-OFFSETS = 2 * OFFSET_LIMIT + 2  # row 0 of the embedding belongs to padding and is never looked up
-# Residues in one place, or with one coordinate in common, that a tree is not hindered by.
+OFFSETS = 2 * OFFSET_LIMIT + 2  # row 0 of the embedding is for padding and never looked up
+# Residues that may share a place, or one coordinate, without slowing the tree down.
 _FEW = 64
-# Residues whose neighbors are asked for at once: distances and indices of all would be most of the memory.
-_ASKED = 4096
+# Residues a query of the tree: distances and indices of all residues at once would dominate the memory.
+_QUERY_CHUNK = 4096
 
 
 class Neighborhoods(NamedTuple):
-    """Rows for the encoder; rows of any number of chains may be concatenated or sliced.
+    """The encoder's input, one row a residue; rows of any number of chains may be concatenated or sliced.
 
     rotation: (rows, 16, 3, 3) float32, the neighbors' axes in the row's frame.
     origin: (rows, 16, 3) float32, Å, the neighbors' CA in the row's frame.
@@ -33,16 +33,16 @@ class Neighborhoods(NamedTuple):
     exists: NDArray[np.bool_]
 
     def part(self, start: int, stop: int) -> "Neighborhoods":
-        """Rows from start to stop, not copied."""
+        """A view of the rows from start to stop."""
         some = slice(start, stop)
         return Neighborhoods(self.rotation[some], self.origin[some], self.offset[some], self.exists[some])
 
 
 class Geometry(NamedTuple):
-    """What the rows of a chain are made from, slice by slice.
+    """Frames and neighbors of the residues of a structure, from which neighborhoods are computed slice by slice.
 
-    frames: of all residues. residue_index: (residues,). queries: (rows,), the residues with a frame.
-    nearest: (rows, 16) int32, residues by distance, the query first; -1 where there are no more.
+    frames: of all residues. residue_index: (residues,). queries: (queries,), the residues with a frame. nearest:
+    (queries, 16) int32, residues by distance, the query first; -1 where there are no more.
     """
 
     frames: Frames
@@ -56,7 +56,7 @@ class Geometry(NamedTuple):
         exists = nearest >= 0
         nearest = np.where(exists, nearest, query[:, None])
         rotation, origin, _ = self.frames
-        # One product a row: [axes of 16 neighbors | CA of 16 neighbors] seen from the query's frame.
+        # One product a query: [axes of 16 neighbors | CA of 16 neighbors] in the query's frame.
         seen = np.concatenate(
             [rotation[nearest], (origin[nearest] - origin[query, None])[..., None]], -1
         )  # (rows, 16, 3, 4)
@@ -68,12 +68,12 @@ class Geometry(NamedTuple):
         return Neighborhoods(np.ascontiguousarray(local[..., :3]), np.ascontiguousarray(local[..., 3]), offset, exists)
 
 
-def geometry(backbone: NDArray[np.floating], residue_index: NDArray[np.integer]) -> Geometry:
-    """Frames and nearest neighbors of a backbone (residues, 3, 3), Å, residue_index (residues,).
+def build_geometry(backbone: NDArray[np.floating], residue_index: NDArray[np.integer]) -> Geometry:
+    """Frames and nearest neighbors of a backbone (residues, 3, 3), Å, with residue_index (residues,).
 
-    Neighbors are the nearest by CA distance among residues with a frame, in float64, itself first.
-    Residues without a frame are no neighbors: attention gives them no weight (ESM3 lists them last
-    and masks them, which comes to the same).
+    Neighbors are the residues with a frame that are nearest by CA distance, in float64, the residue itself first.
+    Residues without a frame are never neighbors: attention gives them no weight. (ESM3 lists them last and masks them,
+    which is equivalent.)
     """
     frames = backbone_frames(backbone)
     queries = np.flatnonzero(frames.exists)
@@ -86,44 +86,45 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
         return nearest
     ca = frames.origin[queries]
     wanted = min(NEIGHBORS, len(queries))
-    kept = _apart(ca)
+    kept = _thinned(ca)
     tree = KDTree(ca[kept])
-    for start in range(0, len(queries), _ASKED):
-        own = np.arange(start, min(start + _ASKED, len(queries)))
+    for start in range(0, len(queries), _QUERY_CHUNK):
+        own = np.arange(start, min(start + _QUERY_CHUNK, len(queries)))
         _, neighbors = tree.query(ca[own], k=np.arange(1, wanted + 1))
-        found: NDArray[np.int64] = kept[np.asarray(neighbors, np.int64)]  # (asked, wanted)
-        # Where another residue has the very same CA the tree may list it first: the query leads all the same.
+        found: NDArray[np.int64] = kept[np.asarray(neighbors, np.int64)]  # (chunk, wanted)
+        # If another residue has exactly the same CA, the tree may list it first: move the query to the front.
         wrong = np.flatnonzero(found[:, 0] != own)
-        found[wrong] = _led(found[wrong], own[wrong])
+        found[wrong] = _query_first(found[wrong], own[wrong])
         nearest[own, :wanted] = queries[found]
     return nearest
 
 
-def _apart(ca: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which residues a tree is made of: all, but of thousands in one place no more than each of them has neighbors.
+def _thinned(ca: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The residues that go into the tree: all, except that of many in one place only as many as a residue has
+    neighbors.
 
-    A tree cannot part what lies in one place, and would compare all with all; which of them are taken for neighbors
-    matters to nobody, as all are as near.
+    A tree cannot split points in one place, and would compare all with all. Which of them become neighbors does not
+    matter, since all are equally near.
     """
-    everyone = np.arange(len(ca))
+    indices = np.arange(len(ca))
     if len(ca) <= _FEW or np.unique(ca[:, 0], return_counts=True)[1].max() <= _FEW:
-        return everyone
+        return indices
     order = np.lexsort(ca.T)
     new = np.concatenate([[True], (ca[order][1:] != ca[order][:-1]).any(1)])
-    rank = everyone - np.maximum.accumulate(np.where(new, everyone, 0))  # among those of its place
+    rank = indices - np.maximum.accumulate(np.where(new, indices, 0))  # among the residues in the same place
     return np.sort(order[rank <= NEIGHBORS])
 
 
-def _led(found: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The neighbors (rows, wanted) with each query itself first, and without it among the others."""
+def _query_first(found: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The neighbors (queries, wanted) with each query moved to the front."""
     others = found != own[:, None]
-    # Those that are not the query come first, in their order.
+    # Sort the query last, the others in their order.
     order = np.argsort(~others, axis=1, kind="stable")
     return np.concatenate([own[:, None], np.take_along_axis(found, order, 1)[:, :-1]], 1)
 
 
-def joined(parts: Sequence[Geometry]) -> Geometry:
-    """Several chains one after another, each with its own neighbors only."""
+def join_geometries(parts: Sequence[Geometry]) -> Geometry:
+    """Concatenate chains whose residues have neighbors in their own chain only."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(len(part.residue_index) for part in parts)])[:-1]
@@ -139,7 +140,7 @@ def joined(parts: Sequence[Geometry]) -> Geometry:
 
 
 def concatenate(parts: Sequence[Neighborhoods]) -> Neighborhoods:
-    """Rows of several chains as one batch."""
+    """Concatenate rows of several chains."""
     if len(parts) == 1:
         return parts[0]
     return Neighborhoods(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,4 +1,4 @@
-"""A tokenizer that works in process, with no server.
+"""An in-process tokenizer, without a server.
 
 StructureTokenizer.load().tokenize("1crn.cif")
 """
@@ -21,7 +21,7 @@ from foldmint_tokenizer.tokens import TokenizedStructure, TokenizeOptions, assem
 
 
 class StructureTokenizer:
-    """A model on a device, ready to tokenize. Not safe for use by several threads at a time."""
+    """A model on a device, ready to tokenize. Not thread-safe."""
 
     def __init__(self, model: Model, device: torch.device | str = "cpu") -> None:
         self.model = model
@@ -34,7 +34,7 @@ class StructureTokenizer:
     def load(
         cls, path: str | os.PathLike[str] | None = None, *, device: torch.device | str = "cpu"
     ) -> "StructureTokenizer":
-        """The tokenizer of a store, or of the embedded default model. Raises ModelError if it cannot be used."""
+        """Load the model of a store, by default the embedded one. Raises ModelError if it cannot be used."""
         return cls(load_model(path), device)
 
     def tokenize(
@@ -55,19 +55,18 @@ class StructureTokenizer:
         renumber: bool = False,
         limits: Limits = Limits(),
     ) -> TokenizedStructure:
-        """The tokens of each chain of a structure, in its order, and what was left out of its file.
+        """Tokenize each chain of a structure, in the structure's order.
 
-        structure: a PDB, mmCIF or BinaryCIF file, as path or bytes, plain or packed; or backbones. complex,
+        structure: a PDB, mmCIF or BinaryCIF file, as path or bytes, plain or compressed; or backbones. complex,
         special_tokens, distances, assignment, first_frames: as in `TokenizeOptions`. format, model_number, chains,
-        reading, min_plddt, assembly, renumber: as in `ReadOptions`, for files; reading is the model's default unless
-        told.
+        reading, min_plddt, assembly, renumber: as in `ReadOptions`, for files; reading is the model's own by default.
 
-        Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails, or if what is asked
-        for needs codes that state motions, and the model's do not.
+        Raises InvalidStructure; OSError if a path cannot be read; ModelError if the encoder fails, or if an option
+        needs codes that encode motions, and the model's do not.
         """
         returned = TokenizeOptions(complex, special_tokens, distances, Assignment(assignment), first_frames)
         if self._coding is None and (lacking := returned.needs_motions):
-            raise ModelError(f"the codes of {self.model.name} state no motions: it has no {lacking}")
+            raise ModelError(f"the codes of {self.model.name} do not encode motions: it has no {lacking}")
         if isinstance(structure, bytes | str | os.PathLike):
             own = self.model.reading if reading is None else reading
             options = ReadOptions(
@@ -86,14 +85,14 @@ class StructureTokenizer:
             content = StructureContent(backbones, warnings=frame_warnings(backbones))
         if not content.chains:
             return TokenizedStructure((), content.left_out, content.warnings)
-        shape = structure_geometry(content.chains, complex)
+        geometry = structure_geometry(content.chains, complex)
         keep = returned.assignment is not Assignment.INDEPENDENT
-        quantized, vectors = self._engine.tokens_and_vectors(shape, self._embeddings, keep=keep)
-        codes, apart = quantized
-        told = None
+        quantized, vectors = self._engine.tokens_and_vectors(geometry, self._embeddings, keep=keep)
+        codes, distances_to_code = quantized
+        codings = None
         if self._coding is not None:
-            codes, apart, told = coded(
-                content.chains, shape, codes, apart, returned, self._coding, vectors if keep else None
+            codes, distances_to_code, codings = coded(
+                content.chains, geometry, codes, distances_to_code, returned, self._coding, vectors if keep else None
             )
-        tokenized = assembled(content.chains, shape, codes, apart, self._frameless, returned, told)
+        tokenized = assembled(content.chains, geometry, codes, distances_to_code, self._frameless, returned, codings)
         return TokenizedStructure(tuple(tokenized), content.left_out, content.warnings)

@@ -1,4 +1,4 @@
-"""From backbones to rows for the encoder, and from the rows' codes back to tokens."""
+"""Converts backbones to the encoder's input, and codes back to tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer.motion.assignment import Assignment, Coding, assign, chain_segments
 from foldmint_tokenizer.motion.motions import MOTION, Segments
-from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, geometry, joined
+from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, build_geometry, join_geometries
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.left_out import LeftOut
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
@@ -17,12 +17,12 @@ from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """What to return.
+    """What to compute and return.
 
-    complex: neighbors are looked for across chains. special_tokens: enclose in BOS and EOS; of a complex, the chains'
-    tokens one after another are the complex's, with CHAINBREAK before each further chain. distances: of each residue
-    from its code. assignment: how codes are chosen; other than independent, of models whose codes state motions.
-    first_frames: with segments, the frame that each begins with.
+    complex: look for neighbors across chains. special_tokens: enclose in BOS and EOS; in a complex, the chains' tokens
+    form one sequence, with CHAINBREAK before each further chain. distances: return each residue's distance to its code.
+    assignment: how codes are chosen; anything but independent needs a model whose codes encode motions. first_frames:
+    return the first frame of each segment.
     """
 
     complex: bool = False
@@ -33,7 +33,7 @@ class TokenizeOptions:
 
     @property
     def needs_motions(self) -> str:
-        """What of it only a model does whose codes state motions, in words; empty if nothing."""
+        """The options that only a model with codes that encode motions supports, in words; empty if there are none."""
         if self.assignment is not Assignment.INDEPENDENT:
             return f"{self.assignment} assignment"
         return "first frames of segments" if self.first_frames else ""
@@ -44,14 +44,14 @@ class TokenizedChain:
     """The tokens of a chain.
 
     chain, sequence, residue_index (residues,), insertion_codes: as in `Backbone`. tokens: (residues,) int64, or more
-    with special tokens. has_frame: (residues,) bool; the token of a residue without a frame says nothing but that.
-    distances: (residues,) float32 from vector to code, NaN without a frame; None unless asked for. assignment: how the
-    tokens were chosen.
+    with special tokens. has_frame: (residues,) bool; the token of a residue without a frame carries no other
+    information. distances: (residues,) float32, from vector to code, NaN without a frame; None unless requested.
+    assignment: how the tokens were chosen.
 
-    Of models whose codes state motions: segment_starts (segments,) int64, the first residue of each stretch without a
-    gap; first_frames (segments, 12) float32, the frame of that residue, rotation matrix row by row and origin, Å, NaN
-    where it has none, None unless asked for; composed_rmsd, of tokens that are not independent: RMSD of N, CA and C, Å,
-    of what their motions are composed to, each segment superposed on its own.
+    Only for models whose codes encode motions: segment_starts: (segments,) int64, the first residue of each stretch
+    without a gap. first_frames: (segments, 12) float32, that residue's frame: rotation matrix row by row and origin, Å;
+    NaN where it has none; None unless requested. composed_rmsd: for anchored and tracking tokens, the RMSD, Å, between
+    the chain's N, CA and C and those composed from the tokens' motions, with each segment superposed on its own.
     """
 
     chain: str
@@ -69,9 +69,10 @@ class TokenizedChain:
 
 @dataclass(frozen=True, eq=False)
 class TokenizedStructure(Sequence[TokenizedChain]):
-    """The tokens of a structure: a sequence of its chains, and what was left out of its file.
+    """The tokens of a structure: a sequence of its chains.
 
-    left_out: what the file holds and the tokens do not cover. warnings: what a person should know, a sentence each.
+    left_out: residues, models and data blocks of the file that the tokens do not cover. warnings: sentences for the
+    user.
     """
 
     chains: tuple[TokenizedChain, ...]
@@ -94,31 +95,31 @@ class TokenizedStructure(Sequence[TokenizedChain]):
 
 
 def structure_geometry(backbones: Sequence[Backbone], complex: bool = False) -> Geometry:  # noqa: A002
-    """The rows of a structure: of its chains each alone, or of all as one complex.
+    """The encoder's input for a structure: each chain alone, or all chains as one complex.
 
-    In a complex the chains' numbers are moved apart so far that no two residues of different chains look like
-    neighbors in sequence: their offsets are all clipped.
+    In a complex, the residue numbers of different chains are shifted apart by more than the clipping limit, so that no
+    two residues of different chains appear to be close in sequence.
     """
     if not complex:
-        return joined([geometry(chain.coordinates, chain.residue_index) for chain in backbones])
+        return join_geometries([build_geometry(chain.coordinates, chain.residue_index) for chain in backbones])
     indices: list[NDArray[np.int64]] = []
     end = 0
     for chain in backbones:
         low, high = int(chain.residue_index.min()), int(chain.residue_index.max())
         indices.append(chain.residue_index - low + end)
         end += high - low + OFFSET_LIMIT + 1
-    return geometry(np.concatenate([chain.coordinates for chain in backbones]), np.concatenate(indices))
+    return build_geometry(np.concatenate([chain.coordinates for chain in backbones]), np.concatenate(indices))
 
 
 class ChainCoding(NamedTuple):
-    """The segments of a chain, and what composing assigned tokens reaches; None of independent ones."""
+    """A chain's segments, and the RMSD that composing its assigned tokens reaches; None for independent tokens."""
 
     segments: Segments
     composed_rmsd: float | None
 
 
 class Coded(NamedTuple):
-    """Rows' codes (rows,) int64 and distances (rows,) float32 as they are assigned, and what is told of each chain."""
+    """Codes (queries,) int64 and distances (queries,) float32 after assignment, and the coding of each chain."""
 
     codes: NDArray[np.int64]
     distances: NDArray[np.float32]
@@ -127,30 +128,30 @@ class Coded(NamedTuple):
 
 def coded(
     backbones: Sequence[Backbone],
-    shape: Geometry,
+    geometry: Geometry,
     codes: NDArray[np.int64],
     distances: NDArray[np.float32],
     options: TokenizeOptions,
     coding: Coding,
     vectors: NDArray[np.float32] | None = None,
 ) -> Coded:
-    """The segments of chains, and the codes along them where the assignment is not independent.
+    """The segments of the chains, and the codes along them if the assignment is not independent.
 
-    As of `assembled`; vectors: (rows, out), needed for an assignment.
+    Arguments as in `assembled`. vectors: (queries, out); required unless the assignment is independent.
     """
     assigning = options.assignment is not Assignment.INDEPENDENT
     if assigning and vectors is None:
-        raise ValueError("an assignment needs vectors")
-    own = np.zeros(len(shape.residue_index), np.int64)
-    own[shape.queries] = codes
+        raise ValueError("assignment requires vectors")
+    own = np.zeros(len(geometry.residue_index), np.int64)
+    own[geometry.queries] = codes
     environment = np.zeros((len(own), 0 if vectors is None else vectors.shape[1] - MOTION), np.float32)
     if vectors is not None:
-        environment[shape.queries] = vectors[:, MOTION:]
+        environment[geometry.queries] = vectors[:, MOTION:]
     chains = []
     ends = np.cumsum([len(chain) for chain in backbones])
     for chain, end in zip(backbones, ends, strict=True):
         part = slice(end - len(chain), end)
-        frames = shape.frames.part(part)
+        frames = geometry.frames.part(part)
         goes_on, segments = chain_segments(frames, chain.residue_index, chain.coordinates)
         rmsd = None
         if assigning:
@@ -160,36 +161,36 @@ def coded(
         chains.append(ChainCoding(segments, rmsd))
     if vectors is None or not assigning:
         return Coded(codes, distances, chains)
-    found = own[shape.queries]
-    apart = np.linalg.norm(vectors - coding.embeddings[found], axis=1).astype(np.float32)
-    return Coded(found, apart, chains)
+    found = own[geometry.queries]
+    to_code = np.linalg.norm(vectors - coding.embeddings[found], axis=1).astype(np.float32)
+    return Coded(found, to_code, chains)
 
 
 def assembled(
     backbones: Sequence[Backbone],
-    shape: Geometry,
+    geometry: Geometry,
     codes: NDArray[np.int64],
     distances: NDArray[np.float32],
     frameless: int,
     options: TokenizeOptions,
-    told: Sequence[ChainCoding] | None = None,
+    codings: Sequence[ChainCoding] | None = None,
 ) -> list[TokenizedChain]:
     """The tokenized chains.
 
-    shape: what `structure_geometry` made of the backbones. codes, distances: (rows,), of its rows. frameless: the code
-    of residues without a frame. told: of each chain, if the model's codes state motions.
+    geometry: that of the backbones, from `structure_geometry`. codes, distances: (queries,). frameless: the code of
+    residues without a frame. codings: one a chain, if the model's codes encode motions.
     """
-    residues = len(shape.residue_index)
+    residues = len(geometry.residue_index)
     tokens = np.full(residues, frameless, np.int64)
-    tokens[shape.queries] = codes
-    apart = np.full(residues, np.nan, np.float32)
-    apart[shape.queries] = distances
+    tokens[geometry.queries] = codes
+    to_code = np.full(residues, np.nan, np.float32)
+    to_code[geometry.queries] = distances
     ends = np.cumsum([len(chain) for chain in backbones])
     chains = []
     for place, (chain, end) in enumerate(zip(backbones, ends, strict=True)):
         part = slice(end - len(chain), end)
         first, last = place == 0, place == len(backbones) - 1
-        own = None if told is None else told[place]
+        own = None if codings is None else codings[place]
         chains.append(
             TokenizedChain(
                 chain.chain,
@@ -197,8 +198,8 @@ def assembled(
                 chain.residue_index,
                 chain.insertion_codes,
                 _enclosed(tokens[part], options, first, last) if options.special_tokens else tokens[part],
-                shape.frames.exists[part],
-                apart[part] if options.distances else None,
+                geometry.frames.exists[part],
+                to_code[part] if options.distances else None,
                 options.assignment,
                 None if own is None else own.segments.starts,
                 own.segments.frames if own is not None and options.first_frames else None,

@@ -8,4 +8,4 @@ PAD = 4099
 CHAINBREAK = 4100
 
 SIZE = 4101
-"""How many token ids there are."""
+"""Number of token ids."""

@@ -92,8 +92,8 @@ def tokenize(
     assignment: Annotated[
         _Assignment,
         typer.Option(
-            help="How codes are chosen: each by itself; along the chain, to rebuild it as well as can be; or that, "
-            "measured anew at anchors, so that a token depends on its stretch alone."
+            help="How codes are chosen: independent, the nearest to a residue's vector; tracking, those that rebuild "
+            "the whole chain best; anchored, the same between anchors, so that a token depends on its stretch alone."
         ),
     ] = _Assignment.INDEPENDENT,
     first_frames: Annotated[

@@ -5,8 +5,8 @@ from typing import Literal
 from foldmint.v1 import tokenizer_pb2
 
 Assignment = Literal["independent", "anchored", "tracking"]
-"""How codes are chosen: the code nearest to each residue's own vector; along the chain, the one nearest to where the
-chain should go from where the tokens before have led, measured anew at anchors; the same, but never anew."""
+"""How codes are chosen. independent: the nearest to each residue's own vector. tracking: those whose composition
+stays nearest to each segment. anchored: the same, from anchor to anchor."""
 
 ASSIGNMENTS = {
     "independent": tokenizer_pb2.ASSIGNMENT_INDEPENDENT,

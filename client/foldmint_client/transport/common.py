@@ -18,6 +18,10 @@ ASK_LIMIT_ABOVE = 2**20
 # Errors of one structure, not of the connection: a stream goes on after them.
 LOCAL_ERRORS = (InvalidStructure, InvalidOptions, UnreadableInput)
 
+# Seconds that the server has to end a stream that is finished; then it is cancelled.
+FAREWELL_SECONDS = 1.0
+ENDED_EARLY = "the server ended the stream before it had answered everything"
+
 Sleep = Callable[[float], None]
 AsyncSleep = Callable[[float], Awaitable[None]]
 

@@ -1,4 +1,4 @@
-"""Unary calls for many structures: a few under way at once, results in order, patience with a server that is full."""
+"""Unary calls for many structures: a few at once, results in order, retries while the server is full."""
 
 import random
 import time
@@ -10,6 +10,7 @@ from typing import TypeVar
 from foldmint_client.connection import DEFAULT_RETRY, Retry
 from foldmint_client.errors import DeadlineExceeded, FailedPrecondition, FoldmintError, Overloaded, ServerError
 from foldmint_client.transport.common import LOCAL_ERRORS, Sleep
+from foldmint_client.transport.retry import RetryState, call_with_retries
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -27,19 +28,14 @@ def map_in_order(
 ) -> Iterator[tuple[K, T | FoldmintError]]:
     """What each call returns, or the error that it failed with, with its key and in order.
 
-    The calls are pulled in the caller's thread, and made in others, at most `in_flight` at once. A call that is
-    Overloaded is made again after a pause, which is no shorter than the server says, `Retry.refused_attempts` times in
-    all. Raises FoldmintError if an error is
-    not that of one structure, or after two DeadlineExceeded in a row; calls under way are then left to themselves.
+    The calls are pulled in the caller's thread and made in others, at most `in_flight` at once. A call that raises
+    Overloaded is made again after a pause, at least as long as the server asks for, with `Retry.refused_attempts`
+    attempts in all. Raises FoldmintError if an error is not that of one structure, or after two DeadlineExceeded in a
+    row; calls under way are then abandoned.
     """
 
     def with_retries(call: Callable[[], T]) -> T:
-        for tries in range(1, retry.refused_attempts):
-            try:
-                return call()
-            except Overloaded as error:
-                sleep(max(retry.backoff(tries, chance()), error.retry_after or 0.0))
-        return call()
+        return call_with_retries(lambda _: call(), RetryState(retry, retry.refused_attempts, chance=chance), sleep)
 
     pool = ThreadPoolExecutor(in_flight, "foldmint-call")
     under_way: deque[tuple[K, Future[T]]] = deque()

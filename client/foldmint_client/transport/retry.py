@@ -1,53 +1,98 @@
-"""Retries of calls that the server rejected for now, after the pause that it asked for."""
+"""Retries: one rule for when to make another attempt, without input or output, and a sync and an async driver."""
 
+import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from foldmint_client.connection import Retry
-from foldmint_client.errors import Overloaded
+from foldmint_client.errors import FoldmintError, Overloaded
 from foldmint_client.transport.common import AsyncSleep, Sleep
 
 T = TypeVar("T")
 Clock = Callable[[], float]
+Chance = Callable[[], float]
+
+_SHORTEST = 0.001  # seconds that an attempt is given at least
 
 
-def call_with_retries(
-    call: Callable[[float], T], seconds: float, retry: Retry, sleep: Sleep, clock: Clock = time.monotonic
-) -> T:
-    """Make a call, with retries, within so many seconds; each try is given the seconds that are left.
+class RetryState:
+    """Decides after each failed attempt whether there is another, and after which pause.
 
-    It is retried after the pause that the server asked for, `Retry.refused_attempts` tries in all. Raises Overloaded
-    if the server asked for none, or for more than is left.
+    retry: the pauses, and how many attempts there are in all if the server says when to make the next one. attempts:
+    how many otherwise. retryable: the errors that another attempt may not meet.
+    server_paced: pause exactly as long as the server asks, and give up if it does not ask; by default the pause is
+    that of `retry`, or the server's where that is longer. seconds: time for all attempts together. longest_pause:
+    in seconds; there is no other attempt if the server asks for more.
     """
-    ends, tries = clock() + seconds, 0
+
+    def __init__(
+        self,
+        retry: Retry,
+        attempts: int,
+        retryable: tuple[type[FoldmintError], ...] = (Overloaded,),
+        *,
+        server_paced: bool = False,
+        seconds: float = math.inf,
+        longest_pause: float = math.inf,
+        clock: Clock = time.monotonic,
+        chance: Chance = random.random,
+    ) -> None:
+        self._retry, self._attempts, self._retryable = retry, attempts, retryable
+        self._server_paced, self._clock, self._chance = server_paced, clock, chance
+        self._ends, self._longest_pause = clock() + seconds, longest_pause
+        self._failures = 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Time for the next attempt."""
+        return max(self._ends - self._clock(), _SHORTEST)
+
+    def record_success(self) -> None:
+        """Count failures from zero again."""
+        self._failures = 0
+
+    def record_failure(self, error: FoldmintError) -> float | None:
+        """Seconds to wait before the next attempt; None if there is none."""
+        self._failures += 1
+        asked = error.retry_after if isinstance(error, Overloaded) else None
+        attempts = self._attempts if asked is None else self._retry.refused_attempts
+        if not isinstance(error, self._retryable) or self._failures >= attempts:
+            return None
+        if not self._server_paced:
+            pause = max(self._retry.backoff(self._failures, self._chance()), asked or 0.0)
+        elif asked is None:
+            return None
+        else:
+            pause = asked
+        return pause if pause < min(self._ends - self._clock(), self._longest_pause) else None
+
+
+def server_paced(retry: Retry, seconds: float, clock: Clock = time.monotonic) -> RetryState:
+    """Retries of one call that the server rejects for now, within so many seconds."""
+    return RetryState(retry, retry.refused_attempts, server_paced=True, seconds=seconds, clock=clock)
+
+
+def call_with_retries(call: Callable[[float], T], state: RetryState, sleep: Sleep) -> T:
+    """What a call returns, or the error of its last attempt; each attempt is given the seconds that are left."""
     while True:
         try:
-            return call(max(ends - clock(), 0.001))
-        except Overloaded as error:
-            tries += 1
-            sleep(_pause(error, tries, ends - clock(), retry))
+            return call(state.seconds_left)
+        except FoldmintError as error:
+            pause = state.record_failure(error)
+            if pause is None:
+                raise
+        sleep(pause)
 
 
-async def await_with_retries(
-    call: Callable[[float], Awaitable[T]],
-    seconds: float,
-    retry: Retry,
-    sleep: AsyncSleep,
-    clock: Clock = time.monotonic,
-) -> T:
+async def await_with_retries(call: Callable[[float], Awaitable[T]], state: RetryState, sleep: AsyncSleep) -> T:
     """The same for a coroutine."""
-    ends, tries = clock() + seconds, 0
     while True:
         try:
-            return await call(max(ends - clock(), 0.001))
-        except Overloaded as error:
-            tries += 1
-            await sleep(_pause(error, tries, ends - clock(), retry))
-
-
-def _pause(error: Overloaded, tries: int, left: float, retry: Retry) -> float:
-    """Seconds to wait. Raises the error where that would not help."""
-    if error.retry_after is None or tries >= retry.refused_attempts or error.retry_after >= left:
-        raise error
-    return error.retry_after
+            return await call(state.seconds_left)
+        except FoldmintError as error:
+            pause = state.record_failure(error)
+            if pause is None:
+                raise
+        await sleep(pause)

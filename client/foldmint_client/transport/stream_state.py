@@ -1,4 +1,4 @@
-"""The structures of a stream that are not answered yet: what to send, what to try again, what may be returned."""
+"""The structures of a stream that are in flight: what to send, what to send again, which results to return."""
 
 import random
 import time
@@ -11,29 +11,31 @@ from foldmint.v1 import tokenizer_pb2
 from foldmint_client.connection import Retry
 from foldmint_client.errors import DeadlineExceeded, FoldmintError, InvalidOptions, Overloaded, ServerError, Unavailable
 from foldmint_client.models.responses import Tokens, to_tokens
+from foldmint_client.transport.retry import RetryState
 from foldmint_client.transport.status import from_failure
 
 K = TypeVar("K")
 Message = tokenizer_pb2.TokenizeStreamRequest
 Result = Tokens | FoldmintError
 
-_PASSING = (Overloaded, Unavailable)  # what may be gone at the next try
+_TRANSIENT = (Overloaded, Unavailable)
 
 
 @dataclass
 class _Entry(Generic[K]):
     key: K
     message: Message | None = None  # until it is answered
-    tries: int = 1
+    retries: RetryState | None = None  # from the first rejection on
     result: Result | None = None
 
 
 class InFlightTracker(Generic[K]):
     """Bookkeeping of a stream, without input or output, shared by both clients.
 
-    An entry is in it from the moment when its structure was pulled from the caller's input until its result is handed
-    out; there are never more than `in_flight`. Its message is kept until it is answered, so that it can be sent again
-    if the stream breaks: nothing is lost, and as answers are matched by id, nothing comes twice.
+    An entry exists from the moment its structure is pulled from the caller's input until its result is returned; there
+    are never more than `in_flight`. Its message is kept until it is answered, so that it can be sent again if the
+    stream breaks. Answers are matched by id: nothing is lost, and nothing is returned twice. timeout: the longest wait
+    for an answer, in seconds.
     """
 
     def __init__(
@@ -41,19 +43,22 @@ class InFlightTracker(Generic[K]):
         in_flight: int,
         ordered: bool,
         retry: Retry,
+        timeout: float,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         if in_flight < 1:
             raise InvalidOptions(f"in_flight is 1 or more, not {in_flight}")
         self._in_flight, self._ordered, self._retry = in_flight, ordered, retry
-        self._clock, self._chance = clock, chance
+        self._timeout, self._clock, self._chance = timeout, clock, chance
         self._entries: dict[int, _Entry[K]] = {}  # by id, in the input's order
         self._done: deque[int] = deque()  # ids with results, in the order of arrival; unused if `ordered`
         self._sent: set[int] = set()  # ids that the server has
         self._retries: dict[int, float] = {}  # ids to send again, and when
         self._next_id = 0
-        self._failures = 0  # of the stream, since the last answer
+        self._stream_retries = RetryState(
+            retry, retry.attempts, _TRANSIENT, longest_pause=timeout, clock=clock, chance=chance
+        )
         self._stalls = 0  # since the last answer
 
     @property
@@ -63,7 +68,7 @@ class InFlightTracker(Generic[K]):
 
     @property
     def empty(self) -> bool:
-        """Whether everything pulled was handed out."""
+        """Whether every result was returned."""
         return not self._entries
 
     @property
@@ -72,7 +77,7 @@ class InFlightTracker(Generic[K]):
         return bool(self._sent or self._retries)
 
     def add(self, key: K, request: tokenizer_pb2.TokenizeRequest) -> Message:
-        """Take a structure in; the message is to be sent."""
+        """Add a structure. Returns the message to send."""
         message = Message(id=self._next_id, request=request)
         self._entries[self._next_id] = _Entry(key, message)
         self._sent.add(self._next_id)
@@ -80,29 +85,29 @@ class InFlightTracker(Generic[K]):
         return message
 
     def add_failed(self, key: K, error: FoldmintError) -> None:
-        """Take in a structure that cannot be sent."""
+        """Add a structure that cannot be sent."""
         self._entries[self._next_id] = _Entry(key)
         self._finish(self._next_id, error)
         self._next_id += 1
 
     def record_response(self, response: tokenizer_pb2.TokenizeStreamResponse) -> None:
-        """Take an answer in. Raises ServerError if it answers nothing that was asked."""
+        """Record an answer. Raises ServerError if it answers nothing that was sent."""
         if response.id not in self._sent:
             raise ServerError(f"the server answered structure {response.id} of the stream, which does not wait for it")
-        self._failures = self._stalls = 0
+        self._stream_retries.record_success()
+        self._stalls = 0
         self._sent.remove(response.id)
-        entry = self._entries[response.id]
         result = _result(response, self._message(response.id).request)
-        if isinstance(result, _PASSING) and entry.tries < self._retry.refused_attempts:
-            self._retries[response.id] = self._clock() + self._retry.backoff(entry.tries, self._chance())
-            entry.tries += 1
-        else:
+        pause = self._pause_after(self._entries[response.id], result)
+        if pause is None:
             self._finish(response.id, result)
+        else:
+            self._retries[response.id] = self._clock() + pause
 
     def due_retries(self) -> tuple[float, list[Message]]:
-        """What the server refused and should be asked again, and the seconds to wait before.
+        """Seconds to wait, then messages to send again, of structures that the server rejected.
 
-        While the server has other structures to answer, that is what is due by now, and there is nothing to wait for.
+        There is no wait while the server has other structures to answer: the messages are those due by now.
         """
         horizon = self._clock()
         delay = 0.0
@@ -117,20 +122,22 @@ class InFlightTracker(Generic[K]):
         return delay, [self._message(number) for number in due]
 
     def stream_broken(self, error: FoldmintError) -> float:
-        """The stream broke: seconds to wait before another is opened. Raises the error if that would not help."""
-        self._failures += 1
-        if not isinstance(error, _PASSING) or self._failures >= self._retry.attempts:
+        """Seconds to wait before another stream is opened. Raises the error if there are no attempts left."""
+        pause = self._stream_retries.record_failure(error)
+        if pause is None:
             raise error
-        return self._retry.backoff(self._failures, self._chance())
+        return pause
 
-    def timed_out(self, timeout: float) -> None:
-        """No answer came in time: give up on what was asked. Raises DeadlineExceeded the second time in a row."""
-        error = DeadlineExceeded(f"no answer within {timeout:g} s, with {len(self._sent)} structures to be answered")
+    def timed_out(self) -> None:
+        """Give up on what was sent, as no answer came in time. Raises DeadlineExceeded the second time in a row."""
+        error = DeadlineExceeded(
+            f"no answer within {self._timeout:g} s, with {len(self._sent)} structures to be answered"
+        )
         self._stalls += 1
         if self._stalls > 1:
             raise error
         for number in [*self._sent]:
-            self._finish(number, DeadlineExceeded(f"no answer within {timeout:g} s"))
+            self._finish(number, DeadlineExceeded(f"no answer within {self._timeout:g} s"))
         self._sent.clear()
 
     def resend(self) -> list[Message]:
@@ -140,7 +147,7 @@ class InFlightTracker(Generic[K]):
         return [self._message(number) for number in sorted(self._sent)]
 
     def ready(self) -> Iterator[tuple[K, Result]]:
-        """Hand out what has a result and, if that matters, its turn."""
+        """Return results that are there: in the input's order if `ordered`."""
         while self._entries:
             if self._ordered:
                 number = next(iter(self._entries))
@@ -153,6 +160,15 @@ class InFlightTracker(Generic[K]):
                 return
             del self._entries[number]
             yield entry.key, entry.result
+
+    def _pause_after(self, entry: _Entry[K], result: Result) -> float | None:
+        """Seconds to wait before a structure is sent again; None if its result is final."""
+        if not isinstance(result, FoldmintError):
+            return None
+        if entry.retries is None:
+            attempts = self._retry.refused_attempts
+            entry.retries = RetryState(self._retry, attempts, _TRANSIENT, clock=self._clock, chance=self._chance)
+        return entry.retries.record_failure(result)
 
     def _finish(self, number: int, result: Result) -> None:
         self._entries[number].result = result

@@ -1,29 +1,32 @@
-"""The commands `foldmint-maintenance codebooks list|show|verify|prune|import`.
+"""The commands `foldmint-maintenance codebooks …`.
 
 foldmint-maintenance codebooks --help
 """
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from foldmint_maintenance.cli.common import JsonFile, console_beside, faults, say, usage_errors, write_json
+from foldmint_maintenance.cli.activation import activate, canary, rollback
+from foldmint_maintenance.cli.common import (
+    JsonFile,
+    StoreOption,
+    changes,
+    console_beside,
+    faults,
+    say,
+    usage_errors,
+    write_json,
+)
 
 app = typer.Typer(
     name="codebooks",
-    help="The versions of a store's codebook: list, show, verify, prune, import.",
+    help="The versions of a store's codebook: which there are, and which its servers serve.",
     no_args_is_help=True,
 )
 
-StoreOption = Annotated[
-    str, typer.Option("--store", metavar="DIR", help="Folder of the store, or a URL such as s3://bucket/store.")
-]
 Threshold = Annotated[float, typer.Option(min=0, help="A code whose N, its hits a step, is below this is dead.")]
 
 
@@ -41,6 +44,8 @@ def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold
     table = Table("version", "parent", "created", "made by", "dead", "digest", "state", box=None)
     for one in found:
         state = "incomplete" if not one.complete else "damaged" if one.problem else "in use" if one.active else ""
+        if one.canary is not None:
+            state = f"{state} canary, {one.canary:.4g} of the servers".lstrip()
         dead = "" if one.dead is None else str(one.dead)
         made = [(one.created or "")[:16], (one.made_by or "")[:12], dead, (one.digest or "")[:12]]
         table.add_row(one.version, one.parent, *made, state)
@@ -86,7 +91,7 @@ def verify(
     versions: Annotated[list[str] | None, typer.Argument(metavar="[VERSION]...", help="All by default.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Read all of a store and check it: digests, shapes, values, encoder, decoder, rows, parents, ACTIVE.
+    """Read all of a store and check it: digests, shapes, values, encoder, decoder, rows, parents, ACTIVE, CANARY.
 
     Ends with 1 if anything is wrong, and says what. Versions that killed runs left unfinished are harmless.
     """
@@ -115,11 +120,14 @@ def prune(
         bool, typer.Option("--incomplete", help="Remove unfinished versions even if they are not a day old.")
     ] = False,
 ) -> None:
-    """Remove old versions, but never the active one or its parent, and what killed runs left more than a day ago."""
+    """Remove old versions, and what killed runs left more than a day ago.
+
+    The active version, its parent, the canary, and the one that a rollback goes back to are never removed.
+    """
     from foldmint_maintenance.store.edit import pruned
     from foldmint_tokenizer.store.model_store import Store
 
-    with _changes():
+    with changes():
         opened = Store(store)
         with usage_errors():
             done = pruned(opened, keep, incomplete=incomplete, dry_run=dry_run)
@@ -145,24 +153,13 @@ def import_version(
     from foldmint_maintenance.store.edit import imported
     from foldmint_tokenizer.store.model_store import Store
 
-    with _changes():
+    with changes():
         made = imported(Store(store), file, activate=activate)
     rows = 0 if made.decoder_rows is None else len(made.decoder_rows.codes)
     typer.echo(f"codebook {made.version}, from {made.manifest['parent']}, {'in use' if activate else 'not in use'}")
     typer.echo(f"SHA-256 {made.digest}, {rows} decoder rows")
 
 
-@contextmanager
-def _changes() -> Iterator[None]:
-    """Around what changes a store: SIGTERM ends it too, and the lock is given back."""
-    from foldmint_maintenance.errors import TrainingStopped
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as signal.signal calls it)
-        raise TrainingStopped(f"stopped by {signal.Signals(number).name}; the store is whole")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with faults():
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+app.command()(activate)
+app.command()(rollback)
+app.command()(canary)

@@ -20,6 +20,9 @@ LOCKED = 4
 NOT_ACTIVATED = 5
 STOPPED = 130  # what shells report of a program ended by SIGINT
 
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="DIR", help="Folder of the store, or a URL such as s3://bucket/store.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 
 JsonFile = Annotated[
@@ -42,8 +45,8 @@ PrometheusCa = Annotated[
 def faults() -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code."""
     from foldmint_client import FoldmintError
-    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, StoreLocked, TrainingStopped
-    from foldmint_tokenizer.errors import TokenizerError
+    from foldmint_maintenance.errors import ActivationFailed, MaintenanceError, TrainingStopped
+    from foldmint_tokenizer.errors import StoreLocked, TokenizerError
 
     try:
         yield
@@ -59,6 +62,13 @@ def faults() -> Iterator[None]:
     except (MaintenanceError, TokenizerError, FoldmintError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def changes() -> Iterator[None]:
+    """Around what changes a store: signals end it too, and the lock is given back; errors as in `faults`."""
+    with faults(), stoppable():
+        yield
 
 
 @contextmanager
@@ -141,6 +151,11 @@ def use_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def server_addresses(given: str | None) -> tuple[str, ...]:
+    """The addresses of a list with commas."""
+    return tuple(each.strip() for each in (given or "").split(",") if each.strip())
 
 
 def checked(options: "ConnectionOptions", *addresses: str) -> None:

@@ -89,6 +89,8 @@ def _epilog(examples: Mapping[str, str], exits: Mapping[int, str]) -> str:
 _ERRORS = {1: "an error, with its reason", 2: "a wrong option"}
 _LOCKED = {4: "another run holds the store's lock", 130: "stopped; the store is whole"}
 
+_FOLLOWED = {5: "the store says so, but a server does not follow, and why"}
+
 EPILOGS: Mapping[str, str] = {
     "ingest": _epilog(
         {"A folder of structure files": "foldmint-maintenance ingest structures/ --output set.parquet"},
@@ -160,6 +162,28 @@ EPILOGS: Mapping[str, str] = {
     "verify": _epilog(
         {"All of a store": "foldmint-maintenance codebooks verify --store store/"},
         {0: "all is well", **_ERRORS, 1: "something is damaged, or an error"},
+    ),
+    "activate": _epilog(
+        {
+            "Until all of these servers follow": (
+                "foldmint-maintenance codebooks activate --store store/ 000002 --servers gpu1:50052,gpu2:50052"
+            )
+        },
+        {0: "done, and all --servers follow", **_ERRORS, 1: "an error, nothing was changed", **_LOCKED, **_FOLLOWED},
+    ),
+    "rollback": _epilog(
+        {
+            "Back to what was active before": "foldmint-maintenance codebooks rollback --store store/",
+            "Only from this version": "foldmint-maintenance codebooks rollback --store store/ --from 000002",
+        },
+        {0: "done, and all --servers follow", **_ERRORS, 1: "an error, nothing was changed", **_LOCKED, **_FOLLOWED},
+    ),
+    "canary": _epilog(
+        {
+            "On a tenth of the servers": "foldmint-maintenance codebooks canary --store store/ 000002 --share 10%",
+            "End it": "foldmint-maintenance codebooks canary --store store/ --end",
+        },
+        {0: "done, and all --servers follow", **_ERRORS, 1: "an error, nothing was changed", **_LOCKED, **_FOLLOWED},
     ),
     "prune": _epilog(
         {"Keep the last three": "foldmint-maintenance codebooks prune --store store/ --keep 3"},

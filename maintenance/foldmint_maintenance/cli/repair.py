@@ -24,6 +24,7 @@ from foldmint_maintenance.cli.common import (
     faults,
     make_parents,
     say,
+    server_addresses,
     stoppable,
     to_stdout,
     usage_errors,
@@ -126,9 +127,9 @@ def repair(
         raise typer.BadParameter("--gate-data goes with --data")
     with usage_errors():
         # Servers that give vectors tell how their codes are used too, unless Prometheus does.
-        asked = _addresses(servers or (None if prometheus else from_servers))
+        asked = server_addresses(servers or (None if prometheus else from_servers))
         options = credentials.read()
-        checked(options, *asked, *_addresses(from_servers), *_addresses(activate))
+        checked(options, *asked, *server_addresses(from_servers), *server_addresses(activate))
         entry, since = _prometheus(prometheus, window, asked, prometheus_auth, prometheus_ca)
     # Of several processes, the first tells what they did.
     leads = int(os.environ.get("RANK", "0")) == 0
@@ -167,9 +168,9 @@ def repair(
             store,
             config,
             data,
-            _addresses(from_servers),
+            server_addresses(from_servers),
             gate_data,
-            _addresses(activate),
+            server_addresses(activate),
             dry_run,
             lock_seconds,
             str(own),
@@ -281,10 +282,6 @@ def _counts(
     if servers:
         return lambda store, version: sources.from_servers(servers, version, **options)  # noqa: ARG005
     return None
-
-
-def _addresses(given: str | None) -> tuple[str, ...]:
-    return tuple(each.strip() for each in (given or "").split(",") if each.strip())
 
 
 def _write(run: "RunRecord", json_file: Path | None, report: Path | None) -> None:

@@ -187,7 +187,7 @@ def _data(path: Path, model: str | None, version: str | None, against: str | Non
 
     def encoded(of: str | None) -> "CodeCounts":
         with counting(Console(stderr=True), "residues encoded:") as (watch,):
-            return from_data(path, model, of, skip=skip, watch=watch)
+            return from_data(path, model, of, skip=skip, report=watch)
 
     def skip(file: Path, why: str) -> None:
         typer.echo(f"passed over {file}: {why}", err=True)

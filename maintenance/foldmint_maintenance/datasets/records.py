@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from foldmint_maintenance.datasets.fragments import Fragments, backbone_fragments
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_tokenizer.frames import backbone_frames
-from foldmint_tokenizer.neighborhoods import NEIGHBORS, Geometry, Neighborhoods, geometry, joined
+from foldmint_tokenizer.neighborhoods import NEIGHBORS, Geometry, Neighborhoods, build_geometry, join_geometries
 
 SCHEMA = pa.schema(
     [
@@ -190,7 +190,7 @@ def gathered(records: Iterable[Record]) -> PreparedSet:
     sequences: list[NDArray[np.uint8]] = []
     for record in records:
         ids.append(record.id)
-        shapes.append(geometry(record.coordinates, record.residue_index))
+        shapes.append(build_geometry(record.coordinates, record.residue_index))
         backbones.append(record.coordinates)
         sequences.append(np.frombuffer(record.sequence.encode("ascii", "replace"), np.uint8))
         letters.append(
@@ -203,5 +203,10 @@ def gathered(records: Iterable[Record]) -> PreparedSet:
     lengths = [len(b) for b in backbones]
     chain = np.repeat(np.arange(len(ids), dtype=np.int32), lengths)
     return PreparedSet(
-        ids, chain, np.concatenate(backbones), joined(shapes), np.concatenate(letters), np.concatenate(sequences)
+        ids,
+        chain,
+        np.concatenate(backbones),
+        join_geometries(shapes),
+        np.concatenate(letters),
+        np.concatenate(sequences),
     )

@@ -34,6 +34,10 @@ class ProcessGroup:
         """The sum over all processes."""
         return value
 
+    def all_reduce_mean(self, value: Tensor) -> Tensor:
+        """The mean over all processes."""
+        return self.all_reduce_sum(value) / self.size
+
     def mean(self, total: Tensor, weight: Tensor) -> Tensor:
         """total / weight over all processes, as a share of a loss.
 

@@ -2,16 +2,16 @@
 near its decoder comes to the truth.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldmint.usage import perplexity
-from foldmint_maintenance.datasets.records import PreparedSet, Record, gathered, prepared
+from foldmint_maintenance.datasets.records import Record, gathered, prepared
+from foldmint_maintenance.datasets.sampling import GROUP_RESIDUES, drawn_chains, grouped, sample_chains
 from foldmint_maintenance.datasets.secondary_structure import lettered
 from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.errors import InvalidSet
@@ -23,26 +23,21 @@ from foldmint_maintenance.evaluation.assignments import (
     Steadiness,
     assignment_figures,
 )
+from foldmint_maintenance.evaluation.encoding import Encoded, ReportResidues, encoded, windows_of_codes
 from foldmint_maintenance.evaluation.reconstruction import ChainFigures, Decoding, Reconstruction, Trace
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
-from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion.assignment import Assignment
 
-# Residues prepared together: enough to fill batches, little enough that a set of any size fits.
-_PART = 16_384
 _LETTERS = 128
-
-Watch = Callable[[int], None]
-"""Told how many residues have been encoded, or decoded, since it was last called."""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """batch: residues encoded at once. reference_residues: drawn from a reference set, by `seed`. chains: how many of
-    the set are measured, drawn by `seed`; None for all. max_decode_residues: of the chains that are decoded.
-    noise_chains: the first of the set, on which it is measured how many tokens stay the same under noise.
+    the set are measured, drawn by `seed`; None for all. max_decode_residues: longer chains are not decoded.
+    noise_chains: the set's first chains, on which `same_under_noise` is measured. group_residues: prepared together.
     """
 
     batch: int = 1024
@@ -51,10 +46,11 @@ class EvaluationConfig:
     chains: int | None = None
     max_decode_residues: int = 1024
     noise_chains: int = 100
+    group_residues: int = GROUP_RESIDUES
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.reference_residues < 1:
-            raise ValueError("batch and reference_residues must be positive")
+        if min(self.batch, self.reference_residues, self.group_residues) < 1:
+            raise ValueError("batch, reference_residues and group_residues must be positive")
         if (self.chains is not None and self.chains < 1) or self.max_decode_residues < 1:
             raise ValueError("chains and max_decode_residues must be positive")
 
@@ -115,84 +111,13 @@ class Evaluation:
         return figures
 
 
-class Encoded(NamedTuple):
-    """Residues with a frame: codes (rows,) int64, distances (rows,) float32, windows (rows, 9, 3, 3), Å, whole (rows,):
-    whether all nine residues are there, letters (rows,) uint8 of DSSP, 0 where not known, vectors (rows, out).
-    """
-
-    codes: NDArray[np.int64]
-    distances: NDArray[np.float32]
-    windows: NDArray[np.float32]
-    whole: NDArray[np.bool_]
-    letters: NDArray[np.uint8]
-    vectors: NDArray[np.float32]
-
-
-def encoded(
-    encoder: Encoder, embeddings: Tensor, data: PreparedSet, select: NDArray[np.integer], batch: int
-) -> Iterator[Encoded]:
-    """The rows `select` of a set, a batch at a time, in float32, as the tokenizer encodes. embeddings: (codes, out).
-
-    Raises ModelError if a vector is not finite.
-    """
-    engine = Engine(encoder, embeddings.device)
-    for start in range(0, len(select), batch):
-        some = select[start : start + batch]
-        z = engine.vectors(data.rows(some))
-        codes, distances = engine.quantize(z, embeddings)
-        windows = data.windows(some)
-        yield Encoded(
-            codes,
-            distances,
-            windows.positions,
-            np.logical_and.reduce(windows.exists, 1),
-            data.dssp[data.shape.queries[some]],
-            z.cpu().numpy(),
-        )
-
-
-def windows_of_codes(
-    encoder: Encoder,
-    embeddings: Tensor,
-    data: PreparedSet,
-    residues: int = 400_000,
-    seed: int = 0,
-    batch: int = 1024,
-    watch: Watch | None = None,
-) -> NDArray[np.float32]:
-    """The mean backbone window of each code (codes, 9, 3, 3), Å, over residues drawn at random; NaN for codes not hit.
-
-    embeddings: (codes, out). residues: how many are drawn, each at most once; only those with a whole window count.
-    """
-    count = min(residues, len(data))
-    drawn = np.sort(np.random.default_rng(seed).choice(len(data), count, replace=False))
-    means = fragment_metrics.WindowMeans(len(embeddings))
-    for part in encoded(encoder, embeddings, data, drawn, batch):
-        means.add(part.windows[part.whole], part.codes[part.whole])
-        if watch is not None:
-            watch(len(part.codes))
-    return means.windows()
-
-
-def drawn_chains(records: Iterable[Record], residues: int, seed: int) -> list[Record]:
-    """Chains in random order, as many as it takes for `residues`, or all."""
-    everything = list(records)
-    drawn: list[Record] = []
-    for index in np.random.default_rng(seed).permutation(len(everything)):
-        if residues <= 0:
-            break
-        drawn.append(everything[index])
-        residues -= len(everything[index].sequence)
-    return drawn
-
-
 def evaluate(
     model: Model,
     data: Iterable[Record],
     reference: Iterable[Record] | None = None,
     config: EvaluationConfig = EvaluationConfig(),
-    watch: Watch | None = None,
-    watch_decoded: Watch | None = None,
+    report: ReportResidues | None = None,
+    report_decoded: ReportResidues | None = None,
 ) -> Evaluation:
     """Encode every residue of the data, decode the chains if the model has a decoder, and measure.
 
@@ -204,17 +129,19 @@ def evaluate(
     frameless = Engine(model.encoder, embeddings.device).frameless_code(embeddings)
     notes: list[str] = []
     if config.chains is not None:
-        data = _sampled(data, config.chains, config.seed, notes)
-    table = _table(model, reference, config, watch, notes)
+        data, total = sample_chains(data, config.chains, config.seed)
+        if len(data) < total:
+            notes.append(f"a sample of {len(data)} of {total} chains, drawn by the seed {config.seed}")
+    table = _table(model, reference, config, report, notes)
     decoding = (
         None
         if model.decoder is None
-        else Decoding(StructureDetokenizer(model), config.max_decode_residues, config.seed, watch_decoded)
+        else Decoding(StructureDetokenizer(model), config.max_decode_residues, config.seed, report_decoded)
     )
     use = _Use(len(embeddings), table)
     composing = None if model.lever is None else Composing(model, config.max_decode_residues)
     steadiness, burial = Steadiness(model, config.noise_chains, config.seed), Burial(len(embeddings))
-    for group in grouped(_lettered(data, notes)):
+    for group in grouped(_lettered(data, notes), config.group_residues):
         part = gathered(group)
         vectors = np.zeros((len(part.chain), model.config.out), np.float32)
         neighbors = surroundings(part).neighbors
@@ -226,8 +153,8 @@ def evaluate(
             tokens[queries], vectors[queries] = rows.codes, rows.vectors
             burial.add(rows.codes, neighbors[queries])
             done += len(rows.codes)
-            if watch is not None:
-                watch(len(rows.codes))
+            if report is not None:
+                report(len(rows.codes))
         use.chains += len(group)
         ends = np.cumsum([len(record.sequence) for record in group])[:-1]
         exists = np.split(part.shape.frames.exists, ends)
@@ -286,32 +213,12 @@ class _Use:
             )
 
 
-def _sampled(data: Iterable[Record], chains: int, seed: int, notes: list[str]) -> list[Record]:
-    """So many chains, drawn at random, in the set's order; all if there are no more."""
-    everything = list(data)
-    if len(everything) <= chains:
-        return everything
-    notes.append(f"a sample of {chains} of {len(everything)} chains, drawn by the seed {seed}")
-    drawn = np.random.default_rng(seed).choice(len(everything), chains, replace=False)
-    return [everything[index] for index in np.sort(drawn)]
-
-
-def grouped(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Records some at a time: enough to fill batches, few enough that a set of any size fits."""
-    group: list[Record] = []
-    residues = 0
-    for record in records:
-        group.append(record)
-        residues += len(record.sequence)
-        if residues >= _PART:
-            yield group
-            group, residues = [], 0
-    if group:
-        yield group
-
-
 def _table(
-    model: Model, reference: Iterable[Record] | None, config: EvaluationConfig, watch: Watch | None, notes: list[str]
+    model: Model,
+    reference: Iterable[Record] | None,
+    config: EvaluationConfig,
+    report: ReportResidues | None,
+    notes: list[str],
 ) -> NDArray[np.float32] | None:
     """The window of each code (codes, 9, 3, 3), Å."""
     if reference is None:
@@ -329,7 +236,7 @@ def _table(
         config.reference_residues,
         config.seed,
         config.batch,
-        watch,
+        report,
     )
 
 

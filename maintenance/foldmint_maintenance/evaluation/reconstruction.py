@@ -104,13 +104,13 @@ class Decoding:
         detokenizer: StructureDetokenizer,
         max_residues: int,
         seed: int = 0,
-        watch: Callable[[int], None] | None = None,
+        report: Callable[[int], None] | None = None,
     ) -> None:
-        """max_residues: longer chains are left out. watch: told how many residues have been decoded since last."""
+        """max_residues: longer chains are skipped. report: called with the residues decoded since the last call."""
         self.chains: list[ChainFigures] = []
         self.traces: list[Trace] = []
         self.too_long = self.without_frame = 0
-        self._detokenizer, self._max_residues, self._watch = detokenizer, max_residues, watch
+        self._detokenizer, self._max_residues, self._report = detokenizer, max_residues, report
         self._random = np.random.default_rng(seed)
         self._plddt: list[NDArray[np.float32]] = []
         self._lddt: list[NDArray[np.float64]] = []
@@ -145,8 +145,8 @@ class Decoding:
         self._lddt.append(lddt.residues[known])
         self.chains.append(figures)
         self._keep(figures, truth, guess)
-        if self._watch is not None:
-            self._watch(len(tokens))
+        if self._report is not None:
+            self._report(len(tokens))
 
     def _keep(self, figures: ChainFigures, truth: NDArray[np.float32], guess: NDArray[np.float32]) -> None:
         """Each chain is in the sample with the same chance, however many there will be (Vitter 1985, algorithm R)."""

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
-from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, drawn_chains, evaluate
+from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from foldmint_maintenance.repair import gates
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.dead_codes import Tell, Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate, GateLimits
 from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.repair.run_record import UNWATCHED, Advance, Watcher
-from foldmint_maintenance.training.chain_config import ChainConfig
+from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_tokenizer.decoder import Decoder

@@ -135,7 +135,7 @@ def reconstruct(
     """
     if model.decoder is None:
         return ReconstructionFigures(None, None)
-    decoding = Decoding(StructureDetokenizer(replace(model, codebook=version)), max_residues, watch=watch)
+    decoding = Decoding(StructureDetokenizer(replace(model, codebook=version)), max_residues, report=watch)
     ends = np.cumsum([len(record.sequence) for record in records])[:-1]
     for chain in zip(records, np.split(tokens, ends), np.split(data.shape.frames.exists, ends), strict=True):
         decoding.add(*chain)

@@ -14,8 +14,8 @@ from torch import Tensor
 from foldmint_client.admin import CodebookAdmin
 from foldmint_maintenance.datasets.loading import Digest, read_set
 from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
+from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.evaluation.evaluate import drawn_chains
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.run_record import UNWATCHED, Advance, Watcher
 from foldmint_maintenance.training.latents import vectors_of

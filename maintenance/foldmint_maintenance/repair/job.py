@@ -29,12 +29,12 @@ from foldmint_maintenance.repair.gates import Gate
 from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, prepare_inputs
 from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.repair.run_record import UNWATCHED, Watcher
-from foldmint_maintenance.store.lock import StoreLock
 from foldmint_maintenance.usage.statistics import figures
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Model
 from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
 
 Tell = Callable[[str], None]
@@ -266,10 +266,9 @@ def _publish(
     tell(f"published codebook {version}")
     result = replace(result, published=True, version=version)
     watcher.reached(result)
-    rollout.activate(job.activate, version, candidate.canary, tell, watcher.swapped, **job.connection)
-    lock.check()
-    store.activate(version)
-    tell(f"codebook {version} is active in the store")
+    rollout.activate(
+        *(store, lock, job.activate, version, candidate.canary, tell), outcome=watcher.swapped, **job.connection
+    )
     return replace(result, activated=True)
 
 

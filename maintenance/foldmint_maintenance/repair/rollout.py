@@ -1,6 +1,7 @@
-"""A version handed to running servers: each swaps and is checked by the canary; if one fails, all go back."""
+"""A version handed to running servers: active in the store, then served and checked by the canary; or all go back."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Unpack
 
 from foldmint_client import Backbone, Client, FailedPrecondition, FoldmintError, PermissionDenied, Unauthenticated
@@ -8,6 +9,8 @@ from foldmint_client.admin import CodebookAdmin
 from foldmint_client.connection import ConnectionOptions
 from foldmint_maintenance.errors import ActivationFailed
 from foldmint_maintenance.repair.canary import Canary
+from foldmint_tokenizer.store.lock import StoreLock
+from foldmint_tokenizer.store.model_store import Store
 
 
 class Swapped(NamedTuple):
@@ -36,6 +39,8 @@ def _nothing(outcome: ServerOutcome) -> None:
 
 
 def activate(
+    store: Store,
+    lock: StoreLock,
     addresses: Sequence[str],
     version: str,
     canary: Canary | None,
@@ -43,13 +48,20 @@ def activate(
     outcome: Callable[[ServerOutcome], None] = _nothing,
     **options: Unpack[ConnectionOptions],
 ) -> list[Swapped]:
-    """Let all servers serve a version, one after another; addresses: their admin listeners; options: of connections.
+    """Make a version the active one of a store, and see that its servers serve it, one after another.
 
-    outcome: told what became of each server, of one that is brought back again.
+    lock: the store's, held. addresses: the servers' admin listeners; they serve at once what their store says, and
+    servers that are not named find it there by themselves. outcome: told what became of each server, of one that is
+    brought back again. options: of the connections.
 
-    Raises ActivationFailed, after those that had swapped were brought back, if one refuses, cannot be reached, or gives
-    other tokens for the canary; its message tells of servers that could not be brought back either.
+    Raises ActivationFailed, after the store and those that had swapped were brought back, if a server refuses, cannot
+    be reached, or gives other tokens for the canary; its message tells of servers that could not be brought back
+    either. Raises ModelError if the version cannot be used, LockLost.
     """
+    before = store.active()
+    lock.check()
+    store.activate(version)
+    tell(f"codebook {version} is active in the store")
     swapped: list[Swapped] = []
     for address in addresses:
         outcome(ServerOutcome(address, "not asked", version))
@@ -65,10 +77,13 @@ def activate(
             outcome(ServerOutcome(address, "swapped", version, previous))
         except (FoldmintError, ActivationFailed) as error:
             outcome(ServerOutcome(address, "failed", version, swapped[-1].previous, str(error)))
-            left = _back(swapped, version, tell, outcome, options)
-            reason = f"{address}: {error}; all servers are back on what they served"
+            lock.check()
+            if before != version:
+                store.roll_back(version)
+            left = _back(swapped, before, tell, partial(_note_back, version, outcome), options)
+            reason = f"{address}: {error}; the store and all servers are back on codebook {before}"
             if left:
-                reason = f"{address}: {error}; these could not be brought back: {', '.join(left)}"
+                reason = f"{address}: {error}; the store is back on codebook {before}, and not: {', '.join(left)}"
             raise ActivationFailed(reason) from error
     return swapped
 
@@ -87,31 +102,41 @@ def _check(address: str, version: str, canary: Canary | None, options: Connectio
         raise ActivationFailed("its tokens of the canary are not those that the manifest holds")
 
 
+def _note_back(
+    version: str,
+    outcome: Callable[[ServerOutcome], None],
+    address: str,
+    what: str,
+    previous: str | None,
+    reason: str,
+) -> None:
+    """Tell of a server that was asked to serve a version, and then to go back."""
+    outcome(ServerOutcome(address, what, version, previous, reason))
+
+
 def _back(
     swapped: Sequence[Swapped],
     version: str,
     tell: Callable[[str], None],
-    outcome: Callable[[ServerOutcome], None],
+    outcome: Callable[[str, str, str | None, str], None],
     options: ConnectionOptions,
 ) -> list[str]:
-    """Roll servers back, the last first; returns those that could not be."""
+    """Let servers serve the version that is active in the store again, the last first; returns those that do not."""
     left = []
     failed = swapped[-1].address
     for address, previous in reversed(swapped):
-        if previous == version:
-            continue
         try:
             with CodebookAdmin(address, **options) as admin:
-                admin.rollback(version)
-            tell(f"{address} is back on what it served")
+                admin.activate(version)
+            tell(f"{address} is back on codebook {version}")
             if address != failed:  # of that one, the reason stands
-                outcome(ServerOutcome(address, "brought back", version, previous))
+                outcome(address, "brought back", previous, "")
         except (FailedPrecondition, Unauthenticated, PermissionDenied) as error:
             # Who never answered may never have swapped; who does not let us in has not.
             if previous is not None:
                 left.append(f"{address} ({error})")
-                outcome(ServerOutcome(address, "not brought back", version, previous, str(error)))
+                outcome(address, "not brought back", previous, str(error))
         except FoldmintError as error:
             left.append(f"{address} ({error})")
-            outcome(ServerOutcome(address, "not brought back", version, previous, str(error)))
+            outcome(address, "not brought back", previous, str(error))
     return left

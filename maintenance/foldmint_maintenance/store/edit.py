@@ -15,11 +15,11 @@ from safetensors.torch import load
 from torch import Tensor
 
 from foldmint_maintenance.errors import InvalidCodebook
-from foldmint_maintenance.store.lock import StoreLock
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
 from foldmint_tokenizer.store.validation import checked_codebook
 
@@ -46,7 +46,7 @@ def pruned(
     dry_run: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Pruned:
-    """Remove all versions but the newest, the active one, and its parent, to which servers may go back.
+    """Remove all versions but the newest, the active one and its parent, the canary, and what a rollback activates.
 
     keep: how many of the newest, at least 1. What killed runs left goes once nothing of it was written for a day;
     incomplete versions go at once if `incomplete`. dry_run: only tell. clock: seconds since 1970.
@@ -56,8 +56,12 @@ def pruned(
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
     with nullcontext() if dry_run else StoreLock(store.files, clock=clock) as lock:
-        active = store.active()
+        active, canary, history = store.active(), store.canary(), store.history()
         reasons = {active: "it is in use"}
+        if canary is not None:
+            reasons.setdefault(canary.version, "it is the canary")
+        if len(history) > 1:
+            reasons.setdefault(history[-2], "a rollback goes back to it")
         if (parent := store.manifest(active).get("parent")) is not None:
             reasons.setdefault(str(parent), f"{active}, which is in use, was made from it")
         old = store.versions()[:-keep]

@@ -20,7 +20,8 @@ class Listed:
     """One version as `codebooks list` tells of it.
 
     digest: SHA-256 of its file. created: when, if the manifest says so; made_by: what, if it says so. dead: codes whose
-    N is below the threshold. problem: why it cannot be read. What is not known is None.
+    N is below the threshold. problem: why it cannot be read. canary: the share of the servers that serve it, if it is
+    the canary. What is not known is None.
     """
 
     version: str
@@ -32,6 +33,7 @@ class Listed:
     made_by: str | None = None
     dead: int | None = None
     problem: str | None = None
+    canary: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,18 @@ class Verified:
 
 def listed(store: Store, threshold: float = DEAD_THRESHOLD) -> list[Listed]:
     """All versions of a store, in order, incomplete ones too. Raises ModelError if the store cannot be read."""
-    active, complete = store.active(), store.versions()
+    (active, canary), complete = store.control(), store.versions()
     found = []
     for version in sorted({*complete, *store.incomplete()}):
+        share = canary.share if canary is not None and version == canary.version else None
         if version not in complete:
-            found.append(Listed(version, version == active, complete=False))
+            found.append(Listed(version, version == active, complete=False, canary=share))
             continue
         try:
             manifest = store.manifest(version)
             codebook = store.codebook(version)
         except ModelError as error:
-            found.append(Listed(version, version == active, complete=True, problem=str(error)))
+            found.append(Listed(version, version == active, complete=True, problem=str(error), canary=share))
             continue
         found.append(
             Listed(
@@ -67,6 +70,7 @@ def listed(store: Store, threshold: float = DEAD_THRESHOLD) -> list[Listed]:
                 created=_about(manifest, "created"),
                 made_by=_about(manifest, "made_by"),
                 dead=int(dead_codes(codebook.codebook, threshold).sum()),
+                canary=share,
             )
         )
     return found
@@ -102,7 +106,7 @@ def shown(store: Store, version: str | None = None, threshold: float = DEAD_THRE
 
 
 def verified(store: Store, versions: Sequence[str] = ()) -> Verified:
-    """Read and check a store: encoder, decoder, ACTIVE, and all versions of the codebook, or those given.
+    """Read and check a store: encoder, decoder, ACTIVE, HISTORY, CANARY, and all versions or those given.
 
     Digests, shapes, that values are finite, that codebook and decoder rows belong to encoder and decoder, that parents
     are older. Parents that were removed and versions that were never finished are notes, not problems. Raises
@@ -121,6 +125,8 @@ def verified(store: Store, versions: Sequence[str] = ()) -> Verified:
 
     look("model", store.weights)
     look("ACTIVE", store.codebook)
+    look("HISTORY", store.history)
+    look("CANARY", partial(_check_canary, store))
     for version in versions or store.versions():
         look(f"codebook {version}", partial(_check_version, store, version, notes, asked_for=bool(versions)))
     if not versions:
@@ -129,6 +135,12 @@ def verified(store: Store, versions: Sequence[str] = ()) -> Verified:
             for version in store.incomplete()
         ]
     return Verified(tuple(checked), tuple(problems), tuple(notes))
+
+
+def _check_canary(store: Store) -> None:
+    canary = store.canary()
+    if canary is not None:
+        store.codebook(canary.version)
 
 
 def _check_version(store: Store, version: str, notes: list[str], *, asked_for: bool) -> None:

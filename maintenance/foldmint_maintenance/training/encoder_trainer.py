@@ -4,10 +4,8 @@ Three phases: without quantization, until the vectors tell the windows; then a c
 that follows by moving averages while the encoder goes on; last the encoder rests and the codebook settles.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import cos, pi
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +16,13 @@ from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.local_objective import LocalPredictor, Targets, local_loss, targets
+from foldmint_maintenance.training.optimization import (
+    adamw,
+    apply_gradients,
+    backward,
+    learning_rate,
+    prefetch,
+)
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -115,13 +120,11 @@ class Trainer:
         self.predictor.fit(data.windows(sample))
         self.encoder.to(self.device)
         self.predictor.to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": list(self._parameters(matrices=True)), "weight_decay": config.weight_decay},
-                {"params": list(self._parameters(matrices=False)), "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.95),
-            lr=config.learning_rate,
+        self.optimizer = adamw(
+            [*self.encoder.parameters(), *self.predictor.parameters()],
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            beta2=0.95,
         )
         self._encode: Callable[..., Tensor] = (
             torch.compile(self.encoder, dynamic=False) if config.compiled else self.encoder
@@ -137,23 +140,10 @@ class Trainer:
         """What a checkpoint must share with this training."""
         return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
 
-    def _parameters(self, matrices: bool) -> Iterator[nn.Parameter]:
-        for module in (self.encoder, self.predictor):
-            for parameter in module.parameters():
-                if (parameter.ndim > 1) == matrices:
-                    yield parameter
-
-    def run(self, watch: Callable[[Progress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
-        steps = range(self.step, self.config.steps)
-        if not steps:
-            return
-        with ThreadPoolExecutor(1, "batches") as pool:
-            following = pool.submit(self._batch, steps.start)
-            for step in steps:
-                batch = following.result()
-                following = pool.submit(self._batch, step + 1)
-                watch(self._train(step, batch))
+    def run(self, report: Callable[[Progress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
+        for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
+            report(self._train(step, batch))
 
     def _batch(self, step: int) -> Batch:
         random = np.random.default_rng([self.config.seed, step])
@@ -163,20 +153,21 @@ class Trainer:
         truth = targets(self.data.windows(select), rows)
         return Batch((rotation, origin, offset, exists), Targets(*(part.to(self.device) for part in truth)))
 
-    def _rate(self, step: int) -> float:
-        moving = self.config.steps - self.config.settling
-        if step < self.config.warmup:
-            return self.config.learning_rate * (step + 1) / self.config.warmup
-        done = (step - self.config.warmup) / max(1, moving - self.config.warmup)
-        return self.config.learning_rate * 0.5 * (1 + cos(pi * min(1.0, done)))
+    def _learning_rate(self, step: int) -> float:
+        config = self.config
+        return learning_rate(
+            step,
+            peak=config.learning_rate,
+            warmup=config.warmup,
+            decay_start=config.warmup,
+            steps=config.steps - config.settling,
+        )
 
     def _train(self, step: int, batch: Batch) -> Progress:
         config = self.config
         if step == config.unquantized:
             self.codebook = self._first_codebook(step)
         settling = step >= config.steps - config.settling
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(step)
         with torch.set_grad_enabled(not settling):
             z = self._vectors(batch)
             quantized, commitment, distance, replaced = z, z.new_zeros(()), z.new_zeros(()), 0
@@ -191,18 +182,15 @@ class Trainer:
             loss, error = local_loss(window, contacts, batch.truth, weight)
             loss = loss + config.commitment * commitment
         if not settling:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            everything = [p for group in self.optimizer.param_groups for p in group["params"]]
-            self.group.average_gradients(everything)
-            nn.utils.clip_grad_norm_(everything, config.clip)
-            self.optimizer.step()
+            backward(self.optimizer, loss)
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            apply_gradients(
+                self.optimizer, trained, learning_rate=self._learning_rate(step), group=self.group, clip=config.clip
+            )
         self.step = step + 1
         # Shares of a batch are alike in size, and a mean of their means is the batch's.
-        told = (
-            self.group.all_reduce_sum(torch.stack([loss.detach(), error.square(), distance.detach()])) / self.group.size
-        )
-        figures = told.tolist()
+        values = torch.stack([loss.detach(), error.square(), distance.detach()])
+        figures = self.group.all_reduce_mean(values).tolist()
         return Progress(
             self.step, figures[0], figures[1] ** 0.5, figures[2], perplexity(self.codebook.N.cpu().numpy()), replaced
         )

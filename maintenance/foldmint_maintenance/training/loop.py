@@ -1,4 +1,4 @@
-"""The steps of a stage: logged, with checkpoints, stopped by signals and taken up again."""
+"""The training loop of a stage: logs steps, writes checkpoints, stops on signals, and resumes."""
 
 import csv
 import signal
@@ -15,20 +15,20 @@ from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.errors import TrainingStopped
 from foldmint_maintenance.training import checkpoint
 
-Watch = Callable[[Any, int], None]
-"""Told of each step, a NamedTuple of figures, and of how many steps the stage has."""
+Report = Callable[[Any, int], None]
+"""Called after each step, with a NamedTuple of its figures and the number of steps of the stage."""
 
 
-class _Steps(checkpoint.Resumable, Protocol):
-    """A training that goes a step at a time, and tells each."""
+class Steps(checkpoint.Resumable, Protocol):
+    """A trainer that reports each step."""
 
-    def run(self, watch: Callable[[Any], None]) -> None:
-        """Train from the present step to the last."""
+    def run(self, report: Callable[[Any], None]) -> None:
+        """Train from the current step to the last."""
         ...
 
 
-class Keeping(Protocol):
-    """How a stage is kept: a checkpoint every so many steps, and whether to go on from one."""
+class CheckpointSettings(Protocol):
+    """When to write checkpoints, and whether to resume from one."""
 
     @property
     def checkpoint_every(self) -> int:
@@ -37,7 +37,7 @@ class Keeping(Protocol):
 
     @property
     def resume(self) -> bool:
-        """Whether to go on from a checkpoint where there is one."""
+        """Whether to resume from a checkpoint if there is one."""
         ...
 
     @property
@@ -47,40 +47,45 @@ class Keeping(Protocol):
 
 
 def run_steps(
-    trainer: _Steps, folder: Path, keeping: Keeping, steps: int, watch: Watch, tell: Callable[[str], None]
+    trainer: Steps,
+    folder: Path,
+    settings: CheckpointSettings,
+    steps: int,
+    report: Report,
+    log_line: Callable[[str], None],
 ) -> dict[str, float]:
     """Train to the last step, and return its figures.
 
-    Rank 0 alone writes checkpoint and log. SIGINT and SIGTERM, to whichever process, leave a checkpoint after the step
-    under way, and raise TrainingStopped in all. Raises CheckpointMismatch if the folder's checkpoint is another
-    training's.
+    Only rank 0 writes checkpoint and log. SIGINT or SIGTERM to any process leaves a checkpoint after the current step,
+    and raises `TrainingStopped` in all. Raises `CheckpointMismatch` if the folder's checkpoint belongs to another
+    training.
     """
-    group = keeping.group
-    if keeping.resume and (folder / checkpoint.NAME).exists():
+    group = settings.group
+    if settings.resume and (folder / checkpoint.NAME).exists():
         checkpoint.restore(trainer, folder)
-        tell(f"going on after step {trainer.step}")
+        log_line(f"going on after step {trainer.step}")
     folder.mkdir(parents=True, exist_ok=True)
     writes = group.rank == 0
-    with Log(folder / "log.csv", trainer.step, writes) as log, _stop_signals() as stopping:
+    with StepLog(folder / "log.csv", trainer.step, writes) as log, _stop_signals() as stop_requested:
 
-        def each(progress: Any) -> None:  # noqa: ANN401 (as `Watch` has it)
+        def finish_step(progress: Any) -> None:  # noqa: ANN401 (as in `Report`)
             log.write(progress)
-            watch(progress, steps)
-            stop = bool(group.all_reduce_sum(torch.tensor(float(stopping()))))
-            due = progress.step == steps or progress.step % keeping.checkpoint_every == 0
+            report(progress, steps)
+            stop = bool(group.all_reduce_sum(torch.tensor(float(stop_requested()))))
+            due = progress.step == steps or progress.step % settings.checkpoint_every == 0
             if writes and (due or stop):
                 checkpoint.save(trainer, folder)
             if stop:
-                # torchrun ends the others as soon as one is gone: none may go before the checkpoint is whole.
+                # torchrun kills the others once one has exited: none may exit before the checkpoint is complete.
                 group.barrier()
                 raise TrainingStopped(f"stopped after step {progress.step}; the same command goes on from there")
 
-        trainer.run(each)
+        trainer.run(finish_step)
         return log.last
 
 
-class Log:
-    """A row a step in a CSV file; rows of steps that will be done again are dropped when a training goes on."""
+class StepLog:
+    """A CSV file with one row per step. On resuming, rows of steps that will be repeated are dropped."""
 
     def __init__(self, path: Path, step: int, writes: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self.last: dict[str, float] = {}
@@ -92,7 +97,7 @@ class Log:
     def __enter__(self) -> Self:
         if self._path.exists():
             with self._path.open(newline="", encoding="ascii") as file:
-                # A row cut short by a crash has no last field.
+                # A row truncated by a crash lacks its last field.
                 rows = [row for row in csv.DictReader(file) if row["seconds"] and int(row["step"]) <= self._step]
             self._kept = rows
         self.last = {name: float(value) for name, value in self._kept[-1].items()} if self._kept else {}
@@ -101,7 +106,7 @@ class Log:
             self._file = part.open("w", newline="", encoding="ascii")
             if self._kept:
                 self._begin(self._kept[0])
-            # Whole before it takes the old one's place: a crash now costs no row.
+            # Complete before it replaces the old file: a crash now loses no row.
             self._file.flush()
             part.replace(self._path)
         return self
@@ -119,7 +124,7 @@ class Log:
         return self._writer
 
     def write(self, progress: Any) -> None:  # noqa: ANN401
-        """Add a step, a NamedTuple of figures; `seconds` count from the start of this run."""
+        """Add a row for a step, a NamedTuple of figures; `seconds` count from the start of this run."""
         self.last = progress._asdict() | {"seconds": round(self._clock() - self._started, 1)}
         if self._writes:
             (self._writer or self._begin(self.last)).writerow(self.last)
@@ -128,20 +133,20 @@ class Log:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; a second one does what it did before."""
-    asked = False
+    """Yield a function: whether SIGINT or SIGTERM has arrived. A second signal has its previous effect."""
+    requested = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a handler's signature)
-        nonlocal asked
-        asked = True
+    def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a handler's signature)
+        nonlocal requested
+        requested = True
         signal.signal(number, before[signal.Signals(number)])
 
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as nohup and background jobs of scripts ask for
-            signal.signal(number, ask)
+            signal.signal(number, request)
     try:
-        yield lambda: asked
+        yield lambda: requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

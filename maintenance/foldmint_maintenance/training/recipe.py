@@ -15,14 +15,18 @@ name = "mine"                       the model's name
 A stage whose table is missing is left out.
 """
 
+import json
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import ErrorDetails
 
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights
+from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
@@ -36,28 +40,16 @@ DEFAULT = RECIPES / "foldmint.toml"
 STAGES = ("encoder", "vectors", "motion_decoder_stage", "codes", "refit", "joint_stage", "decoder_stage")
 """In the order in which they are done."""
 
-_TABLES: dict[str, type[Any]] = {
-    "sizes": ModelConfig,
-    "encoder": MotionConfig,
-    "vectors": MotionCodesConfig,
-    "motion_decoder": MotionDecoderSizes,
-    "motion_decoder_stage": MotionDecoderTraining,
-    "codes": TrainConfig,
-    "refit": RefitConfig,
-    "decoder": DecoderConfig,
-    "joint_stage": ChainConfig,
-    "decoder_stage": ChainConfig,
-}
 
-
+@with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
 class Recipe:
-    """Stages in their order; None where one is left out.
+    """Tables of a recipe; None where one is left out.
 
-    sizes: needed where there is no model to begin with. decoder: sizes, needed by the last two stages in the same case.
+    sizes: required without an initial model; so is decoder, by the last two stages.
     """
 
-    name: str
+    name: str = "foldmint"
     sizes: ModelConfig | None = None
     encoder: MotionConfig | None = None
     vectors: MotionCodesConfig | None = None
@@ -72,6 +64,9 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """For json.dumps."""
         return asdict(self)
+
+
+_RECIPE = TypeAdapter(Recipe)
 
 
 def recipe_path(name: str) -> Path:
@@ -98,45 +93,46 @@ def read_recipe(path: Path, settings: Iterable[str] = (), stages: Iterable[str] 
         raise InvalidRecipe(f"there is no stage {min(kept - every)}; there are {', '.join(sorted(every))}")
     for stage in every - kept if kept else ():
         content.pop(stage, None)
-    unknown = content.keys() - _TABLES.keys() - {"name"}
-    if unknown:
-        raise InvalidRecipe(f"{path}: there is no table or key {min(unknown)}")
-    parts = {name: _made(kind, content[name], name) for name, kind in _TABLES.items() if name in content}
-    for name in ("joint_stage", "decoder_stage"):
-        if name in parts and parts[name].stage != name.removesuffix("_stage"):
-            raise InvalidRecipe(f"{name}: stage is {parts[name].stage!r}")
-    return Recipe(name=str(content.get("name", "foldmint")), **parts)
-
-
-def _made(kind: type[Any], table: object, name: str) -> Any:  # noqa: ANN401 (one of the configs)
-    if not isinstance(table, Mapping):
-        raise InvalidRecipe(f"{name} is not a table")
-    known = {field.name for field in fields(kind)}
-    unknown = table.keys() - known
-    if unknown:
-        raise InvalidRecipe(f"{name}.{min(unknown)} is not a setting; there are {', '.join(sorted(known))}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    for field in fields(kind):
-        if field.name in values and not _alike(values[field.name], field.default):
-            raise InvalidRecipe(f"{name}.{field.name} cannot be {values[field.name]!r}")
-    if "weights" in values and kind is ChainConfig:
-        values["weights"] = _made(LossWeights, values["weights"], f"{name}.weights")
-    if kind is ChainConfig:
-        values.setdefault("stage", name.removesuffix("_stage"))
+    for stage in ("joint", "decoder"):
+        table = content.get(f"{stage}_stage")
+        if isinstance(table, dict) and table.setdefault("stage", stage) != stage:
+            raise InvalidRecipe(f"{stage}_stage: stage is {table['stage']!r}")
+    content["name"] = str(content.get("name", "foldmint"))
     try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise InvalidRecipe(f"{name}: {error}") from error
+        # Through JSON, whose lists may become tuples in strict mode.
+        return _RECIPE.validate_json(json.dumps(content, default=str))
+    except ValidationError as invalid:
+        raise InvalidRecipe("; ".join(_message(error) for error in invalid.errors(include_url=False))) from invalid
 
 
-def _alike(value: object, default: object) -> bool:
-    """Whether a value is of the kind of its default; configs without defaults look at their values themselves."""
-    if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_alike(each, default[0]) for each in value)
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    kinds = (bool, int, str)
-    return not isinstance(default, kinds) or type(value) is type(default)
+def _message(error: ErrorDetails) -> str:
+    """What is wrong with a recipe, naming table and key."""
+    *tables, key = map(str, error["loc"])
+    path = ".".join([*tables, key])
+    match error["type"]:
+        case "unexpected_keyword_argument" if not tables:
+            return f"there is no table or key {key}; there are {_keys(tables)}"
+        case "unexpected_keyword_argument":
+            return f"{path} is not a setting; there are {_keys(tables)}"
+        case "missing":
+            return f"{path} is missing"
+        case "dataclass_type":
+            return f"{path} is not a table"
+        case "value_error":
+            return f"{path}: {error['ctx']['error']}"
+        case "literal_error":
+            return f"{path} is {error['ctx']['expected']}, not {error['input']!r}"
+        case _:
+            return f"{path} cannot be {error['input']!r}"
+
+
+def _keys(tables: Iterable[str]) -> str:
+    """The keys of a table within tables."""
+    kind: Any = Recipe
+    for name in tables:
+        hint = get_type_hints(kind)[name]
+        kind = next(part for part in (hint, *get_args(hint)) if is_dataclass(part))
+    return ", ".join(sorted(field.name for field in fields(kind)))
 
 
 def _change(content: dict[str, Any], setting: str) -> None:

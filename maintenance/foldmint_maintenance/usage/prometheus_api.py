@@ -1,31 +1,28 @@
-"""Questions to the HTTP API of a Prometheus: readings of series, as they were scraped."""
+"""Client of Prometheus' HTTP API: instant queries, and the raw samples of series."""
 
-import base64
 import json
 import re
 import ssl
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import httpx
 
 from foldmint_client.connection import is_loopback
 from foldmint_maintenance.errors import UsageUnknown
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
-# Seconds of readings that are fetched at once: 5760 of each series, where one is taken every 15 seconds.
+# Seconds of samples fetched at once: 5760 of each series at one every 15 seconds.
 _SLICE = 86_400
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How to get into a Prometheus. authorization: the header. context: of TLS; None for the usual authorities."""
+    """Access to a Prometheus. auth: for basic authentication. context: of TLS; None for the system's authorities."""
 
-    authorization: str = field(default="", repr=False)
+    auth: httpx.BasicAuth | None = field(default=None, repr=False)
     context: ssl.SSLContext | None = field(default=None, repr=False)
 
 
@@ -33,29 +30,31 @@ OPEN = Entry()
 
 
 def read_entry(auth: Path | None, ca: Path | None) -> Entry:
-    """auth: a file of one line, NAME:PASSWORD. ca: a PEM file of certificates to trust, instead of the usual ones.
+    """Read the files of an `Entry`.
 
-    Raises ValueError if they cannot be used; its message holds nothing of what stands there.
+    auth: a file of one line, NAME:PASSWORD. ca: a PEM file of certificates to trust instead of the system's. Raises
+    `ValueError` if one is invalid; its message holds nothing of the content.
     """
-    authorization, context = "", None
+    login, context = None, None
     if auth is not None:
         try:
             text = auth.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{auth}: {getattr(error, 'strerror', None) or 'no text'}") from None
-        if not text.partition(":")[0] or ":" not in text or len(text.splitlines()) != 1:
+        name, colon, password = text.partition(":")
+        if not name or not colon or len(text.splitlines()) != 1:
             raise ValueError(f"{auth} is one line, NAME:PASSWORD")
-        authorization = "Basic " + base64.b64encode(text.encode()).decode()
+        login = httpx.BasicAuth(name, password)
     if ca is not None:
         try:
             context = ssl.create_default_context(cafile=ca)
         except OSError as error:  # ssl's own errors are of this kind
             raise ValueError(f"{ca}: {error.strerror or 'no certificates in PEM'}") from None
-    return Entry(authorization, context)
+    return Entry(login, context)
 
 
 class Series(NamedTuple):
-    """The readings of a series. labels: without its name. times: seconds since 1970, rising; values: at these."""
+    """Samples of a series. labels: without its name. times: seconds since 1970, rising; values: at these."""
 
     labels: dict[str, str]
     times: list[float]
@@ -63,27 +62,34 @@ class Series(NamedTuple):
 
 
 class Prometheus:
-    """A Prometheus. All methods but the constructor raise UsageUnknown where it does not answer, or refuses."""
+    """A Prometheus server. All methods raise `UsageUnknown` if it cannot be reached or rejects a query."""
 
     def __init__(self, url: str, timeout: float = 60.0, entry: Entry = OPEN) -> None:
-        """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one question. entry: how to get in.
+        """url: of its page, such as `http://localhost:9090`. timeout: seconds, of one query.
 
-        Raises ValueError if either is invalid, or a password would go in the clear.
+        Raises `ValueError` if either is invalid, or a password would travel in the clear.
         """
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is not an address of a Prometheus: it begins with neither http:// nor https://")
         if not 0 < timeout < float("inf"):
             raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
+        authority = url.partition("://")[2].partition("/")[0]
+        if "@" in authority:
+            raise ValueError(
+                f"the address of Prometheus at {authority.rpartition('@')[2]} holds a password: pass a file"
+            )
         if url.startswith("http://"):
-            if entry.authorization and not is_loopback(urllib.parse.urlsplit(url).netloc):
+            if entry.auth and not is_loopback(authority):
                 raise ValueError(f"a password would go to {url} in the clear, for all to read: use https")
             if entry.context is not None:
                 raise ValueError(f"{url} has no certificate that an authority could have signed: use https")
-        self.url, self._timeout, self._entry = url.rstrip("/"), timeout, entry
+        self.url, self._timeout, self._auth = url.rstrip("/"), timeout, entry.auth
+        # The system's authorities, where httpx by itself would take those of certifi.
+        self._context = entry.context or ssl.create_default_context()
 
     def now(self) -> float:
         """Its own clock, seconds since 1970."""
-        result = self._asked("time()", None)
+        result = self._query("time()", None)
         return float(result["result"][1])
 
     def at(self, query: str, time: float) -> list[tuple[dict[str, str], float]]:
@@ -102,29 +108,31 @@ class Prometheus:
             end -= length
 
     def _vectors(self, query: str, time: float, kind: str) -> list[dict[str, Any]]:
-        data = self._asked(query, time)
+        data = self._query(query, time)
         if data["resultType"] != kind:
             raise UsageUnknown(f"{self.url} answers {query} with a {data['resultType']}; a {kind} is wanted")
         result: list[dict[str, Any]] = data["result"]
         return result
 
-    def _asked(self, query: str, time: float | None) -> dict[str, Any]:
+    def _query(self, query: str, time: float | None) -> dict[str, Any]:
         form = {"query": query, "timeout": f"{max(1, round(self._timeout * 1000))}ms"}
         if time is not None:
             form["time"] = f"{time:.3f}"
-        content = urllib.parse.urlencode(form).encode()
         try:
-            request = urllib.request.Request(f"{self.url}/api/v1/query", content)  # noqa: S310 (http or https)
-            if self._entry.authorization:
-                # Not for another server that an answer may send us to.
-                request.add_unredirected_header("Authorization", self._entry.authorization)
-            with urllib.request.urlopen(request, timeout=self._timeout, context=self._entry.context) as reply:  # noqa: S310
-                content = reply.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                raise UsageUnknown(f"{self.url} refuses {query}: {_reason(error.read()) or error}") from error
-        except (OSError, HTTPException, ValueError) as error:  # not reached, late, or no address
-            raise UsageUnknown(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
+            reply = httpx.post(
+                f"{self.url}/api/v1/query",
+                data=form,
+                auth=self._auth,
+                timeout=self._timeout,
+                verify=self._context,
+                follow_redirects=True,  # without the password, where another server is meant
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise UsageUnknown(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
+        if not reply.is_success:
+            reason = _reason(reply.content) or f"HTTP Error {reply.status_code}: {reply.reason_phrase}"
+            raise UsageUnknown(f"{self.url} refuses {query}: {reason}")
+        content = reply.content
         try:
             data: dict[str, Any] = json.loads(content)["data"]
             return {"resultType": data["resultType"], "result": data["result"]}

@@ -12,8 +12,9 @@ from foldmint_client.connection import ConnectionOptions
 from foldmint_client.errors import FoldmintError
 from foldmint_maintenance.datasets.loading import Skip, read_set
 from foldmint_maintenance.datasets.records import gathered
+from foldmint_maintenance.datasets.sampling import grouped
 from foldmint_maintenance.errors import InvalidSet, UsageUnknown
-from foldmint_maintenance.evaluation.evaluate import Watch, encoded, grouped
+from foldmint_maintenance.evaluation.encoding import ReportResidues, encoded
 from foldmint_maintenance.usage import prometheus_counts
 from foldmint_maintenance.usage.prometheus_api import OPEN, Entry, Prometheus
 from foldmint_maintenance.usage.statistics import CodeCounts
@@ -52,11 +53,11 @@ def from_data(
     *,
     batch: int = 1024,
     skip: Skip | None = None,
-    watch: Watch | None = None,
+    report: ReportResidues | None = None,
 ) -> CodeCounts:
     """Hits of a set that is encoded by a model, the embedded model by default.
 
-    path, skip: as `read_set` takes them. batch: residues encoded at once. watch: told how many have been. Raises
+    path, skip: as `read_set` takes them. batch: residues encoded at once. report: called with how many were. Raises
     InvalidSet if no residue of the set has a frame; ModelError if the model cannot be read.
     """
     loaded = load_model(model, version)
@@ -66,8 +67,8 @@ def from_data(
         part = gathered(group)
         for rows in encoded(loaded.encoder, embeddings, part, np.arange(len(part)), batch):
             hits += np.bincount(rows.codes, minlength=len(hits))
-            if watch is not None:
-                watch(len(rows.codes))
+            if report is not None:
+                report(len(rows.codes))
     if not hits.any():
         raise InvalidSet("the set holds no residue with N, CA and C")
     counts, N = hits.astype(np.float64), loaded.codebook.codebook.N.double().numpy()

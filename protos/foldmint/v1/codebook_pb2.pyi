@@ -84,14 +84,38 @@ class GetUsageRequest(_message.Message):
     def __init__(self, version: _Optional[str] = ...) -> None: ...
 
 class GetUsageResponse(_message.Message):
-    __slots__ = ("version", "hits", "since")
+    __slots__ = ("version", "hits", "since", "store")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HITS_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     version: str
     hits: _containers.RepeatedScalarFieldContainer[int]
     since: _timestamp_pb2.Timestamp
-    def __init__(self, version: _Optional[str] = ..., hits: _Optional[_Iterable[int]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    store: StoreState
+    def __init__(self, version: _Optional[str] = ..., hits: _Optional[_Iterable[int]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., store: _Optional[_Union[StoreState, _Mapping]] = ...) -> None: ...
+
+class StoreState(_message.Message):
+    __slots__ = ("active", "canary", "canary_share", "server_name", "expected", "serving", "follows", "problem", "poll_seconds")
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    CANARY_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SERVER_NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    POLL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    active: str
+    canary: str
+    canary_share: float
+    server_name: str
+    expected: str
+    serving: str
+    follows: bool
+    problem: str
+    poll_seconds: float
+    def __init__(self, active: _Optional[str] = ..., canary: _Optional[str] = ..., canary_share: _Optional[float] = ..., server_name: _Optional[str] = ..., expected: _Optional[str] = ..., serving: _Optional[str] = ..., follows: _Optional[bool] = ..., problem: _Optional[str] = ..., poll_seconds: _Optional[float] = ...) -> None: ...
 
 class SampleEmbeddingsRequest(_message.Message):
     __slots__ = ("count",)

@@ -94,15 +94,18 @@ class CodebookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ActivateCodebook(self, request, context):
-        """Serve another version from now on: it is loaded, verified and warmed, then exchanged at once. What was admitted
-        before ends on the version that it was admitted under. The store is not changed.
+        """Make another version the active one of the store, and serve it from now on: it is loaded, verified and warmed, then
+        the store's ACTIVE is written, then it is exchanged at once. Other servers of the store follow. What was admitted
+        before ends on the version that it was admitted under. FAILED_PRECONDITION if the server cannot write to the store,
+        or serves a canary by default; a version that is active in the store already is served without a write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackCodebook(self, request, context):
-        """Serve the version again that was active before the present one. FAILED_PRECONDITION if there was none.
+        """Make the version the active one of the store again that was active before, and serve it. FAILED_PRECONDITION if
+        there was none, if the server cannot write to the store, or if it serves a canary by default.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,11 +43,15 @@ class CodebookServiceStub:
     GetCodebook: _grpc.UnaryUnaryMultiCallable[_codebook_pb2.GetCodebookRequest, _codebook_pb2.GetCodebookResponse]
     """One version, with its manifest."""
     ActivateCodebook: _grpc.UnaryUnaryMultiCallable[_codebook_pb2.ActivateCodebookRequest, _codebook_pb2.ActivateCodebookResponse]
-    """Serve another version from now on: it is loaded, verified and warmed, then exchanged at once. What was admitted
-    before ends on the version that it was admitted under. The store is not changed.
+    """Make another version the active one of the store, and serve it from now on: it is loaded, verified and warmed, then
+    the store's ACTIVE is written, then it is exchanged at once. Other servers of the store follow. What was admitted
+    before ends on the version that it was admitted under. FAILED_PRECONDITION if the server cannot write to the store,
+    or serves a canary by default; a version that is active in the store already is served without a write.
     """
     RollbackCodebook: _grpc.UnaryUnaryMultiCallable[_codebook_pb2.RollbackCodebookRequest, _codebook_pb2.RollbackCodebookResponse]
-    """Serve the version again that was active before the present one. FAILED_PRECONDITION if there was none."""
+    """Make the version the active one of the store again that was active before, and serve it. FAILED_PRECONDITION if
+    there was none, if the server cannot write to the store, or if it serves a canary by default.
+    """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_codebook_pb2.GetUsageRequest, _codebook_pb2.GetUsageResponse]
     """How often each code was hit on this server since a version was activated."""
     SampleEmbeddings: _grpc.UnaryUnaryMultiCallable[_codebook_pb2.SampleEmbeddingsRequest, _codebook_pb2.SampleEmbeddingsResponse]
@@ -70,11 +74,15 @@ class CodebookServiceAsyncStub(CodebookServiceStub):
     GetCodebook: _aio.UnaryUnaryMultiCallable[_codebook_pb2.GetCodebookRequest, _codebook_pb2.GetCodebookResponse]  # type: ignore[assignment]
     """One version, with its manifest."""
     ActivateCodebook: _aio.UnaryUnaryMultiCallable[_codebook_pb2.ActivateCodebookRequest, _codebook_pb2.ActivateCodebookResponse]  # type: ignore[assignment]
-    """Serve another version from now on: it is loaded, verified and warmed, then exchanged at once. What was admitted
-    before ends on the version that it was admitted under. The store is not changed.
+    """Make another version the active one of the store, and serve it from now on: it is loaded, verified and warmed, then
+    the store's ACTIVE is written, then it is exchanged at once. Other servers of the store follow. What was admitted
+    before ends on the version that it was admitted under. FAILED_PRECONDITION if the server cannot write to the store,
+    or serves a canary by default; a version that is active in the store already is served without a write.
     """
     RollbackCodebook: _aio.UnaryUnaryMultiCallable[_codebook_pb2.RollbackCodebookRequest, _codebook_pb2.RollbackCodebookResponse]  # type: ignore[assignment]
-    """Serve the version again that was active before the present one. FAILED_PRECONDITION if there was none."""
+    """Make the version the active one of the store again that was active before, and serve it. FAILED_PRECONDITION if
+    there was none, if the server cannot write to the store, or if it serves a canary by default.
+    """
     GetUsage: _aio.UnaryUnaryMultiCallable[_codebook_pb2.GetUsageRequest, _codebook_pb2.GetUsageResponse]  # type: ignore[assignment]
     """How often each code was hit on this server since a version was activated."""
     SampleEmbeddings: _aio.UnaryUnaryMultiCallable[_codebook_pb2.SampleEmbeddingsRequest, _codebook_pb2.SampleEmbeddingsResponse]  # type: ignore[assignment]
@@ -112,8 +120,10 @@ class CodebookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _codebook_pb2.ActivateCodebookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_codebook_pb2.ActivateCodebookResponse, _abc.Awaitable[_codebook_pb2.ActivateCodebookResponse]]:
-        """Serve another version from now on: it is loaded, verified and warmed, then exchanged at once. What was admitted
-        before ends on the version that it was admitted under. The store is not changed.
+        """Make another version the active one of the store, and serve it from now on: it is loaded, verified and warmed, then
+        the store's ACTIVE is written, then it is exchanged at once. Other servers of the store follow. What was admitted
+        before ends on the version that it was admitted under. FAILED_PRECONDITION if the server cannot write to the store,
+        or serves a canary by default; a version that is active in the store already is served without a write.
         """
 
     @_abc_1.abstractmethod
@@ -122,7 +132,9 @@ class CodebookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _codebook_pb2.RollbackCodebookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_codebook_pb2.RollbackCodebookResponse, _abc.Awaitable[_codebook_pb2.RollbackCodebookResponse]]:
-        """Serve the version again that was active before the present one. FAILED_PRECONDITION if there was none."""
+        """Make the version the active one of the store again that was active before, and serve it. FAILED_PRECONDITION if
+        there was none, if the server cannot write to the store, or if it serves a canary by default.
+        """
 
     @_abc_1.abstractmethod
     def GetUsage(

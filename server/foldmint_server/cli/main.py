@@ -61,6 +61,9 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
         typer.echo(f"foldmint-server: {error}", err=True)
         raise typer.Exit(2) from error
     # Loaded here: torch would make --help slow.
+    from foldmint_server.log_config import quiet_grpc
+
+    quiet_grpc()
     from foldmint_server.serve import serve
 
     raise typer.Exit(serve(settings))

@@ -1,13 +1,12 @@
 """Versions of the codebook: which is active, which are kept, and how one takes the place of another.
 
 A version is loaded, verified and warmed in a thread of its own. Then one reference changes in the event loop: a request
-has either the version before or the one after, and keeps it.
+has either the version before or the one after, and keeps it. Which version is to be served, `store_follower` decides.
 """
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -28,9 +27,6 @@ from foldmint_tokenizer.store.model_store import Store
 log = structlog.get_logger(__name__)
 ACTIVE = "ACTIVE"
 """What a request asks for that wants the version that is active when it is admitted."""
-
-# Ways back that are remembered.
-_HISTORY = 100
 
 
 class LoadedCodebook(NamedTuple):
@@ -118,8 +114,7 @@ class CodebookManager:
         self._warm, self._keep, self._clock = warm, keep, clock
         self._usage, self._metrics = usage, metrics
         self._kept: dict[str, LoadedCodebook] = {}  # the last to be activated comes last
-        self._history: deque[str] = deque(maxlen=_HISTORY)
-        self._turn = asyncio.Lock()
+        self._protected: frozenset[str] = frozenset()
         self._thread = ThreadPoolExecutor(1, "codebooks")
         self.active = warm(first)
         self._set_active(self.active)
@@ -147,44 +142,12 @@ class CodebookManager:
             )
         return self._kept[version]
 
-    async def activate(self, version: str, *, quiet: bool = False) -> Swap:
-        """Let a version be the active one; nothing changes where it is already.
+    async def load(self, version: str, *, quiet: bool = False) -> LoadedCodebook:
+        """A version, warm: one that is kept, or from the store; nothing is served otherwise.
 
         Raises UnknownVersion if neither server nor store has it, CodebookRejected with the reason if it cannot be used;
-        the active one stays. quiet: a store that cannot be reached is neither logged nor counted, since it was before.
+        that is logged and counted. quiet: but for a store that cannot be reached, since that was told before.
         """
-        async with self._turn:
-            before = self.active.codebook_version
-            if version == before:
-                return Swap(self.active, before)
-            loaded = await self._load(version, quiet=quiet)
-            self._history.append(before)
-            return self._swap(loaded, "activated")
-
-    async def roll_back(self, from_version: str = "") -> Swap:
-        """Let the version be active again that was before the present one.
-
-        from_version: that must be active now; empty: any. Raises CodebookRejected if another is, if there was none
-        before, or if that one cannot be used any more; UnknownVersion if it is gone.
-        """
-        async with self._turn:
-            active = self.active.codebook_version
-            if from_version not in ("", active):
-                raise CodebookRejected(
-                    f"codebook {active} is active, not {from_version[:100]!r}; it may have been rolled back"
-                )
-            if not self._history:
-                raise CodebookRejected(f"no codebook was active before {active} on this server")
-            loaded = await self._load(self._history[-1])
-            self._history.pop()
-            return self._swap(loaded, "rolled_back")
-
-    def close(self) -> None:
-        """End the thread after what it is at."""
-        self._thread.shutdown(cancel_futures=True)
-
-    async def _load(self, version: str, *, quiet: bool = False) -> LoadedCodebook:
-        """A version, warm. A refusal is logged and counted."""
         if version in self._kept:
             return self._kept[version]
         try:
@@ -193,6 +156,30 @@ class CodebookManager:
             if not (quiet and isinstance(error, CodebookRejected) and error.unreachable):
                 self._record_rejection(version, str(error))
             raise
+
+    def swap(self, loaded: LoadedCodebook, outcome: str) -> Swap:
+        """Let a loaded version be the active one; nothing changes where it is. outcome: activated or rolled_back."""
+        before = self.active
+        if loaded.codebook_version == before.codebook_version:
+            return Swap(before, before.codebook_version)
+        self._set_active(loaded)
+        self._metrics.codebook_swaps.labels(outcome).inc()
+        log.info("codebook swapped", outcome=outcome, version=loaded.codebook_version, previous=before.codebook_version)
+        return Swap(loaded, before.codebook_version)
+
+    def keep(self, loaded: LoadedCodebook) -> None:
+        """Keep a version for requests that ask for it, though it was never active here."""
+        self._kept.setdefault(loaded.codebook_version, loaded)
+        self._drop()
+
+    def protect(self, versions: Collection[str]) -> None:
+        """Never drop these versions, beside the active one, even if `keep` versions are fewer."""
+        self._protected = frozenset(versions)
+        self._drop()
+
+    def close(self) -> None:
+        """End the thread after what it is at."""
+        self._thread.shutdown(cancel_futures=True)
 
     def _record_rejection(self, version: str, reason: str) -> None:
         self._metrics.codebook_swaps.labels("refused").inc()
@@ -211,13 +198,6 @@ class CodebookManager:
         except ModelError as error:
             raise CodebookRejected(str(error), unreachable=unreachable(error)) from error
 
-    def _swap(self, loaded: LoadedCodebook, outcome: str) -> Swap:
-        before = self.active
-        self._set_active(loaded)
-        self._metrics.codebook_swaps.labels(outcome).inc()
-        log.info("codebook swapped", outcome=outcome, version=loaded.codebook_version, previous=before.codebook_version)
-        return Swap(loaded, before.codebook_version)
-
     def _set_active(self, loaded: LoadedCodebook) -> None:
         """The one moment in which another version becomes the active one: nothing else runs in the loop meanwhile."""
         before, self.active = self.active, loaded
@@ -226,13 +206,18 @@ class CodebookManager:
         self.activated[version] = now
         self._kept.pop(version, None)
         self._kept[version] = loaded
-        while len(self._kept) > self._keep:
-            del self._kept[next(iter(self._kept))]
+        self._drop()
         labels = (loaded.model, version, loaded.codebook_digest)
         self._metrics.codebook_info.labels(*labels).set(1)
         self._metrics.codebook_activated.set(now)
         if before is not loaded:
             self._metrics.codebook_info.remove(before.model, before.codebook_version, before.codebook_digest)
+
+    def _drop(self) -> None:
+        """Forget what was activated the longest ago, if there is too much."""
+        old = [version for version in self._kept if version not in self._protected | {self.active.codebook_version}]
+        for version in old[: max(0, len(self._kept) - self._keep)]:
+            del self._kept[version]
 
 
 def unreachable(error: ModelError) -> bool:

@@ -63,7 +63,7 @@ class Device(Protocol):
 
 @dataclass
 class BatchTimes:
-    """A batch's, in ns since 1970: when it began, all vectors were computed, all rows quantized; 0: not yet."""
+    """A batch's, in ns since 1970: when it began, all was computed, all rows quantized; 0: not yet, or never."""
 
     began: int
     computed: int = 0

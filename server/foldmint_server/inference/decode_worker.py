@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_server.errors import DeviceFull, Overloaded, Stopping
-from foldmint_server.inference.batch_executor import free_memory, no_memory
+from foldmint_server.inference.batch_executor import BatchTimes, free_memory, no_memory
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import Assignment, DecodedStructure, TokenizerError
 from foldmint_tokenizer.detokenizer import DecoderInputs
@@ -85,14 +85,22 @@ class DecodeWorker:
         self._under_way: _UnderWay | None = None
         self._thread = ThreadPoolExecutor(1, "decode")
 
-    async def decode(self, tokens: NDArray[np.int64], residues: int, wanted: Wanted = _PLAIN) -> DecodedStructure:
+    async def decode(
+        self,
+        tokens: NDArray[np.int64],
+        residues: int,
+        wanted: Wanted = _PLAIN,
+        batch_times: list[BatchTimes] | None = None,
+    ) -> DecodedStructure:
         """The structure that tokens (length,) with so many residues stand for.
+
+        batch_times: is given the times of its decoding, as it begins.
 
         Raises Overloaded if the budget has no room, Stopping if the thread is being closed, DeviceFull if the device
         has no memory for it, and what the decoder raised. Cancelling it drops a structure whose decoding has not begun.
         """
         call = partial(self._decoder.detokenize, tokens, **wanted._asdict())
-        return await asyncio.wrap_future(self._admitted(call, residues))
+        return await asyncio.wrap_future(self._admitted(call, residues, batch_times))
 
     async def warm_up(self) -> None:
         """Decode tokens that tell nothing, so that the first request does not wait for libraries."""
@@ -110,7 +118,9 @@ class DecodeWorker:
             self._closed = True
         self._thread.shutdown()
 
-    def _admitted(self, call: Callable[[], DecodedStructure], residues: int) -> "Future[DecodedStructure]":
+    def _admitted(
+        self, call: Callable[[], DecodedStructure], residues: int, batch_times: list[BatchTimes] | None
+    ) -> "Future[DecodedStructure]":
         with self._lock:
             if self._closed:
                 self._metrics.rejects.labels("stopping").inc()
@@ -118,7 +128,7 @@ class DecodeWorker:
             if self._queued and self._queued + residues > self._budget:
                 self._metrics.rejects.labels("queue_full").inc()
                 raise Overloaded(f"{self._queued} residues are to be decoded, and there is no room for {residues} more")
-            job = self._thread.submit(self._decoded, call, residues, self._clock())
+            job = self._thread.submit(self._decoded, call, residues, self._clock(), batch_times)
         self._queue(residues)
         job.add_done_callback(lambda _: self._queue(-residues))
         return job
@@ -129,12 +139,21 @@ class DecodeWorker:
             self._queued += residues
             self._metrics.queued_detokenize_residues.set(self._queued)
 
-    def _decoded(self, call: Callable[[], DecodedStructure], residues: int, admitted: float) -> DecodedStructure:
+    def _decoded(
+        self,
+        call: Callable[[], DecodedStructure],
+        residues: int,
+        admitted: float,
+        batch_times: list[BatchTimes] | None,
+    ) -> DecodedStructure:
         if self._closed:
             raise Stopping("the server is stopping")
         began = self._clock()
         self._metrics.stage_seconds.labels("queue").observe(began - admitted)
         self._under_way = _UnderWay(residues, began)
+        times = BatchTimes(time.time_ns())
+        if batch_times is not None:
+            batch_times.append(times)
         try:
             structure = call()
         except TokenizerError:
@@ -147,6 +166,7 @@ class DecodeWorker:
             self._failed()
             raise
         finally:
+            times.computed = time.time_ns()
             self._under_way = None
         self._metrics.stage_seconds.labels("decode").observe(self._clock() - began)
         self._metrics.detokenized_residues.inc(residues)

@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -23,22 +22,21 @@ from torch import Tensor
 from foldmint_server.errors import Overloaded, Stopping
 from foldmint_server.inference.batch_executor import Batch, BatchExecutor, BatchTimes, Device, DeviceLost, Job
 from foldmint_server.inference.batch_wait import BatchWait
+from foldmint_server.inference.device_worker import DeviceWorker, make_calls
 from foldmint_server.inference.fair_queue import FairQueue
-from foldmint_server.inference.futures import LOST, reject, resolve, run
+from foldmint_server.inference.futures import LOST, reject, resolve
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Geometry
 
 log = structlog.get_logger(__name__)
-# How long a computation of next to nothing may take.
-_PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """step_residues: of a batch. slice_residues: of a long request's turn while others wait. max_delay: seconds that a
+    """batch_residues: of a batch. slice_residues: of a long request's turn while others wait. max_delay: seconds that a
     batch may wait for what is about to fill it. queued_residues: the budget of residues admitted and not yet computed.
-    few_residues: that are not shared out among devices, even if several are free.
+    min_split_residues: fewer are not split among devices, even if several are free.
     """
 
     batch_residues: int
@@ -51,20 +49,6 @@ class SchedulerConfig:
         for name, value in vars(self).items():
             if value < (0 if name == "max_delay" else 1):
                 raise ValueError(f"SchedulerConfig.{name} must be positive, not {value}")
-
-
-@dataclass(eq=False)
-class _Worker:
-    """A device and its thread. calls: what is to be run there before the next batch. began: when its batch did. lost:
-    the thread has ended before its time.
-    """
-
-    number: int
-    device: Device
-    executor: BatchExecutor
-    calls: "deque[tuple[Callable[[], None], Future[None]]]" = field(default_factory=deque)
-    began: float | None = None
-    lost: bool = False
 
 
 class Scheduler:
@@ -90,7 +74,7 @@ class Scheduler:
         self._batch_wait = BatchWait(config.batch_residues, config.max_delay, clock)
         self._closed = ""  # or why
         self._workers = [
-            _Worker(number, device, BatchExecutor(number, device, config.batch_residues, metrics, clock))
+            DeviceWorker(number, device, BatchExecutor(number, device, config.batch_residues, metrics, clock))
             for number, device in enumerate(devices)
         ]
         self._threads = [
@@ -170,18 +154,8 @@ class Scheduler:
     def hung(self, seconds: float) -> bool:
         """Whether no device is left, or one has worked on one batch for longer than this, or is tried for too long."""
         now = self._clock()
-
-        def late(since: float | None, seconds: float) -> bool:
-            return since is not None and now - since > seconds
-
         left = [worker for worker in self._workers if not worker.lost]
-        return (
-            not left
-            or bool(self._closed)
-            or any(
-                late(worker.began, seconds) or late(worker.executor.probing_since, _PROBE_SECONDS) for worker in left
-            )
-        )
+        return not left or bool(self._closed) or any(worker.hung(now, seconds) for worker in left)
 
     def close(self) -> None:
         """Stop the devices' threads after their present batches; jobs that are left fail with Stopping."""
@@ -190,14 +164,11 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    def _call_in(self, worker: _Worker, call: Callable[[], None]) -> "Future[None]":
+    def _call_in(self, worker: DeviceWorker, call: Callable[[], None]) -> "Future[None]":
         """Let a device's thread make a call before its next batch. Raises Stopping if it runs no more."""
-        future: Future[None] = Future()
         with self._changed:
             self._check_open()
-            if worker.lost:
-                raise Stopping(LOST)
-            worker.calls.append((call, future))
+            future = worker.add_call(call)
             self._changed.notify_all()
         return future
 
@@ -206,8 +177,7 @@ class Scheduler:
         self._closed = self._closed or reason
         error = Stopping(self._closed)
         for worker in self._workers:
-            while worker.calls:
-                worker.calls.popleft()[1].set_exception(error)
+            worker.reject_calls(error)
         left = self._queue.clear()
         self._metrics.rejects.labels("stopping").inc(sum(job.admitted is None for job in left))
         reject(left, error)
@@ -253,7 +223,7 @@ class Scheduler:
         self._queue.remove(job)
         self._admit_waiting()
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: DeviceWorker) -> None:
         """The thread of a device. If it ends before its time the others go on; nothing waits for the last."""
         try:
             worker.device.bind_thread()
@@ -263,14 +233,13 @@ class Scheduler:
             log.critical("the thread of a device died", device=worker.number, devices_left=left)
             with self._changed:
                 worker.lost = True
-                while worker.calls:
-                    worker.calls.popleft()[1].set_exception(Stopping(LOST))
+                worker.reject_calls(Stopping(LOST))
                 if self.lost:
                     self._close(LOST)
             if not isinstance(error, DeviceLost):
                 raise
 
-    def _run(self, worker: _Worker) -> None:
+    def _run(self, worker: DeviceWorker) -> None:
         while True:
             with self._changed:
                 idle = not self._queue.queued
@@ -280,15 +249,13 @@ class Scheduler:
                 self.idle -= 1
                 if self._closed:
                     return
-                calls = list(worker.calls)
-                worker.calls.clear()
+                calls = worker.take_calls()
                 if not calls:
                     self._wait_for_more(idle)
                 batch = self._queue.next_batch(min(self._share(), worker.executor.limit))
                 self._admit_waiting()
             worker.began = self._clock()
-            for call, future in calls:
-                run(call, future)
+            make_calls(calls)
             if batch:
                 self._compute(worker, batch)
             worker.began = None
@@ -309,7 +276,7 @@ class Scheduler:
                 return
         self._batch_wait.finish(timed_out=False)
 
-    def _compute(self, worker: _Worker, batch: Batch) -> None:
+    def _compute(self, worker: DeviceWorker, batch: Batch) -> None:
         """Compute a batch, and tell its jobs. Raises DeviceLost."""
         now = self._clock()
         for job, part in batch:

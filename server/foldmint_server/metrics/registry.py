@@ -7,6 +7,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from foldmint_tokenizer import LeftOut, LeftOutKind
+from foldmint_tokenizer.store.control import Control
 
 # Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -16,10 +17,24 @@ METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
 """Of the label `method`."""
 STAGES = ("parse", "queue", "compute", "assign", "decode")
 """Of the label `stage`."""
-REJECTS = ("queue_full", "rate", "stopping")
+REJECTS = (
+    "queue_full",
+    "rate",
+    "stopping",
+    "too_many_calls",
+    "too_many_calls_of_caller",
+    "too_many_admin_calls",
+    "too_many_admin_calls_of_caller",
+    "too_many_watches",
+    "too_many_watches_of_caller",
+    "too_many_probes_of_caller",
+    "too_many_connections",
+)
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 """Of the label `status` of calls that are not let in."""
+WEB_REFUSED = ("no_password", "wrong_password", "host")
+"""Of the label `reason` of requests for /metrics and the page that are not answered."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
@@ -51,15 +66,20 @@ class Metrics:
     queued_detokenize_residues: Gauge
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
+    connections: Gauge
     batch_failures: Counter
     calls_ended: Counter
     store_reachable: Gauge
     rejects: Counter
     refused_calls: Counter
+    refused_web_requests: Counter
     certificate_expiry: Gauge
     codebook_info: Gauge
     codebook_activated: Gauge
     codebook_swaps: Counter
+    codebook_follows_store: Gauge
+    store_active: Gauge
+    store_canary_share: Gauge
 
     def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
         """Tell what the server runs on, and the most residues that its two queues admit."""
@@ -67,6 +87,18 @@ class Metrics:
         self.server_info.labels(version("foldmint"), device, precision).set(1)
         self.queued_residues_limit.set(queued_residues)
         self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
+
+    def tell_store(self, control: Control, before: Control | None) -> None:
+        """Tell what the store says, instead of what it said before."""
+        self.store_active.labels(control.active).set(1)
+        if control.canary is not None:
+            self.store_canary_share.labels(control.canary.version).set(control.canary.share)
+        if before is None:
+            return
+        if before.active != control.active:
+            self.store_active.remove(before.active)
+        if before.canary is not None and before.canary.version not in (control.canary or ()):
+            self.store_canary_share.remove(before.canary.version)
 
 
 def create_metrics(registry: CollectorRegistry) -> Metrics:
@@ -156,6 +188,11 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        connections=gauge(
+            "foldmint_connections",
+            "Open connections to a gRPC listener (public, admin), seen each second.",
+            ["listener"],
+        ),
         batch_failures=counter(
             "foldmint_step_failures",
             "Batches that failed on the device and were split or halved, by reason (out_of_memory; not_finite: vectors "
@@ -175,7 +212,9 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         rejects=counter(
             "foldmint_rejects",
-            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping).",
+            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping); calls "
+            "(too_many_calls, too_many_admin_calls, too_many_watches; …_of_caller: of one caller); connections "
+            "(too_many_connections of one peer).",
             ["reason"],
             REJECTS,
         ),
@@ -185,10 +224,17 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             ["status"],
             REFUSED,
         ),
+        refused_web_requests=counter(
+            "foldmint_refused_web_requests",
+            "Requests for /metrics and the page that were not answered, by reason (no_password, as a browser's first; "
+            "wrong_password; host: a name that is none of the server's).",
+            ["reason"],
+            WEB_REFUSED,
+        ),
         certificate_expiry=gauge(
             "foldmint_certificate_expiry_timestamp_seconds",
             "When a certificate ends, in seconds since 1970: the first of the server's own, the last of an authority's "
-            "(client_ca, admin_client_ca); of those in use.",
+            "(client_ca, admin_client_ca, metrics_client_ca); of those in use.",
             ["certificate"],
         ),
         codebook_info=gauge(
@@ -205,5 +251,19 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
             ["outcome"],
             OUTCOMES,
+        ),
+        codebook_follows_store=gauge(
+            "foldmint_codebook_follows_store",
+            "1 while the server serves by default what its store said when it was read last, else 0.",
+        ),
+        store_active=gauge(
+            "foldmint_store_active_info",
+            "Always 1; its label tells the version that ACTIVE of the store named when it was read last.",
+            ["version"],
+        ),
+        store_canary_share=gauge(
+            "foldmint_store_canary_share",
+            "Share of the servers that serve the canary of the store, by its version; nothing without a canary.",
+            ["version"],
         ),
     )

@@ -2,9 +2,11 @@
 
 from foldmint_server.settings import Settings
 
+_HANDSHAKE_MS = 20_000  # for TLS and the first frame of HTTP/2
 _PING_ANSWER_MS = 20_000
 _PING_STRIKES = 2
-_LONGEST_MS = 2**31 - 1  # as gRPC counts; it takes it for endless
+_LARGEST = 2**31 - 1
+_LONGEST_MS = _LARGEST  # as gRPC counts; it takes it for endless
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
@@ -17,7 +19,12 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         # Else what is between the two is refused at random.
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        # Which calls are refused is for `rpc/admission` to say: gRPC's own queue before it would refuse at random.
+        ("grpc.server.max_pending_requests", _LARGEST),
+        ("grpc.server.max_pending_requests_hard_limit", _LARGEST),
         # A peer that is gone without a word is found out by pings that are not answered.
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),

@@ -15,6 +15,7 @@ from foldmint.v1 import codebook_pb2 as pb
 from foldmint.v1 import codebook_pb2_grpc as rpc
 from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.codebooks.reservoir import Reservoir
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.errors import CodebookRejected, ServerError, UnknownVersion, status_of
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_tokenizer import ModelError
@@ -46,10 +47,21 @@ def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]"
 
 
 class CodebookServicer(rpc.CodebookServiceServicer):
-    """Tells of the codebooks of one server, and exchanges them. reservoir: None if none is kept."""
+    """Tells of the codebooks of one server, and exchanges them through its store.
 
-    def __init__(self, codebooks: CodebookManager, usage: CodeUsage, reservoir: Reservoir | None) -> None:
-        self._codebooks, self._usage, self._reservoir = codebooks, usage, reservoir
+    reservoir: None if none is kept. poll_seconds: how often the follower reads the store; 0: at the start alone.
+    """
+
+    def __init__(
+        self,
+        codebooks: CodebookManager,
+        follower: StoreFollower,
+        usage: CodeUsage,
+        reservoir: Reservoir | None,
+        poll_seconds: float,
+    ) -> None:
+        self._codebooks, self._follower, self._usage, self._reservoir = codebooks, follower, usage, reservoir
+        self._poll_seconds = poll_seconds
 
     @_told
     async def ListCodebooks(  # noqa: N802 (the contract's name)
@@ -76,7 +88,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
     @_told
     async def ActivateCodebook(self, request: pb.ActivateCodebookRequest) -> pb.ActivateCodebookResponse:  # noqa: N802
         """Exchange the codebook."""
-        active, previous = await self._codebooks.activate(request.version)
+        active, previous = await self._follower.activate(request.version)
         return pb.ActivateCodebookResponse(
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
@@ -84,20 +96,22 @@ class CodebookServicer(rpc.CodebookServiceServicer):
     @_told
     async def RollbackCodebook(self, request: pb.RollbackCodebookRequest) -> pb.RollbackCodebookResponse:  # noqa: N802
         """Go back."""
-        active, previous = await self._codebooks.roll_back(request.from_version)
+        active, previous = await self._follower.roll_back(request.from_version)
         return pb.RollbackCodebookResponse(
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
 
     @_told
     async def GetUsage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:  # noqa: N802
-        """The hits of a version's codes."""
+        """The hits of a version's codes, and whether the server follows its store."""
         version = request.version or self._codebooks.active.codebook_version
         usage = self._usage.of_version(version)
         if usage is None:
             await asyncio.to_thread(_manifest, self._codebooks.store, version)
             raise CodebookRejected(f"codebook {version} was never active on this server, or too long ago")
-        return pb.GetUsageResponse(version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since))
+        return pb.GetUsageResponse(
+            version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since), store=self._store_state()
+        )
 
     @_told
     async def SampleEmbeddings(self, request: pb.SampleEmbeddingsRequest) -> pb.SampleEmbeddingsResponse:  # noqa: N802
@@ -110,6 +124,20 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             dimensions=vectors.shape[1],
             seen=seen,
             encoder_digest=self._codebooks.active.encoder_digest,
+        )
+
+    def _store_state(self) -> pb.StoreState:
+        state = self._follower.state
+        return pb.StoreState(
+            active=state.active,
+            canary="" if state.canary is None else state.canary.version,
+            canary_share=0 if state.canary is None else state.canary.share,
+            server_name=state.server,
+            expected=state.expected,
+            serving=self._follower.serving,
+            follows=self._follower.follows,
+            problem=state.problem,
+            poll_seconds=self._poll_seconds,
         )
 
     def _info(self, version: str, manifest: Mapping[str, Any]) -> pb.CodebookInfo:

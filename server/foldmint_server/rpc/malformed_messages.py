@@ -1,11 +1,10 @@
-"""Bytes that are not a message of the method's type: refused as INVALID_ARGUMENT, like all else that cannot be taken.
+"""Rejects requests that fail to deserialize with INVALID_ARGUMENT, like any other invalid input.
 
-Left to itself, gRPC would tell of UNKNOWN with the name of a class, and write a traceback into the log for each.
+By default, gRPC would answer UNKNOWN with the name of a class, and log a traceback for each.
 """
 
-import inspect
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -14,6 +13,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from foldmint_server.errors import status_of
+from foldmint_server.method_handlers import Around, wrap_handler
 from foldmint_tokenizer import InvalidStructure
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class _Malformed:
 class MalformedMessageInterceptor(grpc.aio.ServerInterceptor):
     """Rejects requests that fail to deserialize; a stream ends once what it sent before is answered.
 
-    Must be the outermost interceptor: the others never see a rejected request.
+    Must be outside the interceptors that look at messages: they never see a rejected request.
     """
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401 (gRPC's types are too narrow)
@@ -34,19 +34,13 @@ class MalformedMessageInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
             return handler
-        read, write = _reading(handler.request_deserializer), handler.response_serializer
-        method = handler_call_details.method
-        if handler.request_streaming and handler.response_streaming:
-            answered = _stream_of_streams(handler.stream_stream, method)
-            return grpc.stream_stream_rpc_method_handler(answered, read, write)
-        if handler.response_streaming and not handler.request_streaming:
-            return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, method), read, write)
-        if not handler.request_streaming:
-            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), read, write)
-        return handler
+        around = _checked_stream if handler.request_streaming else _checked
+        return wrap_handler(
+            handler, around(handler_call_details.method), _lenient_deserializer(handler.request_deserializer)
+        )
 
 
-def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _lenient_deserializer(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def read(content: bytes) -> Any:  # noqa: ANN401 (a message of any type)
         try:
             return deserialize(content)
@@ -56,36 +50,22 @@ def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read
 
 
-def _unary(inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
-    """Around a coroutine function: of a unary method, or of a stream that is written to its context."""
-
-    async def answered(request: Any, context: Any) -> Any:  # noqa: ANN401
+def _checked(method: str) -> Around:
+    @asynccontextmanager
+    async def around(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         if isinstance(request, _Malformed):
-            await _refuse(context, method)
-        return await inner(request, context)
+            await _reject(context, method)
+        yield request
 
-    return answered
-
-
-def _stream(inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
-    if not inspect.isasyncgenfunction(inner):
-        return _unary(inner, method)
-
-    async def answered(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
-        if isinstance(request, _Malformed):
-            await _refuse(context, method)
-        async with aclosing(inner(request, context)) as responses:
-            async for response in responses:
-                yield response
-
-    return answered
+    return around
 
 
-def _stream_of_streams(inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    async def answered(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+def _checked_stream(method: str) -> Around:
+    @asynccontextmanager
+    async def around(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         malformed = False
 
-        async def decoded() -> AsyncIterator[Any]:
+        async def well_formed() -> AsyncIterator[Any]:
             nonlocal malformed
             async for request in requests:
                 if isinstance(request, _Malformed):
@@ -93,16 +73,20 @@ def _stream_of_streams(inner: Callable[[Any, Any], Any], method: str) -> Callabl
                     return
                 yield request
 
-        async with aclosing(inner(decoded(), context)) as responses:
-            async for response in responses:
-                yield response
+        yield well_formed()
         if malformed:
-            await _refuse(context, method)
+            await _reject(context, method)
 
-    return answered
+    return around
 
 
-async def _refuse(context: Any, method: str) -> None:  # noqa: ANN401
+async def _reject(context: Any, method: str) -> None:  # noqa: ANN401
     error = InvalidStructure("message", "its bytes are not a message of this method's type")
-    log.info("refused", method=method[:200], status=grpc.StatusCode.INVALID_ARGUMENT.name, reason=str(error))
+    log.info(
+        "refused",
+        throttle=f"malformed {method[:200]}",
+        method=method[:200],
+        status=grpc.StatusCode.INVALID_ARGUMENT.name,
+        reason=str(error),
+    )
     await context.abort_with_status(rpc_status.to_status(status_of(error)))

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.rpc.conversion import encoded_reading
+from foldmint_server.rpc.responses import reading_name
 from foldmint_server.settings import Settings
 from foldmint_tokenizer import Limits, vocabulary
 from foldmint_tokenizer.model import Model
@@ -47,7 +47,7 @@ def about(model: Model, settings: Settings) -> pb.GetModelResponse:
         ),
         server_version=version("foldmint"),
         decoder=_about_decoder(model),
-        default_reading=encoded_reading(model.reading),
+        default_reading=reading_name(model.reading),
         motion=None if model.lever is None else pb.MotionInfo(lever=model.lever),
     )
 

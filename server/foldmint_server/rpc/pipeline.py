@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -15,23 +17,17 @@ from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import LEFT_OUT, Metrics
-from foldmint_server.rpc.conversion import (
-    Decodable,
-    decodable,
-    decoded,
-    decoded_response,
-    encoded,
-    encoded_left_out,
-    encoded_reading,
-    options_of,
-    reading_of,
-)
+from foldmint_server.rpc.requests import ParsedTokens, parse_structure, parse_tokens, reading_of, tokenize_options
+from foldmint_server.rpc.responses import chain_message, detokenize_response, left_out_message, reading_name
 from foldmint_server.security.rate_limit import ResidueRateLimiter
-from foldmint_server.tracing.trace import UNTRACED, Trace
+from foldmint_server.tracing.spans import describe, stage_span, work_spans
 from foldmint_tokenizer import Assignment, Limits, StructureContent
 from foldmint_tokenizer.neighborhoods import Geometry
 from foldmint_tokenizer.structure.options import Reading
 from foldmint_tokenizer.tokens import Coded, assembled, coded, structure_geometry
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Pipeline:
@@ -69,27 +65,25 @@ class Pipeline:
         *,
         caller: str = "",
         wait_for_room: bool = False,
-        trace: Trace = UNTRACED,
     ) -> pb.TokenizeResponse:
         """The tokens of a structure, under the version that it asks for; default: if it asks for none, else the active.
 
-        caller: with whose requests it takes turns. trace: is told of it.
+        caller: with whose requests it takes turns.
 
         Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
         raises.
         """
-        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), options_of(request)
+        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), tokenize_options(request)
         if loaded.coding is None and (lacking := options.needs_motions):
             raise VersionNotAvailable(f"the codes of the model {loaded.model} state no motions: it has no {lacking}")
-        trace.describe(model=loaded.model, codebook_version=loaded.codebook_version)
-        loop = asyncio.get_running_loop()
-        content, geometry = await loop.run_in_executor(self._pool, self._parsed, request, trace)
-        trace.describe(chains=len(content.chains), residues=len(geometry.residue_index))
+        describe(model=loaded.model, codebook_version=loaded.codebook_version)
+        content, geometry = await self._in_thread(self._parsed, request)
+        describe(chains=len(content.chains), residues=len(geometry.residue_index))
         await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
         assigning = options.assignment is not Assignment.INDEPENDENT
         out = loaded.embeddings[0].shape[1]
         vectors = np.empty((len(geometry.queries), out), np.float32) if assigning else None
-        with trace.computing() as batch_times:
+        with work_spans("compute", "foldmint.steps") as batch_times:
             quantized = await self._scheduler.compute(
                 geometry,
                 loaded.embeddings,
@@ -102,9 +96,7 @@ class Pipeline:
         if loaded.coding is not None:
             code = partial(coded, content.chains, geometry, codes, distances, options, loaded.coding, vectors)
             # Along a chain, residue by residue: not in the event loop.
-            codes, distances, told = (
-                await loop.run_in_executor(self._pool, self._assigned, code, trace) if assigning else code()
-            )
+            codes, distances, told = await self._in_thread(self._assigned, code) if assigning else code()
         chains = assembled(content.chains, geometry, codes, distances, loaded.frameless, options, told)
         self._usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
@@ -115,14 +107,14 @@ class Pipeline:
         return pb.TokenizeResponse(
             model=loaded.model,
             codebook_version=loaded.codebook_version,
-            chains=[encoded(chain) for chain in chains],
-            left_out=[encoded_left_out(left_out) for left_out in content.left_out],
+            chains=[chain_message(chain) for chain in chains],
+            left_out=[left_out_message(left_out) for left_out in content.left_out],
             warnings=content.warnings,
-            reading=encoded_reading(reading_of(request, self._reading)),
+            reading=reading_name(reading_of(request, self._reading)),
         )
 
-    async def detokenize(self, request: pb.DetokenizeRequest, *, trace: Trace = UNTRACED) -> pb.DetokenizeResponse:
-        """What tokens stand for. trace: is told of it.
+    async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
+        """What tokens stand for.
 
         Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what the decoding raises.
         """
@@ -133,14 +125,13 @@ class Pipeline:
             # Named by a stranger, and part of messages and logs.
             raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
         loaded = self.codebooks.resolve_version(request.codebook_version)
-        trace.describe(model=model, codebook_version=loaded.codebook_version)
-        loop = asyncio.get_running_loop()
-        wanted = await loop.run_in_executor(self._pool, self._parsed_tokens, request, loaded.codes, trace)
+        describe(model=model, codebook_version=loaded.codebook_version)
+        wanted = await self._in_thread(self._parsed_tokens, request, loaded.codes)
         if loaded.coding is None and (lacking := wanted.needs_motions):
             raise VersionNotAvailable(f"the codes of the model {model} state no motions: it has no {lacking}")
-        trace.describe(residues=wanted.residues)
+        describe(residues=wanted.residues)
         await self._rates.admit(wanted.residues, wait=False)
-        with trace.decoding(wanted.tokens):
+        with work_spans("decode") as batch_times:
             structure = await decoding.decode(
                 wanted.tokens,
                 wanted.residues,
@@ -151,30 +142,34 @@ class Pipeline:
                     wanted.assignment,
                     wanted.segments,
                 ),
+                batch_times,
             )
         # In a thread, for it may write a file.
-        return await loop.run_in_executor(
-            self._pool, decoded_response, structure, wanted, request, model, loaded.codebook_version
-        )
+        return await self._in_thread(detokenize_response, structure, wanted, request, model, loaded.codebook_version)
 
-    def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int, trace: Trace) -> Decodable:
+    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function in the pool, within the current span."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, partial(copy_context().run, function, *args, **kwargs))
+
+    def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int) -> ParsedTokens:
         began = self._clock()
-        with trace.stage("parse"):
-            wanted = decodable(request, codes, self._decode_limits)
+        with stage_span("parse"):
+            wanted = parse_tokens(request, codes, self._decode_limits)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return wanted
 
-    def _assigned(self, code: Callable[[], Coded], trace: Trace) -> Coded:
+    def _assigned(self, code: Callable[[], Coded]) -> Coded:
         began = self._clock()
-        with trace.stage("assign"):
+        with stage_span("assign"):
             found = code()
         self._metrics.stage_seconds.labels("assign").observe(self._clock() - began)
         return found
 
-    def _parsed(self, request: pb.TokenizeRequest, trace: Trace) -> tuple[StructureContent, Geometry]:
+    def _parsed(self, request: pb.TokenizeRequest) -> tuple[StructureContent, Geometry]:
         began = self._clock()
-        with trace.stage("parse"):
-            content = decoded(request, self._limits, self._reading)
+        with stage_span("parse"):
+            content = parse_structure(request, self._limits, self._reading)
             geometry = structure_geometry(content.chains, request.options.complex)
         self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
         return content, geometry

@@ -12,6 +12,7 @@ import grpc
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.errors import ServerError, Stopping, StreamLimitReached, TooManyStreams
+from foldmint_server.rpc.admission.peers import network_of
 from foldmint_server.settings import Settings
 
 Ended = Callable[[str], None]
@@ -171,7 +172,7 @@ class ReadWatch:
 
 def address_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
     """Where a call comes from, without the port."""
-    return context.peer().rpartition(":")[0]
+    return network_of(context.peer())
 
 
 def _seen(task: "asyncio.Future[Any]") -> None:

@@ -18,7 +18,7 @@ from foldmint_server.metrics.registry import Metrics
 from foldmint_server.rpc.pipeline import Pipeline
 from foldmint_server.rpc.stream_limits import OpenStreams, ReadWatch, Requests, StreamLimits, address_of
 from foldmint_server.security.authorization import CALLER
-from foldmint_server.tracing.trace import Trace, Tracing
+from foldmint_server.tracing.spans import record_error, structure_span
 from foldmint_tokenizer import InvalidStructure, InvalidTokens
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     """Answers structures, alone or over a stream.
 
     about: what is served, but for the codebook. tenant_key: of the metadata that names who calls without a token;
-    empty: all are one. tracing: what calls are told to; None: to none.
+    empty: all are one.
     """
 
     def __init__(
@@ -40,14 +40,12 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         metrics: Metrics,
         streams: StreamLimits,
         tenant_key: str = "",
-        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline, self._about, self._metrics = pipeline, about, metrics
         self._streams, self._tenant_key, self._clock = streams, tenant_key, clock
         self._ended: Callable[[str], None] = lambda reason: metrics.calls_ended.labels(reason).inc()
         self._open = OpenStreams(streams.per_caller, self._ended)
-        self._tracing = tracing or Tracing()
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -61,8 +59,8 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.TokenizeResponse:
         """Answer one structure."""
         try:
-            with self._tracing.call("Tokenize", context) as trace, self._observed("Tokenize", trace):
-                return await self._pipeline.tokenize(request, caller=self._caller(context), trace=trace)
+            with self._observed("Tokenize"):
+                return await self._pipeline.tokenize(request, caller=self._caller(context))
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
@@ -80,18 +78,18 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         try:
             with (
                 self._open.opened(CALLER.get().name or address_of(context)),
-                self._tracing.call("TokenizeStream", context) as trace,
                 watch.watching(),
             ):
-                async with aclosing(self._stream(request_iterator, self._caller(context), trace)) as responses:
+                async with aclosing(self._stream(request_iterator, self._caller(context))) as responses:
                     async for response in responses:
                         with watch.sending():
                             yield response
         except ServerError as error:
+            record_error(error)
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
     async def _stream(
-        self, request_iterator: AsyncIterator[pb.TokenizeStreamRequest], caller: str, trace: Trace
+        self, request_iterator: AsyncIterator[pb.TokenizeStreamRequest], caller: str
     ) -> AsyncGenerator[pb.TokenizeStreamResponse, None]:
         """The answers of a stream. Raises Stopping or StreamLimitReached once it was cut short."""
         loaded = self._pipeline.codebooks.active
@@ -101,7 +99,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         room = asyncio.Semaphore(self._streams.in_flight)
 
         async def answer(item: pb.TokenizeStreamRequest) -> None:
-            await answers.put(await self._answered(item, loaded, caller, trace))
+            await answers.put(await self._answered(item, loaded, caller))
 
         async def read() -> None:
             nonlocal working
@@ -134,8 +132,8 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     ) -> pb.DetokenizeResponse:
         """Answer the tokens of one structure."""
         try:
-            with self._tracing.call("Detokenize", context) as trace, self._observed("Detokenize", trace):
-                return await self._pipeline.detokenize(request, trace=trace)
+            with self._observed("Detokenize"):
+                return await self._pipeline.detokenize(request)
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
@@ -143,10 +141,10 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     async def GetModel(  # noqa: N802
         self,
         request: pb.GetModelRequest,  # noqa: ARG002
-        context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",
+        context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",  # noqa: ARG002
     ) -> pb.GetModelResponse:
         """Tell what is served."""
-        with self._tracing.call("GetModel", context) as trace, self._observed("GetModel", trace):
+        with self._observed("GetModel"):
             loaded, about = self._pipeline.codebooks.active, pb.GetModelResponse()
             about.CopyFrom(self._about)
             about.codebook_version, about.codebook_digest = loaded.codebook_version, loaded.codebook_digest
@@ -162,19 +160,17 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""
 
     async def _answered(
-        self, item: pb.TokenizeStreamRequest, loaded: LoadedCodebook, caller: str, call: Trace
+        self, item: pb.TokenizeStreamRequest, loaded: LoadedCodebook, caller: str
     ) -> pb.TokenizeStreamResponse:
         try:
-            with call.structure(item.id) as trace, self._observed("TokenizeStream", trace):
-                response = await self._pipeline.tokenize(
-                    item.request, loaded, caller=caller, wait_for_room=True, trace=trace
-                )
+            with structure_span(item.id), self._observed("TokenizeStream"):
+                response = await self._pipeline.tokenize(item.request, loaded, caller=caller, wait_for_room=True)
                 return pb.TokenizeStreamResponse(id=item.id, response=response)
         except Exception as error:  # noqa: BLE001
             return pb.TokenizeStreamResponse(id=item.id, failure=failure_of(error))
 
     @contextmanager
-    def _observed(self, method: str, trace: Trace) -> Iterator[None]:
+    def _observed(self, method: str) -> Iterator[None]:
         """Count and time a structure, and log what went wrong with it."""
         began = self._clock()
         status = "CANCELLED"  # asyncio's cancellation is no Exception, and passes by
@@ -184,10 +180,12 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             status = "OK"
         except Exception as error:
             status = _NAMES[failure_of(error).code]
+            record_error(error)
             if isinstance(error, InvalidStructure | InvalidTokens | ServerError):
-                log.info("refused", method=method, status=status, reason=str(error), **trace.ids)
+                throttle = f"{method} {status}"
+                log.info("refused", throttle=throttle, method=method, status=status, reason=str(error))
             else:
-                log.exception("failed", method=method, **trace.ids)
+                log.exception("failed", method=method)
             raise
         finally:
             self._metrics.requests_in_flight.dec()

@@ -2,11 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import structlog
+
+from foldmint_server.method_handlers import wrap_handler
 
 _LONGEST = 100  # characters of an argument, which the caller chose
 
@@ -30,20 +33,19 @@ class AuditLog:
     def handler(self, method: str, name: str, inner: "grpc.RpcMethodHandler[Any, Any]") -> Any:  # noqa: ANN401
         """The handler of a unary method, with a line when it ends. name: of the caller's token; empty: anonymous."""
 
-        async def answered(request: Any, context: Any) -> Any:  # noqa: ANN401
-            began, outcome = self._clock(), "CANCELLED"  # asyncio's cancellation is no Exception, and passes by
+        @asynccontextmanager
+        async def around(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+            began, outcome = self._clock(), "CANCELLED"  # asyncio's cancellation is not an Exception
             try:
-                response = await inner.unary_unary(request, context)  # type: ignore[misc]  # admin methods are unary
+                yield request
                 outcome = "OK"
             except Exception:
                 outcome = _status(context)
                 raise
-            else:
-                return response
             finally:
                 self._write(method, name, context, outcome, self._clock() - began, _summary(request))
 
-        return grpc.unary_unary_rpc_method_handler(answered, inner.request_deserializer, inner.response_serializer)
+        return wrap_handler(inner, around)
 
     def denied(self, method: str, name: str, context: Any, status: str) -> None:  # noqa: ANN401
         """A line for a call that was not let in, and of whose arguments nothing was read."""

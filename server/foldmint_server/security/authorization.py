@@ -4,7 +4,7 @@ A call without the token that it needs ends with UNAUTHENTICATED, one whose toke
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import structlog
 
+from foldmint_server.method_handlers import wrap_handler
 from foldmint_server.security.audit_log import AuditLog
 from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope
 
@@ -154,7 +155,8 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
     def _watched(self, details: Any, handler: Any) -> Any:  # noqa: ANN401
         """The handler of a stream that ends once its token is no longer valid; what was taken is answered before."""
 
-        async def answered(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        @asynccontextmanager
+        async def around(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
             ended: AccessDenied | None = None
 
             async def allowed() -> AsyncIterator[Any]:
@@ -167,16 +169,12 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
                         return
                     yield request
 
-            async with aclosing(handler.stream_stream(allowed(), context)) as responses:
-                async for response in responses:
-                    yield response
+            yield allowed()
             if ended is not None:
                 self._refused(ended.code.name)
                 await context.abort(ended.code, ended.reason)
 
-        return grpc.stream_stream_rpc_method_handler(
-            answered, handler.request_deserializer, handler.response_serializer
-        )
+        return wrap_handler(handler, around)
 
     def _ending(self, method: str, denied: AccessDenied) -> "grpc.RpcMethodHandler[Any, Any]":
         """A handler that ends a call of any kind, without waiting for a message of it."""
@@ -185,7 +183,14 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
             self._refused(denied.code.name)
             if _is_admin(method):
                 self._audit.denied(method, denied.name, context, denied.code.name)
-            log.info("not let in", method=method[:200], status=denied.code.name, name=denied.name, peer=context.peer())
+            log.warning(
+                "not let in",
+                throttle=denied.code.name,
+                method=method[:200],
+                status=denied.code.name,
+                name=denied.name,
+                peer=context.peer(),
+            )
             await context.abort(denied.code, denied.reason)
             yield b""
 

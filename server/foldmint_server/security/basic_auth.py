@@ -15,6 +15,7 @@ from pathlib import Path
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from foldmint_server.security.bearer_tokens import check_name, digest_of
+from foldmint_server.security.file_permissions import writable_by_others
 
 _FILE_BYTES = 2**16
 _PASSWORDS = 100
@@ -45,9 +46,11 @@ def read_passwords(path: Path) -> Passwords:
     """The passwords of a file. Raises InvalidPasswords, also where it cannot be read, or holds none."""
     try:
         with path.open("rb") as file:
-            content = file.read(_FILE_BYTES + 1)
+            wrong, content = writable_by_others(file, path), file.read(_FILE_BYTES + 1)
     except OSError as error:
         raise InvalidPasswords(f"{path}: {error.strerror or error}") from None
+    if wrong:
+        raise InvalidPasswords(wrong)
     if len(content) > _FILE_BYTES:
         raise InvalidPasswords(f"{path} is larger than {_FILE_BYTES} bytes")
     found: dict[str, bytes] = {}
@@ -69,12 +72,21 @@ def read_passwords(path: Path) -> Passwords:
     return Passwords(tuple(found.items()))
 
 
-def require_basic_auth(app: WSGIApplication, passwords: Callable[[], Passwords]) -> WSGIApplication:
-    """An application for those alone who know a password; all others get 401, whatever they ask for."""
+def require_basic_auth(
+    app: WSGIApplication,
+    passwords: Callable[[], Passwords],
+    refused: Callable[[WSGIEnvironment, str], object] = lambda _environ, _reason: None,
+) -> WSGIApplication:
+    """An application for those alone who know a password; all others get 401, whatever they ask for.
+
+    refused: is told of each of these, and whether it sent `no_password` or a `wrong_password`.
+    """
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if passwords().matches(*_presented(environ.get("HTTP_AUTHORIZATION", ""))):
+        header = environ.get("HTTP_AUTHORIZATION", "")
+        if passwords().matches(*_presented(header)):
             return app(environ, start_response)
+        refused(environ, "wrong_password" if header else "no_password")
         body = b"401 Unauthorized\n"
         headers = [
             ("WWW-Authenticate", 'Basic realm="foldmint", charset="UTF-8"'),

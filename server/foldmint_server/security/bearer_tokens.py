@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from foldmint_server.security.file_permissions import writable_by_others
+
 Scope = Literal["tokenize", "read", "admin"]
 """What a caller may: tokenize and detokenize; read what is served, and how it is used; exchange the codebook, and
 sample the vectors of what others sent."""
@@ -102,12 +104,14 @@ def check_name(name: str) -> None:
 
 
 def read_tokens(path: Path) -> AccessTokens:
-    """The tokens of a file. Raises InvalidTokenFile, also where it cannot be read."""
+    """The tokens of a file. Raises InvalidTokenFile, also where it cannot be read, or every user can write it."""
     try:
         with path.open("rb") as file:
-            content = file.read(_FILE_BYTES + 1)
+            wrong, content = writable_by_others(file, path), file.read(_FILE_BYTES + 1)
     except OSError as error:
         raise InvalidTokenFile(f"{path}: {error.strerror or error}") from error
+    if wrong:
+        raise InvalidTokenFile(wrong)
     if len(content) > _FILE_BYTES:
         raise InvalidTokenFile(f"{path} is larger than {_FILE_BYTES} bytes")
     try:

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from wsgiref.types import WSGIApplication
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import grpc
 import structlog
@@ -15,15 +15,19 @@ from foldmint_server.security.audit_log import AuditLog
 from foldmint_server.security.authorization import AuthorizationInterceptor, Authorizer
 from foldmint_server.security.basic_auth import read_passwords, require_basic_auth
 from foldmint_server.security.bearer_tokens import read_tokens
+from foldmint_server.security.file_permissions import exposure
 from foldmint_server.security.file_reload import Checked, ReloadedFile, check_periodically
+from foldmint_server.security.host_check import require_host
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.security.tls import (
     Authority,
     CertificateExpiry,
     ServerPair,
     TlsFiles,
+    WebCertificate,
     read_authority,
     read_pair,
+    read_web_certificate,
     server_credentials,
 )
 from foldmint_server.settings import Settings
@@ -43,7 +47,7 @@ class Security:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings = settings
+        self._settings, self._metrics = settings, metrics
         self._looks: list[Checked] = []
         expiry = CertificateExpiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
         try:
@@ -51,6 +55,7 @@ class Security:
             self._passwords = self._read("passwords of /metrics", settings.metrics_auth, read_passwords)
             self._pair = self._certificate(expiry)
             self._callers = self._authority("client_ca", settings.tls_client_ca, expiry)
+            self._web = self._web_certificate(expiry)
             self._operators = self._authority("admin_client_ca", settings.admin_tls_client_ca, expiry) or self._callers
         except ValueError as error:
             raise SecurityError(str(error)) from error
@@ -69,12 +74,17 @@ class Security:
         return server.add_secure_port(address, credentials)
 
     def protect(self, app: WSGIApplication) -> WSGIApplication:
-        """The application of the metrics' port, for those who know a password, if there is any."""
-        return app if self._passwords is None else require_basic_auth(app, self._passwords)
+        """The application of the metrics' port, under its names, and for those who know a password, if there is any."""
+        if self._passwords is not None:
+            app = require_basic_auth(app, self._passwords, self._web_refused)
+        names = [name for name in self._settings.metrics_hosts.split(",") if name]
+        if not names and not is_loopback(self._settings.metrics_listen):
+            return app
+        return require_host(app, names, lambda environ: self._web_refused(environ, "host"))
 
     def web_tls(self) -> ssl.SSLContext | None:
         """The context of a new connection to the metrics' port; None for no TLS."""
-        return self._pair().context if self._pair is not None and self._settings.metrics_tls else None
+        return None if self._web is None else self._web().context
 
     def log_setup(self) -> None:
         """Log who can reach the server, and warn of what strangers could do."""
@@ -87,6 +97,11 @@ class Security:
             lacking = self._lacking(name)
             if lacking:
                 log.warning("others can reach this listener", listener=name, address=address, lacking=lacking)
+        for file in (settings.tokens_file, settings.metrics_auth, settings.tls_server_key):
+            if file and (exposed := exposure(Path(file))):
+                log.warning(
+                    "a file of secrets is open to others", file=file, may_be=exposed, remedy=f"chmod 600 {file}"
+                )
         if settings.insecure_admin:
             log.warning("whoever reaches the admin listener may exchange the codebook", address=settings.admin_listen)
 
@@ -104,6 +119,12 @@ class Security:
                 "tokens: all may call": bool(settings.tokens_file),
             }
         return "; ".join(what for what, there in wanted.items() if not there)
+
+    def _web_refused(self, environ: WSGIEnvironment, reason: str) -> None:
+        """Count a request for the page or /metrics that is not answered, and log it, but for a browser's first."""
+        self._metrics.refused_web_requests.labels(reason).inc()
+        if reason != "no_password":
+            log.warning("not let in", throttle=f"web {reason}", reason=reason, peer=environ.get("REMOTE_ADDR", ""))
 
     async def run(self) -> None:
         """Look at the files each `reload_seconds`, until cancelled."""
@@ -123,6 +144,21 @@ class Security:
         files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
         told: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
         reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), told)
+        self._looks.append(reloading)
+        return reloading
+
+    def _web_certificate(self, expiry: CertificateExpiry) -> ReloadedFile[WebCertificate] | None:
+        settings = self._settings
+        if not settings.metrics_tls:
+            return None
+        files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
+        callers = Path(settings.metrics_tls_client_ca) if settings.metrics_tls_client_ca else None
+
+        def told(web: WebCertificate) -> None:
+            if web.authority is not None:
+                expiry.record("metrics_client_ca", web.authority.expires)
+
+        reloading = ReloadedFile("the certificate of /metrics", lambda: read_web_certificate(files, callers), told)
         self._looks.append(reloading)
         return reloading
 

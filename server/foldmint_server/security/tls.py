@@ -57,6 +57,28 @@ class Authority:
     expires: float
 
 
+@dataclass(frozen=True)
+class WebCertificate:
+    """The same for /metrics and the page. authority: of those who ask; None if they need no certificate."""
+
+    pair: ServerPair
+    authority: Authority | None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """Of the standard library's TLS."""
+        return self.pair.context
+
+
+def read_web_certificate(files: TlsFiles, callers: Path | None) -> WebCertificate:
+    """Certificate and key; callers: an authority whose certificates callers must have. Raises InvalidTls."""
+    pair, authority = read_pair(files), None if callers is None else read_authority(callers)
+    if authority is not None:
+        pair.context.load_verify_locations(cadata=authority.certificates.decode("ascii", "ignore"))
+        pair.context.verify_mode = ssl.CERT_REQUIRED
+    return WebCertificate(pair, authority)
+
+
 def read_pair(files: TlsFiles) -> ServerPair:
     """Certificate and key, which fit together. Raises InvalidTls."""
     certificate, key = _content(files.certificate), _content(files.key)

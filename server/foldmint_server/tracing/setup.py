@@ -1,43 +1,48 @@
-"""Chooses whether traces are made, from settings and environment; OpenTelemetry is loaded only where they are."""
+"""Starts the export of traces, if settings or environment ask for it; the SDK of OpenTelemetry is loaded only then.
+
+Everything else uses OpenTelemetry's API, whose spans cost next to nothing until a tracer provider is set.
+"""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from foldmint_server.tracing.trace import Tracing
+if TYPE_CHECKING:
+    from foldmint_server.tracing.exporter import TraceExporter
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 class TracingError(RuntimeError):
-    """Traces are asked for and cannot be had."""
+    """Traces are requested and cannot be exported."""
 
 
-def create_tracing(endpoint: str, environment: Mapping[str, str]) -> Tracing:
-    """Tracing to a collector's OTLP over gRPC, or none.
+def start_exporter(endpoint: str, environment: Mapping[str, str]) -> "TraceExporter | None":
+    """Export the process's traces to a collector, by OTLP over gRPC; None if no traces are requested.
 
-    endpoint: http://HOST:PORT or https://…; where empty, the environment's OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT. Other
-    variables of OpenTelemetry (sampler, resource, headers, batches) hold as well; OTEL_SDK_DISABLED=true and
+    endpoint: http://HOST:PORT or https://…; if empty, the environment's OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT. Other
+    variables of OpenTelemetry (sampler, resource, headers, batches) apply as well; OTEL_SDK_DISABLED=true and
     OTEL_TRACES_EXPORTER=none turn it off.
 
-    Raises TracingError if the extra `otel` is not installed, or OpenTelemetry does not take what it is given.
+    Raises TracingError if the extra `otel` is not installed, or OpenTelemetry rejects its settings.
     """
     if not endpoint and not any(environment.get(name) for name in _ENDPOINTS):
-        return Tracing()
+        return None
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
-        return Tracing()
+        return None
     if exporter not in ("", "otlp"):
-        raise TracingError(f"OTEL_TRACES_EXPORTER is {exporter!r}; traces are sent by otlp, or not at all (none)")
+        raise TracingError(f"unsupported OTEL_TRACES_EXPORTER: {exporter!r}; supported are 'otlp' and 'none'")
     protocol = next((environment[name] for name in _PROTOCOLS if environment.get(name)), "grpc")
     if protocol != "grpc":
-        raise TracingError(f"traces are sent by OTLP over grpc, not {protocol!r}, as OTEL_EXPORTER_OTLP_PROTOCOL asks")
+        raise TracingError(f"unsupported OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r}; supported is 'grpc'")
     try:
-        from foldmint_server.tracing.spans import Spans
+        from foldmint_server.tracing.exporter import TraceExporter
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
         raise TracingError("traces need OpenTelemetry: pip install 'foldmint[otel]'") from error
     try:
-        return Spans(endpoint or None)
+        return TraceExporter(endpoint or None)
     except Exception as error:
-        raise TracingError(f"OpenTelemetry does not take its settings: {error}") from error
+        raise TracingError(f"OpenTelemetry rejects its settings: {error}") from error

@@ -1,12 +1,13 @@
-"""A server that says when to come again is asked then, within the time that the caller gave."""
+"""Calls that a server rejects for now are retried when it says so, within the caller's timeout."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
-from foldmint_client import DeadlineExceeded, Overloaded, Retry
-from foldmint_client.transport.retry import call_with_retries
+from foldmint_client import DeadlineExceeded, Overloaded, Retry, Unavailable
+from foldmint_client.transport.retry import RetryState, await_with_retries, call_with_retries, server_paced
 
 if TYPE_CHECKING:
     from client.conftest import Both, ScriptedServer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_it_waits_as_it_is_told(client: "Both", server: "ScriptedServer") -> None:
+def test_the_pause_is_the_one_that_the_server_asks_for(client: "Both", server: "ScriptedServer") -> None:
     server.fail(FULL, retry_after=2.5)
     server.fail(FULL, retry_after=0.25)
     assert client.tokenize(b"5").chains[0].tokens[0] == 5
@@ -23,7 +24,7 @@ def test_it_waits_as_it_is_told(client: "Both", server: "ScriptedServer") -> Non
     assert server.sleeps == [2.5, 0.25, 7]
 
 
-def test_it_does_not_wait_for_what_comes_too_late(client: "Both", server: "ScriptedServer") -> None:
+def test_there_is_no_retry_after_the_deadline(client: "Both", server: "ScriptedServer") -> None:
     server.fail(FULL, retry_after=3600)
     with pytest.raises(Overloaded) as caught:
         client.tokenize(b"5", timeout=30)
@@ -31,7 +32,7 @@ def test_it_does_not_wait_for_what_comes_too_late(client: "Both", server: "Scrip
     assert server.sleeps == []
 
 
-def test_it_does_not_wait_where_it_is_told_nothing(client: "Both", server: "ScriptedServer") -> None:
+def test_there_is_no_retry_unless_the_server_asks_for_one(client: "Both", server: "ScriptedServer") -> None:
     server.fail(FULL)
     with pytest.raises(Overloaded) as caught:
         client.tokenize(b"5")
@@ -39,7 +40,7 @@ def test_it_does_not_wait_where_it_is_told_nothing(client: "Both", server: "Scri
     assert server.sleeps == []
 
 
-def test_it_gives_up_in_the_end(server: "ScriptedServer") -> None:
+def test_attempts_are_limited(server: "ScriptedServer") -> None:
     server.fail(FULL, times=9, retry_after=1)
     client = server.both("sync", retry=Retry(refused_attempts=3))
     with pytest.raises(Overloaded):
@@ -47,11 +48,15 @@ def test_it_gives_up_in_the_end(server: "ScriptedServer") -> None:
     assert server.sleeps == [1, 1]
 
 
-def test_all_tries_share_the_time_given() -> None:
-    now, given = [0.0], []
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_all_attempts_share_the_time_given(driver: str) -> None:
+    now, given = [0.0], list[float]()
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
+
+    async def async_sleep(seconds: float) -> None:
+        sleep(seconds)
 
     def call(left: float) -> int:
         given.append(left)
@@ -60,10 +65,28 @@ def test_all_tries_share_the_time_given() -> None:
             raise Overloaded("full", 3)
         raise DeadlineExceeded("late")
 
+    async def async_call(left: float) -> int:
+        return call(left)
+
+    def run(seconds: float) -> int:
+        state = server_paced(Retry(), seconds, lambda: now[0])
+        if driver == "sync":
+            return call_with_retries(call, state, sleep)
+        return asyncio.run(await_with_retries(async_call, state, async_sleep))
+
     with pytest.raises(DeadlineExceeded):
-        call_with_retries(call, 20, Retry(), sleep, lambda: now[0])
+        run(20)
     assert given == [20, 15, 10]
     given.clear()
     with pytest.raises(Overloaded):
-        call_with_retries(call, 5, Retry(), sleep, lambda: now[0])
+        run(5)
     assert given == [5]
+
+
+def test_backoff_starts_over_after_a_success() -> None:
+    retry = Retry(initial_backoff=1, maximum_backoff=60, multiplier=2)
+    state = RetryState(retry, 4, (Unavailable,), chance=lambda: 0.5)
+    assert [state.record_failure(Unavailable("gone")) for _ in range(4)] == [1, 2, 4, None]
+    state.record_success()
+    assert state.record_failure(Unavailable("gone")) == 1
+    assert state.record_failure(DeadlineExceeded("late")) is None

@@ -198,6 +198,18 @@ def test_streams_are_not_opened_for_ever(client: "Both", server: "ScriptedServer
     assert len(client.many(numbers(3))) == 3
 
 
+def test_a_stream_that_is_rejected_is_opened_again_when_the_server_says(
+    client: "Both", server: "ScriptedServer"
+) -> None:
+    server.fail(Code.RESOURCE_EXHAUSTED, retry_after=2.5)
+    assert firsts(client.many(numbers(3))) == [(number, number) for number in range(3)]
+    assert server.sleeps == [2.5]
+    server.fail(Code.RESOURCE_EXHAUSTED, retry_after=3600)
+    with pytest.raises(Overloaded):
+        client.many(numbers(3), timeout=30)
+    assert server.sleeps == [2.5]
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [(Code.UNAUTHENTICATED, Unauthenticated), (Code.INTERNAL, ServerError), (Code.CANCELLED, Cancelled)],

@@ -13,7 +13,8 @@ from foldmint_maintenance.datasets.records import PreparedSet, Record
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.evaluation import evaluate as evaluation
 from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
-from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate, windows_of_codes
+from foldmint_maintenance.evaluation.encoding import windows_of_codes
+from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.detokenizer import StructureDetokenizer
 from foldmint_tokenizer.model import Model
@@ -36,11 +37,9 @@ def test_figures_are_those_of_one_pass(
     data: PreparedSet,
     records: list[Record],
     codes: np.ndarray[tuple[int], np.dtype[np.int64]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evaluation, "_PART", 70)  # several parts
     seen: list[int] = []
-    result = evaluate(model, records, records, EvaluationConfig(batch=32), seen.append)
+    result = evaluate(model, records, records, EvaluationConfig(batch=32, group_residues=70), seen.append)
 
     counts = np.bincount(codes, minlength=16)
     windows, exists = data.windows(slice(None))
@@ -123,13 +122,6 @@ def test_windows_are_drawn_by_the_seed(model: Model, data: PreparedSet) -> None:
     assert not np.array_equal(first, other, equal_nan=True)
 
 
-def test_chains_are_drawn_until_there_are_residues_enough(records: list[Record]) -> None:
-    drawn = evaluation.drawn_chains(records, 80, seed=3)
-    assert 80 <= sum(len(record.sequence) for record in drawn) < 80 + 55
-    assert len({record.id for record in drawn}) == len(drawn)
-    assert len(evaluation.drawn_chains(records, 10**6, seed=3)) == 6
-
-
 def test_residues_without_a_frame_are_no_hits(model: Model, records: list[Record]) -> None:
     broken = records[0].coordinates.copy()
     broken[3:7] = np.nan
@@ -141,9 +133,8 @@ def test_residues_without_a_frame_are_no_hits(model: Model, records: list[Record
 
 
 def test_the_reconstruction_is_that_of_the_tokenizer_and_detokenizer_that_users_have(
-    decoding_model: Model, records: list[Record], monkeypatch: pytest.MonkeyPatch
+    decoding_model: Model, records: list[Record]
 ) -> None:
-    monkeypatch.setattr(evaluation, "_PART", 70)  # several parts
     tokenizer, detokenizer = StructureTokenizer(decoding_model), StructureDetokenizer(decoding_model)
     rmsd, tm, lddt, each, plddt, ptm = [], [], [], [], [], []
     for record in records:
@@ -159,7 +150,8 @@ def test_the_reconstruction_is_that_of_the_tokenizer_and_detokenizer_that_users_
         ptm.append(decoded.ptm)
     encoded: list[int] = []
     lengths: list[int] = []
-    result = evaluate(decoding_model, records, None, EvaluationConfig(batch=32), encoded.append, lengths.append)
+    config = EvaluationConfig(batch=32, group_residues=70)
+    result = evaluate(decoding_model, records, None, config, encoded.append, lengths.append)
 
     assert result.backbone_rmsd_median == pytest.approx(np.median(rmsd), rel=1e-5)
     assert result.tm_score_median == pytest.approx(np.median(tm), rel=1e-5)

@@ -102,7 +102,7 @@ def test_chains_that_are_too_long_or_have_no_frame_are_left_out_and_told(
     empty = replace(records[0], coordinates=np.full_like(records[0].coordinates, np.nan))
     answers = [_answer(np.nan_to_num(record.coordinates), 0.5, 0.5) for record in records[:4]]
     seen: list[int] = []
-    decoding = _added(Decoding(Answers(decoding_model, answers), 45, watch=seen.append), [*records, empty])
+    decoding = _added(Decoding(Answers(decoding_model, answers), 45, report=seen.append), [*records, empty])
     assert seen == [30, 35, 40, 45]
     assert decoding.figures().all.chains == 4
     assert decoding.figures().chains_left_out == 3

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from foldmint_maintenance.distributed.process_group import ALONE
-from foldmint_maintenance.store.lock import read_lock
 from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.store.lock import read_lock
 from foldmint_tokenizer.store.model_store import Store
 from helpers import distributed_repair
 from helpers.torchrun import rank_of, torchrun, waited

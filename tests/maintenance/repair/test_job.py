@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from foldmint_maintenance.datasets.records import Record, write_parquet
-from foldmint_maintenance.errors import InvalidSet, OtherVersion, StoreLocked, TrainingStopped
+from foldmint_maintenance.errors import InvalidSet, OtherVersion, TrainingStopped
 from foldmint_maintenance.repair import gates
 from foldmint_maintenance.repair.canary import canary_from
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.repair.result import RepairResult
-from foldmint_maintenance.store.lock import StoreLock
 from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.decoder import Decoder
-from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.errors import ModelError, StoreLocked
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
 from helpers.distributed_repair import CONFIG, KILLED, LIMITS, killed
 

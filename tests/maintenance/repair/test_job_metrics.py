@@ -14,8 +14,9 @@ import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from foldmint_maintenance.errors import MetricsExportError, StoreLocked
+from foldmint_maintenance.errors import MetricsExportError
 from foldmint_maintenance.repair.job_metrics import OUTCOMES, JobMetrics, recorded
+from foldmint_tokenizer.errors import StoreLocked
 from helpers.real_prometheus import awaited, free_port, prometheus
 from helpers.support import missing
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.usage.sources import from_servers
 from foldmint_maintenance.usage.statistics import CodeCounts
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store, load_model
 from helpers.distributed_repair import CONFIG
 from helpers.support import RunningServer, running_server, stub_of
@@ -46,11 +48,18 @@ def _canary(store: Path, version: str) -> Canary:
     return canary_of(model, Store(store).codebook(version))
 
 
+def _activate(store: Path, addresses: list[str], *arguments: Any) -> list[rollout.Swapped]:
+    opened = Store(store)
+    with StoreLock(opened.files) as lock:
+        return rollout.activate(opened, lock, addresses, *arguments)
+
+
 def test_all_servers_serve_it(servers: tuple[RunningServer, RunningServer], harmed: Path) -> None:
     addresses = [server.admin for server in servers]
-    swapped = rollout.activate(addresses, "000001", _canary(harmed, "000001"), _quiet)
+    swapped = _activate(harmed, addresses, "000001", _canary(harmed, "000001"), _quiet)
     assert [each.previous for each in swapped] == ["000002", "000002"]
     assert _served(*servers) == ["000001", "000001"]
+    assert (Store(harmed).active(), Store(harmed).history()[-2:]) == ("000001", ["000002", "000001"])
 
 
 def test_if_one_fails_all_go_back(servers: tuple[RunningServer, RunningServer], harmed: Path) -> None:
@@ -60,7 +69,7 @@ def test_if_one_fails_all_go_back(servers: tuple[RunningServer, RunningServer], 
 
     wrong = replace(canary, tokens=(canary.tokens[0] + 1, *canary.tokens[1:]))
     with pytest.raises(ActivationFailed, match="tokens of the canary are not those that the manifest holds"):
-        rollout.activate(addresses, "000001", wrong, _quiet)
+        _activate(harmed, addresses, "000001", wrong, _quiet)
     assert _served(*servers) == ["000002", "000002"]
 
     third = Store(harmed).publish(Store(harmed).codebook("000001").codebook, parent="000002", about={}).version
@@ -71,13 +80,13 @@ def test_if_one_fails_all_go_back(servers: tuple[RunningServer, RunningServer], 
             (harmed / "codebooks" / third / "codebook.safetensors").unlink()
 
     with pytest.raises(ActivationFailed, match=rf"{second.admin}: .*cannot be read.*all servers are back"):
-        rollout.activate(addresses, third, canary, tell)
+        _activate(harmed, addresses, third, canary, tell)
     assert _served(*servers) == ["000002", "000002"]
 
     second.process.terminate()
     assert second.process.wait(60) == 0
     with pytest.raises(ActivationFailed, match=second.admin):
-        rollout.activate(addresses, "000001", canary, _quiet)
+        _activate(harmed, addresses, "000001", canary, _quiet)
     assert _served(first) == ["000002"]
 
 

@@ -21,6 +21,7 @@ from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.inputs import prepare_inputs
 from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
 from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store, load_model
 from helpers.distributed_repair import CONFIG
 from helpers.real_prometheus import free_port, prometheus
@@ -69,14 +70,16 @@ def test_servers_that_want_a_token_and_speak_tls(
     known: ConnectionOptions = {"tls": Tls(pem / "ca.pem"), "token": TOKEN}
     stranger: ConnectionOptions = {"tls": Tls(pem / "ca.pem")}
     canary = canary_of(load_model(harmed), Store(harmed).codebook("000001"))
-    with pytest.raises(ActivationFailed, match=r"needs a token.*all servers are back"):
-        rollout.activate([guarded.admin], "000001", canary, _quiet, **stranger)
-    (swapped,) = rollout.activate([guarded.admin], "000001", canary, _quiet, **known)
-    assert swapped.previous == "000002"
-    monkeypatch.setenv("FOLDMINT_TOKEN", TOKEN)
-    (swapped,) = rollout.activate([guarded.admin], "000002", None, _quiet, **stranger)
-    assert swapped.previous == "000001"
-    monkeypatch.delenv("FOLDMINT_TOKEN")
+    store = Store(harmed)
+    with StoreLock(store.files) as lock:
+        with pytest.raises(ActivationFailed, match=r"needs a token.*all servers are back"):
+            rollout.activate(store, lock, [guarded.admin], "000001", canary, _quiet, **stranger)
+        (swapped,) = rollout.activate(store, lock, [guarded.admin], "000001", canary, _quiet, **known)
+        assert swapped.previous == "000002"
+        monkeypatch.setenv("FOLDMINT_TOKEN", TOKEN)
+        (swapped,) = rollout.activate(store, lock, [guarded.admin], "000002", None, _quiet, **stranger)
+        assert swapped.previous == "000001"
+        monkeypatch.delenv("FOLDMINT_TOKEN")
 
     model, job = load_model(harmed), RepairJob(str(harmed), CONFIG, servers=(guarded.admin,), connection=known)
     assert prepare_inputs(model, job, _quiet).about["servers"] == 1  # the canary's vectors

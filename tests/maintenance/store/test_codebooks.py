@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from foldmint_maintenance.cli import main
-from foldmint_maintenance.errors import LockLost
 from foldmint_maintenance.store.edit import imported, pruned
 from foldmint_maintenance.store.listing import listed, verified
-from foldmint_maintenance.store.lock import StoreLock
 from foldmint_tokenizer.codebook import Codebook
+from foldmint_tokenizer.errors import LockLost
 from foldmint_tokenizer.model import DecoderRows, Model
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
 from foldmint_tokenizer.store.storage import Files
 

@@ -121,7 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a corrupt header": (lambda f: _flip(f / FILE, 9), r"codebook\.safetensors is damaged"),
     "a truncated file": (lambda f: _truncate(f / FILE, 100), r"codebook\.safetensors is damaged"),
     "an empty file": (lambda f: _truncate(f / FILE, 0), r"codebook\.safetensors is damaged"),
-    "something else": (_nonsense, "is no safetensors file"),
+    "something else": (_nonsense, "is not a valid safetensors file"),
     "fewer codes": (
         lambda f: _change(f, N=torch.ones(31)),
         r"N has shape \(31,\), and should have \(32,\)",
@@ -148,7 +148,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated decoder rows": (lambda f: _truncate(f / ROWS, 20), r"000002/decoder\.safetensors is damaged"),
     "a half upload": (_withdraw, r"manifest\.json cannot be read"),
     "a half upload of nothing yet": (_empty, r"manifest\.json cannot be read"),
-    "half a manifest": (lambda f: _truncate(f / "manifest.json", 30), r"manifest\.json is no JSON"),
+    "half a manifest": (lambda f: _truncate(f / "manifest.json", 30), r"manifest\.json is not valid JSON"),
     "no folder": (shutil.rmtree, r"manifest\.json cannot be read"),
 }
 
@@ -198,7 +198,10 @@ def test_a_lineage_that_cannot_be_is_told(name: str, store: Store, second: Path)
 
 STORE_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a version in use that is not there": (lambda s: (s / "ACTIVE").write_text("000009\n"), "bad: ACTIVE: "),
-    "a version in use that is a path": (lambda s: (s / "ACTIVE").write_text("../x"), "'../x' is no version"),
+    "a version in use that is a path": (
+        lambda s: (s / "ACTIVE").write_text("../x"),
+        "invalid codebook version: '../x'",
+    ),
     "no version in use": (lambda s: (s / "ACTIVE").unlink(), "bad: ACTIVE: "),
     "a corrupt encoder": (lambda s: _flip(s / "encoder.safetensors", -3), "encoder.safetensors is damaged"),
     "a truncated decoder": (lambda s: _truncate(s / ROWS, 50), "decoder.safetensors is damaged"),

@@ -6,7 +6,7 @@ import torch
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
-from foldmint_maintenance.training.chain_batches import AMINO_ACIDS, ChainBatches
+from foldmint_maintenance.training.chain.batches import AMINO_ACIDS, ChainBatches
 
 STEPS = range(12)
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import CheckpointMismatch
-from foldmint_maintenance.training import chain_trainer, checkpoint
-from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
-from foldmint_maintenance.training.chain_config import ChainConfig, LossWeights, Stage
-from foldmint_maintenance.training.chain_trainer import ChainProgress, ChainTrainer
+from foldmint_maintenance.training import checkpoint
+from foldmint_maintenance.training.chain import trainer as chain_trainer
+from foldmint_maintenance.training.chain.batches import ChainBatch, ChainBatches
+from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights, Stage
+from foldmint_maintenance.training.chain.trainer import ChainProgress, ChainTrainer
 from foldmint_maintenance.training.latents import tokens_of
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldmint_maintenance.training import decoder_init
+from foldmint_maintenance.training.chain import decoder_init
 from foldmint_tokenizer import decoder as decoders
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.vocabulary import BOS, EOS

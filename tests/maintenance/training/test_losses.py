@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from foldmint_maintenance.training import losses as losses
-from foldmint_maintenance.training.losses import Chains, Weighed
+from foldmint_maintenance.training.chain import losses
+from foldmint_maintenance.training.chain.losses import Chains, Weighed
 from foldmint_tokenizer.decoder import BINNED_LOGITS, PAE_BINS, PLDDT_BINS, Rigids, backbone_atoms
 from foldmint_tokenizer.frames import backbone_frames
 

@@ -275,11 +275,11 @@ def test_a_set_of_chains_without_frames(model: Model, tmp_path: Path) -> None:
     assert (status, "no residue with N, CA and C" in err) == (1, True)
 
 
-def test_watch_and_version_of_data(model: Model, parquet: Path, codebook: Codebook, tmp_path: Path) -> None:
+def test_progress_and_version_of_data(model: Model, parquet: Path, codebook: Codebook, tmp_path: Path) -> None:
     place = tmp_path / "a-model"
     Store(place).publish(Codebook(*(part.flip(0) for part in codebook)), parent="000001", about={})
     seen: list[int] = []
-    first = from_data(parquet, place, batch=50, watch=seen.append)
+    first = from_data(parquet, place, batch=50, report=seen.append)
     second = from_data(parquet, place, "000002")
     assert isinstance(first, CodeCounts)
     assert (sum(seen), max(seen)) == (first.residues, 50)

@@ -2,11 +2,9 @@
 
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from shutil import which
 
@@ -18,7 +16,7 @@ from foldmint_client import Backbone, Client, CodebookAdmin
 from foldmint_maintenance.cli import main
 from foldmint_maintenance.datasets.records import Record
 from foldmint_maintenance.errors import UsageUnknown
-from foldmint_maintenance.usage.prometheus_api import Prometheus, matching, parse_duration
+from foldmint_maintenance.usage.prometheus_api import Prometheus
 from foldmint_maintenance.usage.prometheus_counts import counted
 from foldmint_maintenance.usage.sources import from_prometheus, from_servers
 from foldmint_maintenance.usage.statistics import psi
@@ -169,63 +167,6 @@ def test_what_prometheus_cannot_tell(written: Prometheus) -> None:
         with pytest.raises(ValueError, match="window"):
             counted(written, window)
     assert written.now() == pytest.approx(time.time(), abs=60)
-
-
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(ValueError, match="begins with neither"):
-        Prometheus("file:///etc/passwd")
-    with pytest.raises(UsageUnknown, match=r"does not answer: .*refused"):
-        Prometheus(f"http://127.0.0.1:{free_port()}").now()
-    for url in ("http://[::1", "http://localhost:x", "http://a b"):
-        with pytest.raises(UsageUnknown, match="does not answer"):
-            Prometheus(url).now()
-    with pytest.raises(ValueError, match="timeout"):
-        Prometheus("http://localhost", 0)
-
-
-@pytest.mark.parametrize(
-    ("status", "content", "reason"),
-    [
-        (200, b"<html>", "as no Prometheus does: b'<html>'"),
-        (200, b'{"data": []}', "as no Prometheus does"),
-        (200, b'{"data": {"resultType": "scalar", "result": [0, "1"]}}', "with a scalar; a vector is wanted"),
-        (422, b'{"status": "error", "error": "too many samples"}', "too many samples"),
-        (503, b"away", "HTTP Error 503"),
-    ],
-)
-def test_answers_of_something_else(status: int, content: bytes, reason: str) -> None:
-    class Answers(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            with pytest.raises(UsageUnknown, match=reason):
-                Prometheus(f"http://127.0.0.1:{server.server_port}").at("up", 0.0)
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_durations() -> None:
-    durations = {"7d": 604_800, "1h30m": 5400, "90s": 90, "500ms": 0.5, "2w": 1_209_600, "1y": 31_536_000}
-    assert {text: parse_duration(text) for text in durations} == durations
-    for text in ("", "7", "d", "7 d", "1.5h", "-1h", "7days", "0s"):
-        with pytest.raises(ValueError, match=r"not a duration|longer than 0"):
-            parse_duration(text)
-
-
-def test_labels_are_quoted() -> None:
-    assert matching({"b": 'a"\\\n', "a": "é"}) == r'a="é",b="a\"\\\n"'
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "of another decoder": (_manifest("decoder_sha256", "0" * 64), "belongs to another decoder"),
     "without its tensors": (lambda folder: (folder / "codebook.safetensors").unlink(), "cannot be read"),
     "half-uploaded": (lambda folder: (folder / "manifest.json").unlink(), "is incomplete: it has no manifest"),
-    "of a broken manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "is no JSON"),
+    "of a broken manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "is not valid JSON"),
 }
 
 
@@ -152,7 +152,7 @@ def test_a_store_whose_encoder_was_exchanged_is_refused(operated: Operated) -> N
 
 
 def test_a_store_that_is_gone(operated: Operated, short: list[RealChain], in_process: Tokens) -> None:
-    """What is kept needs no store; all else is refused, and the server serves on."""
+    """The server serves on, and what is kept; nothing is activated that the store would not say after a restart."""
     admin = operated.admin
     activate(admin, "000001", "000002", "000003")
     away = operated.store.with_name("away")
@@ -160,20 +160,20 @@ def test_a_store_that_is_gone(operated: Operated, short: list[RealChain], in_pro
     try:
         for call in (
             lambda: activate(admin, "000007"),
+            lambda: activate(admin, "000002"),
+            lambda: admin.RollbackCodebook(pb.RollbackCodebookRequest()),
             lambda: admin.ListCodebooks(pb.ListCodebooksRequest()),
             lambda: admin.GetCodebook(pb.GetCodebookRequest(version="000007")),
         ):
             code, details = refusal(call)
             assert code == FAILED
-            assert "model.json cannot be read" in details
+            assert "cannot be read" in details
+        assert not operated.store.exists()
         assert json.loads(admin.GetCodebook(pb.GetCodebookRequest()).manifest)["version"] == "000003"
         with stub_of(operated.server) as stub:
-            response = stub.Tokenize(request_of(short[0]))
-            assert (response.codebook_version, list(response.chains[0].tokens)) == ("000003", in_process("000003")[0])
-            assert admin.RollbackCodebook(pb.RollbackCodebookRequest()).codebook.version == "000002"
-            activate(admin, "000001")
-            response = stub.Tokenize(request_of(short[0]))
-            assert (response.codebook_version, list(response.chains[0].tokens)) == ("000001", in_process("000001")[0])
+            for asked, version in (("", "000003"), ("000002", "000002")):
+                response = stub.Tokenize(request_of(short[0], asked))
+                assert (response.codebook_version, list(response.chains[0].tokens)) == (version, in_process(version)[0])
     finally:
         away.rename(operated.store)
     activate(admin, "000007")

@@ -25,9 +25,9 @@ KEPT = 3
 
 
 @pytest.fixture(scope="module")
-def swapping(versions: Path) -> Iterator[RunningServer]:
+def swapping(versions_copy: Path) -> Iterator[RunningServer]:
     """A server that keeps few versions."""
-    with running_server("--model", str(versions), "--keep-versions", str(KEPT)) as server:
+    with running_server("--model", str(versions_copy), "--keep-versions", str(KEPT)) as server:
         yield server
 
 

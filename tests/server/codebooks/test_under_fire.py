@@ -101,10 +101,12 @@ class Fire:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_and_nothing_mixed(versions: Path, short: list[RealChain], data: Path) -> None:
+def test_nothing_is_lost_and_nothing_mixed(
+    versions: Path, own_versions: Path, short: list[RealChain], data: Path
+) -> None:
     structures = [request_of(chain) for chain in short]
     structures.append(pb.TokenizeRequest(file=pb.StructureFile(content=(data / "2beg.cif.gz").read_bytes())))
-    with running_server("--model", str(versions), "--poll-seconds", "0.5") as server, admin_of(server) as admin:
+    with running_server("--model", str(own_versions), "--poll-seconds", "0.5") as server, admin_of(server) as admin:
         history = History(["000001"])
         fire = Fire(server, structures, history)
         clients = [Client(number) for number in range(CLIENTS)]

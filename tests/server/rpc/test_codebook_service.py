@@ -120,10 +120,10 @@ def test_rolling_back_goes_back_once(operated: Operated) -> None:
     assert back(admin).codebook.version == "000001"
 
 
-def test_nothing_to_go_back_to(versions: Path, short: list[RealChain], in_process: Tokens) -> None:
+def test_nothing_to_go_back_to(own_versions: Path, short: list[RealChain], in_process: Tokens) -> None:
     """And back to what is no longer kept, from the store."""
-    with running_server("--model", str(versions), "--keep-versions", "3") as server, admin_of(server) as admin:
-        reason = (FAILED, "no codebook was active before 000001 on this server")
+    with running_server("--model", str(own_versions), "--keep-versions", "3") as server, admin_of(server) as admin:
+        reason = (FAILED, f"no codebook was active before 000001 in {own_versions}")
         assert refusal(lambda: back(admin)) == reason
         wanted = ["000001", "000002", "000003", "000004", "000005", "000006"]
         activate(admin, *wanted[1:])
@@ -167,7 +167,7 @@ def test_one_who_gives_up_leaves_the_others_their_turn(operated: Operated) -> No
     assert active(operated.admin) == "000005"
 
 
-def test_usage_of_each_version_adds_up(versions: Path, short: list[RealChain], in_process: Tokens) -> None:
+def test_usage_of_each_version_adds_up(own_versions: Path, short: list[RealChain], in_process: Tokens) -> None:
     def usage(version: str = "") -> pb.GetUsageResponse:
         return admin.GetUsage(pb.GetUsageRequest(version=version))
 
@@ -176,7 +176,7 @@ def test_usage_of_each_version_adds_up(versions: Path, short: list[RealChain], i
         counts: list[int] = np.bincount(tokens, minlength=4096).tolist()
         return counts
 
-    with running_server("--model", str(versions)) as server, stub_of(server) as stub, admin_of(server) as admin:
+    with running_server("--model", str(own_versions)) as server, stub_of(server) as stub, admin_of(server) as admin:
         for place in (0, 1, 2):
             stub.Tokenize(request_of(short[place]))
         activate(admin, "000002")

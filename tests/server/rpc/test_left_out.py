@@ -9,7 +9,7 @@ import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_server.rpc.conversion import encoded_left_out
+from foldmint_server.rpc.responses import left_out_message
 from foldmint_tokenizer import LeftOut, LeftOutKind, StructureTokenizer
 from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.pdb_text import PdbText, atom
@@ -57,7 +57,7 @@ def trace(data: Path) -> bytes:
 
 @pytest.mark.parametrize("kind", LeftOutKind)
 def test_every_kind_is_part_of_the_contract(kind: LeftOutKind) -> None:
-    message = encoded_left_out(LeftOut(kind, "A", 3, ("X", "Y")))
+    message = left_out_message(LeftOut(kind, "A", 3, ("X", "Y")))
     assert pb.LeftOutKind.Name(message.kind) == f"LEFT_OUT_KIND_{kind.value.upper()}"
     assert (message.chain, message.residues, [*message.names]) == ("A", 3, ["X", "Y"])
     assert message.of_protein == LeftOut(kind, "A", 3, ()).of_protein

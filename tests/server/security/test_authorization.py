@@ -175,11 +175,11 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientIntercept
 
 
 @pytest.fixture(scope="module")
-def guarded(versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(versions_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("access")
     file, log = folder / "tokens.toml", folder / "log"
     file.write_text(format_tokens((*KNOWN, SLOW)))
-    arguments = ["--model", str(versions), "--tokens-file", str(file), "--reload-seconds", "0.1"]
+    arguments = ["--model", str(versions_copy), "--tokens-file", str(file), "--reload-seconds", "0.1"]
     with running_server(*arguments, "--no-insecure-admin", log=log) as running:
         yield Guarded(running, file, log)
 

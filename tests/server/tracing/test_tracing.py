@@ -18,8 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import AsyncClient, Backbone, Client
-from foldmint_server.tracing.setup import TracingError, create_tracing
-from foldmint_server.tracing.trace import Tracing
+from foldmint_server.tracing.setup import TracingError, start_exporter
 from helpers.chains import RealChain
 from helpers.otlp_collector import Collector, collector_running, facts, ordered
 from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server, stub_of
@@ -295,8 +294,8 @@ def test_a_collector_that_is_not_there_fails_nothing(chains: list[RealChain], tm
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
 def test_nothing_is_sent_where_it_is_turned_off(off: dict[str, str]) -> None:
-    assert type(create_tracing("http://127.0.0.1:4317", off)) is Tracing
-    assert type(create_tracing("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", **off})) is Tracing
+    assert start_exporter("http://127.0.0.1:4317", off) is None
+    assert start_exporter("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", **off}) is None
 
 
 @pytest.mark.parametrize(
@@ -313,13 +312,14 @@ def test_the_client_loads_nothing_of_it(what: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_off_is_the_default_and_loads_nothing() -> None:
+def test_off_is_the_default_and_loads_no_sdk() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    assert type(create_tracing("", environment)) is Tracing
+    assert start_exporter("", environment) is None
     code = (
         "import os, sys, foldmint_server.server, foldmint_server.tracing.setup as tracing\n"
-        "tracing.create_tracing('', os.environ)\n"
-        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+        "assert tracing.start_exporter('', os.environ) is None\n"
+        "loaded = [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+        "print([name for name in loaded if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
@@ -334,18 +334,20 @@ def test_off_is_the_default_and_loads_nothing() -> None:
 )
 def test_what_cannot_be_had_is_refused(environment: dict[str, str], reason: str) -> None:
     with pytest.raises(TracingError, match=reason):
-        create_tracing("http://127.0.0.1:4317", environment)
+        start_exporter("http://127.0.0.1:4317", environment)
 
 
 def test_settings_that_opentelemetry_does_not_take_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
     with pytest.raises(TracingError, match="soon"):
-        create_tracing("http://127.0.0.1:4317", os.environ)
+        start_exporter("http://127.0.0.1:4317", os.environ)
 
 
 def test_without_the_extra_the_server_says_so(tmp_path: Path) -> None:
-    # Found before the real one: as if it were not installed.
-    (tmp_path / "opentelemetry.py").write_text("raise ModuleNotFoundError('gone', name='opentelemetry')\n")
+    # Found before the real one: as if only OpenTelemetry's API were installed.
+    hidden = tmp_path / "opentelemetry" / "sdk"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ModuleNotFoundError('gone', name='opentelemetry.sdk')\n")
     roots = [str(tmp_path), *(str(ROOT / name) for name in ("protos", "tokenizer", "server"))]
     command = [sys.executable, "-m", "foldmint_server.cli", "--otlp-endpoint", "http://127.0.0.1:4317"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from foldmint_server.codebooks.manager import CodebookManager
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics, create_metrics
 from foldmint_server.web.dashboard.lineage import Lineage, summary
@@ -42,6 +43,11 @@ def codebooks(store: Store | None = None, **kept: Any) -> CodebookManager:
     )
     known = SimpleNamespace(active=active, activated={"000001": 500.0}, kept={"000001": active, **kept}, store=store)
     return cast(CodebookManager, known)
+
+
+def follower(metrics: Metrics) -> StoreFollower:
+    """Of a store that was not read yet."""
+    return StoreFollower(codebooks(), "here", metrics)
 
 
 def test_quantiles_are_those_of_prometheus() -> None:
@@ -95,7 +101,7 @@ def test_rates_and_latencies() -> None:
 def test_many_askers_are_answered_from_one_reading() -> None:
     clock = Clock()
     metrics, usage = counting(clock)
-    numbers = UsageApi(usage, 60, codebooks(), Traffic(metrics, clock), clock)
+    numbers = UsageApi(usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), clock)
     first = numbers.content("version")
     usage.record("000001", np.array([1, 1, 3]), np.ones(3, np.float32))
     assert numbers.content("version") is first
@@ -111,7 +117,7 @@ def test_many_askers_are_answered_from_one_reading() -> None:
 def test_what_is_not_known_is_null() -> None:
     clock = Clock()
     metrics, usage = counting(clock)
-    told = UsageApi(usage, 60, codebooks(), Traffic(metrics, clock), clock).as_json("version")
+    told = UsageApi(usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), clock).as_json("version")
     assert told["window"] == {"seconds": 60, "residues": 0, "utilization": None, "perplexity": None, "dead": None}
 
 

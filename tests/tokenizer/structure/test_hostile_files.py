@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones
-from foldmint_tokenizer.neighborhoods import geometry
+from foldmint_tokenizer.neighborhoods import build_geometry
 
 LIMITS = Limits(residues=100_000)
 # Of lines or rows; with gemmi alone some of these files took minutes, as time grew with the square.
@@ -326,7 +326,9 @@ def test_neighbors_where_all_are_in_one_place(what: str) -> None:
         case _:
             ca[:, 0] = 0
     began = time.process_time()
-    nearest = geometry(np.stack([ca + np.array([0, 1, 0]), ca, ca + np.array([1, 0, 0])], 1), np.arange(count)).nearest
+    nearest = build_geometry(
+        np.stack([ca + np.array([0, 1, 0]), ca, ca + np.array([1, 0, 0])], 1), np.arange(count)
+    ).nearest
     assert time.process_time() - began < SECONDS
     for row in np.random.default_rng(1).integers(0, count, 20):
         apart = np.sort(((ca - ca[row]) ** 2).sum(1))[:16]

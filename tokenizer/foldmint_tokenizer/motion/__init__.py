@@ -1,1 +1,1 @@
-"""Codes that state motions: assignment to chains, composition, and the decoder."""
+"""Models whose codes encode motions: composition, assignment and decoding."""

@@ -1,15 +1,17 @@
-"""Assignment: which code each residue gets, of a model whose codes state motions.
+"""Assignment: how each residue's code is chosen in a model whose codes encode motions.
 
-Independent: the code nearest to the residue's own vector. Tracking: along the chain, the code nearest to the motion
-from the frame that composition has reached to the next residue's true frame; errors do not add up, and a token depends
-on all before it (analysis by synthesis, as in speech codecs). Anchored: tracking that measures anew from the true frame
-at anchors, which the structure itself defines, so that a token depends on its stretch alone.
+Independent: the code nearest to the residue's own vector. Tracking: the codes whose composition stays nearest to the
+chain, found by a beam search along it. Each motion is measured from the frame that a hypothesis has reached to the next
+residue's true frame, so errors do not add up, and a token depends on the whole segment (analysis by synthesis, as in
+speech codecs). Anchored: the same from anchor to anchor, which the structure itself defines; each stretch begins at the
+true frame, so a token depends on its stretch alone.
 """
 
 from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 from torch import Tensor
@@ -18,9 +20,16 @@ from foldmint_tokenizer.frames import Frames
 from foldmint_tokenizer.motion.motions import MOTION, Segments, code_motions, follows, segments_of
 
 ANCHOR_RADIUS = 8
-"""Residues on each side among which an anchor's chirality is greatest."""
+"""Residues on either side among which an anchor's chirality is the greatest."""
 
-# N, CA and C in a residue's own frame, Å, as decoders place them.
+BEAM_WIDTH = 8
+"""Hypotheses that the beam search keeps."""
+
+# Weight of the error at the end of an anchored stretch: it displaces all that follows.
+_LAST_WEIGHT = 8.0
+_LEAF = 64  # codes
+
+# N, CA and C in a residue's own frame, Å, as in the decoders.
 _RESIDUE = np.array(((0.5256, 1.3612, 0.0), (0.0, 0.0, 0.0), (-1.5251, 0.0, 0.0)))
 
 
@@ -33,44 +42,71 @@ class Assignment(StrEnum):
 
 
 class CodeTable(NamedTuple):
-    """A version of the codebook, as assignment reads it.
+    """A version of the codebook in the layout that assignment uses: the leaves of a k-d tree.
 
-    columns: (out, codes) float32, the codes' vectors with exact rotations; half: (codes,) float32, half their squares.
-    rotation: (codes, 3, 3), translation: (codes, 3), Å; float64. lever: Å.
+    leaves: (leaves, dims, size) float32, the codes' vectors with exact rotations, padded with zeros to dims, a multiple
+    of four; infinite where a leaf has fewer than `size` codes. low, high: (dims, leaves), bounding boxes of the leaves.
+    members: (leaves, size), the codes' numbers. rotation: (codes, 3, 3), translation: (codes, 3), Å; float64. lever:
+    lever arm, Å.
     """
 
-    columns: NDArray[np.float32]
-    half: NDArray[np.float32]
+    leaves: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    members: NDArray[np.int64]
     rotation: NDArray[np.float64]
     translation: NDArray[np.float64]
     lever: float
 
     @classmethod
     def of(cls, embeddings: Tensor, lever: float) -> "CodeTable":
-        """Of codes' vectors (codes, out), wherever they lie."""
+        """From the codes' vectors (codes, out), on any device."""
         own = embeddings.detach().float().cpu()
-        rotation, translation = (part.double().numpy() for part in code_motions(own, lever))
+        rotation, translation = (np.ascontiguousarray(part.double().numpy()) for part in code_motions(own, lever))
         exact = np.concatenate([rotation.reshape(-1, 9) * lever, translation, own[:, MOTION:].double().numpy()], 1)
-        half = (exact**2).sum(1) / 2
-        columns = np.ascontiguousarray(exact.T.astype(np.float32))
-        return cls(columns, half.astype(np.float32), rotation, translation, lever)
+        padded = np.zeros((len(exact), -(-exact.shape[1] // 4) * 4), np.float32)
+        padded[:, : exact.shape[1]] = exact
+        parts = _kd_leaves(padded)
+        size = max(map(len, parts))
+        leaves = np.full((len(parts), padded.shape[1], size), np.inf, np.float32)
+        members = np.zeros((len(parts), size), np.int64)
+        for leaf, part in enumerate(parts):
+            leaves[leaf, :, : len(part)] = padded[part].T
+            members[leaf, : len(part)] = part
+        low, high = (np.stack([extreme(padded[part], axis=0) for part in parts], 1) for extreme in (np.min, np.max))
+        return cls(leaves, low, high, members, rotation, translation, lever)
+
+
+def _kd_leaves(vectors: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+    """The numbers of vectors (vectors, dims), split at the median along the widest axis, until none is too large."""
+    parts = [np.arange(len(vectors))]
+    while max(map(len, parts)) > _LEAF:
+        halves = []
+        for part in parts:
+            widest = vectors[part].var(0).argmax()
+            ordered = part[np.argsort(vectors[part, widest], kind="stable")]
+            halves += np.array_split(ordered, 2)
+        parts = halves
+    return parts
 
 
 class Coding(NamedTuple):
-    """What assignment needs of a version of the codebook: its table, and its vectors (codes, out) float32."""
+    """A version of the codebook as assignment needs it: its table, and its vectors (codes, out) float32."""
 
     table: CodeTable
     embeddings: NDArray[np.float32]
 
     @classmethod
     def of(cls, embeddings: Tensor, lever: float) -> "Coding":
-        """Of codes' vectors (codes, out), wherever they lie."""
+        """From the codes' vectors (codes, out), on any device."""
         return cls(CodeTable.of(embeddings, lever), embeddings.detach().float().cpu().numpy())
 
 
 class Assigned(NamedTuple):
-    """Codes (residues,) int64 of a chain, and the RMSD of N, CA and C, Å, that composing their motions reaches: each
-    segment superposed on its own, over the residues with a frame; None if there is none.
+    """A chain's codes, and the RMSD that composing them reaches.
+
+    codes: (residues,) int64. composed_rmsd: of N, CA and C, Å, over the residues with a frame, each segment superposed
+    on its own; None if no residue has a frame.
     """
 
     codes: NDArray[np.int64]
@@ -80,14 +116,16 @@ class Assigned(NamedTuple):
 def chain_segments(
     frames: Frames, residue_index: NDArray[np.integer], backbone: NDArray[np.floating]
 ) -> tuple[NDArray[np.bool_], Segments]:
-    """`follows` and `segments_of` of a chain."""
+    """The results of `follows` and `segments_of` for a chain."""
     goes_on = follows(frames, residue_index, backbone)
     return goes_on, segments_of(frames, goes_on)
 
 
 def anchors(frames: Frames, segments: Segments) -> NDArray[np.bool_]:
-    """Where anchored tracking measures anew (residues,): at the first residue of each segment, and where the chirality
-    of the CA trace, the triple product of three successive steps, is the greatest within 8 residues on either side.
+    """Where anchored tracking restarts from the true frame, (residues,).
+
+    At the first residue of each segment, and where the chirality of the CA trace (the triple product of three
+    successive steps) is the greatest within 8 residues on either side.
     """
     found = np.zeros(len(frames.exists), np.bool_)
     found[segments.starts] = True
@@ -111,10 +149,10 @@ def assign(
     codes: NDArray[np.int64],
     environment: NDArray[np.float32],
 ) -> Assigned:
-    """The codes of one chain, and how near their composition comes.
+    """The codes of one chain, and the RMSD of their composition.
 
-    frames, goes_on, segments: of the chain. codes: (residues,), the independent ones, which residues keep that nothing
-    follows. environment: (residues, out - 12), of the residues' vectors; any where there is no frame.
+    frames, goes_on, segments: of the chain. codes: (residues,), the independent ones; residues without a successor keep
+    them. environment: (residues, out - 12), of the residues' vectors; ignored for residues without a frame.
     """
     found = codes.astype(np.int64, copy=True)
     if assignment is not Assignment.INDEPENDENT:
@@ -124,19 +162,17 @@ def assign(
             begins |= anchors(frames, segments)
         turn, move = _true_motions(frames)
         around = np.ascontiguousarray(environment, np.float32)
-        from foldmint_tokenizer.motion.compiled import track
+        from foldmint_tokenizer.motion.compiled import beam_search
 
-        track(turn, move, begins, goes_on, around, *table, found)
+        beam_search(turn, move, begins, goes_on, around, *table, BEAM_WIDTH, _LAST_WEIGHT, found)
     return Assigned(found, _composed_rmsd(table, frames, segments, found))
 
 
 def warm_up() -> None:
-    """Compile what assignment runs, so that the first request does not wait for it."""
+    """Compile the loops of assignment, so that the first request does not wait for it."""
     frames = Frames(np.eye(3)[None].repeat(2, 0), np.zeros((2, 3)), np.ones(2, np.bool_))
     goes_on = np.array([True, False])
-    table = CodeTable(
-        np.zeros((MOTION, 1), np.float32), np.zeros(1, np.float32), np.eye(3)[None], np.zeros((1, 3)), 1.0
-    )
+    table = CodeTable.of(torch.cat([torch.eye(3).flatten(), torch.zeros(3)])[None], 1.0)
     assign(
         table,
         Assignment.TRACKING,
@@ -159,8 +195,9 @@ def _true_motions(frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def composed_atoms(table: CodeTable, codes: NDArray[np.int64], segments: Segments) -> NDArray[np.float64]:
-    """N, CA and C (residues, 3, 3), Å, that the codes (residues,) of a chain are composed to, each segment by itself,
-    its first frame in the origin.
+    """N, CA and C (residues, 3, 3), Å, composed from the codes (residues,) of a chain.
+
+    Each segment is composed separately, with its first frame at the origin.
     """
     from foldmint_tokenizer.motion.compiled import compose
 
@@ -186,7 +223,7 @@ def _composed_rmsd(table: CodeTable, frames: Frames, segments: Segments, codes: 
 
 
 def _least_square(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """The sum of squared distances, Å², of points (points, 3) after the best superposition (Kabsch 1976)."""
+    """The sum of squared distances, Å², of points (points, 3) after optimal superposition (Kabsch 1976)."""
     first, second = first - first.mean(0), second - second.mean(0)
     left, size, right = np.linalg.svd(first.T @ second)
     size[2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))

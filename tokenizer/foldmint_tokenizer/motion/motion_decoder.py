@@ -1,8 +1,8 @@
-"""The decoder of models whose codes state motions: reads vectors, corrects motions, tells how far to trust them.
+"""The decoder of models whose codes encode motions: corrects motions and predicts confidence from the codes' vectors.
 
-A chain is composed of the motions that its tokens' codes state, whatever version of the codebook they are of. A
-transformer over the vectors adds to each motion a small one, which its neighbors suggest, for independent tokens;
-assigned tokens were chosen for composition as it is, and are not corrected.
+A chain is composed of the motions that its tokens' codes encode, in whichever version of the codebook. For independent
+tokens, a transformer over the vectors adds a small correction to each motion, inferred from its context. Anchored and
+tracking tokens were chosen to be composed unchanged, and are not corrected.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class MotionDecoderConfig:
     """Sizes of a motion decoder.
 
     width, heads, layers: of the transformer, as in `DecoderConfig`. out: dimensions of the codes' vectors. corrections:
-    whether it corrects the motions of independent tokens.
+    whether the motions of independent tokens are corrected.
     """
 
     width: int
@@ -41,17 +41,17 @@ class MotionDecoderConfig:
     def __post_init__(self) -> None:
         self.stack()
         if not isinstance(self.out, int) or isinstance(self.out, bool) or self.out < MOTION:
-            raise ValueError(f"MotionDecoderConfig.out must be an integer from {MOTION} on, not {self.out!r}")
+            raise ValueError(f"MotionDecoderConfig.out must be an integer of at least {MOTION}, not {self.out!r}")
         if not isinstance(self.corrections, bool):
-            raise ValueError(f"MotionDecoderConfig.corrections is true or false, not {self.corrections!r}")  # noqa: TRY004
+            raise ValueError(f"MotionDecoderConfig.corrections must be true or false, not {self.corrections!r}")  # noqa: TRY004
 
     def stack(self) -> DecoderConfig:
-        """The sizes of its transformer."""
+        """The transformer's sizes."""
         return DecoderConfig(self.width, self.heads, self.layers, chained=True)
 
 
 class MotionDecoder(nn.Module):
-    """Vectors of codes, from BOS to EOS, to corrections of their motions and confidence."""
+    """From vectors of codes, BOS to EOS, to corrections of their motions and confidence."""
 
     center: Tensor
     scale: Tensor
@@ -72,28 +72,31 @@ class MotionDecoder(nn.Module):
         self.plddt_head = ConfidenceHead(config.width)
 
     def normalize_to(self, embeddings: Tensor) -> None:
-        """Let it see vectors as the codes (codes, out) of a codebook are spread: around zero, about one apart."""
+        """Set the input normalization to the mean and standard deviation of a codebook's vectors (codes, out)."""
         self.center.copy_(embeddings.mean(0))
         self.scale.copy_(embeddings.std(0).clamp_min(1e-3))
 
     def embedding(self, embeddings: Tensor) -> Tensor:
-        """What it reads of each token (vocabulary, width); embeddings: (codes, out), of a version of the codebook.
+        """The decoder's input for each token (vocabulary, width); embeddings: (codes, out), of a version of the
+        codebook.
 
-        Rows between the last code and the first special token are zero: no token has them.
+        Rows between the last code and the first special token are zero: they belong to no token.
         """
         codes = self.lift((embeddings - self.center) / self.scale)
         unused = codes.new_zeros(CODES - len(codes), codes.shape[1])
         return torch.cat([codes, unused, self.special.weight])
 
     def states(self, x: Tensor, mask: Tensor | None = None, *, assigned: bool = False) -> Tensor:
-        """The last hidden states (n, length, width) of embedded tokens x (n, length, width), as of `Decoder.states`.
+        """The last hidden states (n, length, width) of embedded tokens x (n, length, width), as in `Decoder.states`.
 
         assigned: whether the tokens are anchored or tracking ones.
         """
         return token_states(self.decoder_stack, self.config.stack(), x + self.assigned if assigned else x, mask)
 
     def corrected(self, motions: Rigids, states: Tensor) -> Rigids:
-        """The motions (...) with the corrections that states (..., width) hold, each in the frame that it leads to."""
+        """The motions (...) with the corrections predicted from states (..., width), each in the frame that the motion
+        leads to.
+        """
         turn, move = self.correction(states).float().split([3, 3], -1)
         # The quaternion (1, turn), normalized: a rotation of about twice `turn`.
         one = torch.ones_like(turn[..., :1])

@@ -1,8 +1,8 @@
-"""Motions: what the codes of some models state, and how chains are composed of them.
+"""Motions encoded by codes, and the composition of chains from them.
 
-The first 12 numbers of such a model's vectors are the rigid motion from a residue's frame to the next residue's: the
-rotation matrix, row by row, times a lever arm in Å, and the translation in Å. What follows describes the environment.
-Whoever moves a code's vector moves its motion with it.
+The first 12 numbers of a code's vector are the rigid motion from a residue's frame to the next residue's: the rotation
+matrix, row by row, multiplied by a lever arm in Å, and the translation in Å. The remaining numbers describe the
+environment. Moving a code's vector therefore changes its motion too.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.frames import Frames
 
 MOTION = 12
-"""Numbers of a vector that state the motion."""
+"""Numbers of a vector that encode the motion."""
 
-# Å; the bond from C to the next N is 1.33 long. Beyond it two residues are not bonded, however the file numbers them.
+# Å; the bond from C to the next N is 1.33 long. Farther residues are not bonded, whatever their numbers.
 _LONGEST_BOND = 2.5
 
 
 def code_motions(embeddings: Tensor, lever: float) -> Rigids:
     """The motion of each code: rotation (codes, 3, 3) and translation (codes, 3), Å; float32.
 
-    embeddings: (codes, 12 or more); lever: Å. The rotation is the one nearest to the code's matrix, which a mean of
-    rotations only resembles.
+    embeddings: (codes, 12 or more). lever: Å. The rotation is the one nearest to the code's matrix, which need not be a
+    rotation: a mean of rotations is not.
     """
     left, _, right = torch.linalg.svd(embeddings[:, :9].double().view(-1, 3, 3) / lever)
-    # Never a mirror image: the axis that counts least is turned over.
+    # No reflections: flip the axis with the smallest singular value.
     left = torch.cat([left[..., :2], left[..., 2:] * torch.det(left @ right).sign()[:, None, None]], -1)
     return Rigids((left @ right).float(), embeddings[:, 9:MOTION].float())
 
@@ -40,9 +40,9 @@ def code_motions(embeddings: Tensor, lever: float) -> Rigids:
 class Segments(NamedTuple):
     """The stretches of a chain along which each residue is bonded to the next one.
 
-    starts: (segments,) int64, the first residue of each, ascending from 0. frames: (segments, 12) float32, the frame of
-    that residue, rotation matrix row by row and origin, Å; NaN where it is not known. Residues without a frame are
-    segments of their own.
+    starts: (segments,) int64, the first residue of each, ascending from 0. frames: (segments, 12) float32, that
+    residue's frame: rotation matrix row by row and origin, Å; NaN if unknown. A stretch of residues without a frame is
+    a segment of its own.
     """
 
     starts: NDArray[np.int64]
@@ -50,29 +50,29 @@ class Segments(NamedTuple):
 
 
 def follows(frames: Frames, residue_index: NDArray[np.integer], backbone: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Whether the residue after each one (residues,) goes on from it; false for the last.
+    """Whether each residue is continued by the next one, (residues,); false for the last.
 
-    Both have a frame, the number stays (insertion codes) or grows by one, and C and the next N are within 2.5 Å.
-    backbone: (residues, 3, 3), Å.
+    True if both have a frame, the residue number stays the same (insertion codes) or increases by one, and C and the
+    next N are within 2.5 Å. backbone: (residues, 3, 3), Å.
     """
     near = np.zeros(len(backbone) - 1, np.bool_)
     both = frames.exists[1:] & frames.exists[:-1]
     gap = backbone[1:, 0].astype(np.float64) - backbone[:-1, 2].astype(np.float64)
     near[both] = (gap[both] ** 2).sum(1) < _LONGEST_BOND**2
-    return np.append(both & near & _counts_on(residue_index), False)
+    return np.append(both & near & _consecutive(residue_index), False)
 
 
-def _counts_on(residue_index: NDArray[np.integer] | Sequence[int]) -> NDArray[np.bool_]:
-    """Whether the number of each residue but the first (residues - 1,) is that before it, or one more."""
+def _consecutive(residue_index: NDArray[np.integer] | Sequence[int]) -> NDArray[np.bool_]:
+    """Whether the number of each residue but the first, (residues - 1,), equals the previous one or is one more."""
     number = np.asarray(residue_index, np.int64)
     before, after = number[:-1], number[1:]
     return np.asarray((after == before) | (after == before + 1), np.bool_)
 
 
 def segments_of(frames: Frames, goes_on: NDArray[np.bool_]) -> Segments:
-    """The segments of a chain; goes_on: (residues,), as of `follows`."""
+    """The segments of a chain; goes_on: (residues,), from `follows`."""
     new = np.ones(len(goes_on), np.bool_)
-    # One stretch without frames is one segment.
+    # A stretch without frames is one segment.
     new[1:] = ~goes_on[:-1] & (frames.exists[1:] | frames.exists[:-1])
     starts = np.flatnonzero(new)
     known = np.concatenate([frames.rotation[starts].reshape(-1, 9), frames.origin[starts]], 1)
@@ -80,12 +80,12 @@ def segments_of(frames: Frames, goes_on: NDArray[np.bool_]) -> Segments:
 
 
 def whole_chain() -> Segments:
-    """One segment, whose first frame is not known."""
+    """One segment whose first frame is unknown."""
     return Segments(np.zeros(1, np.int64), np.full((1, MOTION), np.nan, np.float32))
 
 
 def parted(segments: Segments, framed: NDArray[np.bool_]) -> Segments:
-    """The segments of a chain, and new ones wherever a stretch of residues without a frame begins or ends.
+    """The segments of a chain, split wherever a stretch of residues without a frame begins or ends.
 
     framed: (residues,).
     """
@@ -99,39 +99,42 @@ def parted(segments: Segments, framed: NDArray[np.bool_]) -> Segments:
 
 
 def numbered_segments(residue_index: NDArray[np.integer] | Sequence[int]) -> Segments:
-    """The segments that the numbers (residues,) of a chain tell of: each gap, or step back, begins one."""
-    starts = np.concatenate([[0], 1 + np.flatnonzero(~_counts_on(residue_index))]).astype(np.int64)
+    """The segments implied by a chain's residue numbers (residues,): each gap or decrease starts one."""
+    starts = np.concatenate([[0], 1 + np.flatnonzero(~_consecutive(residue_index))]).astype(np.int64)
     return Segments(starts, np.full((len(starts), MOTION), np.nan, np.float32))
 
 
 def checked_segments(
     starts: NDArray[np.integer] | Sequence[int], frames: NDArray[np.floating] | None, residues: int
 ) -> Segments:
-    """Segments that somebody gives for a chain of so many residues.
+    """Segments from untrusted values, for a chain with `residues` residues.
 
-    frames: (segments, 12), or None if none is known. Raises InvalidStructure, with the field `segment_starts` or
-    `first_frames`, where starts do not ascend from 0 within the chain, or frames do not fit or are no frames.
+    frames: (segments, 12), or None if unknown. Raises InvalidStructure, with the field `segment_starts` or
+    `first_frames`, if starts do not ascend from 0 within the chain, or if frames have the wrong shape or a matrix is
+    not a rotation.
     """
     own = np.asarray(starts, np.int64)
     if own.ndim != 1 or len(own) == 0 or own[0] != 0 or (np.diff(own) <= 0).any() or own[-1] >= residues:
-        raise InvalidStructure("segment_starts", f"the starts must ascend from 0, below {residues}, the residues")
+        raise InvalidStructure(
+            "segment_starts", f"the starts must ascend from 0 and be below {residues}, the number of residues"
+        )
     if frames is None:
         return Segments(own, np.full((len(own), MOTION), np.nan, np.float32))
     known = np.asarray(frames, np.float32)
     if known.shape != (len(own), MOTION):
-        raise InvalidStructure("first_frames", f"the shape is {known.shape}; ({len(own)}, {MOTION}) is wanted")
+        raise InvalidStructure("first_frames", f"the shape is {known.shape}, expected ({len(own)}, {MOTION})")
     placed = known[np.isfinite(known).all(1)]
     rotation = placed[:, :9].reshape(-1, 3, 3).astype(np.float64)
     if np.isinf(known).any() or (np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)) > 1e-2).any():
-        raise InvalidStructure("first_frames", "a rotation is no rotation matrix, or a number is infinite")
+        raise InvalidStructure("first_frames", "a matrix is not a rotation, or a number is infinite")
     return Segments(own, known)
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the segments of a structure begin, over the residues of all its chains one after another.
+    """Where the segments of a structure begin, counted over the residues of all its chains.
 
-    starts: (segments,) int64. frames: (segments, 12), NaN where not known.
+    starts: (segments,) int64. frames: (segments, 12), NaN if unknown.
     """
 
     starts: NDArray[np.int64]
@@ -139,23 +142,25 @@ class Layout:
 
     @classmethod
     def of(cls, chains: Sequence[Segments], sizes: Sequence[int]) -> "Layout":
-        """Of chains of so many residues."""
+        """The layout of chains with the given numbers of residues."""
         ends = np.cumsum([0, *sizes])[:-1]
         starts = [chain.starts + end for chain, end in zip(chains, ends, strict=True)]
         return cls(np.concatenate(starts), np.concatenate([chain.frames for chain in chains]))
 
     @property
     def placed(self) -> NDArray[np.bool_]:
-        """Which segments (segments,) stand where their structure had them; the first, alone, stands anywhere."""
+        """Which segments (segments,) have the position that they had in their structure; if none has, the first one
+        defines it.
+        """
         known: NDArray[np.bool_] = np.asarray(np.isfinite(self.frames).all(1), np.bool_)
         return known if known.any() else np.arange(len(known)) == 0
 
 
 def placed(motions: Rigids, layout: Layout) -> Rigids:
-    """Frames (residues,) of a structure from the motions (residues,) that its residues' tokens state.
+    """Frames (residues,) of a structure, composed from the motions (residues,) of its tokens.
 
-    A segment begins with its frame if that is known; otherwise as if it were bonded to the residue before it, which
-    says nothing of where it stood.
+    A segment begins with its frame if that is known; otherwise as if it were bonded to the previous residue, so that
+    its position is arbitrary.
     """
     total = len(motions.origin)
     into = Rigids(

@@ -1,4 +1,4 @@
-"""Model stores: folders or object stores that hold models and versions of their codebooks."""
+"""Model stores: folders or object stores with a model and the versions of its codebook."""
 
 from foldmint_tokenizer.store.model_store import DEFAULT, EMBEDDED, create_store, load_model
 

@@ -1,4 +1,4 @@
-"""Files of a store, wherever fsspec reaches: a folder, S3, GCS, …; what is written is whole before its name appears."""
+"""Reads and writes a store's files wherever fsspec reaches (a folder, S3, GCS, …); writes are atomic."""
 
 import os
 import uuid
@@ -8,27 +8,27 @@ from posixpath import basename
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-# What fsspec's file systems raise beside OSError: botocore's and gcsfs's own errors, and missing packages.
-_NOT_REACHED = (OSError, ValueError, ImportError)
+# Besides OSError, fsspec's file systems raise errors of botocore and gcsfs, and ImportError for missing packages.
+_UNREACHABLE_ERRORS = (OSError, ValueError, ImportError)
 
 
 class Files:
-    """The files below one place. All names are relative to it, parts apart by `/`.
+    """The files below one location. Names are relative to it, with `/` between their parts.
 
-    Raises OSError where a file cannot be read or written, whatever the file system itself raises.
+    Raises OSError if a file cannot be read or written, whatever the file system itself raises.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         """location: a path, or a URL as fsspec takes them, such as `s3://bucket/store`.
 
-        Raises OSError if it cannot be reached, or the package that reaches it is not installed.
+        Raises OSError if it cannot be reached, or if the package for its protocol is not installed.
         """
         self.location = os.fspath(location)
         try:
             self._system, self._root = fsspec.core.url_to_fs(self.location)
-        except _NOT_REACHED as error:
+        except _UNREACHABLE_ERRORS as error:
             raise OSError(f"{self.location} cannot be reached: {error}") from error
-        # Others write to the same place: what was listed once is no longer true.
+        # Other processes write to the same location: a cached listing may be out of date.
         self._system.use_listings_cache = False
         self._local = isinstance(self._system, LocalFileSystem)
 
@@ -36,11 +36,11 @@ class Files:
         return self.location
 
     def path(self, name: str) -> str:
-        """A file's place, for messages."""
+        """A file's full path, for messages."""
         return f"{self.location.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
-        """A file's content. Raises FileNotFoundError if there is none."""
+        """A file's content. Raises FileNotFoundError if it does not exist."""
         try:
             self._forget()
             content: bytes = self._system.cat_file(self._at(name))
@@ -51,7 +51,7 @@ class Files:
         return content
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file, or folder with something in it."""
+        """Whether a file, or a folder that is not empty, exists."""
         try:
             self._forget()
             return bool(self._system.exists(self._at(name)))
@@ -59,7 +59,7 @@ class Files:
             raise OSError(f"{self.path(name)}: {error}") from error
 
     def names(self, folder: str = "") -> list[str]:
-        """What lies directly in a folder, sorted; nothing if there is no such folder."""
+        """The names directly in a folder, sorted; empty if the folder does not exist."""
         try:
             self._forget()
             listed = self._system.ls(self._at(folder), detail=False)
@@ -71,7 +71,9 @@ class Files:
         return sorted(found - {"", basename(self._at(folder).rstrip("/"))})
 
     def modified(self, name: str) -> float | None:
-        """When a file was last written, seconds since 1970; None where there is no file, or none can tell."""
+        """When a file was last written, seconds since 1970; None if there is no such file, or if the file system does
+        not know.
+        """
         try:
             self._forget()
             return float(self._system.modified(self._at(name)).timestamp())
@@ -81,7 +83,7 @@ class Files:
             raise OSError(f"{self.path(name)}: {error}") from error
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, in the place of one that may be there: readers see the old one or the new one, whole."""
+        """Write a file, or replace it atomically: readers see either the old content or the new one."""
         if self._local:
             part = self._part(name, content)
             part.replace(self._at(name))
@@ -92,11 +94,11 @@ class Files:
             raise OSError(f"{self.path(name)}: {error}") from error
 
     def create(self, name: str, content: bytes) -> None:
-        """Write a file where there is none; of several that try at once, one succeeds. Raises FileExistsError."""
+        """Write a file that must not exist; of several concurrent calls, one succeeds. Raises FileExistsError."""
         if self._local:
             part = self._part(name, content)
             try:
-                # Unlike a rename, a link is refused where there is something.
+                # Unlike a rename, a link fails if the target exists.
                 Path(self._at(name)).hardlink_to(part)
             finally:
                 part.unlink()
@@ -112,7 +114,7 @@ class Files:
             raise OSError(f"{self.path(name)}: {error}") from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a folder with all that is in it; nothing happens where there is none."""
+        """Remove a file, or a folder and its contents; does nothing if it does not exist."""
         try:
             self._forget()
             if self._system.exists(self._at(name)):
@@ -126,7 +128,7 @@ class Files:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
     def _part(self, name: str, content: bytes) -> Path:
-        """The content in a file beside the one that it is for, on the disk."""
+        """Write the content to a temporary file beside the target, synced to disk."""
         target = Path(self._at(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")

@@ -1,1 +1,1 @@
-"""Structure files: reading of protein chains as backbones, and writing of decoded ones."""
+"""Structure files: reads protein chains as backbones, and writes decoded ones."""

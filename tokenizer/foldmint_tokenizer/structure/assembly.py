@@ -20,7 +20,10 @@ _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 class _Generator(NamedTuple):
-    """Copies of chains: their names (author's in PDB files, label_asym_id in mmCIF), and operators (n, 3, 4)."""
+    """Copies of chains.
+
+    names: the chains' names (the author's in PDB files, label_asym_id in mmCIF). operators: (n, 3, 4) each.
+    """
 
     names: frozenset[str]
     operators: list[NDArray[np.float64]]
@@ -29,10 +32,10 @@ class _Generator(NamedTuple):
 def build_assembly(
     wanted: str, source: bytes | Sequence[CifBlock], chains: Sequence[ProteinChain], backbones: Sequence[Backbone]
 ) -> tuple[list[Backbone], list[ProteinChain]]:
-    """The chains of an assembly, and those of the file that it is made of.
+    """The chains of an assembly, and the chains of the file that were copied.
 
     source: a PDB file's text, or the blocks of an mmCIF file. backbones: of the chains. The first copy of a chain keeps
-    its name; the others are called A-2, A-3, ...
+    its name; the others are named A-2, A-3, ...
 
     Raises InvalidStructure with field `assembly` if the file does not list it, or if it has too many copies.
     """
@@ -49,7 +52,7 @@ def build_assembly(
                     if len(copies) > _MOST_COPIES:
                         raise InvalidStructure("assembly", f"more than {_MOST_COPIES} copies of chains")
     if not copies:
-        raise InvalidStructure("assembly", f"assembly {wanted} has none of the chains")
+        raise InvalidStructure("assembly", f"assembly {wanted} contains none of the chains")
     return copies, [chain for chain in chains if chain.name in seen]
 
 
@@ -60,12 +63,12 @@ def _moved(backbone: Backbone, operator: NDArray[np.float64], number: int) -> Ba
 
 
 def _unknown(wanted: str, known: Sequence[str]) -> InvalidStructure:
-    told = f"its assemblies are: {listed(known)}" if known else "it lists no assemblies"
-    return InvalidStructure("assembly", f"the file has no assembly {wanted!r}; {told}")
+    alternatives = f"its assemblies are: {listed(known)}" if known else "it lists no assemblies"
+    return InvalidStructure("assembly", f"the file has no assembly {wanted!r}; {alternatives}")
 
 
 def _of_pdb(text: bytes, wanted: str) -> list[_Generator]:
-    """Of REMARK 350, which gemmi reads."""
+    """From REMARK 350, parsed by gemmi."""
     remarks = b"\n".join(line for line in text.splitlines() if line.startswith(b"REMARK 350"))
     assemblies = gemmi.read_pdb_string(remarks + b"\nEND\n").assemblies
     for assembly in assemblies:
@@ -86,7 +89,7 @@ def _of_pdb(text: bytes, wanted: str) -> list[_Generator]:
 
 
 def _of_cif(blocks: Sequence[CifBlock], wanted: str) -> list[_Generator]:
-    """Of _pdbx_struct_assembly_gen and _pdbx_struct_oper_list."""
+    """From _pdbx_struct_assembly_gen and _pdbx_struct_oper_list."""
     known: list[str] = []
     found: list[_Generator] = []
     for block in blocks:
@@ -126,7 +129,9 @@ def _operators(block: CifBlock) -> dict[str, NDArray[np.float64]]:
 
 
 def _combined(expression: str, operators: dict[str, NDArray[np.float64]]) -> Iterator[NDArray[np.float64]]:
-    """The operators that an expression such as `1,2,5-9` or `(1-60)(61-88)` means: each product, the last first."""
+    """The operators of an expression such as `1,2,5-9` or `(1-60)(61-88)`: all products, applied from the last to the
+    first.
+    """
     factors = re.findall(r"\(([^()]*)\)", expression) or [expression]
     names = [_names(factor) for factor in factors]
     count = int(np.prod([len(factor) for factor in names], dtype=np.float64))
@@ -150,6 +155,8 @@ def _names(factor: str) -> list[str]:
             continue
         first, last = int(bounds[1]), int(bounds[2])
         if last - first >= _MOST_COPIES:
-            raise InvalidStructure("assembly", f"{part} are {last - first + 1} operators; at most {_MOST_COPIES}")
+            raise InvalidStructure(
+                "assembly", f"{part} is {last - first + 1} operators; at most {_MOST_COPIES} are accepted"
+            )
         names += map(str, range(first, last + 1))
     return names

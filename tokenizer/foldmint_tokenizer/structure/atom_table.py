@@ -1,4 +1,4 @@
-"""The atoms of one model of a file, as columns: what every format is turned into before residues are told apart."""
+"""The atoms of one model of a file, as columns: the common form of all formats, from which residues are found."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind
 
 MISSING = np.iinfo(np.int64).min
-"""Stands in columns of integers where a file has none, or in CIF `?` or `.`."""
+"""The value in integer columns where a file has none, or in CIF `?` or `.`."""
 
 MOST_MODELS = 10_000
 _LISTED = 20
 
 
 class AtomRole(IntEnum):
-    """What an atom is to a residue's backbone. SECOND_O: the second oxygen of a carboxylate."""
+    """An atom's role in its residue's backbone. SECOND_O: the second oxygen of a carboxylate."""
 
     OTHER = -1
     N = 0
@@ -33,13 +33,13 @@ ROLES = {
     b"C": AtomRole.C,
     **dict.fromkeys((b"OXT", b"OT2", b"O2", b"OC2"), AtomRole.SECOND_O),
 }
-"""Roles by the names of atoms."""
+"""Roles by atom name."""
 
 
-class FileWord(IntEnum):
-    """What the file's own tables say of a residue."""
+class EntityClass(IntEnum):
+    """How the file's own tables classify a residue."""
 
-    NOTHING = 0
+    UNKNOWN = 0
     PROTEIN = 1  # part of a polypeptide's sequence
     NUCLEIC_ACID = 2  # part of another polymer's sequence
     NOT_IN_CHAIN = 3  # a ligand, a glycan or water
@@ -47,20 +47,21 @@ class FileWord(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class AtomTable:
-    """Atoms in the order of the file, and the runs of consecutive atoms that are residues, or parts of residues.
+    """Atoms in the order of the file, and runs of consecutive atoms, each a residue or part of one.
 
-    Of atoms: role: (atoms,) int8, `AtomRole`. altloc: (atoms,) int64, 0 for none. hetatm: (atoms,) bool.
+    Per atom: role: (atoms,) int8, `AtomRole`. altloc: (atoms,) int64, 0 for none. hetatm: (atoms,) bool.
 
-    Of runs: starts: (runs + 1,) int64, the first atom of each, and the number of atoms at the end. chain, segment,
-    name: (runs,) int64, indices into chain_names, segment_names and names; an empty name is none. part: (runs,) int64,
-    which of the parts between END records, or of the data blocks. section: (runs,) int64, which of the sections between
-    TER and END records. number: (runs,) int64, MISSING where there is none. insertion: (runs,) uint8, a space for none.
-    word: (runs,) int8, `FileWord`. entity_tables: whether the file tells which residues are a polymer's.
+    Per run: starts: (runs + 1,) int64, the first atom of each, and the number of atoms at the end. chain, segment,
+    name: (runs,) int64, indices into chain_names, segment_names and names; an empty name means none. part: (runs,)
+    int64, index among the parts between END records, or among the data blocks. section: (runs,) int64, index among the
+    sections between TER and END records. number: (runs,) int64, MISSING if there is none. insertion: (runs,) uint8, a
+    space for none. entity_class: (runs,) int8, `EntityClass`. entity_tables: whether the file lists which residues
+    belong to polymers.
 
-    positions, occupancies, b_factors: functions of indices of atoms, (n,), with results (n, 3) in Å, (n,) and (n,), NaN
-    where unknown; positions raises InvalidStructure for what is not a number. number_text: what stands in place of a
-    run's number. sequences: a function of names of residues that returns SEQRES, names by chain; empty where the file
-    has none, or none with these names.
+    positions, occupancies, b_factors: functions from indices of atoms, (n,), to (n, 3) in Å, (n,) and (n,), NaN where
+    unknown; positions raises InvalidStructure for values that are not numbers. number_text: the text in place of a
+    run's number. sequences: a function from residue names to SEQRES, names by chain; empty if the file has none, or
+    none with these names.
     """
 
     role: NDArray[np.int8]
@@ -77,7 +78,7 @@ class AtomTable:
     section: NDArray[np.int64]
     number: NDArray[np.int64]
     insertion: NDArray[np.uint8]
-    word: NDArray[np.int8]
+    entity_class: NDArray[np.int8]
     entity_tables: bool
     positions: Callable[[NDArray[np.int64]], NDArray[np.float64]]
     occupancies: Callable[[NDArray[np.int64]], NDArray[np.float64]]
@@ -96,12 +97,12 @@ class AtomTable:
 
 
 def choose_model(numbers: Sequence[int], model_number: int) -> tuple[int, list[LeftOut]]:
-    """Which model to read, and what that leaves out. numbers: of the models, in the order of the file.
+    """Index of the model to read, and the models left out. numbers: of the models, in the order of the file.
 
-    Raises InvalidStructure if there are too many, or if none has the number.
+    Raises InvalidStructure if there are too many models, or if none has the number.
     """
     if len(numbers) > MOST_MODELS:
-        raise InvalidStructure("content", f"more than {MOST_MODELS} models; at most as many are accepted")
+        raise InvalidStructure("content", f"more than {MOST_MODELS} models, the maximum accepted")
     if model_number and model_number not in numbers:
         known = listed([str(number) for number in numbers])
         raise InvalidStructure("model_number", f"the file has no model {model_number}; its models are: {known}")
@@ -111,12 +112,12 @@ def choose_model(numbers: Sequence[int], model_number: int) -> tuple[int, list[L
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of many names: messages stay short, whatever a file holds."""
+    """The first of many names, so that messages stay short for any file."""
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def decode_name(name: bytes, what: str) -> str:
-    """A name from a file as text. Raises InvalidStructure if it is not UTF-8."""
+    """A name from a file, as text. Raises InvalidStructure if it is not UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError as error:

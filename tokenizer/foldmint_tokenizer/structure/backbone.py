@@ -1,4 +1,4 @@
-"""The backbone of a chain, as it comes in, checked."""
+"""The backbone of a chain, validated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from foldmint_tokenizer.errors import InvalidStructure
 _INT32 = np.iinfo(np.int32)
 
 FARTHEST = 1e6
-"""Å; coordinates beyond it, either way, are refused (ESM3's own bound)."""
+"""Å; larger coordinates, positive or negative, are rejected (ESM3's own bound)."""
 
 LONGEST_NAME = 100
-"""Characters of a chain's name; it is repeated in answers and error messages."""
+"""Maximum number of characters in a chain's name, which responses and error messages repeat."""
 
 
 @dataclass(frozen=True)
 class Backbone:
     """One chain.
 
-    chain: its name. sequence: a letter a residue. residue_index: (residues,) int64, the number of each residue, whose
-    gaps tell of missing ones. coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; NaN where an
-    atom is missing. insertion_codes: a character a residue, a space for none; empty if none has one.
+    chain: its name. sequence: one letter a residue. residue_index: (residues,) int64, each residue's number; gaps mark
+    missing residues. coordinates: (residues, 3, 3) float32: residue, atom (N, CA, C), axis; Å; NaN for missing atoms.
+    insertion_codes: one character a residue, a space for none; empty if no residue has one.
 
-    Raises InvalidStructure where shapes do not fit, a residue's number is no whole number of 32 bits, a coordinate is
-    infinite or beyond 1e6 Å, the name is longer than 100 characters or cannot be printed, or an insertion code is no
-    ASCII character that can be printed.
+    Raises InvalidStructure if shapes do not match, a residue number is not a 32-bit integer, a coordinate is infinite
+    or beyond 1e6 Å, the name is longer than 100 characters or not printable, or an insertion code is not a printable
+    ASCII character.
     """
 
     chain: str
@@ -42,14 +42,14 @@ class Backbone:
         if self.coordinates.shape != (length, 3, 3):
             self._refuse("coordinates", f"shape is {self.coordinates.shape}, not (residues, 3, 3)")
         if length == 0:
-            self._refuse("coordinates", "there is no residue")
+            self._refuse("coordinates", "there are no residues")
         for name in ("residue_index", "sequence", "insertion_codes"):
             given = len(getattr(self, name))
             if given != length and not (name == "insertion_codes" and given == 0):
                 self._refuse(name, f"has {given} entries for {length} residues")
         whole_numbers(self.residue_index, self.chain)
         check_insertions(self.insertion_codes, self.chain)
-        # NaN compares false, and passes as missing.
+        # Comparisons with NaN are false, so missing atoms pass.
         beyond = (np.abs(self.coordinates) > FARTHEST).any((1, 2))
         if beyond.any():
             where = int(beyond.argmax())
@@ -65,37 +65,37 @@ class Backbone:
         return len(self.coordinates)
 
     def label(self, position: int) -> str:
-        """The residue at a position, as its author numbers it: `52A`."""
+        """The number of the residue at a position, as its author writes it: `52A`."""
         insertion = self.insertion_codes[position].strip() if self.insertion_codes else ""
         return f"{self.residue_index[position]}{insertion}"
 
 
 def check_name(chain: str) -> None:
-    """Raise InvalidStructure if a chain's name is longer than 100 characters or cannot be printed."""
+    """Raise InvalidStructure if a chain's name is longer than 100 characters or not printable."""
     if len(chain) > LONGEST_NAME or not chain.isprintable():
         start = f"{chain[:20]!r}{'...' * (len(chain) > 20)}"
-        raise InvalidStructure("chain", f"the name {start} is too long, or has characters that cannot be printed")
+        raise InvalidStructure("chain", f"the name {start} is too long or contains unprintable characters")
 
 
 def check_insertions(insertion_codes: str, chain: str) -> None:
-    """Raise InvalidStructure if one is no ASCII character that can be printed."""
+    """Raise InvalidStructure if an insertion code is not a printable ASCII character."""
     if not (insertion_codes.isascii() and insertion_codes.isprintable()):
-        raise InvalidStructure("insertion_codes", "an insertion code is no ASCII character", chain=chain)
+        raise InvalidStructure("insertion_codes", "an insertion code is not a printable ASCII character", chain=chain)
 
 
 def whole_numbers(residue_index: NDArray[np.integer] | Sequence[int], chain: str) -> NDArray[np.int64]:
-    """The numbers of residues, (residues,). Raises InvalidStructure for what is no whole number of 32 bits."""
+    """The residue numbers (residues,). Raises InvalidStructure for values that are not 32-bit integers."""
     given = np.asarray(residue_index)
     large = given.dtype == object and all(isinstance(number, int) for number in given.flat)
     if not large and given.size and not np.issubdtype(given.dtype, np.integer):
-        raise InvalidStructure("residue_index", "a whole number for each residue is wanted", chain=chain)
+        raise InvalidStructure("residue_index", "expected one integer for each residue", chain=chain)
     if large or (given.size and (given.min() < _INT32.min or given.max() > _INT32.max)):
-        raise InvalidStructure("residue_index", "there is a number that 32 bits do not hold", chain=chain)
+        raise InvalidStructure("residue_index", "a number does not fit into 32 bits", chain=chain)
     return given.astype(np.int64)
 
 
 def as_float32(coordinates: NDArray[np.floating] | Sequence[object]) -> NDArray[np.float32]:
-    """Coordinates in float32; what is too large for it becomes infinite, and is refused as such."""
+    """Coordinates in float32; values too large for it become infinite, and are rejected later."""
     with np.errstate(over="ignore"):
         return np.asarray(np.asarray(coordinates, np.float64), np.float32)
 

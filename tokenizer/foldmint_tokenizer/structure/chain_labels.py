@@ -1,4 +1,4 @@
-"""What the chains and residues of a decoded structure are called: as their owner says, or by default."""
+"""Labels of the chains and residues of a decoded structure: given by the caller, or default ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _NAMES = ascii_uppercase + ascii_lowercase + digits
 
 
 class Labels(Protocol):
-    """Names, letters and numbers of a chain, such as a `Backbone` and a `TokenizedChain` have; empty: by default."""
+    """A chain's name, letters and numbers, as in a `Backbone` or a `TokenizedChain`; empty for the default."""
 
     @property
     def chain(self) -> str:
@@ -41,7 +41,7 @@ class Labels(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ChainLabels:
-    """Labels of a chain. All of it may be empty: see `completed`."""
+    """A chain's labels. Any of them may be empty: see `completed`."""
 
     chain: str = ""
     sequence: str = ""
@@ -51,7 +51,7 @@ class ChainLabels:
 
 @dataclass(frozen=True, eq=False)
 class CompleteLabels:
-    """Labels of a chain with nothing missing: as `ChainLabels`; residue_index: (residues,) int64."""
+    """A chain's labels, all present: as in `ChainLabels`; residue_index: (residues,) int64."""
 
     chain: str
     sequence: str
@@ -59,21 +59,21 @@ class CompleteLabels:
     insertion_codes: str
 
     def label(self, position: int) -> str:
-        """The residue at a position, by its number: `52A`."""
+        """The number of the residue at a position: `52A`."""
         insertion = self.insertion_codes[position].strip() if self.insertion_codes else ""
         return f"{self.residue_index[position]}{insertion}"
 
 
 def completed(sizes: Sequence[int], labels: Sequence[Labels] = ()) -> list[CompleteLabels]:
-    """The labels of chains of so many residues, one for each, or none at all.
+    """The labels of chains with the given numbers of residues. labels: one entry a chain, or empty.
 
-    What is empty becomes: chain: the first of A, B, …, Z, a, …, z, 0, …, 9, AA, AB, … that is free; sequence: X for
-    each residue; residue_index: 1, 2, 3, …; insertion_codes: none.
+    Empty labels become: chain: the first free name among A, B, …, Z, a, …, z, 0, …, 9, AA, AB, …; sequence: X for each
+    residue; residue_index: 1, 2, 3, …; insertion_codes: none.
 
-    Raises InvalidStructure, with a field such as `chains[1].sequence`, where labels do not fit the residues.
+    Raises InvalidStructure, with a field such as `chains[1].sequence`, if labels do not match the residues.
     """
     if labels and len(labels) != len(sizes):
-        raise InvalidStructure("chains", f"{len(labels)} are labelled, and the tokens have {len(sizes)}")
+        raise InvalidStructure("chains", f"there are labels for {len(labels)} chains, but tokens of {len(sizes)}")
     given = labels or [ChainLabels()] * len(sizes)
     free = default_names({label.chain for label in given})
     found = []
@@ -86,7 +86,7 @@ def completed(sizes: Sequence[int], labels: Sequence[Labels] = ()) -> list[Compl
 
 
 def default_names(taken: set[str]) -> Iterator[str]:
-    """A, B, …, Z, a, …, z, 0, …, 9, AA, AB, …, without end; those that are taken are left out."""
+    """A, B, …, Z, a, …, z, 0, …, 9, AA, AB, …, without end, except for names that are taken."""
     for length in count(1):
         for letters in product(_NAMES, repeat=length):
             name = "".join(letters)

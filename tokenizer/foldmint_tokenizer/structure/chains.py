@@ -1,4 +1,4 @@
-"""Protein residues into chains: parts of residues joined, chains of one name told apart, alternatives chosen."""
+"""Assembles protein residues into chains: joins parts, separates chains that share a name, chooses alternatives."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ _BACKBONE = 3
 
 @dataclass(frozen=True, eq=False)
 class ProteinChain:
-    """A chain as it stands in the file.
+    """A chain of a file.
 
-    name: unique in the file. author_name: as the file has it, empty where it is blank. segment_names: of its residues;
-    in mmCIF, label_asym_id.
+    name: unique in the file. author_name: the file's own name, empty if blank. segment_names: of its residues; in
+    mmCIF, label_asym_id.
 
-    runs: (residues,) the first run of each residue in the table. coordinates: (residues, 3, 3) float64, Å, NaN where an
-    atom is missing. alpha: (residues,) index of each CA among the atoms, -1 without one. alternates: runs of residues
-    in whose place another one was taken.
+    runs: (residues,), the first run of each residue in the table. coordinates: (residues, 3, 3) float64, Å, NaN for
+    missing atoms. alpha: (residues,), index of each CA among the atoms, -1 without one. alternates: runs of residues
+    for which an alternative was taken.
     """
 
     name: str
@@ -37,12 +37,12 @@ class ProteinChain:
 def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: BackboneAtoms) -> list[ProteinChain]:
     """The chains of protein residues, in the order of the file.
 
-    Chains are told apart by name. Where the name is blank, or where one residue would be there twice, by segment name
-    (in mmCIF: label_asym_id), then by TER, then where the numbers begin anew. Parts between END records and data blocks
-    are apart. A blank chain takes its segment's name, or the first of A, B, C, ... that is free; further chains of a
-    name are called after it: A, A_2, A_3, ...
+    Chains are separated by name. If the name is blank, or if one residue would occur twice, they are separated by
+    segment name (in mmCIF: label_asym_id), then by TER, then where the numbering restarts. Parts between END records
+    and data blocks are always separate. A chain with a blank name takes its segment's name, or the first free one of A,
+    B, C, ...; further chains with the same name become A_2, A_3, ...
 
-    Raises InvalidStructure for a residue without a number, or with an atom that is there twice.
+    Raises InvalidStructure for a residue without a number, or with an atom that occurs twice.
     """
     runs = np.flatnonzero(protein)
     if len(runs) == 0:
@@ -52,12 +52,12 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     place = np.cumsum(protein) - 1
     atoms = _Atoms(backbone.atoms[own], place[backbone.run[own]], backbone.role[own], backbone.positions[own])
     kind = _codes(table.number[runs], table.insertion[runs], table.name[runs])
-    chain = _tell_apart(table, runs, kind, atoms)
+    chain = _separate(table, runs, kind, atoms)
     key = _codes(chain, kind)
     residue = heads = np.arange(len(runs))
     if (key[1:] <= key[:-1]).any():
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        if len(first) < len(runs):  # some residues stand in several parts
+        if len(first) < len(runs):  # some residues are in several parts
             order = np.argsort(first)
             rank = np.empty_like(order)
             rank[order] = np.arange(len(order))
@@ -65,7 +65,7 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     taken = _taken(table, runs, chain, residue, heads)
     kept = taken == np.arange(len(heads))
     owner = residue[atoms.run]
-    if not kept.all():  # atoms without an alternate location belong to all residues in a place
+    if not kept.all():  # atoms without an alternate location belong to all residues at a position
         owner = np.where(table.altloc[atoms.atoms] == 0, taken[owner], owner)
     coordinates, alpha = _positions(table, atoms, owner, len(heads))
     chains = []
@@ -90,7 +90,7 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
 
 @dataclass(frozen=True, eq=False)
 class _Atoms:
-    """As `BackboneAtoms`; run: (n,) places among the protein's runs."""
+    """As `BackboneAtoms`; run: (n,) indices among the protein's runs."""
 
     atoms: NDArray[np.int64]
     run: NDArray[np.int64]
@@ -99,7 +99,7 @@ class _Atoms:
 
 
 def by_group(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The places of each code, in the order in which the codes come first."""
+    """The indices of each code, in the order in which the codes first occur."""
     if len(codes) == 0:
         return []
     order = np.argsort(codes, kind="stable")
@@ -113,11 +113,11 @@ def check_numbers(table: AtomTable, runs: NDArray[np.int64]) -> None:
     if len(missing):
         run = int(missing[0])
         text = table.number_text(run)
-        reason = "it has no number"
+        reason = "the residue has no number"
         if text:
-            reason = f"its number is {text[:20]!r}, which is not an integer"
+            reason = f"the residue's number, {text[:20]!r}, is not an integer"
         if "*" in text:
-            reason += "; the program that wrote the file ran out of columns: write mmCIF, or hybrid-36 numbers"
+            reason += "; the program that wrote the file ran out of columns: use mmCIF or hybrid-36 numbers"
         raise InvalidStructure(
             "content", reason, chain=table.chain_names[table.chain[run]], residue=table.names[table.name[run]]
         )
@@ -137,12 +137,12 @@ def _codes(*values: NDArray[np.integer]) -> NDArray[np.int64]:
     return code
 
 
-def _tell_apart(
+def _separate(
     table: AtomTable, runs: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms
 ) -> NDArray[np.int64]:
-    """Which chain each of a protein's runs belongs to, (runs,), as any integers.
+    """The chain of each of a protein's runs, (runs,), as arbitrary integers.
 
-    residue: (runs,), equal where number, insertion code and name are.
+    residue: (runs,), equal where number, insertion code and name are equal.
     """
     chain = _codes(table.part[runs], table.chain[runs])
     blank = np.array([not name for name in table.chain_names], bool)[table.chain[runs]]
@@ -163,7 +163,7 @@ def _tell_apart(
 
 
 def _restarts(chain: NDArray[np.int64], number: NDArray[np.int64], residue: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often the numbers of its chain have fallen, or a residue has come again, before each one, (runs,)."""
+    """How often a chain's numbers have decreased, or a residue has occurred again, before each run, (runs,)."""
     order = np.argsort(chain, kind="stable")
     falls = np.zeros(len(chain), np.int64)
     begins = (number[order][1:] < number[order][:-1]) | (residue[order][1:] == residue[order][:-1])
@@ -174,14 +174,14 @@ def _restarts(chain: NDArray[np.int64], number: NDArray[np.int64], residue: NDAr
 
 
 def _repeated(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of values that are there before, (n,)."""
+    """Indices of values that occurred before, (n,)."""
     order = np.argsort(values, kind="stable")
     places: NDArray[np.int64] = order[1:][values[order][1:] == values[order][:-1]]
     return places
 
 
 def _twice(table: AtomTable, chain: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms) -> NDArray[np.bool_]:
-    """Which runs are of a chain that has an atom twice, (runs,)."""
+    """Which runs belong to a chain with a duplicate atom, (runs,)."""
     found = _first_twice(table, chain, residue, atoms)
     return np.zeros(len(chain), bool) if len(found) == 0 else np.isin(chain, chain[atoms.run[found]])
 
@@ -189,10 +189,10 @@ def _twice(table: AtomTable, chain: NDArray[np.int64], residue: NDArray[np.int64
 def _first_twice(
     table: AtomTable, chain: NDArray[np.int64], residue: NDArray[np.int64], atoms: _Atoms
 ) -> NDArray[np.int64]:
-    """Which backbone atoms are there a second time: of the same residue, role and alternate location."""
+    """Which backbone atoms occur a second time, with the same residue, role and alternate location."""
     if np.bincount(atoms.run * _BACKBONE + atoms.role).max(initial=0) <= 1:
         ahead = (chain[1:] > chain[:-1]) | ((chain[1:] == chain[:-1]) & (residue[1:] > residue[:-1]))
-        if ahead.all():  # as in most files: each chain in one piece, its numbers growing
+        if ahead.all():  # as in most files: each chain in one piece, with increasing numbers
             return np.zeros(0, np.int64)
     return _repeated(_codes(chain[atoms.run], residue[atoms.run], atoms.role, table.altloc[atoms.atoms]))
 
@@ -204,8 +204,8 @@ def _refuse_twice(
     run = int(runs[atoms.run[atom]])
     raise InvalidStructure(
         "content",
-        f"its atom {AtomRole(int(atoms.role[atom])).name} is there twice; residues that share chain, number and name "
-        "cannot be told apart",
+        f"the atom {AtomRole(int(atoms.role[atom])).name} occurs twice; residues with the same chain, number and name "
+        "cannot be distinguished",
         chain=table.chain_names[table.chain[run]],
         residue=table.residue_label(run),
     )
@@ -218,10 +218,10 @@ def _taken(
     residue: NDArray[np.int64],
     heads: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Which residue is taken in the place of each, (residues,): itself, or the likeliest of several kinds.
+    """The residue used at the position of each, (residues,): itself, or the most probable of several alternatives.
 
-    Residues of one number and insertion code are alternatives if all but the first have atoms with alternate locations;
-    that with the highest occupancy among such atoms is taken.
+    Residues with one number and insertion code are alternatives if all but the first have atoms with alternate
+    locations; the one with the highest occupancy among such atoms is used.
     """
     taken = np.arange(len(heads))
     place = _codes(chain[heads], table.number[runs[heads]], table.insertion[runs[heads]])
@@ -237,9 +237,9 @@ def _taken(
             atoms = np.concatenate([np.arange(table.starts[run], table.starts[run + 1]) for run in own])
             alternative = atoms[table.altloc[atoms] > 0]
             occupancies.append(float(table.occupancies(alternative).max()) if len(alternative) else None)
-        told = [occupancy for occupancy in occupancies if occupancy is not None]
-        if told and None not in occupancies[1:]:
-            best = members[occupancies.index(max(told))]
+        known = [occupancy for occupancy in occupancies if occupancy is not None]
+        if known and None not in occupancies[1:]:
+            best = members[occupancies.index(max(known))]
             taken[members] = best
     return taken
 
@@ -247,9 +247,9 @@ def _taken(
 def _positions(
     table: AtomTable, atoms: _Atoms, residue: NDArray[np.int64], residues: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Coordinates (residues, 3, 3) and CA atoms (residues,), each residue of one alternate location where it has any.
+    """Coordinates (residues, 3, 3) and CA atoms (residues,), each residue from one alternate location where possible.
 
-    The location with the highest sum of occupancies, then atoms without one, then those of others.
+    The location with the highest sum of occupancies takes precedence, then atoms without one, then those of others.
     """
     place = residue * _BACKBONE + atoms.role
     chosen = np.arange(len(place))
@@ -278,7 +278,7 @@ def _positions(
 
 
 def _chain_names(table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.int64]) -> dict[int, tuple[str, str]]:
-    """Names of chains, and those of their authors, by code, in the order of the file."""
+    """Names of the chains, and their authors' names, by code, in the order of the file."""
     first = np.unique(chain, return_index=True)[1]
     taken: set[str] = set()
     numbers: dict[str, int] = {}

@@ -1,9 +1,9 @@
 """Residues as ESM's own reader takes them: `ProteinChain.from_pdb` of esm 3.2.1.post1.
 
-What it does differently, in the order in which it matters: residues are runs of atoms with one number, whatever their
-name; of alternate locations, the first letter that a residue has is taken, occupancies aside, and digits never are;
-HETATM records are left out, and names that the CCD does not have as peptide-linking; residues stay without any backbone
-atom; letters other than the twenty are X.
+Its differences, in order of importance: residues are runs of atoms with one number, whatever their name; of alternate
+locations, the first letter of a residue is taken, whatever the occupancies, and digits never are; HETATM records are
+left out, and so are names that are not peptide-linking in the CCD; residues without any backbone atom stay; letters
+other than the twenty are X.
 """
 
 import numpy as np
@@ -17,7 +17,9 @@ _BACKBONE = 3
 
 
 def find_esm_chains(table: AtomTable) -> list[ProteinChain]:
-    """The chains that ESM's reader finds, each by its name. Raises InvalidStructure for a residue without a number."""
+    """The chains that ESM's reader finds, in separate entries by name. Raises InvalidStructure for a residue without a
+    number.
+    """
     run = np.repeat(np.arange(len(table)), np.diff(table.starts))
     first = _heads(table, run)
     letters = np.where(_is_letter(table.altloc), table.altloc, 0)
@@ -37,7 +39,7 @@ def find_esm_chains(table: AtomTable) -> list[ProteinChain]:
     role = table.role[atoms]
     backbone = np.flatnonzero((role >= 0) & (role < _BACKBONE))
     positions = table.positions(atoms[backbone])
-    coordinates[residue[backbone], role[backbone]] = positions  # of several, the last stays
+    coordinates[residue[backbone], role[backbone]] = positions  # of several, the last one counts
     alphas = backbone[role[backbone] == AtomRole.CA]
     alpha[residue[alphas]] = atoms[alphas]
     chains = []
@@ -63,7 +65,7 @@ def esm_left_out(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A protein's residues that are not among these chains, each by its first run.
 
-    Returns alternates, in whose place another residue was taken, and the others, (n,) and (m,).
+    Returns (n,) residues for which an alternative was taken, and (m,) others.
     """
     heads = np.concatenate([chain.runs for chain in chains])
     rest = np.setdiff1d(np.flatnonzero(protein), heads)
@@ -80,7 +82,7 @@ def esm_left_out(
 
 
 def _heads(table: AtomTable, run: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where atoms of these runs begin a residue, (atoms,): at another chain, number or insertion code."""
+    """Where atoms of these runs begin a residue, (atoms,): at a new chain, number or insertion code."""
     found = np.zeros(len(run), bool)
     found[0] = True
     for values in (table.chain, table.number, table.insertion):
@@ -94,7 +96,7 @@ def _is_letter(codes: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _first_nonzero(values: NDArray[np.int64], group: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """The first value of each group that is not 0, (groups,); -1 where there is none."""
+    """The first nonzero value of each group, (groups,); -1 if there is none."""
     found = np.full(groups, -1, np.int64)
     there = np.flatnonzero(values)[::-1]
     found[group[there]] = values[there]

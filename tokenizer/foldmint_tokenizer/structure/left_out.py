@@ -1,4 +1,4 @@
-"""What a reader left out of a structure file, and what it warns of."""
+"""What a reader left out of a structure file, and its warnings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,26 +14,24 @@ class LeftOutKind(StrEnum):
 
     WATER = "water"
     ION = "ion"
-    LIGAND = "ligand"  # free amino acids and glycans among them
+    LIGAND = "ligand"  # including free amino acids and glycans
     NUCLEIC_ACID = "nucleic_acid"
     CAP = "cap"  # ACE, NH2, NME, ...
     ALTERNATE = "alternate"  # another residue in the same place, of lower occupancy
     OTHER_MODEL = "other_model"
-    OTHER_BLOCK = "other_block"  # a data block of an mmCIF file that holds no atoms
-    OTHER_CHAIN = "other_chain"  # a protein chain that was not asked for
-    WITHOUT_CA = "without_ca"  # of a name that no table knows, bonded into the chain, but without all of N, CA and C
-    HETATM = (
-        "hetatm"  # read as ESM does: a protein's residues in HETATM records, or of names that the CCD does not have
-    )
+    OTHER_BLOCK = "other_block"  # a data block of an mmCIF file without atoms
+    OTHER_CHAIN = "other_chain"  # a protein chain that was not requested
+    WITHOUT_CA = "without_ca"  # a name in no table, bonded into the chain, but without all of N, CA and C
+    HETATM = "hetatm"  # reading `esm`: a protein's residues in HETATM records, or with names that are not in the CCD
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Residues of one kind in one chain that were left out.
+    """Residues of one kind that were left out of one chain.
 
-    chain: its name, empty where it is no chain's (other models and blocks). residues: how many; of other models and
-    blocks, how many of those. names: the distinct residue names (or numbers of models, names of blocks), the most
-    frequent first, 20 at most.
+    chain: its name; empty for other models and blocks, which belong to no chain. residues: number of residues; of
+    models or blocks for those kinds. names: the distinct residue names (or numbers of models, names of blocks), the
+    most frequent first, at most 20.
     """
 
     kind: LeftOutKind
@@ -43,7 +41,7 @@ class LeftOut:
 
     @property
     def of_protein(self) -> bool:
-        """Whether a protein's residues are lost by it, other than those of chains that were not asked for."""
+        """Whether these are a protein's residues, other than those of chains that were not requested."""
         return self.kind in _OF_PROTEIN
 
 
@@ -58,18 +56,18 @@ _OF_PROTEIN = frozenset(
 
 
 def frame_warnings(chains: Sequence[Backbone]) -> tuple[str, ...]:
-    """A warning if no residue of the chains has N, CA and C, and so none a frame: their tokens say nothing."""
+    """A warning if no residue of the chains has a frame, because none has N, CA and C: all tokens are the same."""
     if not chains or any(np.isfinite(chain.coordinates).all((1, 2)).any() for chain in chains):
         return ()
     coordinates = np.concatenate([chain.coordinates for chain in chains])
     there = np.isfinite(coordinates).all(2).any(0)  # (N, CA, C)
-    why = "there is CA only" if there.tolist() == [False, True, False] else "N, CA and C are never all there"
-    return (f"no residue has a frame: {why}, so that all tokens say nothing",)
+    why = "only CA is present" if there.tolist() == [False, True, False] else "none has all of N, CA and C"
+    return (f"no residue has a frame ({why}), so the tokens carry no information",)
 
 
 @dataclass(frozen=True)
 class StructureContent:
-    """What a file holds: its protein chains, what was left out, and warnings, each a sentence for a person."""
+    """A file's protein chains, what was left out, and warnings, each a sentence for the user."""
 
     chains: Sequence[Backbone]
     left_out: tuple[LeftOut, ...] = ()

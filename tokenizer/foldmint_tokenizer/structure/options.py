@@ -1,4 +1,4 @@
-"""What to read of a structure file, and how much of it at most."""
+"""What to read of a structure file, and limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,18 +7,18 @@ from typing import Literal, get_args
 from foldmint_tokenizer.errors import InvalidStructure
 
 Format = Literal["pdb", "mmcif", "bcif"]
-"""How a file is written: the PDB's column format, PDBx/mmCIF, or BinaryCIF."""
+"""A structure file's format: the PDB's column format, PDBx/mmCIF, or BinaryCIF."""
 
 WrittenFormat = Literal["pdb", "mmcif"]
-"""Of files that Foldmint writes."""
+"""The formats that Foldmint writes."""
 
 Reading = Literal["all", "esm"]
-"""Which residues count: every protein residue, or those that ESM's own reader takes (see docs/reading.md)."""
+"""Which residues count: all protein residues, or those that ESM's own reader takes (see docs/reading.md)."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a structure may hold at most. unpacked_bytes: of a file, decompressed. chains, residues: in all."""
+    """Limits of a structure. unpacked_bytes: of the decompressed file. chains, residues: in total."""
 
     unpacked_bytes: int = 256 * 2**20
     chains: int = 1_000
@@ -34,14 +34,14 @@ class Limits:
 class ReadOptions:
     """What to read of a structure file.
 
-    format: detected from the content if None. model_number: as the file numbers its models; 0 is the first. chains:
-    names as the author gave them (auth_asym_id); empty: all protein chains. reading: `esm` leaves out what ESM's own
-    reader leaves out. min_plddt: residues whose CA has a lower B-factor, which holds the pLDDT (0 to 100) in predicted
-    models, are read as if they had no frame; None: all residues keep theirs. assembly: name of the biological assembly
-    to build (mmCIF's `_pdbx_struct_assembly.id`, PDB's BIOMOLECULE); empty: the coordinates as they are. renumber:
-    number the residues of each chain 1, 2, 3, ... as `ESM3.encode` does, whatever the file says.
+    format: detected from the content if None. model_number: the file's number of the model; 0 is the first. chains: the
+    author's names (auth_asym_id); empty: all protein chains. reading: `esm` leaves out what ESM's own reader leaves
+    out. min_plddt: residues whose CA has a lower B-factor, which predicted models use for the pLDDT (0 to 100), are
+    read as if they had no frame; None: no such threshold. assembly: name of the biological assembly to build (mmCIF's
+    `_pdbx_struct_assembly.id`, PDB's BIOMOLECULE); empty: the coordinates as they are. renumber: number the residues of
+    each chain 1, 2, 3, ... as `ESM3.encode` does, whatever the file's numbers.
 
-    Raises InvalidStructure, with the option as its field, for values that no file could satisfy.
+    Raises InvalidStructure, with the option as its field, for invalid values.
     """
 
     format: Format | None = None

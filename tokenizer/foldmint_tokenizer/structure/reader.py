@@ -1,4 +1,4 @@
-"""Reading of structure files: their protein chains, as backbones, and what was left out."""
+"""Reads structure files: their protein chains, as backbones, and what was left out."""
 
 import os
 from collections import Counter
@@ -26,17 +26,17 @@ from foldmint_tokenizer.structure.options import Format, Limits, ReadOptions
 from foldmint_tokenizer.structure.residue_names import STANDARD, letter
 from foldmint_tokenizer.structure.residues import ProteinRuns, find_protein
 
-# Residues of all kinds, waters and nucleic acids among them, for each of a protein.
+# Residues of all kinds, including waters and nucleic acids, for each residue of a protein.
 _RESIDUES_IN_ALL = 4
 _FEWEST_IN_ALL = 1_000
 _NAMES = 20
 
 
 def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions = ReadOptions()) -> StructureContent:
-    """All protein chains of a file, or those asked for, in the file's order, and what was left out.
+    """All protein chains of a file, or the requested ones, in the file's order, and what was left out.
 
-    source: a path, or a file's bytes; plain or compressed. Which residues count, and what chains are called, is told in
-    `find_protein` and `find_chains`, and for readers in docs/reading.md.
+    source: a path, or a file's bytes; plain or compressed. `find_protein` and `find_chains` define which residues
+    count, and the chains' names; docs/reading.md explains it for users.
 
     Raises InvalidStructure, with field `content` or the option at fault; OSError if a path cannot be read.
     """
@@ -63,7 +63,7 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
         backbones, taken = build_assembly(options.assembly, text if blocks is None else blocks, taken, backbones)
         _check_size(backbones, limits)
     warnings += frame_warnings(backbones)
-    left_out = [*_told(table, runs, chains, taken, esm=esm), *others]
+    left_out = [*_left_out(table, runs, chains, taken, esm=esm), *others]
     return StructureContent(backbones, tuple(left_out), tuple(warnings))
 
 
@@ -75,7 +75,7 @@ def read_backbones(
     chains: Sequence[str] = (),
     limits: Limits = Limits(),
 ) -> list[Backbone]:
-    """The chains of `read_structure`, without what was left out."""
+    """The chains that `read_structure` returns, without what was left out."""
     options = ReadOptions(format=format, model_number=model_number, chains=chains, limits=limits)
     return list(read_structure(source, options).chains)
 
@@ -87,10 +87,10 @@ def _blocks(text: bytes, form: Format, limits: Limits) -> Sequence[CifBlock]:
 
 
 def _check_all(table: AtomTable, limits: Limits) -> None:
-    """Raise InvalidStructure if a model is far beyond the limits, before it is looked at closely."""
+    """Raise InvalidStructure if a model is far beyond the limits, before it is analyzed."""
     most = max(_FEWEST_IN_ALL, _RESIDUES_IN_ALL * limits.residues)
     if len(table) > most:
-        reason = f"{len(table)} residues, those that are not a protein's included; at most {most} are accepted"
+        reason = f"{len(table)} residues, including those of other molecules than proteins; at most {most} are accepted"
         raise InvalidStructure("content", reason)
 
 
@@ -104,22 +104,22 @@ def _check_size(chains: Sequence[ProteinChain | Backbone], limits: Limits) -> No
 
 
 def _nothing(table: AtomTable, runs: ProteinRuns) -> str:
-    """Why there is no chain: what the file holds instead."""
+    """The error for a file without protein chains; it names what the file contains instead."""
     counts = Counter(runs.kinds[kind].value.replace("_", " ") for kind in runs.kind.tolist())
-    held = ", ".join(f"{count} of kind {kind}" for kind, count in counts.most_common())
+    kinds = ", ".join(f"{count} of kind {kind}" for kind, count in counts.most_common())
     names = Counter(table.names[name] for name in table.name.tolist()).most_common(5)
-    return f"the file has no protein; its residues: {held} ({', '.join(name[:10] for name, _ in names)})"
+    return f"the file has no protein residues; it has: {kinds} ({', '.join(name[:10] for name, _ in names)})"
 
 
 def _chosen(chains: Sequence[ProteinChain], names: Sequence[str]) -> list[ProteinChain]:
-    """The chains that are named, by their own name or their author's. Raises InvalidStructure for others."""
+    """The requested chains, by their own name or their author's. Raises InvalidStructure for unknown names."""
     for name in names:
         if not any(name in (chain.name, chain.author_name) for chain in chains):
             known = listed(sorted(chain.name for chain in chains))
-            reason = f"no protein chain has this name; there are: {known}"
+            reason = f"no protein chain has this name; the file has: {known}"
             owners = sorted(chain.name for chain in chains if name in chain.segment_names)
             if owners:
-                reason += f". It is the label_asym_id of chain {listed(owners)}; chains go by auth_asym_id"
+                reason += f". It is the label_asym_id of chain {listed(owners)}; use auth_asym_id"
             raise InvalidStructure("chains", reason, chain=name)
     wanted = set(names)
     return [chain for chain in chains if wanted & {chain.name, chain.author_name}]
@@ -169,7 +169,7 @@ def _below(table: AtomTable, chain: ProteinChain, least: float) -> NDArray[np.bo
     return low
 
 
-def _told(
+def _left_out(
     table: AtomTable, runs: ProteinRuns, chains: list[ProteinChain], taken: Sequence[ProteinChain], *, esm: bool
 ) -> list[LeftOut]:
     """What was left out, by chain and kind, in the order of the file."""

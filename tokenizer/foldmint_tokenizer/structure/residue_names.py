@@ -1,4 +1,4 @@
-"""What residues are, by their names: amino acids and their letters, water, ions, caps and nucleic acids."""
+"""Classification of residues by name: amino acids and their letters, water, ions, caps and nucleic acids."""
 
 from enum import IntEnum
 from functools import cache
@@ -10,10 +10,10 @@ from foldmint_tokenizer.structure.left_out import LeftOutKind
 
 
 class NameKind(IntEnum):
-    """What a residue's name says that it is."""
+    """The kind of residue that a name stands for."""
 
     AMINO_ACID = 0
-    UNKNOWN = 1  # a ligand, or an amino acid that no table knows
+    UNKNOWN = 1  # a ligand, or an amino acid in no table
     WATER = 2
     ION = 3
     CAP = 4
@@ -58,7 +58,7 @@ STANDARD = {
 }
 
 _FORCE_FIELDS = {
-    # CHARMM, AMBER, OPLS and GROMOS: protonation states, disulfide bonds, and what their programs write.
+    # CHARMM, AMBER, OPLS and GROMOS: protonation states, disulfide bonds, and the names that their programs write.
     "H": "HSD HSE HSP HID HIE HIP HISA HISB HISD HISE HISH HISP HIS1 HIS2",
     "C": "CYX CYM CYSH CYS1 CYS2 CYSX",
     "D": "ASH ASPH ASPP",
@@ -79,11 +79,11 @@ def _force_field_letters() -> dict[str, str]:
 
 
 FORCE_FIELD = _force_field_letters()
-"""Letters of names that force fields use for amino acids."""
+"""Letters for the names that force fields give to amino acids."""
 
 _WATERS = frozenset(_words("HOH DOD H2O D2O WAT TIP TIP2 TIP3 TIP4 TIP5 TP3 TP4 TP5 T4P SOL SPC SPCE"))
 _CAPS = frozenset(_words("ACE NME NMA NH2 NHE FOR CT1 CT2 CT3 BOC"))
-# Of force fields; others have the name of an element, perhaps with a digit or a charge.
+# Ions of force fields; others are named after an element, possibly with a digit or a charge.
 _ION_NAMES = frozenset(_words("SOD CLA POT CES CAL LIT RUB BAR CAD CIO IOD BRO 3CO 4MO"))
 _NUCLEIC_ACIDS = frozenset(
     _words(
@@ -108,7 +108,7 @@ def _components() -> dict[str, tuple[NameKind, str]]:
 
 
 def name_kind(name: str) -> NameKind:
-    """What a residue of this name is, in whatever case, unless the file itself tells otherwise."""
+    """The kind of a residue with this name, in upper or lower case, unless the file itself classifies it."""
     name = name.upper()
     if name in _CAPS:
         return NameKind.CAP
@@ -126,18 +126,19 @@ def name_kind(name: str) -> NameKind:
 
 
 def is_linking(name: str) -> bool:
-    """Whether the CCD has this name as a peptide-linking component."""
+    """Whether this name is a peptide-linking component of the CCD."""
     return _components().get(name.upper(), (None,))[0] is NameKind.AMINO_ACID
 
 
 def is_known_long_name(name: str) -> bool:
-    """Whether this is a name of four letters that force fields use."""
+    """Whether this is a four-letter name that force fields use."""
     return len(name) == 4 and (name in FORCE_FIELD or name in _WATERS)
 
 
 def letter(name: str, *, by_ccd: bool) -> str:
-    """The one-letter code of an amino acid, X where it has none. by_ccd: where force fields use a name of the CCD for
-    something else (HSE, GLH), the CCD is meant.
+    """The one-letter code of an amino acid, X if it has none.
+
+    by_ccd: for names that mean different residues in the CCD and in force fields (HSE, GLH), use the CCD.
     """
     name, components = name.upper(), _components()
     if by_ccd and name in components:

@@ -1,4 +1,4 @@
-"""Which residues of a file are a protein's: by the file's own tables where it has them, else by chemistry."""
+"""Finds the protein residues of a file: by the file's own tables if it has them, otherwise by chemistry."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from foldmint_tokenizer.structure.atom_table import MISSING, AtomRole, AtomTable, FileWord
+from foldmint_tokenizer.structure.atom_table import MISSING, AtomRole, AtomTable, EntityClass
 from foldmint_tokenizer.structure.backbone import FARTHEST
 from foldmint_tokenizer.structure.left_out import LeftOutKind
 from foldmint_tokenizer.structure.residue_names import (
@@ -22,11 +22,11 @@ from foldmint_tokenizer.structure.residue_names import (
 )
 
 _BOND = 2.0
-"""Å, from C to the next N; 1.33 in a peptide bond, and 2.46 within a residue."""
+"""Å, maximum from C to the next N; a peptide bond is 1.33 long, and C and N of one residue are 2.46 apart."""
 
 _NUMBERS_APART, _NUMBERS_APART_WEAK = 30, 3
 _A_NUMBER = 4.0
-"""Å from CA to CA, for each number that two residues of a chain are apart; 3.8 where the chain is stretched."""
+"""Å, maximum from CA to CA for each step in residue number; a stretched chain has 3.8."""
 
 _BACKBONE = 3
 _FEW_PAIRS = 1_000_000  # are compared all with all
@@ -47,7 +47,10 @@ class BackboneAtoms:
 
 @dataclass(frozen=True, eq=False)
 class ProteinRuns:
-    """Runs of a table, told apart. protein: (runs,) bool. kind: (runs,) int64, indices into kinds: what others are."""
+    """Classified runs of a table.
+
+    protein: (runs,) bool. kind: (runs,) int64, indices into kinds: what the other runs are.
+    """
 
     protein: NDArray[np.bool_]
     backbone: BackboneAtoms
@@ -58,50 +61,50 @@ class ProteinRuns:
 def find_protein(table: AtomTable) -> ProteinRuns:
     """Which runs are a protein's, and what the others are.
 
-    In this order: caps (ACE, NH2, ...) never count. Where the file's tables tell, they decide. Otherwise, components of
-    the CCD that are peptide-linking and amino acids of force fields count, unless they are free: bonded to no other
-    residue, a HETATM or with both oxygens of a carboxylate, and not within reach of the chain by number and distance.
-    Residues that no table knows count if they have N, CA and C, and a peptide bond to a residue of their chain. In a
-    file with SEQRES that agrees with the chain, SEQRES decides for these two.
+    In order of precedence: caps (ACE, NH2, ...) never count. If the file's tables classify a residue, they decide.
+    Otherwise, peptide-linking components of the CCD and amino acids of force fields count unless they are free, that
+    is: not bonded to another residue, HETATM or with both oxygens of a carboxylate, and not within reach of the chain
+    by number and distance. Residues in no table count if they have N, CA and C, and a peptide bond to a residue of
+    their chain. If the file has a SEQRES that agrees with the chain, SEQRES decides these two cases.
 
     Raises InvalidStructure for positions that are not numbers.
     """
     kinds = _by_name(table, name_kind, np.int64)
-    kinds[(kinds == NameKind.ION) & (np.diff(table.starts) > 1)] = NameKind.UNKNOWN  # an ion has one atom
+    kinds[(kinds == NameKind.ION) & (np.diff(table.starts) > 1)] = NameKind.UNKNOWN  # an ion is one atom
     present = _present(table)
-    undecided = table.word == FileWord.NOTHING
+    undecided = table.entity_class == EntityClass.UNKNOWN
 
-    told = (table.word == FileWord.PROTEIN) & (kinds != NameKind.CAP) & (kinds != NameKind.WATER)
+    by_table = (table.entity_class == EntityClass.PROTEIN) & (kinds != NameKind.CAP) & (kinds != NameKind.WATER)
     amino_acid = (kinds == NameKind.AMINO_ACID) & (_by_name(table, is_linking, bool) | present[:, AtomRole.CA])
     unknown = ((kinds == NameKind.AMINO_ACID) | (kinds == NameKind.UNKNOWN)) & ~amino_acid & undecided
     unknown &= present[:, AtomRole.N] | present[:, AtomRole.C]
     amino_acid &= undecided
 
-    candidates = told | amino_acid | unknown
+    candidates = by_table | amino_acid | unknown
     backbone = _backbone(table, candidates)
     bonded = _bonded(table, backbone, candidates)
-    # A rare name alone is weak evidence: programs give ligands any name.
+    # A rare name alone is weak evidence: programs name ligands arbitrarily.
     weak = amino_acid & ~_by_name(table, _is_common, bool) & ~present[:, AtomRole.CA]
     lone = amino_acid & ~bonded & (weak | (present[:, AtomRole.N] & present[:, AtomRole.C]))
     joined = unknown & bonded
     whole = present[:, :_BACKBONE].all(1)
 
-    protein = told | (amino_acid & ~lone) | (joined & whole)
+    protein = by_table | (amino_acid & ~lone) | (joined & whole)
     if lone.any():
         protein[lone] = ~_free(table, backbone, present, protein, np.flatnonzero(lone), weak[lone])
     doubtful = lone | (unknown & ~protein)
     if doubtful.any():
-        _ask_sequences(table, protein, doubtful)
+        _apply_seqres(table, protein, doubtful)
 
     listing = list(LeftOutKind)
     kind = np.array([listing.index(LEFT_OUT_KINDS[NameKind(value)]) for value in range(len(NameKind))])[kinds]
-    kind[table.word == FileWord.NUCLEIC_ACID] = listing.index(LeftOutKind.NUCLEIC_ACID)
+    kind[table.entity_class == EntityClass.NUCLEIC_ACID] = listing.index(LeftOutKind.NUCLEIC_ACID)
     kind[joined & ~whole] = listing.index(LeftOutKind.WITHOUT_CA)
     return ProteinRuns(protein, backbone, listing, kind)
 
 
 def _by_name(table: AtomTable, of: Callable[[str], object], dtype: type) -> NDArray[Any]:
-    """What a name says, for each run, (runs,)."""
+    """A property of the names, for each run, (runs,)."""
     return np.array([of(name) for name in table.names], dtype)[table.name]
 
 
@@ -126,10 +129,10 @@ def _backbone(table: AtomTable, runs: NDArray[np.bool_]) -> BackboneAtoms:
 
 
 def _places(backbone: BackboneAtoms, runs: int) -> NDArray[np.float64]:
-    """N, CA and C of each run, (runs, 3, 3); of alternatives the first."""
+    """N, CA and C of each run, (runs, 3, 3); the first of alternatives."""
     places = np.full((runs, _BACKBONE, 3), np.nan)
     places[backbone.run[::-1], backbone.role[::-1]] = backbone.positions[::-1]
-    places[np.abs(places) > FARTHEST] = np.nan  # refused later, if they are a protein's
+    places[np.abs(places) > FARTHEST] = np.nan  # rejected later if they are a protein's
     return places
 
 
@@ -143,7 +146,7 @@ def _bonded(table: AtomTable, backbone: BackboneAtoms, runs: NDArray[np.bool_]) 
     near = ((places[first, AtomRole.C] - places[second, AtomRole.N]) ** 2).sum(1) <= _BOND**2
     bonded[first[same & near]] = bonded[second[same & near]] = True
     left = np.flatnonzero(runs & ~bonded & ~np.isnan(places[:, (AtomRole.N, AtomRole.C)]).any((1, 2)))
-    if len(left):  # parts of a chain may stand apart in a file
+    if len(left):  # parts of a chain may be separate in a file
         for own, other in ((AtomRole.N, AtomRole.C), (AtomRole.C, AtomRole.N)):
             bonded[left] |= _near_another(table, places[:, own], places[:, other], left, order)
     return bonded
@@ -156,17 +159,19 @@ def _near_another(
     left: NDArray[np.int64],
     order: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Whether an atom of each run `left` is as near as a bond to the other kind of atom in another run of its chain."""
+    """Whether each run in `left` has its `own` atom within bonding distance of an `others` atom in another run of its
+    chain.
+    """
     there = order[~np.isnan(others[order]).any(1)]
     if len(left) * len(there) <= _FEW_PAIRS:
         apart = ((own[left][:, None] - others[there][None]) ** 2).sum(2)
         same = (table.chain[left][:, None] == table.chain[there]) & (table.part[left][:, None] == table.part[there])
         close: NDArray[np.bool_] = (same & (left[:, None] != there) & (apart <= _BOND**2)).any(1)
         return close
-    # The chain is a fourth axis, on which two chains are far apart.
+    # The chain is a fourth axis that separates different chains.
     chain = (table.chain + len(table.chain_names) * table.part) * 10 * _BOND
     points = np.concatenate([others[there], chain[there, None]], 1)
-    points, owner = np.unique(points, axis=0, return_index=True)  # a tree cannot part equal points
+    points, owner = np.unique(points, axis=0, return_index=True)  # a tree cannot split equal points
     distance, found = cKDTree(points).query(np.concatenate([own[left], chain[left, None]], 1), 2)
     another = there[owner[np.minimum(found, len(points) - 1)]] != left[:, None]
     near: NDArray[np.bool_] = (another & (distance <= _BOND)).any(1)
@@ -181,7 +186,7 @@ def _free(
     lone: NDArray[np.int64],
     weak: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Which amino acids without a peptide bond are free, (lone,). weak: (lone,) known by a rare name alone."""
+    """Which amino acids without a peptide bond are free, (lone,). weak: (lone,), identified by a rare name only."""
     alpha = _places(backbone, len(table))[:, AtomRole.CA]
     hetatm = table.hetatm[table.starts[lone]]
     carboxylate = present[lone, AtomRole.SECOND_O]
@@ -203,8 +208,8 @@ def _free(
     return free
 
 
-def _ask_sequences(table: AtomTable, protein: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> None:
-    """Decide what is doubtful by SEQRES, chain by chain, where it agrees with what is certain."""
+def _apply_seqres(table: AtomTable, protein: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> None:
+    """Decide uncertain residues by SEQRES, chain by chain, where it agrees with the certain ones."""
     sequences = table.sequences({table.names[code] for code in np.unique(table.name[doubtful]).tolist()})
     for chain, name in enumerate(table.chain_names):
         own = table.chain == chain
@@ -218,11 +223,11 @@ def _ask_sequences(table: AtomTable, protein: NDArray[np.bool_], doubtful: NDArr
 
 
 def _fit(names: list[str], doubtful: list[bool], sequence: list[str]) -> list[bool] | None:
-    """Which of the names fit into a sequence, in this order; None if those that are not doubtful do not all fit.
+    """Which of the names fit into a sequence, in order; None if the certain ones do not all fit.
 
-    A doubtful name is taken if all certain names after it still fit.
+    A doubtful name fits if all certain names after it still fit.
     """
-    latest: list[int] = []  # where a certain name may stand at the latest, from the last to the first
+    latest: list[int] = []  # the last possible position of each certain name, from the last name to the first
     end = len(sequence)
     for name, doubt in zip(reversed(names), reversed(doubtful), strict=True):
         if not doubt:

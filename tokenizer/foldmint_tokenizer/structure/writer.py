@@ -1,4 +1,4 @@
-"""Writing of decoded structures as PDB or mmCIF, the pLDDT in the place of B-factors."""
+"""Writes decoded structures as PDB or mmCIF, with the pLDDT in the B-factor column."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ _ATOMS = (("N", "N"), ("CA", "C"), ("C", "C"))
 _UNKNOWN = "UNK"
 _INSERTIONS = " ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-# What the PDB's columns hold.
+# What fits into the PDB's columns.
 _PDB_ATOMS = 99_999
 _PDB_NUMBERS = range(-999, 10_000)
 _PDB_NEAREST, _PDB_FARTHEST = -999.999, 9999.999  # Å
@@ -32,14 +32,15 @@ def structure_text(
     *,
     origin: str = "",
 ) -> str:
-    """The text of a file with N, CA and C of each residue; pLDDT, from 0 to 100, is in the B-factors.
+    """The text of a file with N, CA and C of each residue; the B-factors are the pLDDT, 0 to 100.
 
-    Residues whose coordinates are NaN are gaps: they are in the sequence, and have no atoms.
-    labels: what the chains and residues are called, one for each chain, or none (see `completed`); what was tokenized
-    has them. A letter becomes the residue's name; X, and letters that are no amino acid's, become UNK, the PDB's name
-    for an unknown one. origin: what the tokens are of, for the title.
+    Residues with NaN coordinates are gaps: in the sequence, but without atoms. labels: names of the chains and
+    residues, one entry a chain, or empty (see `completed`); tokenized chains have them. A letter becomes the residue's
+    name; X, and letters of no amino acid, become UNK, the PDB's name for an unknown residue. origin: what the tokens
+    belong to, for the title.
 
-    Raises InvalidStructure, with field `format` or such as `chains[0].residue_index`, where the format cannot hold it.
+    Raises InvalidStructure, with field `format` or such as `chains[0].residue_index`, if the format cannot represent
+    it.
     """
     named = completed([len(chain) for chain in structure.chains], labels)
     check_writable(named, format)
@@ -54,15 +55,15 @@ def structure_text(
 
 
 def check_writable(labels: Sequence[CompleteLabels], format: WrittenFormat) -> None:  # noqa: A002
-    """Raise InvalidStructure if no file of the format can hold chains with these labels, wherever their atoms are."""
+    """Raise InvalidStructure if the format cannot represent chains with these labels, whatever their coordinates."""
     if format not in get_args(WrittenFormat):
         known = ", ".join(get_args(WrittenFormat))
-        raise InvalidStructure("format", f"files are written as one of {known}, not {format!r}")
+        raise InvalidStructure("format", f"must be one of {known}, not {format!r}")
     names = Counter(label.chain for label in labels)
     for place, label in enumerate(labels):
         try:
             if names[label.chain] > 1:
-                raise InvalidStructure("chain", "another chain has this name; a file cannot tell them apart")
+                raise InvalidStructure("chain", "another chain has this name")
             if format == "pdb":
                 _check_pdb(label)
             _identifiers(label)
@@ -70,39 +71,39 @@ def check_writable(labels: Sequence[CompleteLabels], format: WrittenFormat) -> N
             where = InvalidStructure(error.field, error.reason, chain=label.chain, residue=error.residue)
             raise where.within(f"chains[{place}].") from error
     atoms = sum(len(label.residue_index) for label in labels) * len(_ATOMS)
-    # Each chain's end has a number, too.
+    # Each chain's TER record has a number, too.
     if format == "pdb" and atoms + len(labels) > _PDB_ATOMS:
-        raise InvalidStructure("format", f"{atoms} atoms; PDB files number at most {_PDB_ATOMS}; {_INSTEAD}")
+        raise InvalidStructure("format", f"{atoms} atoms; PDB files have at most {_PDB_ATOMS}; {_INSTEAD}")
 
 
 def _check_pdb(label: CompleteLabels) -> None:
     if len(label.chain) != 1 or not label.chain.isascii() or label.chain == " ":
-        raise InvalidStructure("chain", f"names of PDB files are one letter or digit, 62 in all; {_INSTEAD}")
+        raise InvalidStructure("chain", f"chain names in PDB files are one letter or digit, 62 in all; {_INSTEAD}")
     outside = ~np.isin(label.residue_index, _PDB_NUMBERS)
     if outside.any():
         raise InvalidStructure(
             "residue_index",
-            f"residue numbers of PDB files are {_PDB_NUMBERS[0]} to {_PDB_NUMBERS[-1]}; {_INSTEAD}",
+            f"residue numbers in PDB files are {_PDB_NUMBERS[0]} to {_PDB_NUMBERS[-1]}; {_INSTEAD}",
             residue=label.label(int(outside.argmax())),
         )
 
 
 def _check_coordinates(structure: DecodedStructure) -> None:
     for chain in structure.chains:
-        there = chain.coordinates[_there(chain)]
+        there = chain.coordinates[_resolved(chain)]
         if not len(there):
             continue
         low, high = float(there.min()), float(there.max())
         if low < _PDB_NEAREST or high > _PDB_FARTHEST:
             raise InvalidStructure(
                 "format",
-                f"coordinates reach from {low:.0f} to {high:.0f} Å; those of PDB files from {_PDB_NEAREST:.0f} to "
+                f"coordinates range from {low:.0f} to {high:.0f} Å; PDB files have {_PDB_NEAREST:.0f} to "
                 f"{_PDB_FARTHEST:.0f}; {_INSTEAD}",
             )
 
 
 def _identifiers(label: CompleteLabels) -> list[tuple[int, str]]:
-    """Number and insertion code of each residue; residues that share a number, and have no codes, get none, A, B, …."""
+    """Number and insertion code of each residue; residues that share a number and have no codes get none, A, B, …."""
     numbers = label.residue_index.tolist()
     codes = label.insertion_codes
     if not codes:
@@ -117,7 +118,7 @@ def _identifiers(label: CompleteLabels) -> list[tuple[int, str]]:
         number, code = Counter(identifiers).most_common(1)[0][0]
         raise InvalidStructure(
             "residue_index",
-            "several residues have this number; a file cannot tell them apart",
+            "several residues have this number and insertion code",
             residue=f"{number}{code.strip()}",
         )
     return identifiers
@@ -149,7 +150,7 @@ def _built_chain(
 ) -> gemmi.Chain:
     built = gemmi.Chain(label.chain)
     positions = np.round(chain.coordinates.astype(np.float64), 3)
-    there = _there(chain)
+    there = _resolved(chain)
     for place, (name, identifier) in enumerate(zip(names, _identifiers(label), strict=True)):
         if not there[place]:
             continue
@@ -166,8 +167,8 @@ def _built_chain(
     return built
 
 
-def _there(chain: DecodedChain) -> NDArray[np.bool_]:
-    """Which residues are no gaps, (residues,)."""
+def _resolved(chain: DecodedChain) -> NDArray[np.bool_]:
+    """Which residues are not gaps, (residues,)."""
     return np.asarray(np.isfinite(chain.coordinates).all((1, 2)), np.bool_)
 
 

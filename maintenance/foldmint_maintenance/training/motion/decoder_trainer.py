@@ -5,9 +5,7 @@ confidence alone, since those are composed as they are.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from math import cos, pi
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +15,15 @@ from torch import Tensor, nn
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
-from foldmint_maintenance.training import losses as losses
-from foldmint_maintenance.training.chain_batches import ChainBatch, ChainBatches
+from foldmint_maintenance.training.chain import losses
+from foldmint_maintenance.training.chain.batches import ChainBatch, ChainBatches
+from foldmint_maintenance.training.optimization import (
+    adamw,
+    apply_gradients,
+    backward,
+    prefetch,
+    restarted_learning_rate,
+)
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import PAE_LOGITS, Rigids, backbone_atoms, composed
 from foldmint_tokenizer.motion.assignment import Assignment, CodeTable, assign, chain_segments
@@ -114,14 +119,11 @@ class MotionDecoderTrainer:
         self._embeddings = codebook.embeddings.to(self.device)
         self._motions = Rigids(*(part.to(self.device) for part in code_motions(codebook.embeddings, lever)))
         self.decoder = decoder.to(self.device).train()
-        own = list(self.decoder.parameters())
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in own if p.ndim > 1], "weight_decay": config.weight_decay},
-                {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-            lr=config.learning_rate,
+        self.optimizer = adamw(
+            self.decoder.parameters(),
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            beta2=0.98,
         )
 
     @property
@@ -134,17 +136,10 @@ class MotionDecoderTrainer:
         """What a checkpoint must share with this training."""
         return {"decoder": asdict(self.decoder.config), "config": asdict(self.config), "data": self.data_digest}
 
-    def run(self, watch: Callable[[Progress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
-        steps = range(self.step, self.config.steps)
-        if not steps:
-            return
-        with ThreadPoolExecutor(1, "batches") as pool:
-            following = pool.submit(self._batch, steps.start)
-            for step in steps:
-                batch = following.result().to(self.device)
-                following = pool.submit(self._batch, step + 1)
-                watch(self._train(step, batch))
+    def run(self, report: Callable[[Progress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
+        for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
+            report(self._train(step, batch.to(self.device)))
 
     def _settles(self, step: int) -> bool:
         return step >= self.config.steps - self.config.settling
@@ -155,18 +150,19 @@ class MotionDecoderTrainer:
         longest = max(config.crop, config.batch) if self._settles(step) else config.crop
         return self._batches[step % 2].batch(step, longest)
 
-    def _rate(self, step: int) -> float:
-        """Warm-up and cosine to zero; both anew for the heads of confidence."""
-        config, moving = self.config, self.config.steps - self.config.settling
-        step, steps = (step - moving, config.settling) if self._settles(step) else (step, moving)
-        if step < config.warmup:
-            return config.learning_rate * (step + 1) / config.warmup
-        return config.learning_rate * 0.5 * (1 + cos(pi * (step - config.warmup) / max(1, steps - config.warmup)))
+    def _learning_rate(self, step: int) -> float:
+        """Warm-up and cosine to zero, and again for the confidence heads."""
+        config = self.config
+        return restarted_learning_rate(
+            step,
+            peak=config.learning_rate,
+            warmup=config.warmup,
+            restart=config.steps - config.settling,
+            steps=config.steps,
+        )
 
     def _train(self, step: int, batch: ChainBatch) -> Progress:
         config, tracking, chains = self.config, step % 2 == 1, batch.chains
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(step)
         with torch.set_grad_enabled(not self._settles(step)):
             states, guess = self._decoded(batch.tokens, tracking)
         truth, mean = losses.frames(chains.atoms), self.group.mean
@@ -181,15 +177,17 @@ class MotionDecoderTrainer:
             *losses.pae_loss(errors, guess, truth, chains, batch.pair_rows)
         )
         loss = config.step_weight * step_loss + config.reach_weight * reach + config.confidence_weight * confidence
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        everything = list(self.decoder.parameters())
-        self.group.average_gradients(everything)
-        nn.utils.clip_grad_norm_(everything, config.clip)
-        self.optimizer.step()
+        backward(self.optimizer, loss)
+        apply_gradients(
+            self.optimizer,
+            list(self.decoder.parameters()),
+            learning_rate=self._learning_rate(step),
+            group=self.group,
+            clip=config.clip,
+        )
         self.step = step + 1
-        told = torch.stack([part.detach() for part in (loss, step_loss, reach, confidence)])
-        figures = (self.group.all_reduce_sum(told) / self.group.size).tolist()
+        values = torch.stack([part.detach() for part in (loss, step_loss, reach, confidence)])
+        figures = self.group.all_reduce_mean(values).tolist()
         return Progress(self.step, figures[0], figures[1], figures[2], figures[3], int(tracking))
 
     def _decoded(self, tokens: Tensor, tracking: bool) -> tuple[Tensor, Rigids]:

@@ -6,10 +6,8 @@ code.
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import cos, pi
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +23,14 @@ from foldmint_maintenance.training.motion.objective import (
     TargetTable,
     environment_loss,
     motion_loss,
+)
+from foldmint_maintenance.training.optimization import (
+    adamw,
+    apply_gradients,
+    backward,
+    learning_rate,
+    prefetch,
+    update_average,
 )
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -121,13 +127,11 @@ class MotionTrainer:
         self.predictor.to(self.device)
         self.averaged = copy.deepcopy(self.encoder).requires_grad_(False)
         self.step = 0
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": list(self._parameters(matrices=True)), "weight_decay": config.weight_decay},
-                {"params": list(self._parameters(matrices=False)), "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.95),
-            lr=config.learning_rate,
+        self.optimizer = adamw(
+            [*self.encoder.parameters(), *self.predictor.parameters()],
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            beta2=0.95,
         )
         self._encode: Callable[..., Tensor] = (
             torch.compile(self.encoder, dynamic=False) if config.compiled else self.encoder
@@ -143,23 +147,10 @@ class MotionTrainer:
         """What a checkpoint must share with this training."""
         return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
 
-    def _parameters(self, matrices: bool) -> Iterator[nn.Parameter]:
-        for module in (self.encoder, self.predictor):
-            for parameter in module.parameters():
-                if (parameter.ndim > 1) == matrices:
-                    yield parameter
-
-    def run(self, watch: Callable[[Progress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
-        steps = range(self.step, self.config.steps)
-        if not steps:
-            return
-        with ThreadPoolExecutor(1, "batches") as pool:
-            following = pool.submit(self._batch, steps.start)
-            for step in steps:
-                batch = following.result()
-                following = pool.submit(self._batch, step + 1)
-                watch(self._train(step, batch))
+    def run(self, report: Callable[[Progress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
+        for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
+            report(self._train(step, batch))
 
     def _batch(self, step: int) -> Batch:
         config = self.config
@@ -172,17 +163,18 @@ class MotionTrainer:
         rotation, origin, offset, exists = (torch.from_numpy(part).to(self.device) for part in rows)
         return Batch((rotation, origin, offset, exists), self._table.rows(select).to(self.device))
 
-    def _rate(self, step: int) -> float:
+    def _learning_rate(self, step: int) -> float:
         config = self.config
-        if step < config.warmup:
-            return config.learning_rate * (step + 1) / config.warmup
-        cooled = max(0, step - (config.steps - config.cooling)) / max(1, config.cooling)
-        return config.learning_rate * 0.5 * (1 + cos(pi * cooled))
+        return learning_rate(
+            step,
+            peak=config.learning_rate,
+            warmup=config.warmup,
+            decay_start=config.steps - config.cooling,
+            steps=config.steps,
+        )
 
     def _train(self, step: int, batch: Batch) -> Progress:
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(step)
         coarse = config.bf16 and step < config.steps - config.cooling
         with torch.autocast(self.device.type, torch.bfloat16, enabled=coarse):
             z = self._encode(*batch.inputs)
@@ -193,22 +185,14 @@ class MotionTrainer:
         moves = batch.truth.moves.sum().float()
         mean = self.group.mean(motion.sum(), moves)
         loss = mean + config.environment_weight * around
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        everything = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.group.average_gradients(everything)
-        nn.utils.clip_grad_norm_(everything, config.clip)
-        self.optimizer.step()
-        self._average(step)
+        backward(self.optimizer, loss)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        apply_gradients(
+            self.optimizer, trained, learning_rate=self._learning_rate(step), group=self.group, clip=config.clip
+        )
+        update_average(self.averaged, self.encoder, config.averaging, step)
         self.step = step + 1
         turned = self.group.mean(square.sum(), moves)
-        told = torch.cat([torch.stack([loss.detach(), mean.detach(), turned]), each])
-        figures = (self.group.all_reduce_sum(told) / self.group.size).tolist()
+        values = torch.cat([torch.stack([loss.detach(), mean.detach(), turned]), each])
+        figures = self.group.all_reduce_mean(values).tolist()
         return Progress(self.step, figures[0], figures[1], float(np.degrees(figures[2] ** 0.5)), *figures[3:])
-
-    @torch.no_grad()
-    def _average(self, step: int) -> None:
-        # A young average follows faster: the first weights are not worth remembering.
-        rest = 1 - min(self.config.averaging, (1 + step) / (10 + step))
-        for mean, now in zip(self.averaged.parameters(), self.encoder.parameters(), strict=True):
-            mean.lerp_(now, rest)

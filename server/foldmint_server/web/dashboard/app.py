@@ -102,10 +102,14 @@ def _sent(content: Content, environ: WSGIEnvironment, start_response: StartRespo
 
 
 def _metrics(metrics: Callable[..., Any], environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """As prometheus-client answers GET; HEAD gets the same without the body."""
-    bare = environ["REQUEST_METHOD"] == "HEAD"
-    parts: list[bytes] = metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
-    return () if bare else parts
+    """As prometheus-client answers GET, with its length; HEAD gets the same without the body."""
+    begun: list[tuple[str, list[tuple[str, str]]]] = []
+    body = b"".join(
+        metrics({**environ, "REQUEST_METHOD": "GET"}, lambda status, headers, *_: begun.append((status, headers)))
+    )
+    ((status, headers),) = begun
+    start_response(status, [*headers, ("Content-Length", str(len(body)))])
+    return () if environ["REQUEST_METHOD"] == "HEAD" else (body,)
 
 
 def _assets() -> dict[str, Content]:

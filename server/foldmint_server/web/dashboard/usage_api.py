@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from foldmint_server.codebooks.manager import CodebookManager
+from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.web.dashboard.responses import Content
 from foldmint_server.web.dashboard.traffic import Traffic
@@ -29,10 +30,12 @@ class UsageApi:
         usage: CodeUsage,
         window_seconds: float,
         codebooks: CodebookManager,
+        follower: StoreFollower,
         traffic: Traffic,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._usage, self._window_seconds, self._codebooks, self._traffic = usage, window_seconds, codebooks, traffic
+        self._usage, self._window_seconds, self._traffic = usage, window_seconds, traffic
+        self._codebooks, self._follower = codebooks, follower
         self._clock = clock
         self._started = time.time()
         self._lock = threading.Lock()
@@ -65,6 +68,7 @@ class UsageApi:
                 "digest": active.codebook_digest,
                 "activated": self._codebooks.activated.get(active.codebook_version),
             },
+            "store": self._store(),
             "started": self._started,
             "scope": scope,
             "since": since,
@@ -77,6 +81,17 @@ class UsageApi:
                 "dead": _finite(window.dead),
             },
             "traffic": self._traffic.as_json(),
+        }
+
+    def _store(self) -> dict[str, Any]:
+        state = self._follower.state
+        return {
+            "active": state.active or None,
+            "canary": None if state.canary is None else state.canary._asdict(),
+            "server": state.server,
+            "expected": state.expected or None,
+            "follows": self._follower.follows,
+            "problem": state.problem or None,
         }
 
 

@@ -1,1 +1,1 @@
-"""File formats: detection, decompression, and each format into a table of atoms."""
+"""File formats: detection, decompression, and a parser for each format, which returns a table of atoms."""

@@ -1,7 +1,7 @@
-"""BinaryCIF, as its specification 0.3 says: data blocks whose columns are decoded when they are asked for.
+"""BinaryCIF, by its specification 0.3: data blocks whose columns are decoded when they are accessed.
 
-The container is MessagePack. Of the whole file only an index is made, which skips the columns. What a column may hold
-is bounded before it is decoded, so that a small file takes no more memory than a large one may.
+The container is MessagePack. Only an index of the file is built at first, which skips the columns. A column's size is
+checked before it is decoded, so that a small file cannot take more memory than a large one may.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,25 +20,25 @@ from foldmint_tokenizer.structure.options import Limits
 
 Number = TypeVar("Number", np.int64, np.float64)
 
-# As text a row takes more: 80 in the PDB's files.
+# A row takes more as text: 80 in the PDB's files.
 _ROW_BYTES = 32
 _FEWEST_ROWS = 10_000
 _BLOCKS = 1_000
 _CATEGORIES = 10_000  # in all blocks
 _COLUMNS = 1_000  # of a category
-_KEYS = 16  # of a map, and encodings one after another
+_KEYS = 16  # of a map, and of successive encodings
 _CONTAINERS = 1_000  # maps and lists that describe a column
 _FEWEST_BYTES = 2**20  # that a column of strings may take, whatever the limits
 
 
 def read_binary_cif(content: bytes, limits: Limits) -> list[CifBlock]:
-    """The data blocks of a BinaryCIF file, in its order.
+    """The data blocks of a BinaryCIF file, in the file's order.
 
-    content: the file, decompressed. limits: `unpacked_bytes` bounds the rows of a category, at 32 bytes a row, and what
-    a column takes in memory.
+    content: the file, decompressed. limits: `unpacked_bytes` limits the rows of a category, at 32 bytes a row, and a
+    column's memory.
 
-    Raises InvalidStructure, now or when a column is asked for, if the file is not BinaryCIF, is damaged, or has more
-    than that; the reason names category and column.
+    Raises InvalidStructure, now or when a column is accessed, if the file is not BinaryCIF, is damaged, or exceeds the
+    limits; the reason names category and column.
     """
     reader = _Reader(content, "the file")
     blocks: list[CifBlock] = []
@@ -58,7 +58,7 @@ def read_binary_cif(content: bytes, limits: Limits) -> list[CifBlock]:
 
 
 class _Reader:
-    """MessagePack, read piece by piece. place: what it is of, for messages."""
+    """Incremental reader of MessagePack. place: the part of the file, for messages."""
 
     def __init__(self, content: bytes | memoryview, place: str) -> None:
         self._unpacker = msgpack.Unpacker(
@@ -74,7 +74,7 @@ class _Reader:
         self._size, self._place, self._containers = len(content), place, 0
 
     def entries(self) -> Iterator[bytes]:
-        """The keys of a map; what belongs to each is to be read before the next."""
+        """The keys of a map. The caller must read each key's value before the next key."""
         number = self._call(self._unpacker.read_map_header)
         for _ in range(self._bounded(number, _KEYS, "keys in a map")):
             key = self.value()
@@ -83,40 +83,40 @@ class _Reader:
             yield key
 
     def items(self, most: int, what: str) -> int:
-        """The number of items of a list, which are to be read."""
+        """The number of items of a list, which the caller must read next."""
         return self._bounded(self._call(self._unpacker.read_array_header), most, what)
 
     def skip(self) -> slice:
-        """Skip a value. Returns its place among the bytes."""
+        """Skip a value. Returns its position among the bytes."""
         start = self._unpacker.tell()
         self._call(self._unpacker.skip)
         return slice(start, self._unpacker.tell())
 
-    def value(self) -> Any:  # noqa: ANN401 (what a file holds may be anything)
-        """A value; of lists and maps with few items."""
+    def value(self) -> Any:  # noqa: ANN401 (a file may contain any type)
+        """A value; lists and maps only with few items."""
         return self._call(self._unpacker.unpack)
 
     def text(self) -> str:
-        """A value that is text."""
+        """A text value."""
         value = self.value()
         if not isinstance(value, bytes):
             raise self.damaged("a name is not text")
         return value.decode("utf-8", "backslashreplace")
 
     def number(self) -> int:
-        """A value that is a number of something."""
+        """A value that is a count."""
         value = self.value()
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self.damaged("rowCount is not a number of rows")
         return value
 
     def end(self) -> None:
-        """Raise InvalidStructure if there is something left."""
+        """Raise InvalidStructure if there is more data."""
         if self._unpacker.tell() != self._size:
             raise InvalidStructure("content", "the BinaryCIF data is followed by something else")
 
     def damaged(self, reason: str) -> InvalidStructure:
-        """The error that tells where the reader is."""
+        """The error for damaged data at the reader's place."""
         return InvalidStructure("content", f"the BinaryCIF data is damaged: {self._place}: {reason}")
 
     def _call(self, method: Any) -> Any:  # noqa: ANN401
@@ -131,7 +131,7 @@ class _Reader:
 
     def _bounded(self, number: int, most: int, what: str) -> int:
         if number > most:
-            raise InvalidStructure("content", f"{self._place}: {number} {what}; at most {most} are taken")
+            raise InvalidStructure("content", f"{self._place}: {number} {what}; at most {most} are accepted")
         return number
 
     def _count(self, container: Any) -> Any:  # noqa: ANN401
@@ -143,7 +143,7 @@ class _Reader:
 
 @dataclass
 class _Category:
-    """A category. rows: of each column. packed: its columns as MessagePack, indexed when one is asked for."""
+    """A category. rows: of each column. packed: its columns as MessagePack, indexed on first access."""
 
     name: str
     rows: int
@@ -178,7 +178,7 @@ def _block(reader: _Reader, most: int, content: bytes, limits: Limits) -> "_Bloc
             for _ in range(reader.items(most, "categories")):
                 category = _category(reader, content)
                 if category.name.lower() in categories:
-                    raise InvalidStructure("content", f"category {category.name} is there twice")
+                    raise InvalidStructure("content", f"category {category.name} occurs twice")
                 categories[category.name.lower()] = category
         else:
             reader.skip()
@@ -224,7 +224,7 @@ class _Block:
         if isinstance(values, Text):
             width = values.strings.dtype.itemsize
             if len(values.places) * width > (most := self._bounds.size):
-                _refuse(place, f"{len(values.places)} rows of up to {width} bytes; at most {most} bytes are taken")
+                _refuse(place, f"{len(values.places)} rows of up to {width} bytes; at most {most} bytes are accepted")
             texts = values.strings[values.places]
         else:
             texts = values.astype(np.bytes_)
@@ -271,14 +271,14 @@ class _Block:
     def _bounded(self, category: _Category) -> int:
         most = self._bounds.values // 2
         if category.rows > most:
-            reason = f"category {category.name}: {category.rows} rows; at most {most} are taken"
+            reason = f"category {category.name}: {category.rows} rows; at most {most} are accepted"
             raise InvalidStructure("content", reason)
         return category.rows
 
     def _column(
         self, category: str, item: str, chosen: Rows
     ) -> tuple[Values | Text, NDArray[np.bool_] | None, str] | None:
-        """Values of a column, where it has none, and its place for messages."""
+        """A column's values, where they are masked, and its place for messages."""
         found = self._categories.get(category.lower())
         column = None if found is None else found.column(item)
         if found is None or column is None:
@@ -286,7 +286,7 @@ class _Block:
         rows, place = self._bounded(found), f"category {found.name}, column {item}"
         values = self._decoded(column.get(b"data", memoryview(b"\xc0")), rows, place)
         if values is None:
-            _refuse(place, "there is no data")
+            _refuse(place, "it has no data")
         mask = self._decoded(column.get(b"mask", memoryview(b"\xc0")), rows, f"{place}, mask")
         if isinstance(mask, Text):
             _refuse(place, "the mask is text")
@@ -296,7 +296,7 @@ class _Block:
         return values, None if mask is None else mask != 0, place
 
     def _decoded(self, packed: memoryview, rows: int, place: str) -> Values | Text | None:
-        """Values that are packed with their encodings; None for nil."""
+        """The values of data with its encodings; None for nil."""
         reader = _Reader(packed, place)
         data = reader.value()
         if data is None:
@@ -316,7 +316,7 @@ class _Block:
 def _parsed(
     text: Text, masked: NDArray[np.bool_] | None, place: str, dtype: np.dtype[Number], missing: Number | float
 ) -> NDArray[Number]:
-    """Texts as numbers; each string is parsed once. Of floats a standard uncertainty is left out."""
+    """Texts as numbers; each distinct string is parsed once. A float's standard uncertainty is ignored."""
     strings = np.strings.strip(text.strings)
     if dtype.kind == "f" and (np.strings.find(strings, b"(") >= 0).any():
         strings = np.strings.partition(strings, b"(")[0]
@@ -326,7 +326,7 @@ def _parsed(
     wanted = used & ~unknown
     numbers = np.full(len(strings), missing, dtype)
     try:
-        if (np.strings.find(strings[wanted], b"_") >= 0).any():  # which Python takes between digits
+        if (np.strings.find(strings[wanted], b"_") >= 0).any():  # which Python accepts between digits
             raise ValueError("an underscore is not a digit")
         numbers[wanted] = strings[wanted].astype(dtype)
     except (ValueError, OverflowError) as error:

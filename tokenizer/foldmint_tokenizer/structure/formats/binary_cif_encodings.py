@@ -1,4 +1,4 @@
-"""Decoding of BinaryCIF columns: each encoding of its specification, over whole arrays."""
+"""Decodes BinaryCIF columns: each encoding of the specification, on whole arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Encoded = Mapping[bytes, Any]
-"""An encoding, or data with its encodings, as MessagePack has it: by names that are bytes."""
+"""An encoding, or data with its encodings, as read from MessagePack: keys are bytes."""
 
 Values = NDArray[np.integer[Any]] | NDArray[np.floating[Any]]
 
 LONGEST = 100
-"""Bytes of a text; of a longer one, one more is kept, by which it is known."""
+"""Maximum bytes of a text. Of longer ones, one more byte is kept, so that they can be detected."""
 
-_ENCODINGS = 16  # one after another
+_ENCODINGS = 16  # successive encodings
 _TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("i1"),
     2: np.dtype("<i2"),
@@ -30,18 +30,21 @@ _UINT32 = np.iinfo(np.uint32)
 
 
 class Damaged(ValueError):
-    """Data that cannot be decoded, and why."""
+    """Data that cannot be decoded, with the reason."""
 
 
 class Text(NamedTuple):
-    """A column of texts. strings: (strings + 1,), UTF-8, the last empty. places: (rows,), in strings; -1 is empty."""
+    """A column of texts.
+
+    strings: (strings + 1,), UTF-8, the last one empty. places: (rows,), indices into strings; -1 is the empty one.
+    """
 
     strings: NDArray[np.bytes_]
     places: NDArray[np.int64]
 
 
 class Bounds(NamedTuple):
-    """What a column may hold. values: of any array that it is decoded by; size: bytes of its strings, as an array."""
+    """Limits of a column. values: length of any array in its decoding; size: bytes of its strings, as an array."""
 
     values: int
     size: int
@@ -62,7 +65,7 @@ def _encodings(data: Encoded, key: bytes) -> Sequence[Encoded]:
     if not isinstance(encodings, list) or not all(isinstance(encoding, dict) for encoding in encodings):
         raise Damaged(f"{key.decode()} is not a list of encodings")
     if len(encodings) > _ENCODINGS:
-        raise Damaged(f"{len(encodings)} encodings; at most {_ENCODINGS} are taken")
+        raise Damaged(f"{len(encodings)} encodings; at most {_ENCODINGS} are accepted")
     return encodings
 
 
@@ -87,7 +90,7 @@ def _byte_array(data: bytes, encoding: Encoded) -> Values:
     if dtype is None:
         raise Damaged(f"unknown type {encoding[b'type']} of ByteArray")
     if len(data) % dtype.itemsize:
-        raise Damaged(f"{len(data)} bytes are no whole number of values")
+        raise Damaged(f"{len(data)} bytes are not a whole number of values")
     values: Values = np.frombuffer(data, dtype)
     return values
 
@@ -102,7 +105,7 @@ def _fixed_point(values: Values, encoding: Encoded, bounds: Bounds) -> Values:  
 def _interval_quantization(values: Values, encoding: Encoded, bounds: Bounds) -> Values:  # noqa: ARG001
     first, last, steps = _number(encoding, b"min"), _number(encoding, b"max"), _integer(encoding, b"numSteps")
     if steps < 2:
-        raise Damaged("IntervalQuantization has less than two steps")
+        raise Damaged("IntervalQuantization has fewer than two steps")
     return first + _integers(values) * ((last - first) / (steps - 1))
 
 
@@ -137,7 +140,7 @@ def _integer_packing(values: Values, encoding: Encoded, bounds: Bounds) -> Value
     if len(values) and goes_on[-1]:
         raise Damaged("IntegerPacking ends within a value")
     if np.count_nonzero(goes_on) + size != len(values):
-        raise Damaged(f"IntegerPacking holds {len(values) - np.count_nonzero(goes_on)} values, not {size}")
+        raise Damaged(f"IntegerPacking has {len(values) - np.count_nonzero(goes_on)} values, not {size}")
     if size == len(values):
         return values
     starts = np.concatenate([[0], np.flatnonzero(~goes_on)[:-1] + 1])
@@ -154,7 +157,7 @@ _DECODE: dict[bytes, Callable[[Values, Encoded, Bounds], Values]] = {
 
 
 def _texts(data: object, encoding: Encoded, bounds: Bounds) -> Text:
-    """A column of StringArray: indices into strings, which stand one after another."""
+    """A column of StringArray: indices into concatenated strings."""
     places = _integers(_values(data, _encodings(encoding, b"dataEncoding"), bounds)).astype(np.int64)
     offsets = _integers(_values(encoding.get(b"offsets"), _encodings(encoding, b"offsetEncoding"), bounds))
     stored = encoding.get(b"stringData")
@@ -183,17 +186,17 @@ def _strings(stored: bytes, offsets: NDArray[np.int64], bounds: Bounds) -> NDArr
     lengths = np.append(np.diff(offsets), 0)
     width = min(max(int(lengths.max()), 1), LONGEST + 1)
     if len(lengths) * width > bounds.size:
-        raise Damaged(f"{len(lengths) - 1} strings of up to {width} bytes; at most {bounds.size} bytes are taken")
+        raise Damaged(f"{len(lengths) - 1} strings of up to {width} bytes; at most {bounds.size} bytes are accepted")
     letters = np.zeros((len(lengths), width), np.uint8)
     joined = np.frombuffer(stored, np.uint8)[offsets[0] : offsets[-1]]
     if (lengths > width).any():
-        joined = joined[_first_letters(offsets - offsets[0], width)]
+        joined = joined[_leading_bytes(offsets - offsets[0], width)]
     letters[np.arange(width) < lengths[:, None]] = joined
     return letters.view(f"S{width}")[:, 0]
 
 
-def _first_letters(offsets: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
-    """Which of the bytes of joined strings, (bytes,), are among the first of their own."""
+def _leading_bytes(offsets: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    """Which bytes of concatenated strings, (bytes,), are among the first `width` of their string."""
     long = np.diff(offsets) > width
     changes = np.zeros(offsets[-1] + 1, np.int8)
     changes[0] = 1
@@ -203,7 +206,7 @@ def _first_letters(offsets: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
 
 
 def _unit_offsets(stored: bytes) -> NDArray[np.int64] | None:
-    """Where each unit of UTF-16, which offsets count, begins in UTF-8, and the end; None if all are single bytes."""
+    """Where each UTF-16 unit, which offsets count, begins in UTF-8, and the end; None if all are single bytes."""
     if stored.isascii():
         return None
     data = np.frombuffer(stored, np.uint8)
@@ -214,7 +217,7 @@ def _unit_offsets(stored: bytes) -> NDArray[np.int64] | None:
 
 def _integers(values: Values) -> NDArray[np.integer[Any]]:
     if not np.issubdtype(values.dtype, np.integer):
-        raise Damaged("an encoding of integers is over floats")
+        raise Damaged("an encoding of integers is applied to floats")
     return values  # type: ignore[return-value]  # mypy does not follow issubdtype
 
 
@@ -227,7 +230,7 @@ def _within_32_bits(values: NDArray[np.int64]) -> NDArray[np.int64]:
 def _size(encoding: Encoded, bounds: Bounds) -> int:
     size = _integer(encoding, b"srcSize")
     if not 0 <= size <= bounds.values:
-        raise Damaged(f"srcSize is {size}; at most {bounds.values} values are taken")
+        raise Damaged(f"srcSize is {size}; at most {bounds.values} values are accepted")
     return size
 
 

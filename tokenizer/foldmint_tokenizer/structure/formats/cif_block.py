@@ -1,4 +1,4 @@
-"""What the reader asks of a CIF data block, whichever way it is written: mmCIF text or BinaryCIF."""
+"""The interface of a CIF data block, whether it is written as mmCIF text or BinaryCIF."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from foldmint_tokenizer.errors import InvalidStructure
 
 
 class InvalidCell(InvalidStructure):
-    """A value that is not what its column holds. row: its index among all rows of the category."""
+    """A value that does not fit its column. row: its index among all rows of the category."""
 
     def __init__(self, reason: str, row: int) -> None:
         super().__init__("content", reason)

@@ -1,7 +1,7 @@
 """mmCIF text as columns.
 
-The tables of atoms are by far the largest part of a file, and mostly plain: a row a line, values between spaces. Those
-are cut into columns here, all rows at once; gemmi parses everything else, and tables that are not as plain.
+The tables of atoms are by far the largest part of a file, and usually plain: one row a line, values separated by
+spaces. This module splits those, all rows at once; gemmi parses everything else, and tables that are not plain.
 """
 
 import re
@@ -19,24 +19,24 @@ from foldmint_tokenizer.structure.formats.numerals import parse_floats, parse_in
 
 LONGEST_VALUE = 100
 _ATOMS = b"_atom_site."
-_CUT = (_ATOMS, b"_atom_site_anisotrop.")  # the second is large as well, and not needed
+_CUT = (_ATOMS, b"_atom_site_anisotrop.")  # the second is also large, and not needed
 _ENDS = (b"\n#", b"\n_", b"\nloop_", b"\ndata_")
 _BLANK = (b" ", b"\t", b"\n")
-_MOST_TABLES = 64  # beyond, gemmi parses all
+_MOST_TABLES = 64  # above, gemmi parses everything
 _MOST_COLUMNS = 200
-_MOST_BLOCKS = 100_000  # gemmi compares all names with all
+_MOST_BLOCKS = 100_000  # gemmi compares each name with all others
 _KEYWORDS = (b"loop_", b"data_", b"save_", b"stop_", b"global_")
 _KEYWORD_LETTERS = np.frombuffer(b"ldsgLDSG", np.uint8)
-_CLOSED = re.compile(rb"(?:[ \t\n]|#[^\n]*)*+(?:_|loop_|data_|save_|global_|\Z)", re.IGNORECASE)  # comments aside
+_CLOSED = re.compile(rb"(?:[ \t\n]|#[^\n]*)*+(?:_|loop_|data_|save_|global_|\Z)", re.IGNORECASE)  # except comments
 _HEADING = re.compile(rb"^[ \t]*data_", re.IGNORECASE | re.MULTILINE)
-# First characters of what is not a plain word: quotes, comments, names of items, and reserved ones.
+# First characters of anything but plain words: quotes, comments, item names, and reserved ones.
 _SPECIAL = np.zeros(256, bool)
 _SPECIAL[np.frombuffer(b"'\"#_$[];", np.uint8)] = True
 
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """The cells of a table in one text. items: names of its columns. starts, ends: (rows, columns)."""
+    """The cells of a table in a text. items: names of its columns. starts, ends: (rows, columns)."""
 
     data: NDArray[np.uint8]
     items: dict[str, int]
@@ -84,8 +84,8 @@ class TextBlock:
             return len(self._atoms.starts)
         try:
             return len(self._block.find_mmcif_category(f"_{category}."))
-        except RuntimeError as error:  # a loop of several categories
-            raise InvalidStructure("content", f"not an mmCIF file that can be read: {error}") from error
+        except RuntimeError as error:  # a loop over several categories
+            raise InvalidStructure("content", f"invalid mmCIF: {error}") from error
 
     def text(self, category: str, item: str, rows: Rows = None) -> NDArray[np.bytes_] | None:
         """A column as UTF-8."""
@@ -165,7 +165,7 @@ def read_cif_text(text: bytes) -> list[CifBlock]:
     try:
         document = _parse(rest)
         owners = _owners(rest, [place for place, _ in tables], len(document))
-    except InvalidStructure:  # the message is to name the line in the whole text
+    except InvalidStructure:  # the message must name the line in the whole text
         owners = None
     if owners is None:
         document, owners, tables = _parse(text), [], []
@@ -180,17 +180,17 @@ def _parse(text: bytes) -> gemmi.cif.Document:
         document = gemmi.cif.read_string(text, 0)
         if len(document) > _MOST_BLOCKS:
             raise ValueError(f"{len(document)} data blocks; at most {_MOST_BLOCKS} are accepted")
-        _name_apart(document)
+        _rename_duplicates(document)
         document.check_for_missing_values()
         document.check_for_duplicates()
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InvalidStructure("content", f"not an mmCIF file that can be read: {reason}") from error
+        raise InvalidStructure("content", f"invalid mmCIF: {reason}") from error
     return document
 
 
-def _name_apart(document: gemmi.cif.Document) -> None:
-    """Give further blocks of one name names of their own: X, X_2, X_3, ..., as in files that were put together."""
+def _rename_duplicates(document: gemmi.cif.Document) -> None:
+    """Rename further blocks with the same name to X_2, X_3, ..., as in concatenated files."""
     counts: dict[str, int] = {}
     taken = {block.name.lower() for block in document}
     for block in document:
@@ -204,7 +204,7 @@ def _name_apart(document: gemmi.cif.Document) -> None:
 
 
 def _without_tables(text: bytes) -> tuple[bytes, list[tuple[int, _Cells]]]:
-    """The text without the tables of atoms that are plain, and these with where in that text they stood."""
+    """The text without the plain tables of atoms, and these tables with their positions in that text."""
     pieces: list[bytes] = []
     tables: list[tuple[int, _Cells]] = []
     begin = length = delimiters = 0
@@ -217,7 +217,7 @@ def _without_tables(text: bytes) -> tuple[bytes, list[tuple[int, _Cells]]]:
         cells = _split(body, table.items) if table.category == _ATOMS else None
         plain = cells is not None or (table.category != _ATOMS and not _has_keyword(body))
         if delimiters % 2 or b"\n;" in body or not plain or not _CLOSED.match(text, table.stop):
-            break  # it stands in a text field, is not plain, or goes on after a comment
+            break  # it is in a text field, is not plain, or continues after a comment
         pieces.append(text[begin : table.loop])
         length += table.loop - begin
         if cells is not None:
@@ -227,13 +227,13 @@ def _without_tables(text: bytes) -> tuple[bytes, list[tuple[int, _Cells]]]:
 
 
 def _has_keyword(body: bytes) -> bool:
-    """Whether something else may begin within a table that is not looked at closely."""
+    """Whether something else may begin within a table that is not examined closely."""
     lowered = body.lower()
     return any(keyword in lowered for keyword in (*_KEYWORDS, b" _", b"\t_"))
 
 
 class _Table(NamedTuple):
-    """Where a loop stands in a text: its keyword, its first row, and what follows its last."""
+    """A loop's position in a text: its keyword, its first row, and the end of its last row."""
 
     category: bytes
     items: list[bytes]
@@ -243,7 +243,7 @@ class _Table(NamedTuple):
 
 
 def _next_table(text: bytes, begin: int) -> _Table | None:
-    """The next loop of atoms, or of their anisotropic displacements, that stands on lines of its own."""
+    """The next loop of atoms, or of their anisotropic displacements, that is on lines of its own."""
     while True:
         places = [(place, category) for category in _CUT if (place := text.find(category, begin)) >= 0]
         if not places:
@@ -272,7 +272,7 @@ def _next_table(text: bytes, begin: int) -> _Table | None:
 
 
 def _split(body: bytes, items: list[bytes]) -> _Cells | None:
-    """The cells of a table whose rows are lines; None if they are not, or if a value is more than a plain word."""
+    """The cells of a table whose rows are lines; None if they are not, or if a value is not a plain word."""
     names = [item[len(_ATOMS) :].decode("latin-1").lower() for item in items]
     data = np.frombuffer(body, np.uint8)
     blank = np.concatenate([[True], data <= ord(" "), [True]])
@@ -299,7 +299,7 @@ def _split(body: bytes, items: list[bytes]) -> _Cells | None:
 
 
 def _owners(text: bytes, places: list[int], blocks: int) -> list[int] | None:
-    """Which block each place of a text belongs to; None if that is not plain."""
+    """The block that each position of a text belongs to; None if that is not clear."""
     if blocks == 1 or not places:
         return [0] * len(places)
     headings = [match.start() for match in _HEADING.finditer(text)]

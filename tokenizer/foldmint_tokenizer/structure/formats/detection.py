@@ -1,4 +1,4 @@
-"""Which format a structure file is in, told by its content; formats that are not read are refused by their name."""
+"""Detects a structure file's format by its content; unsupported formats are rejected by name."""
 
 import re
 import tarfile
@@ -9,7 +9,7 @@ from foldmint_tokenizer.structure.options import Format
 
 SUPPORTED = "PDB, PDBQT, PDBx/mmCIF and BinaryCIF"
 
-_HEAD = 2**20  # bytes that are looked at
+_HEAD = 2**20  # bytes examined
 # Blank lines and comments, then the beginning of the first other line.
 _FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[\s\0]++|#[^\r\n]*+)*+([^\r\n]{0,80})")
 _PDB_ATOM = re.compile(rb"(?:\A|[\r\n])(?:\xef\xbb\xbf)?((?:ATOM[ \t]|HETATM)[^\r\n]{0,200})", re.IGNORECASE)
@@ -20,7 +20,7 @@ _PDB_RECORD = re.compile(
     re.IGNORECASE,
 )
 _CIF_BLOCK = re.compile(rb"(?:\A|[\r\n])data_\S", re.IGNORECASE)
-# What an mmCIF file begins with, or one whose data_ is missing.
+# The beginning of an mmCIF file, or of one without data_.
 _CIF = re.compile(rb"data_|loop_|_[a-z0-9_]+\.[a-z0-9_]+", re.IGNORECASE)
 # Maps of MessagePack with a first key of up to 31 letters.
 _MESSAGE_PACK = re.compile(rb"[\x81-\x8f]|\xde..|\xdf....", re.DOTALL)
@@ -29,7 +29,7 @@ _BINARY_CIF = re.compile(
 )
 _FLOAT = rb"[+-]?(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
-_ARCHIVE = "is an archive: {}; unpack it, or let the command `foldmint tokenize` read its members"
+_ARCHIVE = "is an archive: {}; unpack it, or use the command `foldmint tokenize`, which reads its members"
 _CONVERT = "{} is not supported; convert it to PDB or mmCIF"
 _BEGINNINGS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), message)
@@ -41,7 +41,7 @@ _BEGINNINGS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"Rar!\x1a\x07", "the file is an archive: rar, which is not supported; unpack it"),
         (rb"\x1f[\x9d\xa0]", "the file is compressed by `compress` (.Z), which is not supported; unpack it"),
         (rb"\x04\x22\x4d\x18|LZIP", "the file is compressed by lz4 or lzip, which is not supported; unpack it"),
-        (rb"FCMP", "Foldcomp .fcz is read by the command `foldmint tokenize` only, with the extra foldmint[foldcomp]"),
+        (rb"FCMP", "only the command `foldmint tokenize`, with the extra foldmint[foldcomp], reads Foldcomp .fcz"),
         (rb"\x89HDF\r\n", _CONVERT.format("HDF5")),
         (rb"CDF[\x01\x02\x05]", _CONVERT.format("NetCDF (AMBER trajectory)")),
         (rb"PAR1", _CONVERT.format("Parquet")),
@@ -62,21 +62,21 @@ _BEGINNINGS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
 _FIRST_LINES: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), message)
     for pattern, message in (
-        (rb"<!doctype html|<html", "the file is an HTML page, perhaps an error page of the site it was loaded from"),
+        (rb"<!doctype html|<html", "the file is an HTML page, perhaps an error page from a download"),
         (rb"\{\s*\"data_[^\"]*\"\s*:\s*\{", _CONVERT.format("mmJSON")),
         (rb"[\[{]", _CONVERT.format("JSON")),
         (rb"<", _CONVERT.format("XML")),
-        (rb">", "FASTA is not supported: it holds sequences, not structures"),
+        (rb">", "FASTA is not supported: it contains sequences, not structures"),
         (rb"@<TRIPOS>", _CONVERT.format("mol2")),
-        (rb"PSF\b", "PSF is not supported: it holds no coordinates; give the structure as PDB or mmCIF"),
+        (rb"PSF\b", "PSF is not supported: it contains no coordinates; use PDB or mmCIF"),
         (
             rb"%VERSION|%FLAG",
-            "AMBER prmtop is not supported: it holds no coordinates; give the structure as PDB or mmCIF",
+            "AMBER prmtop is not supported: it contains no coordinates; use PDB or mmCIF",
         ),
         (rb"\*", _CONVERT.format("CHARMM .crd or .cor")),
     )
 )
-# Formats whose content has no mark of its own.
+# Formats that cannot be recognized by content.
 _SUFFIXES = {
     ".crd": "CHARMM or AMBER .crd",
     ".gro": "GROMACS .gro",
@@ -93,10 +93,10 @@ _SUFFIXES = {
 def detect_format(text: bytes, name: str = "") -> Format:
     """The format of a structure file: `pdb` (PDBQT too), `mmcif` or `bcif`.
 
-    text: the file, decompressed; its first MiB tells. Blank lines and comments before its first line do not matter, nor
-    does a UTF-8 byte order mark. name: the file's; it tells only where the content does not.
+    text: the file, decompressed; only its first MiB is examined. A UTF-8 byte order mark, blank lines and comments
+    before the first line are ignored. name: the file's name, used only if the content is ambiguous.
 
-    Raises InvalidStructure for any other format, by its name where it has one, and for files that are none.
+    Raises InvalidStructure for any other format, naming it if it is known.
     """
     head = text[:_HEAD]
     if _BINARY_CIF.match(head):
@@ -115,7 +115,7 @@ def detect_format(text: bytes, name: str = "") -> Format:
     block = _first_block(head if atom is None else head[: atom.start()])
     if atom is not None and block is None:
         if _is_pqr(atom[1]):
-            reason = "PQR is not supported where its columns are not those of PDB; convert it to PDB or mmCIF"
+            reason = "PQR is supported only with PDB's columns; convert it to PDB or mmCIF"
             raise InvalidStructure("content", reason)
         return "pdb"
     if _PDB_RECORD.match(first):
@@ -133,11 +133,11 @@ def detect_format(text: bytes, name: str = "") -> Format:
     if (suffix := PurePath(name).suffix.lower()) in _SUFFIXES:
         raise InvalidStructure("content", _CONVERT.format(_SUFFIXES[suffix]))
     begins = f"; it begins with {first[:40].decode('utf-8', 'replace')!r}" if first.isascii() and first else ""
-    raise InvalidStructure("content", f"the file is in none of the formats that are read: {SUPPORTED}{begins}")
+    raise InvalidStructure("content", f"unknown format; supported are {SUPPORTED}{begins}")
 
 
 def _first_atom(head: bytes) -> re.Match[bytes] | None:
-    """A line of an atom in PDB format: the first, as most files are written, since `find` is far faster."""
+    """An atom's line in PDB format: first as in most files, since `find` is much faster than the general search."""
     first = len(head)
     for name in (b"\nATOM ", b"\nHETATM"):
         place = head.find(name, 0, first)
@@ -150,7 +150,7 @@ def _first_block(head: bytes) -> re.Match[bytes] | None:
 
 
 def _is_pqr(line: bytes) -> bool:
-    """Whether an atom's line is of PQR with columns apart: coordinates, charge and radius between blanks."""
+    """Whether an atom's line is PQR with separated columns: coordinates, charge and radius between blanks."""
     if re.fullmatch(rb"(?: *" + _FLOAT + rb" *){3}", line[30:54]) and all(
         re.fullmatch(rb" *" + _FLOAT + rb" *", line[start : start + 8]) for start in (30, 38, 46)
     ):
@@ -160,7 +160,7 @@ def _is_pqr(line: bytes) -> bool:
 
 
 def _by_lines(text: bytes) -> str | None:
-    """The name of a format that its first lines tell of."""
+    """The name of a format recognized by its first lines."""
     lines = text[:4096].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     lines += [b""] * 4
     if re.search(rb"V[23]000\s*$", lines[3]):
@@ -176,7 +176,7 @@ def _by_lines(text: bytes) -> str | None:
 
 
 def _is_old_tar(text: bytes) -> bool:
-    """Whether it begins with a tar header that has no magic, as those before 1988."""
+    """Whether the file begins with a tar header without magic bytes, as before 1988."""
     if len(text) < 512 or b"\0" not in text[:100]:
         return False
     try:

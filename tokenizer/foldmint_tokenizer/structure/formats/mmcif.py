@@ -1,4 +1,4 @@
-"""Data blocks of mmCIF and BinaryCIF files into a table of atoms."""
+"""Converts data blocks of mmCIF and BinaryCIF files to a table of atoms."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from foldmint_tokenizer.structure.atom_table import (
     ROLES,
     AtomRole,
     AtomTable,
-    FileWord,
+    EntityClass,
     choose_model,
     decode_name,
 )
@@ -28,15 +28,15 @@ _NOT_IN_CHAIN = (b"water", b"non-polymer", b"branched", b"macrolide")
 
 
 def read_blocks(blocks: Sequence[CifBlock], model_number: int) -> tuple[AtomTable, list[LeftOut]]:
-    """The atoms of one model of all data blocks, and what other models and blocks there are.
+    """The atoms of one model of all data blocks, and the models and blocks left out.
 
-    model_number: as the file numbers them, 0: the first of each block.
+    model_number: the file's number; 0: the first model of each block.
 
     Raises InvalidStructure with field `content` or `model_number`.
     """
     with_atoms = [block for block in blocks if block.rows(_ATOMS)]
     if not with_atoms:
-        raise InvalidStructure("content", "read as mmCIF, the file has no atoms")
+        raise InvalidStructure("content", "the mmCIF file has no atoms")
     left_out = []
     empty = [block.name for block in blocks if not block.rows(_ATOMS)]
     if empty:
@@ -53,22 +53,22 @@ def read_blocks(blocks: Sequence[CifBlock], model_number: int) -> tuple[AtomTabl
 
 
 class _Models(NamedTuple):
-    """Which model each row of atoms is of, (rows,), as an index into the models' numbers."""
+    """The model of each row of atoms, (rows,), as an index into the models' numbers."""
 
     numbers: list[int]
     model: NDArray[np.int64] | None
 
     def choose(self, number: int) -> tuple[NDArray[np.int64] | None, list[LeftOut]]:
-        """The rows of a model, None for all."""
+        """The rows of a model; None for all rows."""
         place, others = choose_model(self.numbers, number)
         return (None if self.model is None else np.flatnonzero(self.model == place)), others
 
 
 def _models(block: CifBlock) -> _Models:
-    told = block.integers(_ATOMS, "pdbx_PDB_model_num")
-    if told is None or (told == told[0]).all():
-        return _Models([1 if told is None or told[0] == MISSING else int(told[0])], None)
-    numbers, first, model = np.unique(told, return_index=True, return_inverse=True)
+    model_numbers = block.integers(_ATOMS, "pdbx_PDB_model_num")
+    if model_numbers is None or (model_numbers == model_numbers[0]).all():
+        return _Models([1 if model_numbers is None or model_numbers[0] == MISSING else int(model_numbers[0])], None)
+    numbers, first, model = np.unique(model_numbers, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -77,7 +77,7 @@ def _models(block: CifBlock) -> _Models:
 
 def _table(block: CifBlock, part: int, rows: NDArray[np.int64] | None) -> AtomTable:
     def text(*items: str) -> NDArray[np.bytes_] | None:
-        """The first of the items, and where it is unknown the next."""
+        """The first of the items, and where it is unknown, the next."""
         found: NDArray[np.bytes_] | None = None
         for item in items:
             column = block.text(_ATOMS, item, rows) if found is None or (found == b"").any() else None
@@ -132,7 +132,7 @@ def _table(block: CifBlock, part: int, rows: NDArray[np.int64] | None) -> AtomTa
         def read(local: NDArray[np.int64]) -> NDArray[np.float64]:
             try:
                 values = block.floats(_ATOMS, item, at(local))
-            except InvalidStructure:  # no backbone needs it
+            except InvalidStructure:  # backbones do not need it
                 values = None
             return np.full(len(local), default) if values is None else np.where(np.isnan(values), default, values)
 
@@ -153,7 +153,7 @@ def _table(block: CifBlock, part: int, rows: NDArray[np.int64] | None) -> AtomTa
         section=np.full(len(starts), part),
         number=_integers(number_text),
         insertion=_insertions(insertion, starts),
-        word=tables.words(
+        entity_class=tables.classify(
             None if entity is None else entity[starts], None if position is None else position[starts], name, names
         ),
         entity_tables=tables.exist,
@@ -188,13 +188,13 @@ def _altlocs(block: CifBlock, rows: NDArray[np.int64] | None, count: int) -> NDA
 
 
 def _coded(values: NDArray[np.bytes_], what: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Names as indices, and the names."""
+    """Names as indices, and the distinct names."""
     names, place = np.unique(values, return_inverse=True)
     return place.reshape(-1), [decode_name(name, what) for name in names.tolist()]
 
 
 def _integers(texts: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Numbers of residues; MISSING for what is not an integer."""
+    """Residue numbers; MISSING for values that are not integers."""
     try:
         return np.where(texts == b"", b"0", texts).astype(np.int64) + np.where(texts == b"", MISSING, 0)
     except (ValueError, OverflowError):
@@ -215,7 +215,7 @@ def _insertions(codes: NDArray[np.bytes_] | None, starts: NDArray[np.int64]) -> 
 
 
 class _EntityTables:
-    """What _entity, _entity_poly and _entity_poly_seq say. exist: whether they tell which residues are a polymer's."""
+    """_entity, _entity_poly and _entity_poly_seq. exist: whether they list which residues belong to polymers."""
 
     def __init__(self, block: CifBlock) -> None:
         polymers = self._pairs(block, "entity_poly", "entity_id", "type")
@@ -234,40 +234,40 @@ class _EntityTables:
             return {}
         return dict(zip(keys.tolist(), np.char.lower(values).tolist(), strict=True))
 
-    def words(
+    def classify(
         self,
         entity: NDArray[np.bytes_] | None,
         position: NDArray[np.bytes_] | None,
         name: NDArray[np.int64],
         names: Sequence[str],
     ) -> NDArray[np.int8]:
-        """What the tables say of runs, (runs,) int8, `FileWord`. position: label_seq_id."""
+        """The tables' classification of runs, (runs,) int8, `EntityClass`. position: label_seq_id."""
         if not self.exist or entity is None:
-            return np.full(len(name), FileWord.NOTHING, np.int8)
+            return np.full(len(name), EntityClass.UNKNOWN, np.int8)
         in_sequence = np.zeros(len(name), bool) if position is None else position != b""
         entities, code = np.unique(entity, return_inverse=True)
         kinds = [self._types.get(one, b"") for one in entities.tolist()]
-        told = np.array([_told(kind) for kind in kinds], np.int8)[code]
+        classes = np.array([_entity_class(kind) for kind in kinds], np.int8)[code]
         pairs, pair = np.unique(code * len(names) + name, return_inverse=True)
         listed = [self._lists(entities[one // len(names)], names[one % len(names)]) for one in pairs.tolist()]
-        doubtful = (told == FileWord.PROTEIN) & ~(in_sequence & np.array(listed, bool)[pair])
-        return np.where(doubtful, np.int8(FileWord.NOTHING), told)
+        doubtful = (classes == EntityClass.PROTEIN) & ~(in_sequence & np.array(listed, bool)[pair])
+        return np.where(doubtful, np.int8(EntityClass.UNKNOWN), classes)
 
     def _lists(self, entity: bytes, name: str) -> bool:
         components = self._components.get(entity)
         return components is None or name.encode() in components
 
 
-def _told(kind: bytes) -> FileWord:
+def _entity_class(kind: bytes) -> EntityClass:
     if kind.startswith(_POLYPEPTIDES):
-        return FileWord.PROTEIN
+        return EntityClass.PROTEIN
     if kind.startswith(_NUCLEIC_ACIDS):
-        return FileWord.NUCLEIC_ACID
-    return FileWord.NOT_IN_CHAIN if kind.startswith(_NOT_IN_CHAIN) else FileWord.NOTHING
+        return EntityClass.NUCLEIC_ACID
+    return EntityClass.NOT_IN_CHAIN if kind.startswith(_NOT_IN_CHAIN) else EntityClass.UNKNOWN
 
 
 def _joined(tables: Sequence[AtomTable]) -> AtomTable:
-    """The tables of several data blocks as one."""
+    """The tables of several data blocks, concatenated."""
     if len(tables) == 1:
         return tables[0]
     atoms = np.cumsum([0, *(table.starts[-1] for table in tables)])
@@ -320,7 +320,7 @@ def _joined(tables: Sequence[AtomTable]) -> AtomTable:
         section=column("section"),
         number=column("number"),
         insertion=column("insertion"),
-        word=column("word"),
+        entity_class=column("entity_class"),
         entity_tables=any(table.entity_tables for table in tables),
         positions=by_atom("positions"),
         occupancies=by_atom("occupancies"),

@@ -1,11 +1,11 @@
-"""Parsing of columns of decimal numbers, many at a time."""
+"""Parses columns of decimal numbers, many at a time."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 _DECIMALS = 3
-_MOST_DIGITS = 15  # that a float64 holds exactly
-# What NumPy and Python would take besides, such as underscores, is not a number in any structure file.
+_MOST_DIGITS = 15  # that a float64 represents exactly
+# Other forms that NumPy and Python accept, such as underscores, are not numbers in any structure file format.
 _NUMERIC = np.zeros(256, bool)
 _NUMERIC[np.frombuffer(b" +-.0123456789eE", np.uint8)] = True
 
@@ -14,7 +14,7 @@ def parse_floats(text: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[
     """Numbers in fields of fixed width, padded with spaces. text: (numbers, width), characters.
 
     Returns values, (numbers,), NaN for blank fields and for `nan`, and whether each is a number or blank, (numbers,).
-    Numbers with three decimals, right-aligned, as most files hold, take the fast way; either way each is the float
+    Right-aligned numbers with three decimals, as in most files, take a fast path; either way each value is the float
     nearest to the decimal number.
     """
     count, width = text.shape
@@ -24,7 +24,7 @@ def parse_floats(text: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[
         columns = np.ascontiguousarray(text.T)
         digits = columns - np.uint8(ord("0"))  # wraps around below 0
         numbers, negative = np.zeros(count, np.int64), np.zeros(count, bool)
-        # Spaces, then perhaps a minus, then digits.
+        # Spaces, then an optional minus, then digits.
         valid = columns[point] == ord(".")
         begun = np.zeros(count, bool)
         for place in (*range(point), *range(point + 1, width)):
@@ -57,7 +57,7 @@ def _parse_float(text: NDArray[np.uint8]) -> tuple[float, bool]:
 def parse_integers(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Integers in fields of fixed width, padded with spaces on either side. text: (numbers, width), characters.
 
-    Returns values, (numbers,), 0 where there is none, and whether each is one, (numbers,).
+    Returns values, (numbers,), 0 where a field is not an integer, and whether each is one, (numbers,).
     """
     count, width = text.shape
     columns = np.ascontiguousarray(text.T)

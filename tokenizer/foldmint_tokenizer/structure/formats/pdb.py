@@ -1,4 +1,4 @@
-"""The PDB's column format, as the PDB and everybody else writes it, into a table of atoms."""
+"""Converts the PDB's column format, including its common variants, to a table of atoms."""
 
 import re
 from collections.abc import Callable, Collection
@@ -16,7 +16,7 @@ from foldmint_tokenizer.structure.atom_table import (
     ROLES,
     AtomRole,
     AtomTable,
-    FileWord,
+    EntityClass,
     choose_model,
     decode_name,
 )
@@ -32,11 +32,11 @@ _WIDEST = 80
 _UPPER = np.uint8(0xDF)
 _SPACE = np.uint8(ord(" "))
 _FOUR_SPACES = np.uint32(int.from_bytes(b"    ", "little"))
-# Hybrid-36: after 9999 come A000 to ZZZZ, then a000 to zzzz (cci.lbl.gov/hybrid_36).
+# Hybrid-36: 9999 is followed by A000 to ZZZZ, then a000 to zzzz (cci.lbl.gov/hybrid_36).
 _HYBRID_36 = re.compile(r"[A-Z][0-9A-Z]{3}|[a-z][0-9a-z]{3}")
 _HYBRID_UPPER, _HYBRID_LOWER = 10_000 - 10 * 36**3, 10_000 + 16 * 36**3
 
-# Names of atoms in their four columns, as integers, in order, and their roles.
+# Atom names in their four columns, as sorted integers, and their roles.
 _CODES = sorted(
     (int.from_bytes((b" " * place + name).ljust(4), "little"), role)
     for name, role in ROLES.items()
@@ -48,12 +48,13 @@ _NAME_ROLES = np.array([role for _, role in _CODES], np.int8)
 
 @dataclass(frozen=True, eq=False)
 class _Lines:
-    """Lines of a file, and columns of them. starts, lengths: (lines,), without line ends.
+    """Lines of a file, and access to their columns.
 
-    grid: (lines, length + 1), the characters, where all lines are equally long, as in files of the PDB.
+    starts, lengths: (lines,), without line ends. grid: (lines, length + 1), the characters, if all lines are equally
+    long, as in files of the PDB.
     """
 
-    data: NDArray[np.uint8]  # followed by as many spaces as a line is wide
+    data: NDArray[np.uint8]  # padded with the width of a line in spaces
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     grid: NDArray[np.uint8] | None
@@ -75,7 +76,7 @@ class _Lines:
         return np.asarray(found, np.uint8)
 
     def text(self, line: int, first: int = 0, last: int = _WIDEST) -> str:
-        """Some columns of a line."""
+        """A range of columns of a line."""
         start, end = self.starts[line] + first, self.starts[line] + min(last, self.lengths[line])
         return self.data[start : max(start, end)].tobytes().decode("latin-1").rstrip()
 
@@ -83,12 +84,12 @@ class _Lines:
 def read_pdb(
     text: bytes, model_number: int, limits: Limits, *, short_names: bool = False
 ) -> tuple[AtomTable, list[LeftOut]]:
-    """The atoms of one model, and the other models. model_number: as the file numbers them, 0: the first.
+    """The atoms of one model, and the models left out. model_number: the file's number; 0: the first.
 
-    short_names: names of residues have three letters, those of chains one, and numbers four digits, come what may.
+    short_names: residue names have three letters, chain names one, and numbers four digits, without exception.
 
-    A model begins at MODEL, and ends at ENDMDL or the next MODEL. After END the file goes on: a part that repeats the
-    atoms of an earlier one, name by name, is a further model; any other belongs to the same.
+    A model begins at MODEL, and ends at ENDMDL or the next MODEL. Records after END are read too: a part with the same
+    atoms as an earlier one, name by name, is a further model; any other belongs to the same model.
 
     Raises InvalidStructure with field `content` or `model_number`.
     """
@@ -96,7 +97,7 @@ def read_pdb(
     record = (lines.columns(0, 4, slice(None)) & _UPPER).view("<u4")[:, 0]
     atoms = np.flatnonzero((record == _code(b"ATOM")) | (record == _code(b"HETA")))
     if len(atoms) == 0:
-        raise InvalidStructure("content", "read as PDB, the file has no atoms")
+        raise InvalidStructure("content", "the PDB file has no atoms")
     short = lines.lengths[atoms] < _SHORTEST_ATOM
     if short.any():
         line = int(atoms[short.argmax()])
@@ -137,26 +138,26 @@ def _split(text: bytes, limits: Limits) -> _Lines:
 
 
 def _code(name: bytes) -> int:
-    """A record's name as `read_pdb` compares it, its case aside."""
+    """A record's name as `read_pdb` compares it, ignoring case."""
     return int.from_bytes(name, "little")
 
 
 def _models(
     lines: _Lines, opens: NDArray[np.bool_], closes: NDArray[np.bool_], atoms: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[int]]:
-    """Which model each atom is of, and the models' numbers: those of MODEL, or else their places in the file."""
+    """The model of each atom, and the models' numbers: those of MODEL, otherwise their positions in the file."""
     bounds = np.flatnonzero(opens | closes)
     frames, model = np.unique(np.searchsorted(bounds, atoms), return_inverse=True)
     numbers = []
     for place, frame in enumerate(frames.tolist(), 1):
         opening = int(bounds[frame - 1]) if frame else None
-        told = re.match(r"\s*(\d+)", lines.text(opening, 6, 14)) if opening is not None and opens[opening] else None
-        numbers.append(int(told[1]) if told else place)
+        number = re.match(r"\s*(\d+)", lines.text(opening, 6, 14)) if opening is not None and opens[opening] else None
+        numbers.append(int(number[1]) if number else place)
     return model, numbers
 
 
 def _repeats(lines: _Lines, ends: NDArray[np.int64], atoms: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
-    """Which model each atom is of, where END records part a file, and the models' numbers."""
+    """The model of each atom in a file divided by END records, and the models' numbers."""
     bounds = np.unique(np.searchsorted(atoms, ends))
     bounds = bounds[(bounds > 0) & (bounds < len(atoms))]
     if len(bounds) == 0:
@@ -229,7 +230,7 @@ def _table(
         section=section[starts],
         number=number,
         insertion=insertion,
-        word=np.full(len(starts), FileWord.NOTHING, np.int8),
+        entity_class=np.full(len(starts), EntityClass.UNKNOWN, np.int8),
         entity_tables=False,
         positions=positions,
         occupancies=occupancies,
@@ -240,7 +241,9 @@ def _table(
 
 
 def _roles(names: NDArray[np.uint8], lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int8]:
-    """Wherever in its four columns a name stands. An atom called CA whose element is calcium is not an alpha carbon."""
+    """Atom roles; a name may be anywhere in its four columns. An atom named CA with element calcium is not an alpha
+    carbon.
+    """
     code = np.ascontiguousarray(names).view("<u4")[:, 0]
     place = np.minimum(np.searchsorted(_NAME_CODES, code), len(_NAME_CODES) - 1)
     role = np.where(_NAME_CODES[place] == code, _NAME_ROLES[place], np.int8(AtomRole.OTHER))
@@ -253,7 +256,8 @@ def _roles(names: NDArray[np.uint8], lines: _Lines, atoms: NDArray[np.int64]) ->
 def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], list[str]]:
     """Chains and residue names of runs, as indices and names. text: (runs, 5), columns 18 to 22.
 
-    Column 21 belongs to a name of four letters (HISE, TIP3, CYSF) or to a chain of two. See `_has_two_letters`.
+    Column 21 belongs to a four-letter residue name (HISE, TIP3, CYSF) or to a two-letter chain name. See
+    `_has_two_letters`.
     """
     code = np.zeros((len(text), 8), np.uint8)
     code[:, :5] = text
@@ -271,10 +275,11 @@ def _names(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[str], NDArr
 
 
 def _has_two_letters(texts: list[bytes], place: NDArray[np.int64]) -> bool:
-    """Whether a file has chains of two letters. texts: kinds of columns 18 to 22; place: (runs,) the kind of each run.
+    """Whether a file has two-letter chain names.
 
-    It has if two standard amino acids of different names that follow one another share letters in columns 21 and 22,
-    which would otherwise be two names that nobody knows; or if all amino acids have letters there.
+    texts: distinct values of columns 18 to 22. place: (runs,), the index of each run's value. True if two successive
+    standard amino acids with different names share letters in columns 21 and 22, which would otherwise be two unknown
+    names; or if all amino acids have letters there.
     """
     standard = np.array([text[:3].decode("latin-1") in STANDARD for text in texts])
     long = np.array([bool(text[3:4].strip() and text[4:].strip()) for text in texts])
@@ -296,8 +301,8 @@ def _name_and_chain(text: bytes, two_letters: bool) -> tuple[str, str]:
 def _numbers(text: NDArray[np.uint8], *, four_digits: bool) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Numbers and insertion codes of runs. text: (runs, 5), columns 23 to 27.
 
-    The fifth column is a digit of the number where all runs have a digit there, or where the number fills the four
-    columns before it: residue 10000 of a file without hybrid-36.
+    The fifth column is a digit of the number if all runs have a digit there, or if the number fills the four columns
+    before it: residue 10000 of a file without hybrid-36.
     """
     fifth = text[:, 4] - np.uint8(ord("0")) <= 9
     five = fifth & ((len(text) > 1 and bool(fifth.all())) | (text[:, 0] != _SPACE)) & (not four_digits)
@@ -316,8 +321,8 @@ def _segments(
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Segment names of runs, from columns 73 to 76, as indices and names.
 
-    There are none where these columns hold something else: charges, which differ within a residue, or the entry's id
-    and the number of the line up to column 80, as before 1996.
+    None if these columns hold something else: charges, which differ within a residue, or the entry's id and the line
+    number up to column 80, as before 1996.
     """
     if (lines.columns(72, 76, atoms).view("<u4") == _FOUR_SPACES).all():
         return np.zeros(len(starts), np.int64), [""]

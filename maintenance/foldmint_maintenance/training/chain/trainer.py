@@ -7,9 +7,7 @@ decoder stage tokens are computed once, and the decoder alone is trained, its co
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from math import cos, pi
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -21,10 +19,17 @@ from torch.nn import functional as F
 from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
-from foldmint_maintenance.training import decoder_init
-from foldmint_maintenance.training import losses as losses
-from foldmint_maintenance.training.chain_batches import AMINO_ACIDS, ChainBatch, ChainBatches
-from foldmint_maintenance.training.chain_config import ChainConfig
+from foldmint_maintenance.training.chain import decoder_init, losses
+from foldmint_maintenance.training.chain.batches import AMINO_ACIDS, ChainBatch, ChainBatches
+from foldmint_maintenance.training.chain.config import ChainConfig
+from foldmint_maintenance.training.optimization import (
+    adamw,
+    apply_gradients,
+    backward,
+    learning_rate,
+    prefetch,
+    restarted_learning_rate,
+)
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.decoder import (
@@ -38,6 +43,7 @@ from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
 _FIT_BATCH = 4096
+_BETA2 = 0.98
 
 
 class ChainProgress(NamedTuple):
@@ -115,13 +121,8 @@ class ChainTrainer:
         self.inverse.to(self.device)
         self._rows = None if rows is None else rows.to(self.device)
         self._head_fitted = not (fresh and config.stage == "decoder" and decoder.config.chained)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in self._parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-                {"params": [p for p in self._parameters() if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-            lr=config.learning_rate,
+        self.optimizer = adamw(
+            self._parameters(), learning_rate=config.learning_rate, weight_decay=config.weight_decay, beta2=_BETA2
         )
 
     @property
@@ -148,19 +149,12 @@ class ChainTrainer:
         for module in self.modules.values():
             yield from module.parameters()
 
-    def run(self, watch: Callable[[ChainProgress], None]) -> None:
-        """Train from the present step to the last, telling each step to `watch`."""
+    def run(self, report: Callable[[ChainProgress], None]) -> None:
+        """Train from the current step to the last, calling `report` after each."""
         if self.step == 0 and not self._head_fitted:
             self._fit_head()
-        steps = range(self.step, self.config.steps)
-        if not steps:
-            return
-        with ThreadPoolExecutor(1, "batches") as pool:
-            following = pool.submit(self._batch, steps.start)
-            for step in steps:
-                batch = following.result().to(self.device)
-                following = pool.submit(self._batch, step + 1)
-                watch(self._train(step, batch))
+        for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
+            report(self._train(step, batch.to(self.device)))
 
     def finish(self) -> None:
         """Leave in the decoder's embedding what it read of the codes, after a joint stage."""
@@ -181,10 +175,10 @@ class ChainTrainer:
     def _fit_head(self) -> None:
         """Let the head say from each token alone how the chain goes on: fast, and what the blocks begin from."""
         decoder, config = self.decoder, self.config
-        head = [decoder.embed.weight, decoder.decoder_stack.norm.weight, *decoder.affine_output_projection.parameters()]
-        optimizer = torch.optim.AdamW(head, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+        modules = (decoder.embed, decoder.decoder_stack.norm, decoder.affine_output_projection)
+        head = [parameter for module in modules for parameter in module.parameters()]
+        optimizer = adamw(head, learning_rate=config.learning_rate, weight_decay=0.0, beta2=_BETA2)
         for step in range(config.head_steps):
-            optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + cos(pi * step / config.head_steps))
             drawn, motions = self._batches.steps(step, _FIT_BATCH)
             tokens, made = drawn.to(self.device), Rigids(*(part.to(self.device) for part in motions))
             states = decoder.decoder_stack.norm(decoder.embed(tokens))
@@ -192,10 +186,9 @@ class ChainTrainer:
             turned = (moves.rotation - made.rotation).square().sum((-1, -2))
             moved = (moves.origin - made.origin).square().sum(-1)
             error = ((turned + 1e-3).sqrt() + 0.3 * (moved + 1e-3).sqrt()).sum()
-            optimizer.zero_grad(set_to_none=True)
-            self.group.mean(error, torch.tensor(float(len(tokens)), device=self.device)).backward()  # type: ignore[no-untyped-call]
-            self.group.average_gradients(head)
-            optimizer.step()
+            backward(optimizer, self.group.mean(error, torch.tensor(float(len(tokens)), device=self.device)))
+            rate = learning_rate(step, peak=config.learning_rate, warmup=0, decay_start=0, steps=config.head_steps)
+            apply_gradients(optimizer, head, learning_rate=rate, group=self.group)
         self._head_fitted = True
 
     def _batch(self, step: int) -> ChainBatch:
@@ -203,17 +196,14 @@ class ChainTrainer:
         config = self.config
         return self._batches.batch(step, config.crop if step < config.moving else max(config.crop, config.batch))
 
-    def _rate(self, step: int) -> float:
-        """Warm-up and cosine to zero; both anew for the heads of confidence."""
-        config, moving = self.config, self.config.moving
-        step, steps = (step, moving) if step < moving else (step - moving, config.settling)
-        if step < config.warmup:
-            return config.learning_rate * (step + 1) / config.warmup
-        return config.learning_rate * 0.5 * (1 + cos(pi * (step - config.warmup) / max(1, steps - config.warmup)))
+    def _learning_rate(self, step: int) -> float:
+        """Warm-up and cosine to zero, and again for the confidence heads."""
+        config = self.config
+        return restarted_learning_rate(
+            step, peak=config.learning_rate, warmup=config.warmup, restart=config.moving, steps=config.steps
+        )
 
     def _train(self, step: int, batch: ChainBatch) -> ChainProgress:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(step)
         if step >= self.config.moving:
             with torch.no_grad():
                 read = self._read(step, batch)
@@ -228,21 +218,20 @@ class ChainTrainer:
             weights = vars(self.config.weights) | {"step_loss": self.config.weights.step}
             loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
             replaced = read.replaced
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        everything = list(self._parameters())
+        backward(self.optimizer, loss)
         if self._rows is not None and self.decoder.embed.weight.grad is not None:
             self.decoder.embed.weight.grad[~self._rows] = 0
-        self.group.average_gradients(everything)
-        nn.utils.clip_grad_norm_(everything, self.config.clip)
-        self.optimizer.step()
+        apply_gradients(
+            self.optimizer,
+            list(self._parameters()),
+            learning_rate=self._learning_rate(step),
+            group=self.group,
+            clip=self.config.clip,
+        )
         self.step = step + 1
         names = list(parts)
-        told = (
-            self.group.all_reduce_sum(torch.stack([loss.detach(), *(parts[n].detach() for n in names)]))
-            / self.group.size
-        )
-        figures = dict(zip(["loss", *names], told.tolist(), strict=True))
+        values = torch.stack([loss.detach(), *(parts[n].detach() for n in names)])
+        figures = dict(zip(["loss", *names], self.group.all_reduce_mean(values).tolist(), strict=True))
         nothing = dict.fromkeys(ChainProgress._fields, 0.0)
         return ChainProgress(
             **nothing

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ProcessGroup
-from foldmint_maintenance.training.losses import Chains
+from foldmint_maintenance.training.chain.losses import Chains
 from foldmint_tokenizer.decoder import Rigids
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"

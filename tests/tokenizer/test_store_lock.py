@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from foldmint_maintenance.errors import LockLost, StoreLocked
-from foldmint_maintenance.store.lock import Owner, StoreLock, read_lock, this_process
+from foldmint_tokenizer.errors import LockLost, StoreLocked
+from foldmint_tokenizer.store.lock import StoreLock, read_lock
+from foldmint_tokenizer.store.process_identity import Process, this_process
 from foldmint_tokenizer.store.storage import Files
 from helpers.waiting import wait_until
 
@@ -184,7 +186,7 @@ def _races(folder: str, barrier: multiprocessing.synchronize.Barrier, won: "mult
 @pytest.mark.slow
 def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foldmint_maintenance.store.lock"])
+    context.set_forkserver_preload(["foldmint_tokenizer.store.lock"])
     barrier, won = context.Barrier(4), context.Queue()
     processes = [context.Process(target=_races, args=(str(tmp_path), barrier, won)) for _ in range(4)]
     for process in processes:
@@ -201,9 +203,29 @@ def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
     assert Files(tmp_path).names("LOCK") == [f"{ROUNDS:06d}.json"]
 
 
+def test_a_run_waits_for_another_if_told_to(files: Files) -> None:
+    held, taken = threading.Event(), []
+
+    def hold() -> None:
+        with StoreLock(files):
+            held.set()
+            time.sleep(0.5)
+            taken.append("first")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    with StoreLock(files, wait=60):
+        taken.append("second")
+        with pytest.raises(StoreLocked):
+            StoreLock(files, wait=0.3).__enter__()
+    thread.join()
+    assert taken == ["first", "second"]
+
+
 _HOLDS = """
 import sys, time
-from foldmint_maintenance.store.lock import StoreLock
+from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.storage import Files
 with StoreLock(Files(sys.argv[1])):
     print("held", flush=True)
@@ -231,7 +253,7 @@ def test_the_lock_of_a_killed_process_is_taken_at_once(files: Files) -> None:
             lock.check()
 
 
-def _left_by(files: Files, owner: Owner) -> None:
+def _left_by(files: Files, owner: Process) -> None:
     value = {"owner": asdict(owner), "expires": time.time() + 600, "released": False}
     files.write("LOCK/000041.json", json.dumps(value).encode())
 
@@ -267,14 +289,20 @@ def test_only_a_proof_of_death_counts(tmp_path: Path) -> None:
 
 
 def test_a_thread_renews_it_and_goes_on_after_a_failure(tmp_path: Path) -> None:
-    files = _Broken(tmp_path)
-    with StoreLock(files, ttl=1.2) as lock:
-        until = time.time() + 2
-        while time.time() < until:
+    files, clock = _Broken(tmp_path), _Clock()
+
+    def expires() -> float:
+        lease = read_lock(files)
+        assert lease is not None
+        return lease.expires
+
+    with StoreLock(files, ttl=0.3, clock=clock) as lock:
+        for _ in range(3):
+            clock.now += 0.2
+            wait_until(lambda: expires() == clock.now + 0.3)
             lock.check()
-            time.sleep(0.05)
         files.broken = True
-        wait_until(lambda: not _held(lock))
+        clock.now += 1
         with pytest.raises(LockLost, match="expired"):
             lock.check()
         files.broken = False

@@ -1,4 +1,4 @@
-"""Between the contract's messages and the tokenizer's types."""
+"""Parses the messages of requests into the tokenizer's types."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,12 @@ from foldmint_tokenizer import (
     Assignment,
     Backbone,
     ChainLabels,
-    DecodedChain,
-    DecodedStructure,
     InvalidStructure,
     InvalidTokens,
-    LeftOut,
     Limits,
     ReadOptions,
     StructureContent,
-    TokenizedChain,
     read_structure,
-    structure_text,
 )
 from foldmint_tokenizer.detokenizer import checked_tokens
 from foldmint_tokenizer.motion.motions import Segments, checked_segments, numbered_segments
@@ -46,11 +41,6 @@ _ASSIGNMENTS: dict[int, Assignment] = {
     pb.ASSIGNMENT_ANCHORED: Assignment.ANCHORED,
     pb.ASSIGNMENT_TRACKING: Assignment.TRACKING,
 }
-_NUMBERS = {
-    Assignment.INDEPENDENT: pb.ASSIGNMENT_INDEPENDENT,
-    Assignment.ANCHORED: pb.ASSIGNMENT_ANCHORED,
-    Assignment.TRACKING: pb.ASSIGNMENT_TRACKING,
-}
 _WRITTEN: dict[int, WrittenFormat | None] = {
     pb.STRUCTURE_FORMAT_UNSPECIFIED: None,
     pb.STRUCTURE_FORMAT_PDB: "pdb",
@@ -72,7 +62,7 @@ def reading_of(request: pb.TokenizeRequest, default: Reading) -> Reading | None:
     return _READINGS[request.file.reading]
 
 
-def decoded(request: pb.TokenizeRequest, limits: Limits, reading: Reading = "all") -> StructureContent:
+def parse_structure(request: pb.TokenizeRequest, limits: Limits, reading: Reading = "all") -> StructureContent:
     """The structure of a request; reading: of files, unless it says otherwise.
 
     Raises InvalidStructure, with the field's whole path.
@@ -87,7 +77,7 @@ def decoded(request: pb.TokenizeRequest, limits: Limits, reading: Reading = "all
             raise InvalidStructure("structure", "neither a file nor backbones are given")
 
 
-def options_of(request: pb.TokenizeRequest) -> TokenizeOptions:
+def tokenize_options(request: pb.TokenizeRequest) -> TokenizeOptions:
     """What a request asks to be returned."""
     options = request.options
     return TokenizeOptions(
@@ -106,42 +96,8 @@ def assignment_of(value: int, field: str) -> Assignment:
     return _ASSIGNMENTS[value]
 
 
-def encoded(chain: TokenizedChain) -> pb.TokenizedChain:
-    """A chain's tokens, as a message."""
-    motions = chain.segment_starts is not None
-    return pb.TokenizedChain(
-        chain=chain.chain,
-        sequence=chain.sequence,
-        residue_index=chain.residue_index.tolist(),
-        insertion_codes=chain.insertion_codes,
-        tokens=chain.tokens.tolist(),
-        has_frame=chain.has_frame.tolist(),
-        distances=None if chain.distances is None else chain.distances.tolist(),
-        assignment=_NUMBERS[chain.assignment] if motions else pb.ASSIGNMENT_UNSPECIFIED,
-        segment_starts=None if chain.segment_starts is None else chain.segment_starts.tolist(),
-        first_frames=b"" if chain.first_frames is None else chain.first_frames.astype("<f4").tobytes(),
-        composed_rmsd=chain.composed_rmsd,
-    )
-
-
-def encoded_left_out(left_out: LeftOut) -> pb.LeftOut:
-    """What was left out, as a message."""
-    return pb.LeftOut(
-        kind=f"LEFT_OUT_KIND_{left_out.kind.name}",
-        chain=left_out.chain,
-        residues=left_out.residues,
-        names=left_out.names,
-        of_protein=left_out.of_protein,
-    )
-
-
-def encoded_reading(reading: Reading | None) -> str:
-    """A reading, by its name in the contract."""
-    return "READING_UNSPECIFIED" if reading is None else f"READING_{reading.upper()}"
-
-
 @dataclass(frozen=True, eq=False)
-class Decodable:
+class ParsedTokens:
     """Tokens that a request may have decoded.
 
     tokens: (length,) int64, from BOS to EOS. has_frame: (residues,) bool; None: all have one. format: of the file
@@ -164,7 +120,7 @@ class Decodable:
         return "" if all(np.isnan(own.frames).all() for own in self.segments) else "first frames of segments"
 
 
-def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Decodable:
+def parse_tokens(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> ParsedTokens:
     """What a request wants decoded; codes: how many the model has.
 
     Raises InvalidTokens, and InvalidStructure for what else cannot be taken.
@@ -184,7 +140,7 @@ def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Deco
     if request.options.format not in _WRITTEN:
         raise InvalidStructure("options.format", f"{request.options.format} is not a format of files that are written")
     labels = completed(sizes.tolist(), _labels(request, limits))
-    wanted = Decodable(
+    wanted = ParsedTokens(
         tokens,
         _frames(request, sizes.tolist()),
         labels,
@@ -194,32 +150,9 @@ def decodable(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> Deco
         _segments(request, labels),
     )
     if wanted.format is not None:
-        with _of_options():
+        with option_errors():
             check_writable(wanted.labels, wanted.format)
     return wanted
-
-
-def decoded_response(
-    structure: DecodedStructure, wanted: Decodable, request: pb.DetokenizeRequest, model: str, codebook_version: str
-) -> pb.DetokenizeResponse:
-    """What was decoded, as the request wants it. Raises InvalidStructure if the file cannot hold it."""
-    text = ""
-    if wanted.format is not None:
-        with _of_options():
-            text = structure_text(
-                structure, wanted.format, wanted.labels, origin=f"{model}, codebook {codebook_version}"
-            )
-    return pb.DetokenizeResponse(
-        model=model,
-        codebook_version=codebook_version,
-        chains=[
-            _decoded_chain(chain, label, not request.options.omit_coordinates)
-            for chain, label in zip(structure.chains, wanted.labels, strict=True)
-        ],
-        ptm=structure.ptm,
-        pae=b"" if structure.pae is None else structure.pae.astype("<f4").tobytes(),
-        file=text.encode(),
-    )
 
 
 def _labels(request: pb.DetokenizeRequest, limits: Limits) -> list[ChainLabels]:
@@ -273,21 +206,8 @@ def _frames(request: pb.DetokenizeRequest, sizes: Sequence[int]) -> NDArray[np.b
     return np.concatenate(frames)
 
 
-def _decoded_chain(chain: DecodedChain, label: CompleteLabels, coordinates: bool) -> pb.DecodedChain:
-    return pb.DecodedChain(
-        chain=label.chain,
-        sequence=label.sequence,
-        residue_index=label.residue_index.tolist(),
-        insertion_codes=label.insertion_codes,
-        coordinates=chain.coordinates.astype("<f4").tobytes() if coordinates else b"",
-        plddt=chain.plddt.tolist(),
-        segment_starts=chain.segment_starts.tolist(),
-        placed=chain.placed.tolist(),
-    )
-
-
 @contextmanager
-def _of_options() -> Iterator[None]:
+def option_errors() -> Iterator[None]:
     """The tokenizer's option `format` is a field of the request's options."""
     try:
         yield

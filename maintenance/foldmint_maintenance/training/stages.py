@@ -1,0 +1,266 @@
+"""The stages of a recipe: each takes a model's parts as the stage before left them, and returns them improved."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldmint_maintenance.datasets.loading import read_set
+from foldmint_maintenance.datasets.records import PreparedSet, prepared
+from foldmint_maintenance.datasets.sampling import drawn_chains
+from foldmint_maintenance.datasets.surroundings import surroundings
+from foldmint_maintenance.distributed.process_group import ProcessGroup
+from foldmint_maintenance.errors import InvalidRecipe
+from foldmint_maintenance.evaluation.encoding import windows_of_codes
+from foldmint_maintenance.evaluation.fragment_metrics import WindowMeans
+from foldmint_maintenance.training.chain.config import ChainConfig
+from foldmint_maintenance.training.chain.trainer import ChainTrainer
+from foldmint_maintenance.training.encoder_trainer import Trainer
+from foldmint_maintenance.training.latents import kept_tokens, vectors_of
+from foldmint_maintenance.training.loop import Report, Steps, run_steps
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderTrainer, tracking_tokens
+from foldmint_maintenance.training.motion.trainer import MotionTrainer
+from foldmint_maintenance.training.projection_refit import refitted
+from foldmint_maintenance.training.recipe import Recipe
+from foldmint_maintenance.vq import quantizer
+from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder
+
+Log = Callable[[str], None]
+
+_FRAGMENTS = 65_536  # averaged at a time, which bounds memory
+# Residues a step that a codebook's N count, where the recipe has no stage `codes`.
+_CODES_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage works with, besides the model's parts.
+
+    data_path: the set's file; data: the same, prepared. folder: for checkpoint and log. checkpoint_every, resume: as in
+    `TrainJob`. fragment_residues: drawn for the codes' mean fragments. report: called after each step. log: called with
+    a line of text.
+    """
+
+    recipe: Recipe
+    data_path: Path
+    data: PreparedSet
+    folder: Path
+    checkpoint_every: int
+    resume: bool
+    fragment_residues: int
+    device: str
+    group: ProcessGroup
+    report: Report
+    log: Log
+
+    def run(self, trainer: Steps, steps: int) -> dict[str, float]:
+        """Train to the last step, and return its figures."""
+        return run_steps(trainer, self.folder, self, steps, self.report, self.log)
+
+    def draw(self, residues: int, seed: int) -> NDArray[np.int64]:
+        """Numbers of so many rows of the data at random, ascending; all if there are fewer."""
+        count = min(residues, len(self.data))
+        self.log(f"vectors of {count} residues")
+        return np.sort(np.random.default_rng(seed).choice(len(self.data), count, replace=False))
+
+    def check_batch(self, stage: str, batch: int) -> None:
+        """Raise `InvalidRecipe` if a batch does not divide evenly among the processes."""
+        if batch % self.group.size:
+            raise InvalidRecipe(f"{stage}: a batch of {batch} cannot be shared by {self.group.size} processes")
+
+
+class StageState(NamedTuple):
+    """A model's parts between stages; figures: of the last step."""
+
+    encoder: Encoder | None = None
+    codebook: Codebook | None = None
+    windows: Tensor | None = None
+    decoder: AnyDecoder | None = None
+    lever: float | None = None
+    figures: Mapping[str, float] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, model: Model) -> "StageState":
+        """The parts of a model; its decoder's embedding gets the rows of its codebook's version."""
+        if isinstance(model.decoder, Decoder):
+            model.decoder.embed.weight.data = model.codebook.embedding(model.decoder)
+        return cls(model.encoder, model.codebook.codebook, model.codebook.windows, model.decoder, model.lever)
+
+
+Stage = Callable[[StageContext, StageState], StageState]
+
+
+def _train_motion_encoder(context: StageContext, state: StageState) -> StageState:  # noqa: ARG001 (starts from scratch)
+    config, sizes = context.recipe.encoder, context.recipe.sizes
+    if config is None or sizes is None:
+        raise InvalidRecipe("encoder: the recipe has no sizes")
+    context.check_batch("encoder", config.batch)
+    trainer = MotionTrainer(sizes, config, context.data, context.group, context.device)
+    figures = context.run(trainer, config.steps)
+    # Good enough for a store; the stage `vectors` computes better codes.
+    codes = MotionCodesConfig(config.lever, residues=16 * sizes.codes, rounds=2)
+    return _cluster(context, trainer.averaged.cpu().eval(), config.lever, codes, figures)
+
+
+def _cluster_vectors(context: StageContext, state: StageState) -> StageState:
+    config = context.recipe.vectors
+    if config is None or state.encoder is None or state.lever is None:
+        raise InvalidRecipe("vectors: there is no encoder of motions; give a model, or the stage encoder")
+    return _cluster(context, state.encoder, state.lever, config, {})
+
+
+def _cluster(
+    context: StageContext, encoder: Encoder, lever: float, config: MotionCodesConfig, figures: Mapping[str, float]
+) -> StageState:
+    """Scale the encoder's vectors as configured, and make a codebook of them by k-means."""
+    data, group = context.data, context.group
+    drawn = context.draw(config.residues, config.seed)
+    z = vectors_of(encoder, data, drawn, group, context.device)
+    neighbors = surroundings(data).neighbors[data.shape.queries[drawn]]
+    space = VectorSpace.of(z, torch.from_numpy(neighbors), lever, config)
+    scaled = space(z)
+    context.log("codes")
+    codebook = _broadcast(motion_codebook(scaled, encoder.config.codes, config), group)
+    means = WindowMeans(encoder.config.codes)
+    codes = nearest_code(scaled, codebook.embeddings)[0].numpy()
+    for start in range(0, len(drawn), _FRAGMENTS):
+        fragments = data.windows(drawn[start : start + _FRAGMENTS])
+        complete = fragments.exists.all(1)
+        means.add(fragments.positions[complete], codes[start : start + _FRAGMENTS][complete])
+    return StageState(space.encoder(encoder), codebook, torch.from_numpy(means.windows()), None, config.lever, figures)
+
+
+def _train_motion_decoder(context: StageContext, state: StageState) -> StageState:
+    config, sizes = context.recipe.motion_decoder_stage, context.recipe.motion_decoder
+    encoder, codebook, lever = state.encoder, state.codebook, state.lever
+    if config is None or encoder is None or codebook is None or lever is None:
+        raise InvalidRecipe("motion_decoder_stage: there are no codes that state motions; give a model, or stages")
+    if sizes is None:
+        raise InvalidRecipe("motion_decoder_stage: the recipe has no motion_decoder")
+    torch.manual_seed(config.seed)
+    decoder = MotionDecoder(sizes.config(encoder.config.out))
+    decoder.normalize_to(codebook.embeddings)
+    data = prepared(drawn_chains(read_set(context.data_path), config.residues, config.seed))
+    context.log(f"tokens of {len(data)} residues")
+    z = vectors_of(encoder, data, np.arange(len(data)), context.group, context.device)
+    tokens = np.zeros(len(data.chain), np.int64)
+    tokens[data.shape.queries] = nearest_code(z, codebook.embeddings)[0].numpy()
+    tracking = tracking_tokens(data, codebook, lever, tokens, z)
+    trainer = MotionDecoderTrainer(
+        config, data, codebook, lever, decoder, tokens, tracking, context.group, context.device
+    )
+    figures = context.run(trainer, config.steps)
+    return state._replace(encoder=encoder.cpu(), decoder=decoder.cpu().eval(), figures=figures)
+
+
+def _train_encoder(context: StageContext, state: StageState) -> StageState:  # noqa: ARG001 (starts from scratch)
+    config, sizes = context.recipe.codes, context.recipe.sizes
+    if config is None or sizes is None:
+        raise InvalidRecipe("codes: the recipe has no sizes")
+    context.check_batch("codes", config.batch)
+    trainer = Trainer(sizes, config, context.data, context.group, context.device)
+    figures = context.run(trainer, config.steps)
+    # A decoder of other codes cannot read these.
+    return _with_fragments(context, trainer.encoder.cpu().eval(), trainer.codebook, None, figures)
+
+
+def _refit_projection(context: StageContext, state: StageState) -> StageState:
+    config, encoder = context.recipe.refit, state.encoder
+    if config is None or encoder is None or state.codebook is None:
+        raise InvalidRecipe("refit: there is no encoder to begin with; give a model, or the stage codes")
+    data, group = context.data, context.group
+    drawn = context.draw(config.residues, 0)
+    z = vectors_of(encoder, data, drawn, group, context.device)
+    fragments = data.windows(drawn)
+    complete = torch.from_numpy(fragments.exists.all(1))
+    encoder = refitted(encoder, z[complete], torch.from_numpy(fragments.positions)[complete], config)
+    context.log("new codes")
+    batch = context.recipe.codes.batch if context.recipe.codes else _CODES_BATCH
+    z = vectors_of(encoder, data, drawn, group, context.device)
+    codebook = _broadcast(quantizer.first_codebook(z, len(state.codebook.N), config.rounds, 0, 0, batch), group)
+    return _with_fragments(context, encoder, codebook, None, {})
+
+
+def _train_jointly(context: StageContext, state: StageState) -> StageState:
+    return _train_on_chains("joint_stage", context.recipe.joint_stage, context, state)
+
+
+def _train_decoder(context: StageContext, state: StageState) -> StageState:
+    return _train_on_chains("decoder_stage", context.recipe.decoder_stage, context, state)
+
+
+def _train_on_chains(name: str, config: ChainConfig | None, context: StageContext, state: StageState) -> StageState:
+    data, group, device, sizes = context.data, context.group, context.device, context.recipe.decoder
+    encoder, codebook = state.encoder, state.codebook
+    if config is None or encoder is None or codebook is None:
+        raise InvalidRecipe(f"{name}: there is no encoder to begin with; give a model, or the stage codes")
+    torch.manual_seed(config.seed)
+    decoder = state.decoder
+    if decoder is None:
+        if sizes is None:
+            raise InvalidRecipe(f"{name}: the recipe has no decoder")
+        decoder = Decoder(sizes)
+    if not isinstance(decoder, Decoder):
+        raise InvalidRecipe(f"{name}: the model's decoder reads vectors, and this stage trains those of token ids")
+    tokens = None
+    if config.stage == "decoder":
+        context.log("tokens of all residues")
+        tokens = kept_tokens(context.folder / "tokens.safetensors", encoder, codebook, data, group, device)
+    fresh = state.decoder is None
+    trainer = ChainTrainer(config, data, encoder, codebook, decoder, tokens, group, device, fresh=fresh)
+    figures = context.run(trainer, config.steps)
+    trainer.finish()
+    decoder = decoder.cpu().eval()
+    if config.stage == "joint":
+        return _with_fragments(context, trainer.encoder.cpu().eval(), trainer.codebook, decoder, figures)
+    return state._replace(encoder=encoder.cpu(), decoder=decoder, figures=figures)
+
+
+def _broadcast(codebook: Codebook, group: ProcessGroup) -> Codebook:
+    return Codebook(*(group.broadcast(part) for part in codebook))
+
+
+def _with_fragments(
+    context: StageContext,
+    encoder: Encoder,
+    codebook: Codebook,
+    decoder: AnyDecoder | None,
+    figures: Mapping[str, float],
+) -> StageState:
+    """The parts, with the mean fragment of each code."""
+    context.log("measuring what the codes stand for")
+    codebook = Codebook(*(part.cpu() for part in codebook))
+    windows = windows_of_codes(encoder, codebook.embeddings, context.data, context.fragment_residues)
+    return StageState(encoder, codebook, torch.from_numpy(windows), decoder, None, figures)
+
+
+STAGES: dict[str, Stage] = {
+    "encoder": _train_motion_encoder,
+    "vectors": _cluster_vectors,
+    "motion_decoder_stage": _train_motion_decoder,
+    "codes": _train_encoder,
+    "refit": _refit_projection,
+    "joint_stage": _train_jointly,
+    "decoder_stage": _train_decoder,
+}
+"""By their tables in a recipe, in the order in which they run."""
+
+SIZES = {
+    "encoder": ("sizes",),
+    "motion_decoder_stage": ("motion_decoder",),
+    "codes": ("sizes",),
+    "joint_stage": ("decoder",),
+    "decoder_stage": ("decoder",),
+}
+"""Other tables of the recipe that a stage's result depends on."""
