@@ -4,6 +4,8 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
 from typing import Any
 
 import numpy as np
@@ -178,3 +180,20 @@ def _broadcast(z: Tensor | None, out: int, job: RepairJob) -> Tensor:
     rows = int(group.broadcast(torch.tensor(0 if z is None else len(z), device=device)))
     own = torch.zeros(rows, out) if z is None else z
     return group.broadcast(own.to(device)).cpu()
+
+
+def origin(job: RepairJob, inputs: RepairInputs) -> dict[str, Any]:
+    """How the version was made, for its manifest."""
+    config = job.config
+    return {
+        "made_by": "repair",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "foldmint": installed_version("foldmint"),
+        "scope": config.scope,
+        "strategy": config.strategy,
+        "dead_threshold": config.dead_threshold,
+        "measure": config.measure,
+        "seed": config.seed,
+        "data": inputs.about,
+        "processes": job.group.size,
+    }

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -26,7 +24,7 @@ from foldmint_maintenance.repair.canary import Canary, canary_of
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.dead_codes import DeadCodeReport, Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate
-from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, prepare_inputs
+from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, origin, prepare_inputs
 from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.repair.run_record import UNWATCHED, Watcher
 from foldmint_maintenance.usage.statistics import figures
@@ -148,7 +146,7 @@ def _candidate(
         gates=passed,
         churn=passed["churn"].after,
         statistics=statistics,
-        about=_about(job, inputs),
+        about=origin(job, inputs),
         notes=tuple(notes),
         codebook=codebook,
         hits=(hits[0], hits[1]),
@@ -213,23 +211,6 @@ def _statistics(measured: _Figures, replaced: tuple[int, ...]) -> dict[str, Any]
         "gate_before": _as_json(measured.gate_before),
         "gate_after": _as_json(measured.gate_after),
         "replaced_codes_hit": float(np.isin(list(replaced), measured.gate_after.tokens).mean()) if replaced else None,
-    }
-
-
-def _about(job: RepairJob, inputs: RepairInputs) -> dict[str, Any]:
-    """How the version was made, for its manifest."""
-    config = job.config
-    return {
-        "made_by": "repair",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "foldmint": installed_version("foldmint"),
-        "scope": config.scope,
-        "strategy": config.strategy,
-        "dead_threshold": config.dead_threshold,
-        "measure": config.measure,
-        "seed": config.seed,
-        "data": inputs.about,
-        "processes": job.group.size,
     }
 
 
