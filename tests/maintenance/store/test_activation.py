@@ -246,7 +246,7 @@ def test_a_server_that_cannot_write_to_its_store(folder: Path, tmp_path: Path) -
         changes: list[Callable[[], object]] = [lambda: admin.activate("000003"), admin.rollback]
         for change in changes:
             with pytest.raises(FailedPrecondition, match=reason):
-                change()  # type: ignore[no-untyped-call]
+                change()
         assert _serving(server) == ["000002"]
         assert admin.activate("000002").codebook.version == "000002"
 
