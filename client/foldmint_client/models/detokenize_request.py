@@ -57,7 +57,7 @@ class ChainLabels:
     one character a residue, a space for none. has_frame: (residues,), bool: which residues are no gaps; all unless
     told.
 
-    Of models whose codes state motions: segment_starts: (segments,), the first residue of each segment; by
+    Of models whose codes encode motions: segment_starts: (segments,), the first residue of each segment; by
     default, one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the first
     frame of each, which places it.
     """

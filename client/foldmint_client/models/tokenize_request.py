@@ -120,7 +120,7 @@ class TokenizeOptions:
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
     between the chains of a complex. distances: return each residue's distance from its code. assignment: how codes are
     chosen; first_frames: return the frame that each segment begins with; both, unless by default, are for models whose
-    codes state motions, and FailedPrecondition with others. codebook_version: of the
+    codes encode motions, and FailedPrecondition with others. codebook_version: of the
     codebook to quantize with, so that all tokens of a job are of one; FailedPrecondition where the server does not, or
     no longer, keep it. By default, the one that is active when the structure arrives or, of a stream, was active when
     the stream began; one that broke begins anew. `ACTIVE`: the one that is active, on a stream too.

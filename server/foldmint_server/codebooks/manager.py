@@ -34,7 +34,7 @@ class LoadedCodebook(NamedTuple):
 
     embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
     decoder_inputs: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models
-    whose codes state no motions. manifest: of the version.
+    whose codes do not encode motions. manifest: of the version.
     """
 
     model: str
