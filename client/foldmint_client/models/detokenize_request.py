@@ -54,8 +54,8 @@ class ChainLabels:
 
     chain: a name; A, B, C, ... by default. sequence: one letter a residue, which gives the file's residue names; X and
     the residue name UNK by default. residue_index: (residues,), integers; 1, 2, 3, ... by default. insertion_codes:
-    one character a residue, a space for none. has_frame: (residues,), bool: which residues are no gaps; all unless
-    told.
+    one character a residue, a space for none. has_frame: (residues,), bool: which residues are not gaps; all by
+    default.
 
     Of models whose codes encode motions: segment_starts: (segments,), the first residue of each segment; by
     default, one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the first
@@ -213,12 +213,12 @@ def _of_residues(chain: ChainTokens) -> list[int]:
 def _ids(tokens: object) -> list[int]:
     given = np.asarray(tokens)
     if given.ndim != 1:
-        _refuse("tokens", f"the shape is {given.shape}; (length,) is wanted")
+        _refuse("tokens", f"the shape is {given.shape}; expected (length,)")
     if given.size and not np.issubdtype(given.dtype, np.integer):
-        _refuse("tokens", f"the type is {given.dtype}; integers are wanted")
+        _refuse("tokens", f"the type is {given.dtype}; expected integers")
     wrong = (given < 0) | (given > _UINT32.max)
     if wrong.any():
-        _refuse(f"tokens[{wrong.argmax()}]", f"{given[wrong.argmax()]} is no token")
+        _refuse(f"tokens[{wrong.argmax()}]", f"{given[wrong.argmax()]} is not a token id")
     ids: list[int] = given.tolist()
     return ids
 

@@ -63,7 +63,7 @@ class Backbone:
                 "residue_index", f"the shape is {index.shape}; {coordinates.shape[:1]} is wanted, as of coordinates"
             )
         if index.size and not np.issubdtype(index.dtype, np.integer):
-            _refuse("residue_index", f"the type is {index.dtype}; integers are wanted")
+            _refuse("residue_index", f"the type is {index.dtype}; expected integers")
         if index.size and (index.min() < _INT32.min or index.max() > _INT32.max):
             _refuse("residue_index", "there is a number that 32 bits do not hold")
 

@@ -146,7 +146,7 @@ class CodebookManager:
         """A version, warm: one that is kept, or from the store; nothing is served otherwise.
 
         Raises UnknownVersion if neither server nor store has it, CodebookRejected with the reason if it cannot be used;
-        that is logged and counted. quiet: but for a store that cannot be reached, since that was told before.
+        that is logged and counted. quiet: but for a store that cannot be reached, since that was logged before.
         """
         if version in self._kept:
             return self._kept[version]
