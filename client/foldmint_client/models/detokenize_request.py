@@ -166,7 +166,7 @@ def _messages(
 def _starts(place: int, starts: npt.NDArray[np.integer] | Sequence[int]) -> list[int]:
     given = np.asarray(starts)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer) or (given.size and given.min() < 0):
-        _refuse(f"chains[{place}].segment_starts", "whole numbers from 0 on, of shape (segments,), are wanted")
+        _refuse(f"chains[{place}].segment_starts", "expected integers from 0 on, of shape (segments,)")
     found: list[int] = given.tolist()
     return found
 
@@ -227,14 +227,14 @@ def _frames(place: int, chain: Labels) -> list[bool]:
     """Which residues of a chain have a frame; empty if all have, or it is unknown."""
     frames = np.asarray(getattr(chain, "has_frame", ()))
     if frames.size and (frames.ndim != 1 or frames.dtype != np.bool_):
-        _refuse(f"chains[{place}].has_frame", "true or false for each residue is wanted")
+        _refuse(f"chains[{place}].has_frame", "expected a boolean for each residue")
     return [] if frames.all() else frames.tolist()
 
 
 def _to_message(place: int, label: Labels, has_frame: list[bool]) -> tokenizer_pb2.ChainLabels:
     index = np.asarray(label.residue_index)
     if index.size and not (index.ndim == 1 and np.issubdtype(index.dtype, np.integer)):
-        _refuse(f"chains[{place}].residue_index", "whole numbers of shape (residues,) are wanted")
+        _refuse(f"chains[{place}].residue_index", "expected integers of shape (residues,)")
     if index.size and (index.min() < _INT32.min or index.max() > _INT32.max):
         _refuse(f"chains[{place}].residue_index", "there is a number that 32 bits do not hold")
     return tokenizer_pb2.ChainLabels(
