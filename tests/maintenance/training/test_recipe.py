@@ -12,7 +12,7 @@ import pytest
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig
+from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
 from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.projection_refit import RefitConfig
@@ -24,6 +24,7 @@ TABLES: dict[str, type[Any]] = {
     "sizes": ModelConfig,
     "encoder": MotionConfig,
     "vectors": MotionCodesConfig,
+    "kmeans": KMeansConfig,
     "motion_decoder": MotionDecoderSizes,
     "motion_decoder_stage": MotionDecoderTraining,
     "codes": TrainConfig,
@@ -34,7 +35,7 @@ TABLES: dict[str, type[Any]] = {
 }
 
 
-OF_MOTIONS = ("encoder", "vectors", "motion_decoder", "motion_decoder_stage")
+OF_MOTIONS = ("encoder", "vectors", "kmeans", "motion_decoder", "motion_decoder_stage")
 
 
 def _written(tmp_path: Path, text: str) -> Path:
