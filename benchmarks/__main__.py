@@ -10,11 +10,11 @@ import typer
 
 FOLDER = Path(__file__).resolve().parent
 GROUPS = ("speed", "faults", "codebook")
-"""Folders of benchmarks; the others hold what benchmarks share."""
+"""Folders of benchmarks; the other folders have code that benchmarks share."""
 
 
 def modules() -> dict[str, str]:
-    """Module of each benchmark by its command."""
+    """The module of each benchmark, by command."""
     found: dict[str, str] = {}
     for group in GROUPS:
         for module in pkgutil.iter_modules([str(FOLDER / group)]):
@@ -23,7 +23,7 @@ def modules() -> dict[str, str]:
 
 
 def commands() -> dict[str, str]:
-    """First line of each benchmark's docstring by its command; nothing is imported for it."""
+    """The first line of each benchmark's docstring, by command, without importing it."""
     lines = {}
     for name, module in modules().items():
         source = FOLDER.parent.joinpath(*module.split(".")).with_suffix(".py").read_text()
@@ -32,7 +32,7 @@ def commands() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """List the benchmarks, or run the one that is named first with the options after it."""
+    """List the benchmarks, or run the one named first, with the remaining arguments as its options."""
     known = modules()
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, known))

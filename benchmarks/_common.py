@@ -1,4 +1,4 @@
-"""What benchmarks share: facts of the machine, JSON, and times of several things taken in turn."""
+"""Shared code of benchmarks: facts about the machine, JSON files, and alternating timings."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def machine() -> dict[str, object]:
-    """CPU model, cores allowed, threads, torch's version, load average of a minute, date (UTC) and git commit."""
+    """CPU model, allowed cores, threads, torch's version, one-minute load average, date (UTC) and git commit."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

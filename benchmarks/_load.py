@@ -1,4 +1,4 @@
-"""Load on a real server: requests at once over one stream, a process that keeps it busy, and scrapes meanwhile."""
+"""Load on a real server: concurrent requests over one stream, a process that keeps it busy, and scrapes."""
 
 import gzip
 import subprocess

@@ -1,4 +1,4 @@
-"""The published encoder, of esm, which `make reference` installs apart from the environment."""
+"""The published encoder from the package esm, which `make reference` installs outside the environment."""
 
 import sys
 import warnings

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from foldmint.command_line import GroupedCommand, option_groups
 from foldmint_client.cli.main import app as client
 from foldmint_maintenance.cli.main import app as maintenance
 
@@ -46,12 +47,17 @@ def _commands(group: Any, context: Any, path: str) -> Iterator[str]:  # noqa: AN
 
 
 def _list(command: Any, context: Any) -> Iterator[str]:  # noqa: ANN401 (their classes are private)
-    """A line for each argument and option, with what its help tells."""
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None:
-            yield f"- {_code(record[0])}: {' '.join(record[1].split()).replace('<', '&lt;')}"
-    yield ""
+    """A line for each argument and option, with its help; in sections where the command's help has them."""
+    parameters = command.get_params(context)
+    grouped = isinstance(command, GroupedCommand)
+    for title, members in (option_groups(parameters) if grouped else {"": parameters}).items():
+        if grouped:
+            yield f"{title}:\n"
+        for parameter in members:
+            record = parameter.get_help_record(context)
+            if record is not None:
+                yield f"- {_code(record[0])}: {' '.join(record[1].split()).replace('<', '&lt;')}"
+        yield ""
 
 
 def _paragraphs(text: str) -> Iterator[str]:

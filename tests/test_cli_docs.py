@@ -7,7 +7,12 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 PARTS = {
-    "cli.md": ("## foldmint watch", "- `--rows-per-shard N`: ", "$ foldmint tokenize --resume", "- `3`: no server"),
+    "cli.md": (
+        "## foldmint watch",
+        "- `--rows-per-shard N`: ",
+        "$ foldmint tokenize --resume",
+        "- `3`: the server cannot be reached",
+    ),
     "cli-maintenance.md": ("## foldmint-maintenance repair", "## foldmint-maintenance codebooks prune", "- `--gate"),
 }
 

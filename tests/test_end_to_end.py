@@ -57,7 +57,7 @@ def test_a_bad_file_among_good_ones(server: RunningServer, data: Path, tmp_path:
     assert finished.returncode == 1
     assert len(finished.stdout.splitlines()) == 1
     assert "bad.pdb" in finished.stderr
-    assert "none of the formats" in finished.stderr
+    assert "unknown format" in finished.stderr
 
 
 def test_info_and_health(server: RunningServer) -> None:
@@ -133,7 +133,7 @@ async def test_there_and_back_with_asyncio(decoding_server: RunningServer, data:
             client.detokenize([1, 2, 4096])
         with pytest.raises(FailedPrecondition, match="codebook version '000002'"):
             client.detokenize([1, 2], codebook_version="000002")
-    assert str(caught.value) == "tokens[2]: 4096 (MASK) stands among the residues"
+    assert str(caught.value) == "tokens[2]: 4096 (MASK) is not allowed among the residues"
     assert caught.value.violations[0].field == "tokens[2]"
 
 
@@ -164,7 +164,7 @@ def test_from_tokenize_to_detokenize_through_a_pipe(decoding_server: RunningServ
     assert len(read_backbones(finished.stdout.encode())[0]) == 70
     bad = foldmint("detokenize", *at, "-", stdin="1 2 4096")
     assert (bad.returncode, bad.stdout) == (1, "")
-    assert bad.stderr.splitlines()[0] == "-:1: tokens[2]: 4096 (MASK) stands among the residues"
+    assert bad.stderr.splitlines()[0] == "-:1: tokens[2]: 4096 (MASK) is not allowed among the residues"
 
 
 def test_what_was_left_out_is_told(server: RunningServer, data: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_of_a_trace_of_ca_no_atom_is_made_up(
     at = ("--server", decoding_server.address)
     finished = foldmint("tokenize", *at, "--format", form, "-o", str(tokens), str(trace))
     assert finished.returncode == 0
-    assert "there is CA only" in finished.stderr
+    assert "only CA is present" in finished.stderr
     finished = foldmint("detokenize", *at, "--out", str(out), str(tokens))
     assert finished.returncode == 0
     assert finished.stderr.startswith("gaps for 70 residues without a frame, in 1 structure, 1 of which has nothing")

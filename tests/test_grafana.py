@@ -157,7 +157,7 @@ def watched(
         sending = threading.Thread(target=traffic)
         sending.start()
         try:
-            with pytest.raises(grpc.RpcError, match="none of the formats"):
+            with pytest.raises(grpc.RpcError, match="unknown format"):
                 stub.Tokenize(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")))
             _await(address, 'foldmint_codebook_swaps_total{outcome="refused"}')
             # Until an increase is seen: of two seconds, in which a busy machine may miss scrapes.

@@ -1,4 +1,4 @@
-"""The process that sends a load: a line of JSON in, a load sent, a line of JSON out.
+"""The load generator's process: reads a line of JSON, sends that load, writes a line of JSON.
 
 python -m benchmarks.baselines.client chains.parquet
 """
@@ -24,7 +24,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import Backbone, Client, Tokens
 
-# A connection for each client, as clients on many machines would have.
+# One connection per client, as for clients on separate machines.
 _OWN = (("grpc.use_local_subchannel_pool", 1),)
 _SIZES = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 Structure = list[Backbone]

@@ -1,4 +1,4 @@
-"""The default model behind LitServe, over HTTP: JSON whose arrays are packed and written in base64.
+"""The default model in LitServe, over HTTP: JSON with arrays packed as base64.
 
 .peers/bin/python -m benchmarks.baselines.litserve_app --threads 2 --batch 8
 """

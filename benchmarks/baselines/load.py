@@ -1,6 +1,6 @@
-"""What is sent, who sends it, and what is made of the answers' times.
+"""Loads for servers, the client process that sends them, and statistics of the latencies.
 
-The client is one process of its own for a whole run, told by lines of JSON what to send; it answers with lines of JSON.
+One client process serves a whole run: it reads loads and writes results as lines of JSON.
 """
 
 import json

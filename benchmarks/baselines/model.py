@@ -1,4 +1,4 @@
-"""What the small servers have in common: the default model, in one call for all structures of a batch."""
+"""Shared code of the baseline servers: the default model, with one call for all structures of a batch."""
 
 import socket
 import threading

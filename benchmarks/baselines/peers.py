@@ -1,4 +1,4 @@
-"""The packages that benchmarks compare with, in an environment of their own, `.peers`, which sees ours too.
+"""Installs the packages that benchmarks compare with, in a separate environment, `.peers`, which also sees ours.
 
 python -m benchmarks.baselines.peers
 """

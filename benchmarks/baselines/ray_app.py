@@ -1,4 +1,4 @@
-"""The default model behind Ray Serve, over gRPC, with the very contract of foldmint-server.
+"""The default model in Ray Serve, over gRPC, with foldmint-server's own API.
 
 .peers/bin/python -m benchmarks.baselines.ray_app --threads 2 --batch 8
 """

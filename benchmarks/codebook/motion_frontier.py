@@ -1,9 +1,10 @@
-"""What lever arm and weight of the environment give: RMSD by assignment, stability, and what tokens tell.
+"""Effects of lever arm and environment weight: RMSD by assignment, stability, and information in the tokens.
 
     python -m benchmarks.codebook.motion_frontier --model MODEL --train sets/train.parquet --val sets/val.parquet
 
-Of one encoder of motions: for each choice, codes by k-means, then chains of `val` composed from their motions alone,
-with no decoder network. Prints a line for each choice, and writes all to a CSV file and a plot of the frontier.
+Uses one encoder of motions. For each choice, it computes codes by k-means, then composes chains of `val` from their
+motions alone, without a decoder network. Prints a line for each choice, and writes all of them to a CSV file and a plot
+of the frontier.
 """
 
 import csv
@@ -132,22 +133,22 @@ def _chain(
 
 
 def main(
-    train: Annotated[Path, typer.Option(help="Training set.")],
-    val: Annotated[Path, typer.Option(help="Set to measure on.")],
-    model: Annotated[str, typer.Option(help="A store whose codes state motions; of the encoder stage, or embedded.")],
+    train: Annotated[Path, typer.Option(help="Training set, for k-means.")],
+    val: Annotated[Path, typer.Option(help="Data set to measure on.")],
+    model: Annotated[str, typer.Option(help="A store whose codes encode motions: of the encoder stage, or embedded.")],
     choices: Annotated[
-        str, typer.Option(help="lever:burial:environment, Å each, with commas between.")
+        str, typer.Option(help="Comma-separated choices lever:burial:environment, Å each.")
     ] = "8:0:0,10:0:0,10:1:0.3,9:1:0.5,10:1:1,10:1.5:1.5,10:2:2",
-    residues: Annotated[int, typer.Option(help="Of the training set, for k-means.")] = 300_000,
-    rounds: Annotated[int, typer.Option(help="Of k-means.")] = 12,
-    short: Annotated[int, typer.Option(help="Chains of up to 256 residues.")] = 100,
-    long: Annotated[int, typer.Option(help="Longer chains.")] = 25,
+    residues: Annotated[int, typer.Option(help="Residues of the training set for k-means.")] = 300_000,
+    rounds: Annotated[int, typer.Option(help="Rounds of k-means.")] = 12,
+    short: Annotated[int, typer.Option(help="Number of chains with up to 256 residues.")] = 100,
+    long: Annotated[int, typer.Option(help="Number of longer chains.")] = 25,
     out: Annotated[Path, typer.Option(help="CSV file.")] = Path("frontier.csv"),
 ) -> None:
     """Print a line for each choice, and write a plot beside the CSV file."""
     loaded = load_model(model)
     if loaded.lever is None:
-        raise typer.BadParameter("its codes state no motions", param_hint="--model")
+        raise typer.BadParameter("its codes do not encode motions", param_hint="--model")
     data = prepared(drawn_chains(read_set(train), residues, 0))
     z = vectors_of(loaded.encoder, data, np.arange(len(data)), ALONE, "cpu")
     neighbors = torch.from_numpy(surroundings(data).neighbors[data.shape.queries])

@@ -1,10 +1,10 @@
-"""A model whose codes were killed on purpose, and what a whole repair makes of it.
+"""A complete repair of a model whose codes were killed on purpose.
 
 python -m benchmarks.codebook.repair_proof --data train.parquet --val val.parquet [--model DIR] --json FILE
 
-A share of the codes is moved far away and its N set to 0, in a copy of the store. The job repairs the copy on the first
-set, with the second for its gates. Then the model is measured on chains of the second: unharmed, harmed, and repaired,
-and, of a decoder that reads token ids, with the rows of replaced codes retrained and without.
+In a copy of the store, a fraction of the codes is moved far away, with N set to 0. The job repairs the copy on the
+first set, with the second for its gates. Then the original, the harmed and the repaired model are measured on chains of
+the second set; for a decoder that reads token ids, also without retraining the rows of replaced codes.
 """
 
 import json
@@ -32,15 +32,15 @@ from foldmint_tokenizer.store.model_store import DEFAULT, Store
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Set to repair on.")],
-    val: Annotated[Path, typer.Option(help="Set to measure on.")],
-    model: Annotated[Path | None, typer.Option(help="By default, the embedded model.")] = None,
-    share: Annotated[float, typer.Option(help="Of the codes that are killed.")] = 0.1,
-    strategy: Annotated[Strategy, typer.Option(help="Of the repair.")] = "kmeans++",
-    val_residues: Annotated[int, typer.Option(help="Measured on; about so many, in whole chains.")] = 260_000,
-    longest: Annotated[int, typer.Option(help="Chains that are decoded, residues.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of which codes are killed.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    data: Annotated[Path, typer.Option(help="Data set to repair on.")],
+    val: Annotated[Path, typer.Option(help="Data set to measure on.")],
+    model: Annotated[Path | None, typer.Option(help="A store; by default, the embedded model.")] = None,
+    share: Annotated[float, typer.Option(help="Fraction of the codes to kill.")] = 0.1,
+    strategy: Annotated[Strategy, typer.Option(help="The repair's strategy.")] = "kmeans++",
+    val_residues: Annotated[int, typer.Option(help="Residues to measure on, rounded to whole chains.")] = 260_000,
+    longest: Annotated[int, typer.Option(help="Decode chains of up to this many residues.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed that selects the codes to kill.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Print a row for each state of the model."""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""What becomes of a codebook whose codes were killed on purpose, by the strategy that repairs it.
+"""The repair of a codebook whose codes were killed on purpose, by strategy.
 
 python -m benchmarks.codebook.repair_strategies --data train.parquet --val val.parquet [--model DIR] --json FILE
 
-A share of the codes, drawn at random, is moved far away and its N set to 0. Dead codes then go among the vectors of a
-batch by each strategy, at once or with rounds of k-means that only they follow. Told are, on chains that were not used
-for it: the quantization error against the unharmed codebook's, how many of the killed codes are hit, and the churn.
+A random fraction of the codes is moved far away, with N set to 0. Dead codes are then reset to vectors of a batch by
+each strategy, without k-means or with rounds that only they follow. Measured on held-out chains: the quantization error
+relative to the original codebook, the fraction of killed codes that are hit, and the churn.
 """
 
 import json
@@ -31,7 +31,7 @@ FAR = 1e4
 
 
 def killed(codebook: Codebook, dead: torch.Tensor) -> Codebook:
-    """The codebook with some codes (codes,) bool where no vector ever is, and without hits."""
+    """The codebook with some codes (codes,) bool moved far from all vectors, and without hits."""
     vectors = torch.where(dead[:, None], codebook.embeddings + FAR, codebook.embeddings)
     count = torch.where(dead, torch.zeros_like(codebook.N), codebook.N)
     return Codebook(vectors, count, torch.where(dead[:, None], torch.zeros_like(vectors), codebook.z_avg))
@@ -44,14 +44,14 @@ def vectors(encoder: Encoder, path: Path, residues: int, seed: int) -> torch.Ten
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Set to repair on.")],
-    val: Annotated[Path, typer.Option(help="Set to measure on.")],
-    model: Annotated[Path | None, typer.Option(help="By default, the embedded model.")] = None,
-    residues: Annotated[int, typer.Option(help="Of the batch that dead codes are put into.")] = 262_144,
-    val_residues: Annotated[int, typer.Option(help="Measured on.")] = 100_000,
-    share: Annotated[float, typer.Option(help="Of the codes that are killed.")] = 0.1,
-    seeds: Annotated[int, typer.Option(help="Times that it is done, with other codes killed.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    data: Annotated[Path, typer.Option(help="Data set to repair on.")],
+    val: Annotated[Path, typer.Option(help="Data set to measure on.")],
+    model: Annotated[Path | None, typer.Option(help="A store; by default, the embedded model.")] = None,
+    residues: Annotated[int, typer.Option(help="Residues of the batch that dead codes are reset to.")] = 262_144,
+    val_residues: Annotated[int, typer.Option(help="Residues to measure on.")] = 100_000,
+    share: Annotated[float, typer.Option(help="Fraction of the codes to kill.")] = 0.1,
+    seeds: Annotated[int, typer.Option(help="Repetitions, each with other codes killed.")] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Print a row for each strategy."""
     loaded = load_model(model)

@@ -1,11 +1,11 @@
-"""Jobs while lines are cut and servers are killed: nothing lost, nothing twice, in order, each with its own tokens.
+"""Jobs with cut connections and killed servers: no result is lost, duplicated, out of order, or another structure's.
 
     python -m benchmarks chaos --json FILE
 
-Each job is one call of `tokenize_many`, in order, over real servers: by either client through a TCP proxy that cuts,
-refuses, delays and pauses by chance (`attack/proxy.py`); through Envoy before two servers, of which one after the other
-is killed by SIGKILL and started again; and to a single server that is killed and started again. Kills come after so
-many answers, and a job goes on until all were made. A run that was interrupted goes on with the job it was at.
+Each job is one call of `tokenize_many`, in order, over real servers: with either client through a TCP proxy that
+randomly cuts, refuses, delays and pauses (`stress/proxy.py`); through Envoy in front of two servers, which are killed
+by SIGKILL and restarted in turn; and to a single server that is killed and restarted. Kills are triggered by numbers of
+answers, and a job runs until all kills are done. An interrupted run resumes with its current job.
 """
 
 import asyncio
@@ -70,10 +70,10 @@ class Job:
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
-    structures: Annotated[int, typer.Option(help="Of each job, at least.")] = 10_000,
-    kills: Annotated[int, typer.Option(help="Of servers, in each job that kills.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
+    structures: Annotated[int, typer.Option(help="Minimum number of structures per job.")] = 10_000,
+    kills: Annotated[int, typer.Option(help="Kills of servers, in each job that kills.")] = 30,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Print a table; fails if a job was not done whole."""
     if envoy.found() is None:

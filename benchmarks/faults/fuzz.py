@@ -1,12 +1,11 @@
-"""Bad files for the reader and bad messages for a server: no crash, no hang, no unbounded memory, no odd answer.
+"""Bad files for the reader and bad messages for a server: no crash, no hang, bounded memory, documented errors.
 
     python -m benchmarks fuzz --json FILE
 
-Files are real ones changed by chance, read in a process whose memory and time are bounded (`attack/reader.py`); each is
-to be read, to backbones that keep their promises, or refused with InvalidStructure. Messages are requests with values
-at their limits, some with their bytes changed too, sent to a real server (`attack/wire.py`); each is to be answered, or
-refused with a status and details that name the field. An input is the same for the same number and seed. A run that was
-interrupted goes on where it was.
+Files are randomly mutated real ones, read in a process with limited memory and time (`stress/reader.py`). Each must be
+read, with valid backbones, or rejected with InvalidStructure. Messages are requests with values at their limits, some
+with mutated bytes, sent to a real server (`stress/wire.py`). Each must be answered, or rejected with a status and
+details that name the field. Inputs are determined by number and seed. An interrupted run resumes.
 """
 
 import sys
@@ -28,10 +27,10 @@ _SHOWN = 20
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     files: Annotated[int, typer.Option(help="Files for the reader.")] = 100_000,
     messages: Annotated[int, typer.Option(help="Messages for the server.")] = 100_000,
-    seed: Annotated[int, typer.Option(help="Of chance; another gives other inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the inputs.")] = 0,
 ) -> None:
     """Print a table; fails if an input was neither taken nor refused as it should be."""
     wanted = {"files": files, "messages": messages}

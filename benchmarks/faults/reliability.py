@@ -1,9 +1,9 @@
-"""What was tried to break it, as the tables of docs/reliability.md: rewrites them from docs/reliability/*.json.
+"""Writes the tables of docs/reliability.md from docs/reliability/*.json.
 
     python -m benchmarks reliability [--check]
 
-`python -m benchmarks NAME --json docs/reliability/NAME.json` tries and measures, for the names fuzz, chaos and soak. A
-table stands between `<!-- NAME -->` and `<!-- /NAME -->`; all else of the page is left as it is.
+`python -m benchmarks NAME --json docs/reliability/NAME.json` measures, for the names fuzz, chaos, overload and soak. A
+table is between `<!-- NAME -->` and `<!-- /NAME -->`; the rest of the page is not changed.
 """
 
 import sys
@@ -15,15 +15,15 @@ import typer
 from benchmarks._common import ROOT
 from benchmarks.speed.performance import rendered
 
-NAMES = ("fuzz", "chaos", "soak")
+NAMES = ("fuzz", "chaos", "overload", "soak")
 FOLDER = ROOT / "docs" / "reliability"
 PAGE = ROOT / "docs" / "reliability.md"
 
 
 def main(
-    folder: Annotated[Path, typer.Option(help="Where the JSON is.")] = FOLDER,
-    page: Annotated[Path, typer.Option(help="The page whose tables are rewritten.")] = PAGE,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the page has other tables.")] = False,
+    folder: Annotated[Path, typer.Option(help="Folder with the JSON files.")] = FOLDER,
+    page: Annotated[Path, typer.Option(help="The page to update.")] = PAGE,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the page is not current.")] = False,
 ) -> None:
     """Rewrite the tables of the page."""
     try:

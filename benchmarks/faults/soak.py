@@ -1,10 +1,11 @@
-"""Half an hour of mixed load with a swap each minute: memory, threads and file descriptors stay as they are.
+"""Half an hour of mixed load with a swap every minute: memory, threads and file descriptors do not grow.
 
     python -m benchmarks soak --json FILE
 
-A real server of several versions of the codebook, under the callers of `attack/load.py`, who check each answer against
-what its version gives in process. Its process is looked at every few seconds. After the first quarter, in which caches
-fill, memory is fitted by a line; threads and descriptors are compared between the second quarter and the last.
+Runs a real server with several versions of the codebook under the callers of `stress/load.py`, which compare each
+answer with the same version in process, and samples the server's process every few seconds. After the first quarter, in
+which caches fill, a line is fitted to the memory; threads and descriptors are compared between the second and the last
+quarter.
 """
 
 import statistics
@@ -48,10 +49,10 @@ class Sample(NamedTuple):
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
-    minutes: Annotated[float, typer.Option(help="How long.")] = 30.0,
-    swap_seconds: Annotated[float, typer.Option(help="From one swap to the next.")] = 60.0,
-    sample_seconds: Annotated[float, typer.Option(help="From one look at the process to the next.")] = 5.0,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
+    minutes: Annotated[float, typer.Option(help="Duration, minutes.")] = 30.0,
+    swap_seconds: Annotated[float, typer.Option(help="Seconds between swaps.")] = 60.0,
+    sample_seconds: Annotated[float, typer.Option(help="Seconds between samples of the process.")] = 5.0,
 ) -> None:
     """Print a table; fails if something grew, or an answer was not as it should be."""
     with tempfile.TemporaryDirectory() as folder:

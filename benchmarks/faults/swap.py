@@ -1,11 +1,11 @@
-"""The pause of a swap: what the exchange of the codebook adds to a request of a steady stream.
+"""The cost of a swap: how much longer requests of a steady stream take while the codebook is swapped.
 
     python -m benchmarks.faults.swap --json FILE
 
-A real server with the default model. A stream of short structures, one after another without pause, is cut into
-windows; in the middle of every second one the codebook is exchanged. The longest request of a window with a swap is
-compared with the longest of the window without one before it. Half the swaps load the version from the store, half have
-it in memory. Also times what a step's vectors cost that are put into a reservoir.
+Runs a real server with the default model. A stream of short structures, one after another without pause, is divided
+into windows; in the middle of every second window, the codebook is swapped. The longest request of a window with a swap
+is compared with that of the previous window, without one. Half of the swaps load the version from the store, half have
+it in memory. Also measures the cost of adding a batch's vectors to a reservoir.
 """
 
 import json
@@ -39,11 +39,11 @@ VERSIONS, KEPT = 8, 3
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     swaps: Annotated[int, typer.Option(help="Of each kind.")] = 30,
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 0.4,
     residues: Annotated[int, typer.Option(help="Of a structure.")] = 16,
-    threads: Annotated[int, typer.Option(help="Of the server's computations; 0: as torch sees fit.")] = 0,
+    threads: Annotated[int, typer.Option(help="The server's number of compute threads; 0: torch's default.")] = 0,
 ) -> None:
     """Print a table."""
     with tempfile.TemporaryDirectory() as folder, running(store(Path(folder)), threads) as (address, admin):

@@ -1,8 +1,8 @@
-"""All benchmarks that docs/performance.md shows, one after another, and then the page.
+"""Runs all benchmarks of docs/performance.md, one after another, then writes the page.
 
     python -m benchmarks all --folder docs/performance
 
-Each runs in a process of its own; one that fails does not stop the others, and makes this command fail at its end.
+Each runs in its own process. If one fails, the others still run, and this command fails at the end.
 """
 
 import subprocess

@@ -1,9 +1,9 @@
-"""What assignment costs: residues a second of a model's tokenizer by assignment, and of another model beside it.
+"""The cost of assignment: residues a second of a model's tokenizer by assignment, next to another model.
 
     python -m benchmarks.speed.assignment_cost --data val.parquet [--model DIR] [--against DIR] [--json FILE]
 
-In process, on the threads that torch takes. Models and assignments take turns, chain by chain, so that what else the
-machine does strikes all alike; the first round is not counted.
+In process, with torch's number of threads. Models and assignments alternate chain by chain, so that other work on the
+machine affects all equally; the first round is not counted.
 """
 
 import json
@@ -19,12 +19,12 @@ from foldmint_tokenizer.structure.backbone import backbone
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Set of chains.")],
+    data: Annotated[Path, typer.Option(help="Data set of chains.")],
     model: Annotated[str | None, typer.Option(help="A store; by default the embedded model.")] = None,
-    against: Annotated[str | None, typer.Option(help="Another, of which independent tokens alone are timed.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another store, timed with independent tokens only.")] = None,
     chains: Annotated[int, typer.Option(help="How many.")] = 100,
     rounds: Annotated[int, typer.Option(help="That are counted.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Print a line for each."""
     some = [

@@ -1,15 +1,15 @@
-"""The default model behind foldmint-server and behind general servers, under one mixed load: throughput and waiting.
+"""The default model in foldmint-server and in general-purpose servers: throughput and latency under one mixed load.
 
     python -m benchmarks.baselines.peers
     python -m benchmarks general-servers --json FILE
 
-LitServe (popular, HTTP) and Ray Serve (gRPC, with our own contract) run the same engine with as many threads, in small
-servers that are in benchmarks/general: structures are parsed in the handler, batched by the general server's own
-dynamic batching, and the rows of a batch computed in one call. Since a general server does not come with an engine like
-that, LitServe also runs the published encoder with the same weights (`make reference`), as one would who has no
-Foldmint. All get the same load from the same client's process: a
-fixed list of structures, a large one after every so many small ones, taken in order by clients that each wait for their
-answer. Servers run one at a time, in turn in each round, started anew. Those that are not installed are left out.
+LitServe (popular, HTTP) and Ray Serve (gRPC, with our API) run the same engine with the same number of threads, in
+small servers in benchmarks/baselines: they parse structures in the handler, batch them with the server's own dynamic
+batching, and compute the residues of a batch in one call. Since a general-purpose server does not come with such an
+engine, LitServe also runs the published encoder with the same weights (`make reference`), as a user without Foldmint
+would. All get the same load from the same client process: a fixed list of structures, with a large one after a number
+of small ones, taken in order by clients that each wait for their answer. In each round, servers run one at a time,
+freshly started. Servers that are not installed are skipped.
 """
 
 import sys
@@ -63,7 +63,7 @@ class Round:
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     clients: Annotated[int, typer.Option(min=1, help="That wait for an answer each.")] = 16,
     small: Annotated[int, typer.Option(min=1, help="Residues of a small structure, at most.")] = 100,
@@ -71,7 +71,7 @@ def main(
     each: Annotated[int, typer.Option(min=1, help="Small structures before each large one.")] = 20,
     count: Annotated[int, typer.Option(min=1, help="Large structures in a round.")] = 6,
     batch: Annotated[int, typer.Option(min=1, help="Most structures in a general server's batch.")] = 8,
-    threads: Annotated[int, typer.Option(min=0, help="Of the computations; 0: as torch sees fit.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Number of compute threads; 0: torch's default.")] = 0,
 ) -> None:
     """Print a table."""
     if large <= small:

@@ -1,11 +1,12 @@
-"""Growth: time and memory of 100 to 50,000 residues, rates of 1 to 10,000 queued requests, a scrape under load.
+"""Scaling: time and memory of 100 to 50,000 residues, rates of 1 to 10,000 queued requests, scrapes under load.
 
     python -m benchmarks growth --json FILE
 
-In process: seconds a residue of all lengths in turn in one process, and peak memory above the weights, in a process for
-each. A long chain is made of real chains, set apart so that none is near another, its numbering running on. Over a real
-server with the default model: as many requests at once over one client's stream as are told, then scrapes of /metrics,
-idle and while another process keeps the server busy. `--long` adds lengths at ESM3's size that take minutes.
+In process: time per residue, alternating over all lengths in one process, and peak memory above the weights, in a
+separate process for each length. A long chain consists of real chains, shifted so that none is near another, and
+numbered consecutively. Over a real server with the default model: concurrent requests over one client's stream, then
+scrapes of /metrics, idle and while another process keeps the server busy. `--long` adds lengths at ESM3's size, which
+take minutes.
 """
 
 import subprocess
@@ -37,12 +38,12 @@ _THIS = [sys.executable, "-m", "benchmarks", "growth"]
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     lengths: Annotated[str, typer.Option(help="Residues, of the default model.")] = "100,1000,10000,50000",
     wide_lengths: Annotated[str, typer.Option(help="Residues, at ESM3's size; for memory.")] = "100,1000",
     requests: Annotated[str, typer.Option(help="Requests at once.")] = "1,10,100,1000,10000",
     residues: Annotated[int, typer.Option(help="Of a request.")] = 50,
-    threads: Annotated[int, typer.Option(help="Of the computations; 0: as torch sees fit.")] = 0,
+    threads: Annotated[int, typer.Option(help="Number of compute threads; 0: torch's default.")] = 0,
     long: Annotated[bool, typer.Option("--long", help="10,000 and 50,000 residues at ESM3's size, too.")] = False,
     memory_of: Annotated[str, typer.Option(hidden=True)] = "",
     load_on: Annotated[str, typer.Option(hidden=True)] = "",

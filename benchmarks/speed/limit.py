@@ -1,9 +1,9 @@
-"""The encoder against what its matrix products alone would allow, and what the recording of hits costs.
+"""The encoder compared with the time of its matrix products alone, and the cost of recording hits.
 
     python -m benchmarks limit --json FILE
 
-The products of exactly the shapes that the exact method needs are timed by themselves, in turn with the encoder, in one
-run and on as many threads. What is reached is residues a second, over what would be if nothing but products took time.
+The products of the exact method, with the same shapes and number of threads, are timed alone, alternating with the
+encoder in one run. The result is residues a second, relative to the rate if only products took time.
 """
 
 import threading
@@ -68,7 +68,7 @@ def products(config: ModelConfig) -> list[Product]:
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cuda" if torch.cuda.is_available() else "cpu",
     repeats: Annotated[int, typer.Option(help="Of each; the medians count.")] = 5,
     wide_rows: Annotated[int, typer.Option(help="Residues of a pass at ESM3's size.")] = 384,

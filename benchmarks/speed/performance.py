@@ -1,9 +1,9 @@
-"""What was measured, as the tables of docs/performance.md: rewrites them from docs/performance/*.json.
+"""Writes the tables of docs/performance.md from docs/performance/*.json.
 
     python -m benchmarks performance [--check]
 
-`python -m benchmarks NAME --json docs/performance/NAME.json` measures, `python -m benchmarks all` does so for all. A
-table stands between `<!-- NAME -->` and `<!-- /NAME -->`; all else of the page is left as it is.
+`python -m benchmarks NAME --json docs/performance/NAME.json` measures one, `python -m benchmarks all` all of them. A
+table is between `<!-- NAME -->` and `<!-- /NAME -->`; the rest of the page is not changed.
 """
 
 import json
@@ -25,9 +25,9 @@ NOT_MEASURED = "Not measured yet."
 
 
 def main(
-    folder: Annotated[Path, typer.Option(help="Where the benchmarks' JSON is.")] = FOLDER,
-    page: Annotated[Path, typer.Option(help="The page whose tables are rewritten.")] = PAGE,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the page has other tables.")] = False,
+    folder: Annotated[Path, typer.Option(help="Folder with the benchmarks' JSON files.")] = FOLDER,
+    page: Annotated[Path, typer.Option(help="The page to update.")] = PAGE,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the page is not current.")] = False,
 ) -> None:
     """Rewrite the tables of the page."""
     try:

@@ -1,8 +1,9 @@
-"""How many tokens other precisions of the encoder change, and how fast they are.
+"""How many tokens change with the encoder's precision, and how fast each precision is.
 
     python -m benchmarks precision --json FILE
 
-The same real chains in float32 and in each other precision that the device has, the default model, in one run.
+Computes the same real chains with the default model in float32 and in each other precision that the device supports, in
+one run.
 """
 
 import statistics
@@ -25,10 +26,10 @@ CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "cha
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     model: Annotated[Path | None, typer.Option(help="A model's store; the embedded model by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cuda" if torch.cuda.is_available() else "cpu",
-    residues: Annotated[int, typer.Option(help="At most so many.")] = 20_000,
+    residues: Annotated[int, typer.Option(help="Maximum number of residues.")] = 20_000,
     repeats: Annotated[int, typer.Option(help="Of each precision, in turn; the median counts.")] = 3,
 ) -> None:
     """Print a table."""

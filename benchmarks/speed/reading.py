@@ -1,10 +1,10 @@
-"""How long files take to be read, against gunzip and gemmi's parser alone.
+"""The time of reading files, compared with gunzip and gemmi's parser alone.
 
     make real-files
     python -m benchmarks reading --json FILE
 
-Real entries of the PDB, gzip, as PDB and mmCIF: `read_structure`, and, in turn, `gunzip` with gemmi's own parser, which
-neither tells proteins from ligands nor makes backbones.
+Uses real entries of the PDB, compressed with gzip, as PDB and mmCIF. Alternates between `read_structure` and `gunzip`
+with gemmi's own parser, which neither distinguishes proteins from ligands nor extracts backbones.
 """
 
 import gzip
@@ -40,7 +40,7 @@ FILES = {
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the files are, at any depth.")] = FOLDER,
     repeats: Annotated[int, typer.Option(help="Of each file, in turn; medians count.")] = 7,
 ) -> None:

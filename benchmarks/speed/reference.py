@@ -1,10 +1,10 @@
-"""The encoder against the published one, `StructureTokenEncoder` of esm, at ESM3's size: time, peak memory, tokens.
+"""The encoder compared with esm's `StructureTokenEncoder`, at ESM3's size: time, peak memory, tokens.
 
     make reference && python -m benchmarks reference --json FILE
 
-Both have the same random weights and the same real chains, in turn in one run. Peak memory is taken in a process for
-each, above what it held when its weights were loaded and 16 residues computed. A chain longer than any of the set is
-made of several, set apart, its numbering running on.
+Both have the same random weights and the same real chains, alternating in one run. Peak memory is measured in a
+separate process for each, relative to its memory after loading the weights and computing 16 residues. A chain longer
+than any of the set consists of several, shifted apart and numbered consecutively.
 """
 
 import json
@@ -31,10 +31,10 @@ _SEED = 0
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     lengths: Annotated[str, typer.Option(help="Residues of a chain, comma-separated.")] = "128,256,512,1024,3000",
     repeats: Annotated[int, typer.Option(help="Of each length up to 512; longer ones are computed once.")] = 3,
-    threads: Annotated[int, typer.Option(help="Of both; 0: as torch sees fit.")] = 0,
+    threads: Annotated[int, typer.Option(help="Number of threads of both; 0: torch's default.")] = 0,
     memory: Annotated[bool, typer.Option(help="Whether peak memory is taken, too.")] = True,
     only: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:

@@ -1,12 +1,12 @@
-"""Scrape: how long one of all codes takes, idle and under load, and what a scraper costs those who send requests.
+"""The time of a scrape of all codes, idle and under load, and the effect of a scraper on requests.
 
     python -m benchmarks scrape --json FILE
 
-In process: what a scrape takes to write, by the server and by prometheus-client alone, in turn. Over a real server with
-the default model: scrapes as Prometheus asks for them, idle and while another process keeps the server busy. Then one
-client streams requests without pause in three windows, again and again: alone, beside a scraper, and alone. That with a
-scraper is compared with the mean of its two neighbors, and these with each other, which is what chance does. On a
-machine with other work that is much, so the server's time on the CPU is compared, too.
+In process: the time to write a scrape, by the server and by prometheus-client alone, alternating. Over a real server
+with the default model: scrapes as Prometheus requests them, idle and while another process keeps the server busy. Then
+one client streams requests without pause, repeatedly in three windows: alone, with a scraper, and alone. The window
+with a scraper is compared with the mean of its two neighbors, and these with each other, which shows the random
+variation. Since that is large on a machine with other work, the server's CPU time is compared, too.
 """
 
 import sys
@@ -49,12 +49,12 @@ class Window(NamedTuple):
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     rounds: Annotated[int, typer.Option(help="Of three windows each.")] = 8,
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 6.0,
     every: Annotated[float, typer.Option(help="Seconds between two scrapes; Prometheus is told 15.")] = 3.0,
     residues: Annotated[int, typer.Option(help="Of a request.")] = 50,
-    threads: Annotated[int, typer.Option(help="Of the server's computations; 0: as torch sees fit.")] = 0,
+    threads: Annotated[int, typer.Option(help="The server's number of compute threads; 0: torch's default.")] = 0,
     load_on: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Print tables."""

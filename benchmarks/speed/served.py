@@ -1,11 +1,11 @@
-"""The default model in process and over gRPC: residues a second, as shares of in process, and mini3di beside them.
+"""The default model in process and over gRPC: residues a second, relative to in process; and mini3di.
 
     python -m benchmarks served --json FILE
 
-In process means `StructureTokenizer`, one chain after another, as a caller would; and, as the most that there is to be
-had, all chains in one call. The server runs in a process of its own with as many threads, the client in another, on the
-same cores: what they need is taken from the computation. All take turns in each round; the figures are medians of the
-rounds. mini3di (20 states, NumPy, one thread) is measured if `python -m benchmarks.baselines.peers` installed it.
+In process means `StructureTokenizer`, one chain after another, as a caller would use it; and, as an upper bound, all
+chains in one call. The server runs in its own process with the same number of threads, and the client in another, on
+the same cores, so that their overhead reduces the throughput. All alternate in each round; the figures are medians over
+the rounds. mini3di (20 states, NumPy, one thread) is measured if `python -m benchmarks.baselines.peers` installed it.
 """
 
 import time
@@ -54,10 +54,10 @@ class Run:
 
 
 def main(
-    file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     residues: Annotated[int, typer.Option(min=1, help="Of each way in a round; whole chains, so some more.")] = 20_000,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    threads: Annotated[int, typer.Option(min=0, help="Of the computations; 0: as torch sees fit.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Number of compute threads; 0: torch's default.")] = 0,
 ) -> None:
     """Print a table."""
     if threads:

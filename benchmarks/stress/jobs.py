@@ -1,7 +1,7 @@
-"""A job of many structures whose every answer is known before, and an account of what became of them.
+"""Jobs of many structures with known results, and an account of the actual results.
 
-Each structure is a stretch of a real chain under a name and numbers of its own, and both come back with its tokens: an
-answer that belongs to another structure is seen as wrong, whatever its tokens.
+Each structure is a stretch of a real chain with a unique name and numbering, which are returned with its tokens: an
+answer for another structure is detected, whatever its tokens.
 """
 
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A mixed load that goes on until it is told to stop, and checks every answer."""
+"""A mixed load that runs until it is stopped, and checks every answer."""
 
 import gzip
 import itertools

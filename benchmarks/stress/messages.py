@@ -1,4 +1,4 @@
-"""Messages that no one meant: requests with values at their limits, and what the wire makes of them.
+"""Randomly generated and mutated messages: requests with values at their limits, and corrupted encodings.
 
 The same number gives the same message.
 """

@@ -1,4 +1,4 @@
-"""More calls than a server takes: many at once, health watches without end, streams that say nothing; and probes."""
+"""More calls than a server accepts: many concurrent ones, health watches, silent streams; and probes meanwhile."""
 
 import itertools
 import threading
@@ -83,6 +83,7 @@ class Watches:
 
     open: int = 0
     refused: int = 0
+    told: int = 0
     others: Counter[str] = field(default_factory=Counter)
 
 
@@ -104,6 +105,7 @@ def watching(address: str, watches: int, connections: int = 3) -> Iterator[Watch
                 code = call.code()
                 if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                     found.refused += 1
+                    found.told += retry_after(call) is not None
                 elif code is not grpc.StatusCode.CANCELLED:
                     found.others[code.name] += 1
             answered.release()

@@ -1,4 +1,4 @@
-"""What a long run has done so far, on disk, so that one that was interrupted goes on where it was."""
+"""The progress of a long run, on disk, so that an interrupted run can resume."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts, delays and throttles what goes through it, by chance from a seed."""
+"""A TCP proxy that randomly cuts, delays and throttles connections, from a seed."""
 
 import asyncio
 import random

@@ -1,11 +1,11 @@
-"""The file reader under bad files, in a process that may crash, hang or run out of memory, and is watched.
+"""Reads bad files in a supervised process that may crash, hang or run out of memory.
 
     python -m benchmarks.stress.reader FIRST COUNT SEED [FILE ...]
 
-`hunt` and `replay` run it and read what it prints.
+`hunt` and `replay` run it and read its output.
 
-Memory is bounded by RLIMIT_AS, above what the process has when it begins; the time of one input by a timer of the
-process' own CPU seconds, which a busy machine does not shorten, and whose signal ends it inside a library too.
+RLIMIT_AS limits the memory, above what the process has at the start. A timer of the process' own CPU seconds limits the
+time of an input: other load does not matter to it, and its signal also ends a call inside a library.
 """
 
 import json
@@ -63,7 +63,7 @@ def judged(content: bytes) -> str:
     except InvalidStructure as error:
         refusal = error
     if refusal is not None:
-        assert clean(str(refusal)), f"a refusal with what should not be shown: {str(refusal)!r:.300}"
+        assert clean(str(refusal)), f"an error message with control characters: {str(refusal)!r:.300}"
         assert refusal.field == "content", f"a refusal of {refusal.field!r}"
         return "refused"
     assert backbones, "no chain, and no refusal"
@@ -80,13 +80,11 @@ def judged(content: bytes) -> str:
 
 def _judge_chain(chain: Backbone) -> None:
     assert len(chain.chain) <= LONGEST_NAME
-    assert chain.chain.isprintable(), f"a name that cannot be printed: {chain.chain!r}"
+    assert chain.chain.isprintable(), f"an unprintable name: {chain.chain!r}"
     assert not (np.abs(chain.coordinates) > FARTHEST).any(), "a coordinate too far"
     # The letters go into answers, and strings of protobuf are UTF-8.
     assert chain.sequence.isascii(), f"a sequence of other letters: {chain.sequence!r:.100}"
-    assert chain.insertion_codes.isprintable(), (
-        f"insertion codes that cannot be printed: {chain.insertion_codes!r:.100}"
-    )
+    assert chain.insertion_codes.isprintable(), f"unprintable insertion codes: {chain.insertion_codes!r:.100}"
     assert np.iinfo(np.int32).min <= chain.residue_index.min(), "a number that the contract does not hold"
     assert chain.residue_index.max() <= np.iinfo(np.int32).max, "a number that the contract does not hold"
 

@@ -1,4 +1,4 @@
-"""Servers that may be killed: real processes on ports of their own, which a restart takes again."""
+"""Servers that can be killed: real processes on fixed ports, which a restart reuses."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A real server under messages that no one meant, sent as bytes, so that not even the encoding need be right."""
+"""Sends bad messages to a real server as raw bytes, so that even the encoding may be wrong."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

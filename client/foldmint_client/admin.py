@@ -151,7 +151,7 @@ class CodebookAdmin:
         FailedPrecondition if the server cannot write to the store, unless the version is active there already.
         """
         if not version:
-            raise InvalidOptions("the version to be activated is empty")
+            raise InvalidOptions("the version to be activated is empty", "version")
         request = codebook_pb2.ActivateCodebookRequest(version=version)
         response = self._call(self._stub.ActivateCodebook, request, timeout)
         return Activation(_to_info(response.codebook), response.previous_version)
@@ -182,7 +182,7 @@ class CodebookAdmin:
         FailedPrecondition unless the server keeps a reservoir.
         """
         if not 0 <= count < 2**64:
-            raise InvalidOptions(f"count is 0 or more, in 64 bits, not {count}")
+            raise InvalidOptions(f"count is 0 or more, in 64 bits, not {count}", "count")
         request = codebook_pb2.SampleEmbeddingsRequest(count=count)
         response = self._call(self._stub.SampleEmbeddings, request, timeout)
         return _to_sample(response)
@@ -200,7 +200,7 @@ class CodebookAdmin:
 
 def _version(version: str | None) -> str:
     if version == "":
-        raise InvalidOptions("the version is empty; leave it out for any, or the active one")
+        raise InvalidOptions("the version is empty; leave it out for any, or the active one", "version")
     return version or ""
 
 

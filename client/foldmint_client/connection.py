@@ -24,6 +24,7 @@ _RETRIED_BY_GRPC = (
     *((ADMIN_SERVICE, name) for name in ("ListCodebooks", "GetCodebook", "GetUsage", "SampleEmbeddings")),
 )
 _GRPC_MAX_ATTEMPTS = 5
+_URL_SCHEMES = ("http", "https", "grpc", "grpcs")
 _CONNECT_MS = 10_000
 
 File = str | os.PathLike[str]
@@ -43,7 +44,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise InvalidOptions("Tls.certificate and Tls.key go together: one of them is missing")
+            raise InvalidOptions("Tls.certificate and Tls.key go together: one of them is missing", "tls_certificate")
 
     def credentials(self) -> "grpc.ChannelCredentials":
         """The files, read. Raises UnreadableInput."""
@@ -75,7 +76,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         if not 1 <= self.attempts <= _GRPC_MAX_ATTEMPTS:
-            raise InvalidOptions(f"Retry.attempts is 1 to {_GRPC_MAX_ATTEMPTS}, not {self.attempts}")
+            raise InvalidOptions(f"Retry.attempts is 1 to {_GRPC_MAX_ATTEMPTS}, not {self.attempts}", "attempts")
         if self.refused_attempts < 1:
             raise InvalidOptions(f"Retry.refused_attempts is 1 or more, not {self.refused_attempts}")
         if not 0 < self.initial_backoff <= self.maximum_backoff < math.inf:
@@ -128,22 +129,31 @@ class Connection:
 
     def __post_init__(self) -> None:
         if not self.target:
-            raise InvalidOptions("target is empty")
+            raise InvalidOptions("target is empty", "target")
+        scheme, separator, address = self.target.partition("://")
+        if separator and scheme.lower() in _URL_SCHEMES:
+            tls = ", with TLS" if scheme.lower().endswith("s") else ""
+            raise InvalidOptions(
+                f"target is HOST:PORT{tls}, not a URL: {address.rstrip('/')} instead of {self.target}", "target"
+            )
         self.deadline(self.timeout)
         if not 0 < self.max_message_bytes < 2**31:
-            raise InvalidOptions(f"max_message_bytes is 1 to 2**31 - 1, not {self.max_message_bytes}")
+            raise InvalidOptions(
+                f"max_message_bytes is 1 to 2**31 - 1, not {self.max_message_bytes}", "max_message_bytes"
+            )
         if not 1 <= self.keepalive < 2**31 / 1000:
-            raise InvalidOptions(f"keepalive is a number of seconds, 1 or more, not {self.keepalive}")
+            raise InvalidOptions(f"keepalive is a number of seconds, 1 or more, not {self.keepalive}", "keepalive")
         if self.token is None and os.environ.get("FOLDMINT_TOKEN"):
             object.__setattr__(self, "token", os.environ["FOLDMINT_TOKEN"].strip())
         if self.token is None:
             return
         if not self.token.isascii() or not self.token.isprintable() or not self.token or " " in self.token:
-            raise InvalidOptions("the token is empty, or has characters that HTTP does not carry")
+            raise InvalidOptions("the token is empty, or has characters that HTTP does not carry", "token")
         if self.tls is None and not is_loopback(self.target):
             raise InvalidOptions(
                 f"a token (as given, or of FOLDMINT_TOKEN) would go to {self.target} in the clear, for all to read: "
-                "use TLS, or a server on this machine"
+                "use TLS, or a server on this machine",
+                "token",
             )
 
     def __repr__(self) -> str:
@@ -153,7 +163,7 @@ class Connection:
         """Seconds that a call may take: those given, or the connection's."""
         seconds = self.timeout if timeout is None else timeout
         if not 0 < seconds < math.inf:
-            raise InvalidOptions(f"timeout is a positive number of seconds, not {seconds}")
+            raise InvalidOptions(f"timeout is a positive number of seconds, not {seconds}", "timeout")
         return seconds
 
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:

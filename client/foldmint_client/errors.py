@@ -39,7 +39,11 @@ class FoldmintError(Exception):
 
 
 class InvalidOptions(FoldmintError, ValueError):
-    """An option of the client that cannot be taken."""
+    """An invalid option of the client. option: its name as a keyword, None if it is more than one or none."""
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        self.option = option
+        super().__init__(message)
 
 
 class MissingExtra(FoldmintError):

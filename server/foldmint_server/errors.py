@@ -6,7 +6,7 @@ ServerError
 ├── DeviceFull            the device has no memory for the structure   RESOURCE_EXHAUSTED
 ├── VersionNotAvailable   another model or codebook, no decoder        FAILED_PRECONDITION
 ├── UnknownVersion        neither server nor store has the codebook    NOT_FOUND
-├── CodebookRejected      a codebook, or a way back, cannot be had     FAILED_PRECONDITION
+├── CodebookRejected      a codebook cannot be activated or rolled back FAILED_PRECONDITION
 ├── TooManyStreams        the caller has as many open as it may        RESOURCE_EXHAUSTED
 ├── CapacityReached       too many calls, of the caller or in all      RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
 ├── StreamLimitReached    a stream had its time or its structures      UNAVAILABLE: it may be opened again
@@ -49,7 +49,7 @@ class DeviceFull(ServerError):
 
 
 class VersionNotAvailable(ServerError):
-    """The request needs a model, a codebook version or a decoder that this server has not."""
+    """The request needs a model, a codebook version or a decoder that this server does not have."""
 
 
 class UnknownVersion(ServerError):
@@ -57,7 +57,7 @@ class UnknownVersion(ServerError):
 
 
 class CodebookRejected(ServerError):
-    """What an operator asked for cannot be done, and the message says why; what was served is served on.
+    """An operator's request cannot be carried out; the message says why. The active codebook stays.
 
     unreachable: the store could not be read, which may pass; otherwise what it holds is at fault.
     """

@@ -91,7 +91,7 @@ class Server:
         """Load, listen, warm up, and only then report SERVING. If a step fails, what was begun is closed again.
 
         Raises ModelError if the model cannot be used, TracingError if traces are requested and cannot be exported,
-        SecurityError if tokens or certificates cannot, OSError or RuntimeError if a port cannot be had.
+        SecurityError if tokens or certificates cannot be used, OSError or RuntimeError if a port is not available.
         """
         async with contextlib.AsyncExitStack() as resources:
             await self._start(resources)

@@ -63,7 +63,9 @@ class ListenSettings(BaseModel):
 class SchedulingSettings(BaseModel):
     """Scheduling."""
 
-    max_batch_residues: int = Field(0, ge=0, description="Residues of one batch; 0: as suits the model and the device.")
+    max_batch_residues: int = Field(
+        0, ge=0, description="Residues of one batch; 0: chosen for the model and the device."
+    )
     slice_residues: int = Field(
         0, ge=0, description="Residues of one long request's turn, while others wait; 0: an eighth of a batch."
     )
@@ -76,7 +78,7 @@ class SchedulingSettings(BaseModel):
     tenant_key: str = Field(
         "",
         pattern=r"^[a-z0-9_.-]{0,64}$",
-        description="Key of a call's metadata that names who calls, for turns between callers; empty: all are one.",
+        description="Metadata key that names the caller, for fair queuing among callers; empty: all count as one.",
     )
     max_queued_residues: int = Field(500_000, ge=1, description="Residues admitted and not yet computed.")
     max_queued_detokenize_residues: int = Field(
@@ -133,25 +135,25 @@ class LimitSettings(BaseModel):
         256, ge=1, description="Streams that a caller, by its token, else its address, may have open at a time."
     )
     stream_idle_seconds: float = Field(
-        600, gt=0, description="How long a stream may send nothing while nothing of it is worked on."
+        600, gt=0, description="How long a stream may send nothing while none of its structures is in flight."
     )
     send_timeout_seconds: float = Field(300, gt=0, description="How long the caller of a stream may take no answer.")
     keepalive_seconds: float = Field(
         60,
         ge=0,
-        description="How long a connection may be silent before it is pinged, to find those that died; 0: never.",
+        description="How long a connection may be silent before a keepalive ping; 0: no pings.",
     )
     min_ping_seconds: float = Field(
-        10, ge=0, description="Callers that ping an idle connection more often than this are sent away."
+        10, ge=0, description="Connections that ping more often than this while idle are closed."
     )
     max_connection_idle_seconds: float = Field(
-        3600, ge=0, description="How long a connection may have no calls before it is closed; 0: for ever."
+        3600, ge=0, description="How long a connection may have no calls before it is closed; 0: no limit."
     )
     max_connection_age_seconds: float = Field(
         0,
         ge=0,
-        description="After which a connection takes no new calls, and has --drain-seconds to end its own; 0: never. "
-        "Callers connect anew by themselves.",
+        description="Age at which a connection takes no new calls, and has --drain-seconds to end its own; "
+        "0: no limit. Clients reconnect.",
     )
 
 
@@ -180,24 +182,24 @@ class AuthSettings(BaseModel):
 
     tokens_file: str = Field(
         "",
-        description="TOML file of hashed bearer tokens, which `foldmint-server tokens` writes; empty: there are none, "
-        "and all may tokenize and read.",
+        description="TOML file of hashed bearer tokens, which `foldmint-server tokens` writes; empty: none, "
+        "and anyone may tokenize and read.",
     )
     anonymous: str = Field(
         "",
         pattern=r"^((tokenize|read)(,(tokenize|read))*)?$",
-        description="Where there are tokens, what callers without one may: tokenize, read, or both by a comma.",
+        description="Scopes of callers without a token, if there are tokens: tokenize, read, or tokenize,read.",
     )
     insecure_admin: bool = Field(
-        False, description="Whether whoever reaches the admin listener may do what operators may, without a token."
+        False, description="Whether anyone who reaches the admin listener may call admin methods, without a token."
     )
     metrics_auth: str = Field(
         "",
         description="File of NAME:SHA256 of passwords for /metrics and the page, which `foldmint-server password` "
-        "writes; empty: all may read them.",
+        "writes; empty: anyone may read them.",
     )
     reload_seconds: float = Field(
-        10, gt=0, description="How often the files of tokens, passwords and TLS are read anew."
+        10, gt=0, description="How often the files of tokens, passwords and TLS are reloaded."
     )
 
     @model_validator(mode="after")
@@ -217,13 +219,15 @@ class TlsSettings(BaseModel):
     """TLS."""
 
     tls_server_certificate: str = Field(
-        "", description="PEM file of the gRPC listeners' certificate and its chain; empty: they speak in the clear."
+        "", description="PEM file of the gRPC listeners' certificate and its chain; empty: no TLS."
     )
     tls_server_key: str = Field("", description="PEM file of the certificate's key, without a password.")
     tls_client_ca: str = Field(
-        "", description="PEM file of an authority whose certificates callers must have (mutual TLS)."
+        "", description="PEM file of the authority that signs the certificates of callers (mutual TLS)."
     )
-    admin_tls_client_ca: str = Field("", description="The same, of the admin listener; empty: as --tls-client-ca.")
+    admin_tls_client_ca: str = Field(
+        "", description="The same for the admin listener; empty: the value of --tls-client-ca."
+    )
     metrics_tls: bool = Field(
         False, description="Whether /metrics and the page are served by TLS, with that certificate."
     )
@@ -251,16 +255,18 @@ class ObservabilitySettings(BaseModel):
     usage_window: float = Field(3600, gt=0, description="Length of the window of utilization and perplexity.")
     code_metrics: Literal["full", "summary", "off"] = Field(
         "full",
-        description="What /metrics shows of the codes: all; their summary, without a series for each; off: nothing.",
+        description="Metrics of the codes: full; summary, without a series for each code; off.",
     )
     otlp_endpoint: str = Field(
         "",
         pattern=r"^(https?://[^\s/]+/?)?$",
-        description="http://HOST:PORT of an OpenTelemetry collector's OTLP/gRPC that traces go to; empty: as "
-        "OTEL_EXPORTER_OTLP_ENDPOINT says, else none are made. Needs the extra otel.",
+        description="http://HOST:PORT of an OpenTelemetry collector (OTLP over gRPC) for traces; empty: the value of "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, else no traces. Needs the extra otel.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
-    log_format: Literal["json", "console"] = Field("json", description="How the log is written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum level of log messages."
+    )
+    log_format: Literal["json", "console"] = Field("json", description="Format of the log.")
 
 
 GROUPS: tuple[type[BaseModel], ...] = (
@@ -323,7 +329,7 @@ def read_settings(given: dict[str, object], file: Path | None) -> Settings:
     if file is None:
         return Settings(**given)  # type: ignore[arg-type]
     if not file.is_file():
-        raise FileNotFoundError(f"there is no settings file {file}")
+        raise FileNotFoundError(f"settings file not found: {file}")
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(**{**Settings.model_config, "toml_file": file})

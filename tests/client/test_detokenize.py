@@ -147,7 +147,7 @@ def test_options_reach_the_server(client: "Both", server: "ScriptedServer") -> N
         ([[1, 2]], None, "tokens", r"shape is \(1, 2\)"),
         ([1.0, 2.0], None, "tokens", "float64"),
         (["a"], None, "tokens", "integers"),
-        ([1, 2, -3], None, "tokens[2]", "-3 is no token"),
+        ([1, 2, -3], None, "tokens[2]", "-3 is not a token"),
         ([1, 2**32], None, "tokens[1]", "4294967296"),
         (chain("A", [1, 2, 3, 4], 1), None, "tokens", "'A' has 4 for 1 residues"),
         (chain("A", [1], 2), None, "tokens", "'A' has 1 for 2 residues"),

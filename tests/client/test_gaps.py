@@ -84,7 +84,7 @@ def test_json(server: "ScriptedServer") -> None:
     assert chain["plddt"] == [0.5, None, 0.5]
     assert chain["coordinates"] == [[[1.0] * 3] * 3, [[None] * 3] * 3, [[3.0] * 3] * 3]
     assert result.exit_code == 0
-    assert result.stderr == "gaps for 1 residue without a frame, in 1 structure; --fill decodes them all the same\n"
+    assert result.stderr == "gaps for 1 residue without a frame, in 1 structure; --fill decodes them anyway\n"
 
 
 def test_filled(server: "ScriptedServer") -> None:

@@ -80,7 +80,7 @@ def test_a_port_in_use_is_refused(option: str, others: tuple[str, ...]) -> None:
         (["--max-batch-residues", "-1"], "max_batch_residues"),
         (["--max-queued-residues", "10"], "max_residues"),
         (["--max-queued-detokenize-residues", "10"], "max_detokenize_residues"),
-        (["--config", "/no/such/file.toml"], "no settings file"),
+        (["--config", "/no/such/file.toml"], "settings file not found"),
     ],
 )
 def test_settings_that_make_no_sense(arguments: list[str], word: str) -> None:

@@ -37,7 +37,7 @@ def tokenizer() -> StructureTokenizer:
 def backbones_of(structure: Sequence[Chain]) -> list[Backbone]:
     """What the server makes of it. Raises InvalidStructure."""
     if not structure:
-        raise InvalidStructure("backbones.chains", "there is no chain")
+        raise InvalidStructure("backbones.chains", "no chains")
     return [
         Backbone(chain.name, chain.sequence or "X" * len(chain.index), chain.index, chain.coordinates)
         for chain in structure

@@ -235,9 +235,9 @@ def test_a_chain_without_frames_has_nothing_to_compose(tokenizer: StructureToken
 def test_models_without_motions_refuse(
     decoding_store: Path, some: list[Backbone], options: dict[str, Assignment | bool]
 ) -> None:
-    with pytest.raises(ModelError, match="state no motions"):
+    with pytest.raises(ModelError, match="do not encode motions"):
         StructureTokenizer.load(decoding_store).tokenize(some[0], **options)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="state no motions"):
+    with pytest.raises(ModelError, match="do not encode motions"):
         StructureDetokenizer.load(decoding_store).detokenize([1, 2], assignment=Assignment.TRACKING)
 
 

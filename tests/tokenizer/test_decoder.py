@@ -241,7 +241,7 @@ def test_in_a_batch_as_alone(chained: bool) -> None:
         ({"heads": 2.0}, "heads must be a positive integer"),
         ({"layers": True}, "layers must be a positive integer"),
         ({"width": 60, "heads": 4}, "60, must be a multiple of twice the heads, 4"),
-        ({"chained": 1}, "chained is true or false"),
+        ({"chained": 1}, "chained must be true or false"),
     ],
 )
 def test_sizes_are_checked(sizes: dict[str, Any], reason: str) -> None:

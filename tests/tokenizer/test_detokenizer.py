@@ -83,22 +83,22 @@ def test_a_residue_alone(detokenizer: StructureDetokenizer) -> None:
 @pytest.mark.parametrize(
     ("tokens", "position", "reason"),
     [
-        ([], None, "there is no token"),
+        ([], None, "there are no tokens"),
         ([[1, 2], [3, 4]], None, r"the shape is \(2, 2\)"),
         (5, None, r"the shape is \(\)"),
         ([1.0, 2.0], None, "the type is float64"),
         ([True, False], None, "the type is bool"),
         (["A", "B"], None, "the type is <U1"),
-        ([3, -1], 1, "-1 is no token; codes are 0 to 4095"),
-        ([3, 4101, -1], 1, "4101 is no token"),
-        ([3, 4, MASK], 2, r"4096 \(MASK\) stands among the residues"),
-        ([PAD, 3], 0, r"4099 \(PAD\) stands"),
-        ([BOS, 3, PAD, EOS], 2, r"4099 \(PAD\) stands"),
-        ([BOS, BOS, 3], 1, r"4098 \(BOS\) stands"),
-        ([3, EOS, 4], 1, r"4097 \(EOS\) stands"),
-        ([EOS, 3], 0, r"4097 \(EOS\) stands"),
-        ([3, EOS, EOS], 1, r"4097 \(EOS\) stands"),
-        ([3, BOS], 1, r"4098 \(BOS\) stands"),
+        ([3, -1], 1, "-1 is not a token; codes are 0 to 4095"),
+        ([3, 4101, -1], 1, "4101 is not a token"),
+        ([3, 4, MASK], 2, r"4096 \(MASK\) is not allowed among the residues"),
+        ([PAD, 3], 0, r"4099 \(PAD\) is not allowed"),
+        ([BOS, 3, PAD, EOS], 2, r"4099 \(PAD\) is not allowed"),
+        ([BOS, BOS, 3], 1, r"4098 \(BOS\) is not allowed"),
+        ([3, EOS, 4], 1, r"4097 \(EOS\) is not allowed"),
+        ([EOS, 3], 0, r"4097 \(EOS\) is not allowed"),
+        ([3, EOS, EOS], 1, r"4097 \(EOS\) is not allowed"),
+        ([3, BOS], 1, r"4098 \(BOS\) is not allowed"),
         ([BOS], 0, "a chain without residues"),
         ([EOS], 0, "a chain without residues"),
         ([BOS, EOS], 1, "a chain without residues"),
@@ -121,7 +121,7 @@ def test_tokens_that_make_no_sense(
 
 def test_a_small_codebook_has_no_other_codes() -> None:
     assert checked_tokens([15], 16).tolist() == [BOS, 15, EOS]
-    with pytest.raises(InvalidTokens, match="16 is no token; codes are 0 to 15") as caught:
+    with pytest.raises(InvalidTokens, match="16 is not a token; codes are 0 to 15") as caught:
         checked_tokens([BOS, 15, 16], 16)
     assert caught.value.position == 2
 

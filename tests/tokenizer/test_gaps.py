@@ -92,7 +92,7 @@ def test_a_file_of_gaps_alone(decoding_store: Path, data: Path, form: WrittenFor
     trace = PdbText(data / "1a8o.pdb").each(lambda line, _: line if atom(line) == "CA" else None).bytes()
     tokenized = StructureTokenizer.load(decoding_store).tokenize(trace)
     assert len(tokenized.warnings) == 1
-    assert "there is CA only" in tokenized.warnings[0]
+    assert "only CA is present" in tokenized.warnings[0]
     (chain,) = tokenized
     decoded = StructureDetokenizer.load(decoding_store).detokenize(chain.tokens, has_frame=chain.has_frame)
     text = structure_text(decoded, form, [chain])

@@ -158,11 +158,11 @@ DECODER_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "null": (lambda s: _edit(s, decoder=None), "its decoder is incomplete or wrong"),
     "sizes that make no sense": (lambda s: _edit_sizes(s, heads=0), "heads must be a positive integer, not 0"),
     "heads that do not part the width": (lambda s: _edit_sizes(s, heads=3), "must be a multiple of twice the heads"),
-    "chained is a word": (lambda s: _edit_sizes(s, chained="yes"), "chained is true or false, not 'yes'"),
+    "chained is a word": (lambda s: _edit_sizes(s, chained="yes"), "chained must be true or false, not 'yes'"),
     "a size that is not known": (lambda s: _edit_sizes(s, depth=2), "its decoder is incomplete or wrong"),
-    "another width": (lambda s: _edit_sizes(s, width=32), r"has shape \(.*16.*\), and should have \(.*32"),
-    "more layers": (lambda s: _edit_sizes(s, layers=3), "missing or not known: decoder_stack.blocks.2"),
-    "fewer layers": (lambda s: _edit_sizes(s, layers=1), "missing or not known: decoder_stack.blocks.1"),
+    "another width": (lambda s: _edit_sizes(s, width=32), r"has shape \(.*16.*\), expected \(.*32"),
+    "more layers": (lambda s: _edit_sizes(s, layers=3), "missing or unknown: decoder_stack.blocks.2"),
+    "fewer layers": (lambda s: _edit_sizes(s, layers=1), "missing or unknown: decoder_stack.blocks.1"),
 }
 
 
@@ -188,10 +188,10 @@ def _without_n(tensors: dict[str, torch.Tensor]) -> None:
 
 
 TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
-    "a missing tensor": (_without_n, "lacks the tensor 'N'"),
+    "a missing tensor": (_without_n, "has no tensor 'N'"),
     "a wrong shape": (lambda t: t.update(embeddings=torch.zeros(3, 8)), "has shape"),
-    "NaN": (lambda t: t.update(embeddings=torch.full((32, 8), torch.nan)), "no finite"),
-    "whole numbers": (lambda t: t.update(N=torch.ones(32, dtype=torch.int64)), "no finite floating-point"),
+    "NaN": (lambda t: t.update(embeddings=torch.full((32, 8), torch.nan)), "not finite"),
+    "whole numbers": (lambda t: t.update(N=torch.ones(32, dtype=torch.int64)), "not finite floating-point"),
     "windows of another shape": (lambda t: t.update(windows=torch.zeros(32, 9)), "windows has shape"),
 }
 
@@ -211,11 +211,11 @@ def test_tensors_that_do_not_fit(store: Path, name: str) -> None:
 _OUTPUT = "plddt_head.output.weight"
 
 DECODER_TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
-    "a missing tensor": (lambda t: t.pop(_OUTPUT), f"missing or not known: {_OUTPUT}"),
-    "one too many": (lambda t: t.update(more=torch.zeros(1)), "missing or not known: more"),
+    "a missing tensor": (lambda t: t.pop(_OUTPUT), f"missing or unknown: {_OUTPUT}"),
+    "one too many": (lambda t: t.update(more=torch.zeros(1)), "missing or unknown: more"),
     "a wrong shape": (lambda t: t.update({_OUTPUT: torch.zeros(49, 16)}), rf"{_OUTPUT} has shape \(49, 16\)"),
-    "NaN": (lambda t: t.update({_OUTPUT: torch.full((50, 16), torch.nan)}), f"{_OUTPUT} holds values that are no"),
-    "whole numbers": (lambda t: t.update({_OUTPUT: torch.ones(50, 16).int()}), "no finite floating-point"),
+    "NaN": (lambda t: t.update({_OUTPUT: torch.full((50, 16), torch.nan)}), f"{_OUTPUT} contains values that are not"),
+    "whole numbers": (lambda t: t.update({_OUTPUT: torch.ones(50, 16).int()}), "not finite floating-point"),
 }
 
 

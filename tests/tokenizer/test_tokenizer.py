@@ -148,11 +148,11 @@ def test_complex_of_one_chain_is_that_chain(tokenizer: StructureTokenizer, data:
         (np.full((2, 3, 3), np.inf), None, "coordinates", "residue 1: inf is beyond"),
         (np.full((2, 3, 3), -1.1e6), [8, 9], "coordinates", "residue 8"),
         (np.zeros((2, 3, 3)), [1, 2, 3], "residue_index", "3 entries for 2 residues"),
-        (np.zeros((2, 3, 3)), [1.0, 2.5], "residue_index", "a whole number for each residue"),
-        (np.zeros((2, 3, 3)), [True, False], "residue_index", "a whole number for each residue"),
-        (np.zeros((2, 3, 3)), [1, 2**31], "residue_index", "32 bits do not hold"),
-        (np.zeros((2, 3, 3)), [2**63, 2**64 - 1], "residue_index", "32 bits do not hold"),
-        (np.zeros((2, 3, 3)), [-(2**100), 1], "residue_index", "32 bits do not hold"),
+        (np.zeros((2, 3, 3)), [1.0, 2.5], "residue_index", "expected one integer for each residue"),
+        (np.zeros((2, 3, 3)), [True, False], "residue_index", "expected one integer for each residue"),
+        (np.zeros((2, 3, 3)), [1, 2**31], "residue_index", "does not fit into 32 bits"),
+        (np.zeros((2, 3, 3)), [2**63, 2**64 - 1], "residue_index", "does not fit into 32 bits"),
+        (np.zeros((2, 3, 3)), [-(2**100), 1], "residue_index", "does not fit into 32 bits"),
     ],
 )
 def test_backbones_that_are_refused(

@@ -139,11 +139,11 @@ def test_decoder_rows_go_with_their_version(location: str) -> None:
 
 
 ROWS = {
-    "codes beyond the codebook": ({"codes": torch.tensor([1, 32])}, "codes holds no codes"),
-    "a code twice": ({"codes": torch.tensor([1, 1])}, "codes holds no codes"),
-    "codes that are no integers": ({"codes": torch.tensor([1.0, 2.0])}, "codes holds no codes"),
+    "codes beyond the codebook": ({"codes": torch.tensor([1, 32])}, "does not contain distinct code numbers"),
+    "a code twice": ({"codes": torch.tensor([1, 1])}, "does not contain distinct code numbers"),
+    "codes that are no integers": ({"codes": torch.tensor([1.0, 2.0])}, "does not contain distinct code numbers"),
     "another width": ({"rows": torch.zeros(2, 15)}, "rows has shape"),
-    "NaN": ({"rows": torch.full((2, 16), torch.nan)}, "rows holds values"),
+    "NaN": ({"rows": torch.full((2, 16), torch.nan)}, "rows contains values"),
 }
 
 
@@ -182,5 +182,5 @@ def test_a_place_that_cannot_be_reached_is_told(location: str, reason: str, buck
 def test_counts_below_zero_are_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     bad = _codebook(0)
-    with pytest.raises(ModelError, match="N holds counts below zero"):
+    with pytest.raises(ModelError, match="N contains negative counts"):
         create_store(tmp_path, name="x", encoder=Encoder(CONFIG), codebook=bad._replace(N=-bad.N), about={})

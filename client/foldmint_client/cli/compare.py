@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from foldmint_client.client import Client
     from foldmint_client.models.responses import Tokens
 
+COMPARISON = "Comparison"  # a section of the help
 _STYLES = ("red", "yellow", "green", "dim", "dim")  # of each Kind
 _MARKS = " .|? "
 
@@ -37,32 +38,42 @@ _MARKS = " .|? "
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A structure file, or one that `foldmint tokenize` wrote.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
-    server: Server = LOCALHOST,
-    chain_a: Annotated[str | None, typer.Option(metavar="NAME", help="The chain of A.")] = None,
-    chain_b: Annotated[str | None, typer.Option(metavar="NAME", help="The chain of B.")] = None,
+    chain_a: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The chain of A.", rich_help_panel=COMPARISON)
+    ] = None,
+    chain_b: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The chain of B.", rich_help_panel=COMPARISON)
+    ] = None,
     codebook: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The codebook.safetensors of a store: tells how far two codes lie apart, and which are near.",
+            help="The codebook.safetensors of a store, for distances between codes: which are near.",
+            rich_help_panel=COMPARISON,
         ),
     ] = None,
     near: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Two codes are near if so large a share of all pairs is not nearer."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Two codes are near if their distance is within this share of all pairs.",
+            rich_help_panel=COMPARISON,
+        ),
     ] = 0.01,
     as_json: AsJson = False,
+    server: Server = LOCALHOST,
     timeout: Timeout = 60.0,
     attempts: Attempts = 5,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
-    """Align the tokens of two structures, and say how many are equal.
+    """Align the tokens of two structures, and count how many are equal.
 
     Chains of the same name are compared; if there are none, the first with the first, and so on. The alignment is
-    global (Needleman and Wunsch): equal tokens score 2, near ones 1, others -1, and each position of a gap -1. Residues
-    without a frame are aligned, but not counted. Marks between the lines: | equal, . near, ? without a frame.
+    global (Needleman-Wunsch): equal tokens score 2, near ones 1, others -1, and each gap position -1. Residues without
+    a frame are aligned, but not counted. Marks between the lines: | equal, . near, ? without a frame.
 
-    Structures are tokenized by the server; of two files of tokens none is asked.
+    The server tokenizes structures; two files of tokens need no server.
     """
     from foldmint_client.analysis import code_distances
     from foldmint_client.analysis.comparison import chain_pairs, compare_chains
@@ -93,7 +104,7 @@ def compare(
         else:
             _print((first, second), sides, found, near=vectors is not None)
     if not any(pair.compared for pair in found):
-        fail("there are no two tokens to compare", INCOMPLETE)
+        fail("there are no tokens to compare", INCOMPLETE)
 
 
 def _sides(client: "Client", paths: tuple[str, str]) -> "tuple[Tokens, Tokens]":
@@ -114,7 +125,7 @@ def _sides(client: "Client", paths: tuple[str, str]) -> "tuple[Tokens, Tokens]":
         fail(str(error), INCOMPLETE)
     models = {tokens.model for tokens in sides if tokens.model}
     if len(models) > 1:
-        raise InvalidOptions(f"tokens of different models have nothing in common: {', '.join(sorted(models))}")
+        raise InvalidOptions(f"tokens of different models cannot be compared: {', '.join(sorted(models))}")
     return sides[0], sides[1]
 
 
@@ -127,14 +138,14 @@ def _read(path: str) -> "Tokens":
 
     structures = [*read(path)]
     if len(structures) > 1:
-        raise UnreadableInput(f"{path}: there are {len(structures)} structures in it, and one is to be compared")
+        raise UnreadableInput(f"{path}: contains {len(structures)} structures; one can be compared")
     tokens = structures[0].tokens
     if isinstance(tokens, FoldmintError):
         raise tokens
     if isinstance(tokens, Tokens):
         return tokens
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < 2**16:
-        raise UnreadableInput(f"{path}: its tokens go from {tokens.min()} to {tokens.max()}")
+        raise UnreadableInput(f"{path}: tokens out of range: {tokens.min()} to {tokens.max()}")
     length = len(tokens)
     index = np.arange(1, length + 1, dtype=np.int32)
     chain = ChainTokens("", "X" * length, index, "", tokens.astype(np.uint16), np.ones(length, np.bool_), None)
@@ -148,7 +159,7 @@ def _only(tokens: "Tokens", name: str | None, path: str) -> "Tokens":
         return tokens
     chains = tuple(chain for chain in tokens.chains if chain.chain == name)
     if not chains:
-        fail(f"{path}: there is no chain {name!r}, but {', '.join(chain.chain for chain in tokens.chains)}", INCOMPLETE)
+        fail(f"{path}: no chain {name!r}; its chains: {', '.join(chain.chain for chain in tokens.chains)}", INCOMPLETE)
     return replace(tokens, chains=chains)
 
 

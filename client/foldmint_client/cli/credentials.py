@@ -1,4 +1,4 @@
-"""The options of a command that say how it proves who it is, and whom it trusts: TLS and a bearer token."""
+"""The options of a command for TLS and its bearer token."""
 
 import inspect
 from collections.abc import Callable
@@ -11,25 +11,51 @@ import typer
 if TYPE_CHECKING:
     from foldmint_client.connection import ConnectionOptions
 
+SECURITY = "TLS and token"  # a section of the help
+
 _File = Path | None
 
 
 class Credentials(NamedTuple):
-    """What the options of TLS and token hold."""
+    """Values of the options for TLS and token."""
 
-    tls: Annotated[bool, typer.Option("--tls", help="Use TLS; implied by the other options of TLS.")] = False
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Use TLS; implied by the other TLS options.", rich_help_panel=SECURITY)
+    ] = False
     tls_ca: Annotated[
-        _File, typer.Option(envvar="FOLDMINT_TLS_CA", help="Certificates to trust (PEM), instead of the public ones.")
+        _File,
+        typer.Option(
+            envvar="FOLDMINT_TLS_CA",
+            metavar="FILE",
+            help="Certificates to trust (PEM), instead of the public ones.",
+            rich_help_panel=SECURITY,
+        ),
     ] = None
     tls_certificate: Annotated[
-        _File, typer.Option(envvar="FOLDMINT_TLS_CERTIFICATE", help="The caller's certificate (PEM), for mutual TLS.")
+        _File,
+        typer.Option(
+            envvar="FOLDMINT_TLS_CERTIFICATE",
+            metavar="FILE",
+            help="Client certificate (PEM), for mutual TLS.",
+            rich_help_panel=SECURITY,
+        ),
     ] = None
-    tls_key: Annotated[_File, typer.Option(envvar="FOLDMINT_TLS_KEY", help="The caller's key (PEM).")] = None
+    tls_key: Annotated[
+        _File,
+        typer.Option(
+            envvar="FOLDMINT_TLS_KEY",
+            metavar="FILE",
+            help="Key of the client certificate (PEM).",
+            rich_help_panel=SECURITY,
+        ),
+    ] = None
     token_file: Annotated[
         _File,
         typer.Option(
             envvar="FOLDMINT_TOKEN_FILE",
-            help="File with a bearer token; needs TLS, or localhost. By default, what FOLDMINT_TOKEN holds.",
+            metavar="FILE",
+            help="File with a bearer token; needs TLS, or localhost. By default, the value of FOLDMINT_TOKEN.",
+            rich_help_panel=SECURITY,
         ),
     ] = None
 
@@ -49,7 +75,7 @@ NO_CREDENTIALS = Credentials()
 
 
 def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of `Credentials`, in the place of its parameter `credentials`."""
+    """The command with an option for each field of `Credentials` instead of its parameter `credentials`."""
     signature = inspect.signature(command)
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():

@@ -1,6 +1,6 @@
 """The command `foldmint detokenize`: structures of tokens.
 
-foldmint tokenize PATH... | foldmint detokenize --format pdb --out FOLDER -
+foldmint tokenize PATH... | foldmint detokenize --format pdb --output FOLDER -
 """
 
 import sys
@@ -17,9 +17,13 @@ import typer
 from foldmint_client.cli.common import (
     LOCALHOST,
     NO_SERVER,
+    OUTPUT,
+    STDIN,
+    STDOUT,
     AsJson,
     Attempts,
     Failures,
+    InFlight,
     Quiet,
     Server,
     Timeout,
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     from foldmint_client.models.detokenize_request import WrittenFormat
 
 
+STRUCTURE = "Structure"  # a section of the help
+
+
 class _Format(StrEnum):
     PDB = "pdb"
     MMCIF = "mmcif"
@@ -51,14 +58,14 @@ _FILES: "dict[_Format, WrittenFormat]" = {_Format.PDB: "pdb", _Format.MMCIF: "mm
 
 
 class _Job(NamedTuple):
-    """A structure on its way, and its own file if it has one."""
+    """A structure to decode, and its own file if it has one."""
 
     found: "Found"
     path: Path | None = None
 
 
 class _Gaps:
-    """Residues that have no coordinates, and structures of nothing else."""
+    """Counts residues without coordinates, and structures of nothing else."""
 
     def __init__(self) -> None:
         self.residues = self._structures = self._empty = 0
@@ -73,7 +80,7 @@ class _Gaps:
         verb = "has" if self._empty == 1 else "have"
         empty = f", {self._empty} of which {verb} nothing else" if self._empty else ""
         residues, structures = counted(self.residues, "residue"), counted(self._structures, "structure")
-        return f"gaps for {residues} without a frame, in {structures}{empty}; --fill decodes them all the same"
+        return f"gaps for {residues} without a frame, in {structures}{empty}; --fill decodes them anyway"
 
 
 @with_credentials
@@ -85,73 +92,88 @@ def detokenize(
             help="Files that `foldmint tokenize` wrote, or of token ids, one structure a line; - for standard input.",
         ),
     ],
-    server: Server = LOCALHOST,
-    form: Annotated[_Format, typer.Option("--format", help="How structures are written.")] = _Format.PDB,
-    out: Annotated[
+    form: Annotated[
+        _Format, typer.Option("--format", help="Format of the output.", rich_help_panel=OUTPUT)
+    ] = _Format.PDB,
+    output: Annotated[
         Path | None,
         typer.Option(
-            "--out",
+            "--output",
             "-o",
-            help="Of pdb and mmcif, a folder for a file each, or a .pdb or .cif for one structure; else the file to "
-            "write. Standard output by default.",
+            "--out",
+            help="For pdb and mmcif, a folder with a file for each structure, or a .pdb or .cif file for a single one; "
+            "otherwise the file to write. Standard output by default.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=OUTPUT)
+    ] = False,
+    failures: Failures = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     each_chain: Annotated[
-        bool, typer.Option("--each-chain", help="Take each chain for a structure by itself.")
+        bool,
+        typer.Option("--each-chain", help="Decode each chain as a structure of its own.", rich_help_panel=STRUCTURE),
     ] = False,
     pae: Annotated[
-        bool, typer.Option("--pae", help="Add predicted aligned errors; of pdb and mmcif, in a .pae.npy beside it.")
+        bool,
+        typer.Option(
+            "--pae",
+            help="Add predicted aligned errors; with pdb and mmcif, in a .pae.npy file beside each structure.",
+            rich_help_panel=STRUCTURE,
+        ),
     ] = False,
     fill: Annotated[
         bool,
         typer.Option(
-            "--fill", help="Decode residues without a frame too, whose tokens say nothing; else they are gaps."
+            "--fill",
+            help="Decode residues without a frame too, whose tokens carry no information; gaps by default.",
+            rich_help_panel=STRUCTURE,
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are there.")] = False,
-    failures: Failures = None,
-    as_json: AsJson = False,
+    server: Server = LOCALHOST,
     timeout: Timeout = 300.0,
-    in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 2,
+    in_flight: InFlight = 2,
     attempts: Attempts = 5,
     credentials: Credentials = NO_CREDENTIALS,
-    quiet: Quiet = False,
 ) -> None:
-    """Write the structures that tokens stand for, in the order of the input; the chains of a source are one structure.
+    """Write the structures that tokens encode, in the order of the input; the chains of a source are one structure.
 
-    B-factors of the files are pLDDT, from 0 to 100. Residues whose letter is not known are called UNK. Those that the
-    input says to have no frame are gaps: no atoms in files, null in JSON and NaN in npz. A line at the end counts them.
+    B-factors of the files are pLDDT, from 0 to 100. Residues of unknown type are named UNK. Residues without a frame in
+    the input are gaps: no atoms in files, null in JSON and NaN in npz. A line at the end counts them.
 
     --json prints a summary: inputs, detokenized, failed, residues, gaps (residues without coordinates), seconds, and
     failures by kind.
     """
+    if output == STDOUT:
+        output = None
+    check_output_file(failures, "--failures")
+    if form is _Format.NPZ and output is None:
+        raise typer.BadParameter("npz is binary and needs a file: --output FILE", param_hint="--format")
+    if pae and form in _FILES and output is None:
+        raise typer.BadParameter("needs files to write to: --output FILE or FOLDER", param_hint="--pae")
+    if as_json and output is None:
+        raise typer.BadParameter("structures go to standard output; name --output FILE or FOLDER", param_hint="--json")
+    if paths.count(STDIN) > 1:
+        raise typer.BadParameter("standard input can be read once only", param_hint="PATH")
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.errors import FoldmintError
     from foldmint_client.io.structure_writers import FILE_SUFFIX, StructureOutput, opened, write_file
     from foldmint_client.transport.parallel_calls import map_in_order
 
     kind = StructureOutput(form)
-    out = None if out == Path("-") else out
-    folder = _folder(kind, out, overwrite)
+    folder = _folder(kind, output, overwrite)
     if folder is None:
-        check_output_file(out, "--out", overwrite=overwrite)
-    if kind is StructureOutput.NPZ and out is None:
-        raise typer.BadParameter("npz is binary and needs a file: --out FILE", param_hint="--format")
-    if pae and kind in FILE_SUFFIX and out is None:
-        raise typer.BadParameter("it has no place on standard output: --out FILE or FOLDER", param_hint="--pae")
-    if as_json and out is None:
-        raise typer.BadParameter("structures go to standard output: --out FILE or FOLDER", param_hint="--json")
-    check_output_file(failures, "--failures")
-    if paths.count("-") > 1:
-        raise typer.BadParameter("standard input can be read once only", param_hint="PATH...")
+        check_output_file(output, "--output", overwrite=overwrite)
     started = time.monotonic()
     alone = kind in FILE_SUFFIX and folder is None  # one structure has a file of its own
-    jobs = _jobs(paths, each_chain, folder, out if alone else None)
-    bar = not quiet and not (out is None and sys.stdout.isatty())
+    jobs = _jobs(paths, each_chain, folder, output if alone else None)
+    bar = not quiet and not (output is None and sys.stdout.isatty())
     with (
-        output_errors(out),
+        output_errors(output),
         connected(server, timeout, attempts, credentials) as client,
-        opened(kind, None if kind in FILE_SUFFIX else out) as writer,
+        opened(kind, None if kind in FILE_SUFFIX else output) as writer,
         Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures, quiet=quiet) as reporter,
     ):
         if alone:
@@ -184,7 +206,7 @@ def detokenize(
             "gaps": gaps.residues,
             "seconds": round(time.monotonic() - started, 3),
             "failures": reporter.counts(),
-            "output": str(out),
+            "output": str(output),
         }
         if as_json
         else None,
@@ -202,7 +224,7 @@ def _folder(kind: "StructureOutput", out: Path | None, overwrite: bool) -> "Fold
     try:
         return Folder(out, FILE_SUFFIX[kind], overwrite=overwrite)
     except OSError as error:
-        raise typer.BadParameter(f"{out}: {error.strerror or error}", param_hint="--out") from error
+        raise typer.BadParameter(f"{out}: {error.strerror or error}", param_hint="--output") from error
 
 
 def _jobs(paths: Sequence[str], each_chain: bool, folder: "Folder | None", path: Path | None) -> Iterator[_Job]:
@@ -220,10 +242,10 @@ def _jobs(paths: Sequence[str], each_chain: bool, folder: "Folder | None", path:
 
 
 def _one(jobs: Iterator[_Job]) -> Iterator[_Job]:
-    """The one structure that there may be."""
+    """The only structure. Raises BadParameter if there are more."""
     first = list(islice(jobs, 2))
     if len(first) > 1:
-        raise typer.BadParameter("there are several structures, which need a folder: --out FOLDER", param_hint="--out")
+        raise typer.BadParameter("several structures need a folder: --output FOLDER", param_hint="--output")
     return iter(first)
 
 

@@ -11,12 +11,12 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def line(row: dict[str, Any], *, as_json: bool) -> str:
-    """A tick on one line. row: of a tick, as `foldmint watch --json` tells it."""
+    """A tick on one line. row: of a tick, as `foldmint watch --json` prints it."""
     if as_json:
         return json.dumps(row, allow_nan=False)
     if row["error"] is not None:
         return f"{row['time']}  {row['error']}"
-    return f"{row['time']}  " + ", ".join(f"{name} {value}" for name, value in _told(row))
+    return f"{row['time']}  " + ", ".join(f"{name} {value}" for name, value in _figures(row))
 
 
 def panel(row: dict[str, Any], rates: Sequence[float], server: str) -> "RenderableType":
@@ -28,15 +28,15 @@ def panel(row: dict[str, Any], rates: Sequence[float], server: str) -> "Renderab
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     if row["error"] is not None:
-        table.add_row("[red]no answer[/red]", str(row["error"]).replace("[", r"\["))
+        table.add_row("[red]no connection[/red]", str(row["error"]).replace("[", r"\["))
     else:
-        for name, value in _told(row):
+        for name, value in _figures(row):
             table.add_row(name, value)
         table.add_row("last minutes", _sparkline(rates[-40:]))
     return Panel(table, title=f"foldmint {server}", subtitle="Ctrl-C ends", expand=False)
 
 
-def _told(row: dict[str, Any]) -> list[tuple[str, str]]:
+def _figures(row: dict[str, Any]) -> list[tuple[str, str]]:
     rate, perplexity, dead = row["residues_per_second"], row["perplexity"], row["dead"]
     return [
         ("version", row["codebook_version"]),

@@ -1,7 +1,7 @@
 """The command `foldmint`: tokens of structure files, structures of tokens, and what a server serves.
 
 foldmint tokenize --server HOST:PORT --format jsonl PATH...
-foldmint detokenize --server HOST:PORT --format pdb --out FOLDER PATH...
+foldmint detokenize --server HOST:PORT --format pdb --output FOLDER PATH...
 foldmint compare --server HOST:PORT A B
 foldmint usage --admin HOST:PORT
 foldmint watch --admin HOST:PORT
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand
 from foldmint_client.cli.common import (
     LOCALHOST,
     AsJson,
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help, as of a manual's page, takes half the time of rich's
     epilog=EPILOG,
+    context_settings=CONTEXT_SETTINGS,
 )
 
 
@@ -58,20 +60,15 @@ def main(
     """Protein structures to structure tokens and back, by a Foldmint server."""
 
 
-for _command in (tokenize, detokenize, compare, usage, watch):
-    app.command(epilog=EPILOGS[_command.__name__], short_help=SHORT[_command.__name__])(_command)
-
-
-@app.command(epilog=EPILOGS["info"], short_help=SHORT["info"])
 @with_credentials
 def info(
-    server: Server = LOCALHOST,
     as_json: AsJson = False,
+    server: Server = LOCALHOST,
     timeout: Timeout = 10.0,
     attempts: Attempts = 5,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
-    """Print what a server serves: model, codebook, vocabulary and limits."""
+    """Print the server's model, codebook, vocabulary and limits."""
     with connected(server, timeout, attempts, credentials) as client:
         model = client.model()
     if as_json:
@@ -99,12 +96,16 @@ def _print_table(model: "ModelInfo") -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-@app.command(epilog=EPILOGS["health"], short_help=SHORT["health"])
 @with_credentials
 def health(
-    server: Server = LOCALHOST,
-    service: Annotated[str, typer.Option(help="A service of the server, foldmint.v1.TokenizerService.")] = "",
+    service: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="A gRPC service, such as foldmint.v1.TokenizerService; the server by default."
+        ),
+    ] = "",
     as_json: AsJson = False,
+    server: Server = LOCALHOST,
     timeout: Timeout = 5.0,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
@@ -121,3 +122,7 @@ def health(
         typer.echo(status.value)
     if status is not Health.SERVING:
         raise typer.Exit(1)
+
+
+for _command in (tokenize, detokenize, compare, usage, watch, info, health):
+    app.command(cls=GroupedCommand, epilog=EPILOGS[_command.__name__], short_help=SHORT[_command.__name__])(_command)

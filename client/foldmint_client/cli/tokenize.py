@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from foldmint_client.cli.common import (
+    INPUT,
     LOCALHOST,
+    OUTPUT,
+    STDIN,
+    STDOUT,
+    TOKENS,
     AsJson,
     Attempts,
     Failures,
+    InFlight,
     Quiet,
     Server,
     Timeout,
@@ -59,14 +65,16 @@ def tokenize(
             "member, @FILE for what its lines name, - for standard input.",
         ),
     ],
-    server: Server = LOCALHOST,
-    form: Annotated[_Format, typer.Option("--format", help="How tokens are written.")] = _Format.JSONL,
+    form: Annotated[
+        _Format, typer.Option("--format", help="Format of the output.", rich_help_panel=OUTPUT)
+    ] = _Format.JSONL,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="The file to write, or with --rows-per-shard the folder; standard output by default.",
+            help="The file to write, or the folder with --rows-per-shard; standard output by default.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     rows_per_shard: Annotated[
@@ -74,42 +82,51 @@ def tokenize(
         typer.Option(
             min=0,
             metavar="N",
-            help="Of Parquet, write files part-00000.parquet and so on into the folder --output, of N chains or a few "
-            "more; 0: one file.",
+            help="With --format parquet, write files part-00000.parquet and so on into the folder --output, each of N "
+            "chains or a few more; 0: one file.",
+            rich_help_panel=OUTPUT,
         ),
     ] = 0,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with an interrupted run: do not ask for what is in the output already."),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")] = False,
-    unordered: Annotated[
-        bool, typer.Option("--unordered", help="Write answers as they come, not in the order of the input.")
-    ] = False,
-    whole: Annotated[bool, typer.Option("--complex", help="Look for neighbors across chains.")] = False,
-    special_tokens: Annotated[bool, typer.Option("--special-tokens", help="Enclose tokens in BOS and EOS.")] = False,
-    distances: Annotated[bool, typer.Option("--distances", help="Add each residue's distance from its code.")] = False,
-    assignment: Annotated[
-        _Assignment,
         typer.Option(
-            help="How codes are chosen: independent, the nearest to a residue's vector; tracking, those that rebuild "
-            "the whole chain best; anchored, the same between anchors, so that a token depends on its stretch alone."
+            "--resume",
+            help="Continue an interrupted run: skip structures that the output has already.",
+            rich_help_panel=OUTPUT,
         ),
-    ] = _Assignment.INDEPENDENT,
-    first_frames: Annotated[
-        bool, typer.Option("--first-frames", help="Add the frame that each stretch without a gap begins with.")
     ] = False,
-    insertion_codes: Annotated[bool, typer.Option("--insertion-codes", help="Add insertion codes to JSON.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.", rich_help_panel=OUTPUT)
+    ] = False,
+    unordered: Annotated[
+        bool,
+        typer.Option(
+            "--unordered", help="Write results as they arrive, not in the order of the input.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    insertion_codes: Annotated[
+        bool, typer.Option("--insertion-codes", help="Add insertion codes to JSON.", rich_help_panel=OUTPUT)
+    ] = False,
+    failures: Failures = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     chain: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this chain, as the file's author names it; may be repeated."),
+        typer.Option(
+            metavar="NAME",
+            help="Only this chain, by the author's name for it (auth_asym_id); may be repeated.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
-    model_number: Annotated[int, typer.Option(min=0, help="Model of the file to read; 0 is the first.")] = 0,
+    model_number: Annotated[
+        int, typer.Option(min=0, help="Model of the file to read; 0: the first.", rich_help_panel=INPUT)
+    ] = 0,
     reading: Annotated[
         Literal["all", "esm"] | None,
         typer.Option(
-            help="Which residues count: all of proteins, or those that ESM's own reader takes. The model's default "
-            "by default."
+            help="Residues to read: all of proteins, or those that ESM's own reader takes; set by the model if not "
+            "given.",
+            rich_help_panel=INPUT,
         ),
     ] = None,
     min_plddt: Annotated[
@@ -118,58 +135,90 @@ def tokenize(
             min=0,
             max=100,
             metavar="X",
-            help="Residues whose CA has a lower B-factor (in predicted models the pLDDT) count as without a frame.",
+            help="Treat residues whose CA has a lower B-factor (the pLDDT in predicted models) as without a frame.",
+            rich_help_panel=INPUT,
         ),
     ] = None,
     assembly: Annotated[
-        str, typer.Option(metavar="ID", help="Build this biological assembly, as the file names it.")
+        str,
+        typer.Option(
+            metavar="ID", help="Build this biological assembly, by its ID in the file.", rich_help_panel=INPUT
+        ),
     ] = "",
     renumber: Annotated[
-        bool, typer.Option("--renumber", help="Number residues 1, 2, 3, ... in each chain, whatever the file says.")
+        bool,
+        typer.Option(
+            "--renumber",
+            help="Number residues 1, 2, 3, ... in each chain, whatever the file says.",
+            rich_help_panel=INPUT,
+        ),
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--complex", help="Look for neighbors across chains.", rich_help_panel=TOKENS)
+    ] = False,
+    assignment: Annotated[
+        _Assignment,
+        typer.Option(
+            help="How codes are chosen. independent: the code nearest to each residue's vector; tracking: those that "
+            "rebuild the whole chain best; anchored: the same between anchors, so that a token depends on its segment "
+            "alone.",
+            rich_help_panel=TOKENS,
+        ),
+    ] = _Assignment.INDEPENDENT,
     codebook_version: Annotated[
         str | None,
         typer.Option(
             metavar="V",
-            help="Of the codebook to use, for all structures; ACTIVE follows the server from one to the next. Unless "
-            "told, the one that is active at the start, or of a run that is resumed its own.",
+            help="Codebook version for all structures; ACTIVE follows the server from one structure to the next. By "
+            "default, the version that is active at the start, or that of the run that is resumed.",
+            rich_help_panel=TOKENS,
         ),
     ] = None,
-    failures: Failures = None,
-    as_json: AsJson = False,
+    special_tokens: Annotated[
+        bool, typer.Option("--special-tokens", help="Enclose tokens in BOS and EOS.", rich_help_panel=TOKENS)
+    ] = False,
+    distances: Annotated[
+        bool, typer.Option("--distances", help="Add each residue's distance from its code.", rich_help_panel=TOKENS)
+    ] = False,
+    first_frames: Annotated[
+        bool,
+        typer.Option(
+            "--first-frames", help="Add the first frame of each segment without a gap.", rich_help_panel=TOKENS
+        ),
+    ] = False,
+    server: Server = LOCALHOST,
     timeout: Timeout = 60.0,
-    in_flight: Annotated[int, typer.Option(min=1, help="Structures on their way at once, at most.")] = 64,
+    in_flight: InFlight = 64,
     attempts: Attempts = 5,
     credentials: Credentials = NO_CREDENTIALS,
-    quiet: Quiet = False,
 ) -> None:
     """Print the tokens of structure files, chain by chain, in the order of the input.
 
-    A bad file does not stop the others, nor does an archive that is damaged or cut off: it is one failure, after the
-    members that can be read. Members are called ARCHIVE!MEMBER, chains of a file PATH:A,B.
+    A file that cannot be read does not stop the others. An archive that is damaged or truncated counts as one failure,
+    after the members that can be read. Members are named ARCHIVE!MEMBER, chains of a file PATH:A,B.
 
-    A file that is written appears under its name when all is done; until then JSON lines are in FILE.part, and shards
-    are complete one by one: with --resume, an interrupted run goes on there, and a finished one asks again for what
-    failed. A path named twice counts once then.
+    An output file gets its name when it is complete. Until then JSON lines are in FILE.part, and shards are complete
+    one by one. With --resume, an interrupted run continues there, and a finished run retries what failed; a path given
+    twice is tokenized once.
 
-    What a file holds and the tokens do not cover stands as left_out beside the tokens of its chain; what is of no chain
-    with tokens, and warnings, beside those of the first. A line at the end tells if any of a protein was left out.
+    Residues of a file that its tokens do not cover are listed as left_out beside the tokens of their chain; those of no
+    chain with tokens, and warnings, beside those of the first. A line at the end reports any left out of a protein.
 
-    --json prints a summary: inputs, tokenized, earlier (not asked again), failed, residues, seconds, failures by kind,
-    left_out by kind, and warnings, the number of structures that have some.
+    --json prints a summary: inputs, tokenized, earlier (in the output already), failed, residues, seconds, failures by
+    kind, left_out by kind, and warnings, the number of structures with warnings.
     """
-    from foldmint_client.cli.progress import Reporter
-    from foldmint_client.io.discovery import STDIN, find_inputs
-    from foldmint_client.io.resumable_output import output as opened
-    from foldmint_client.io.token_writers import OutputFormat
-    from foldmint_client.models.left_out import Tally
-
-    if output == Path(STDIN):
+    if output == STDOUT:
         output = None
     _check_output(form, output, rows_per_shard, resume, as_json, overwrite)
     check_output_file(failures, "--failures")
     if paths.count(STDIN) > 1:
-        raise typer.BadParameter("standard input can be read once only", param_hint="PATH...")
+        raise typer.BadParameter("standard input can be read once only", param_hint="PATH")
+    from foldmint_client.cli.progress import Reporter
+    from foldmint_client.io.discovery import find_inputs
+    from foldmint_client.io.resumable_output import output as opened
+    from foldmint_client.io.token_writers import OutputFormat
+    from foldmint_client.models.left_out import Tally
+
     started = time.monotonic()
     problems: list[tuple[str, str]] = []
     notes: list[str] = []
@@ -245,7 +294,7 @@ def tokenize(
 
 
 class _Asked:
-    """The inputs, without what is done already. number: of their structures; None while archives are not read."""
+    """The inputs, without those in the output already."""
 
     def __init__(self, inputs: "Sequence[Input]") -> None:
         self.inputs = inputs
@@ -256,12 +305,12 @@ class _Asked:
         return isinstance(source, str) and any(found.may_hold(source) for found in self.inputs)
 
     def leave_out(self, done: Collection[str]) -> None:
-        """Leave out what is done, and whatever comes a second time."""
+        """Leave out these sources, and any source that comes a second time."""
         self._done = set(done)
 
     @property
     def number(self) -> int | None:
-        """Of structures that are to come; None if there are archives, which are not read yet."""
+        """Number of structures; None if there are archives, which are not read yet."""
         if any(found.has_several for found in self.inputs):
             return None
         if self._done is None:
@@ -269,7 +318,7 @@ class _Asked:
         return len({found.source for found in self.inputs} - self._done)
 
     def wants(self, source: str) -> bool:
-        """Whether a structure is to be tokenized; counts it if it is not."""
+        """Whether to tokenize a structure; counts it if not."""
         if self._done is None:
             return True
         if source in self._done:
@@ -284,9 +333,9 @@ def _check_output(
 ) -> None:
     if rows_per_shard:
         if form is not _Format.PARQUET:
-            raise typer.BadParameter("shards are Parquet: --format parquet", param_hint="--rows-per-shard")
+            raise typer.BadParameter("shards need --format parquet", param_hint="--rows-per-shard")
         if output is None or not output.resolve().parent.is_dir() or (output.exists() and not output.is_dir()):
-            raise typer.BadParameter(f"{output}: shards need a folder", param_hint="--output")
+            raise typer.BadParameter(f"{output}: shards need a folder to write to", param_hint="--output")
     else:
         if output is None and form is not _Format.JSONL:
             raise typer.BadParameter(f"{form} is binary and needs a file: --output FILE", param_hint="--format")
@@ -328,7 +377,7 @@ def _write_all(
 
 @contextmanager
 def _hint(output: Path | None, rows_per_shard: int) -> Iterator[None]:
-    """Say, of a run that broke off, how to go on."""
+    """Explain how to resume a run that is interrupted."""
     try:
         yield
     except (typer.Exit, KeyboardInterrupt):
@@ -337,5 +386,5 @@ def _hint(output: Path | None, rows_per_shard: int) -> Iterator[None]:
         if output is not None and (
             any(output.glob("part-*.parquet")) if rows_per_shard else unfinished(output).exists()
         ):
-            typer.echo("what is answered is kept: the same command goes on there with --resume", err=True)
+            typer.echo("results so far are kept; to continue, run the same command with --resume", err=True)
         raise

@@ -13,6 +13,7 @@ import typer
 
 from foldmint_client.cli.common import (
     LOCAL_ADMIN,
+    OUTPUT,
     Admin,
     AsJson,
     Attempts,
@@ -30,23 +31,26 @@ if TYPE_CHECKING:
 
 @with_credentials
 def usage(
-    admin: Admin = LOCAL_ADMIN,
     codebook_version: Annotated[
-        str | None, typer.Option(metavar="V", help="Of the codebook; the active one by default.")
+        str | None,
+        typer.Option(metavar="V", help="The codebook version; the active one by default.", rich_help_panel=OUTPUT),
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="How many of the most frequent codes to name.")] = 10,
+    top: Annotated[
+        int, typer.Option(min=0, help="How many of the most frequent codes to list.", rich_help_panel=OUTPUT)
+    ] = 10,
     as_json: AsJson = False,
+    admin: Admin = LOCAL_ADMIN,
     timeout: Timeout = 10.0,
     attempts: Attempts = 5,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
-    """Print how the codes are used, as one server counted since it first activated the version.
+    """Print how the codes are used, as counted by one server since it first activated the version.
 
-    Utilization is the share of codes that were hit; perplexity is the number of codes that, if all were as frequent,
-    would be as hard to guess. Codes that were not hit are called dead after ten residues a code; before, nothing is
-    said. With --json, `hits` holds the hits of each code.
+    Utilization is the share of codes with a hit. Perplexity is the number of equally frequent codes that would be as
+    hard to predict. Codes without a hit are called dead after ten residues per code, and not before. With --json,
+    `hits` holds the hits of each code.
 
-    `foldmint-maintenance usage` tells more: of several servers, of Prometheus, and of drift.
+    `foldmint-maintenance usage` does more: several servers, Prometheus, and drift.
     """
     from foldmint_client.analysis.usage import as_row, figures
 
@@ -76,11 +80,11 @@ def _print_usage(row: dict[str, Any], top: tuple[tuple[int, int], ...]) -> None:
     perplexity, dead = row["perplexity"], row["dead"]
     for name, value in (
         ("codebook version", row["codebook_version"]),
-        ("since", row["since"] or "not told"),
+        ("since", row["since"] or "unknown"),
         ("residues", f"{row['residues']:,}"),
         ("utilization", f"{row['utilization']:.1%} ({row['used']} of {row['codes']} codes)"),
         ("perplexity", "none yet" if perplexity is None else f"{perplexity:,.1f}"),
-        ("dead codes", "not known before ten residues a code" if dead is None else str(dead)),
+        ("dead codes", "unknown before ten residues per code" if dead is None else str(dead)),
         *((f"code {code}", f"{hits:,} ({hits / row['residues']:.2%})") for code, hits in top),
     ):
         table.add_row(name, value)
@@ -89,17 +93,21 @@ def _print_usage(row: dict[str, Any], top: tuple[tuple[int, int], ...]) -> None:
 
 @with_credentials
 def watch(
-    admin: Admin = LOCAL_ADMIN,
-    interval: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="Between two looks.")] = 1.0,
-    count: Annotated[int, typer.Option(min=0, metavar="N", help="End after so many looks; 0: with Ctrl-C.")] = 0,
+    interval: Annotated[
+        float, typer.Option(min=0.01, metavar="SECONDS", help="Time between updates.", rich_help_panel=OUTPUT)
+    ] = 1.0,
+    count: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Exit after N updates; 0: run until Ctrl-C.", rich_help_panel=OUTPUT)
+    ] = 0,
     as_json: AsJson = False,
+    admin: Admin = LOCAL_ADMIN,
     timeout: Timeout = 5.0,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
-    """Watch how a server's codes are used: version, residues a second, utilization, perplexity, dead codes.
+    """Watch how a server's codes are used: version, residues per second, utilization, perplexity, dead codes.
 
-    On a terminal, a view that is drawn anew each second; elsewhere, or with --json, a line each second. A server that
-    goes away while it is watched is waited for. Ends with Ctrl-C.
+    On a terminal, the view is redrawn every second; elsewhere, or with --json, there is a line every second. If the
+    server goes away, the command waits for it. Exit with Ctrl-C.
     """
     from foldmint_client.analysis.usage import Throughput
 
@@ -110,7 +118,7 @@ def watch(
         connected_admin(admin, timeout, 1, credentials) as client,
     ):
         try:
-            first = _look(client, throughput, patient=False)
+            first = _sample(client, throughput, wait=False)
             if live:
                 _show(first, client, throughput, admin, interval, count)
             else:
@@ -147,20 +155,20 @@ def _ticks(
     count: int,
     show: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Show the first look and those after it, at a steady pace."""
+    """Show the first row and those after it, at a steady pace."""
     row, due, seen = first, time.monotonic(), 0
     while True:
         show(row)
         seen += 1
         if seen == count:
             return
-        due = max(due + interval, time.monotonic())  # what was missed is not made up for
+        due = max(due + interval, time.monotonic())  # missed updates are not made up for
         time.sleep(max(0.0, due - time.monotonic()))
-        row = _look(client, throughput, patient=True)
+        row = _sample(client, throughput, wait=True)
 
 
-def _look(client: "CodebookAdmin", throughput: "Throughput", *, patient: bool) -> dict[str, Any]:
-    """What one tick tells. patient: an absent server is no error, but something to tell."""
+def _sample(client: "CodebookAdmin", throughput: "Throughput", *, wait: bool) -> dict[str, Any]:
+    """The row of one update. wait: report a server that is away in the row, instead of raising its error."""
     from datetime import UTC, datetime
 
     from foldmint_client.analysis.usage import as_row, figures
@@ -170,10 +178,10 @@ def _look(client: "CodebookAdmin", throughput: "Throughput", *, patient: bool) -
     try:
         counted = client.usage()
     except (Unavailable, DeadlineExceeded) as error:
-        if not patient:
+        if not wait:
             raise
         throughput.lost()
-        return {"time": now, "error": f"no server answers: {' '.join(unavailable(error).split())}"}
+        return {"time": now, "error": f"cannot connect: {' '.join(unavailable(error).split())}"}
     found = figures(counted.hits)
     rate = throughput.add(counted, found.residues, time.monotonic())
     row = as_row(counted.version, counted.since, found)

@@ -106,9 +106,11 @@ class DetokenizeOptions:
 
     def __post_init__(self) -> None:
         if self.format not in (None, *get_args(WrittenFormat)):
-            raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}")
+            raise InvalidOptions(f"format is 'pdb', 'mmcif' or None, not {self.format!r}", "format")
         if self.assignment is not None and self.assignment not in ASSIGNMENTS:
-            raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))} or None, not {self.assignment!r}")
+            raise InvalidOptions(
+                f"assignment is {', '.join(map(repr, ASSIGNMENTS))} or None, not {self.assignment!r}", "assignment"
+            )
 
 
 def needs_chainbreak(tokens: TokenInput) -> bool:

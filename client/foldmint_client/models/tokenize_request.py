@@ -142,19 +142,21 @@ class TokenizeOptions:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise InvalidOptions(f"format is 'pdb', 'mmcif', 'bcif' or None, not {self.format!r}")
+            raise InvalidOptions(f"format is 'pdb', 'mmcif', 'bcif' or None, not {self.format!r}", "format")
         if self.reading not in READINGS:
-            raise InvalidOptions(f"reading is 'all', 'esm' or None, not {self.reading!r}")
+            raise InvalidOptions(f"reading is 'all', 'esm' or None, not {self.reading!r}", "reading")
         if self.min_plddt is not None and not 0 <= self.min_plddt <= 100:
-            raise InvalidOptions(f"min_plddt is 0 to 100, not {self.min_plddt}")
+            raise InvalidOptions(f"min_plddt is 0 to 100, not {self.min_plddt}", "min_plddt")
         if self.assignment not in ASSIGNMENTS:
-            raise InvalidOptions(f"assignment is {', '.join(map(repr, ASSIGNMENTS))}, not {self.assignment!r}")
+            raise InvalidOptions(
+                f"assignment is {', '.join(map(repr, ASSIGNMENTS))}, not {self.assignment!r}", "assignment"
+            )
         if not 0 <= self.model_number <= _INT32.max:
-            raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}")
+            raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}", "model_number")
         if isinstance(self.chains, str):
-            raise InvalidOptions(f"chains is a sequence of names, not the text {self.chains!r}")
+            raise InvalidOptions(f"chains is a sequence of names, not the text {self.chains!r}", "chains")
         if self.codebook_version == "":
-            raise InvalidOptions("codebook_version is empty; leave it out for the active one")
+            raise InvalidOptions("codebook_version is empty; leave it out for the active one", "codebook_version")
 
 
 def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -> tokenizer_pb2.TokenizeRequest:

@@ -48,7 +48,7 @@ class InFlightTracker(Generic[K]):
         chance: Callable[[], float] = random.random,
     ) -> None:
         if in_flight < 1:
-            raise InvalidOptions(f"in_flight is 1 or more, not {in_flight}")
+            raise InvalidOptions(f"in_flight is 1 or more, not {in_flight}", "in_flight")
         self._in_flight, self._ordered, self._retry = in_flight, ordered, retry
         self._timeout, self._clock, self._chance = timeout, clock, chance
         self._entries: dict[int, _Entry[K]] = {}  # by id, in the input's order

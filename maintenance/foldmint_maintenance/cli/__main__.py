@@ -1,6 +1,14 @@
-"""python -m foldmint_maintenance.cli: the command `foldmint-maintenance`."""
+"""The command `foldmint-maintenance`, also as python -m foldmint_maintenance.cli."""
 
-from foldmint_maintenance.cli.main import app
+from typing import NoReturn
+
+from foldmint.entry_point import run
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    run("foldmint-maintenance", "foldmint_maintenance.cli.main", extra="maintenance", others={"s3fs": "s3"})
+
 
 if __name__ == "__main__":
-    app()
+    main()

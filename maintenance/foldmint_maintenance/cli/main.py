@@ -60,7 +60,7 @@ def corpus(
     from foldmint_maintenance.datasets import default_corpus
 
     with faults():
-        sets = default_corpus.rebuild(out, package, verify, tell=lambda step: typer.echo(step, err=True))
+        sets = default_corpus.rebuild(out, package, verify, log=lambda step: typer.echo(step, err=True))
     for done in sets:
         typer.echo(f"{done.path}: {done.chains} chains, {done.residues} residues, SHA-256 {done.sha256}")
 

@@ -29,8 +29,8 @@ LIST = Path(__file__).with_name("splits") / "promod3-3.2.1.tsv.xz"
 _AR = b"!<arch>\n"
 _AR_HEADER = 60
 
-Tell = Callable[[str], None]
-"""Told of each step that takes its time."""
+Log = Callable[[str], None]
+"""Called with a line of text before each slow step."""
 
 
 class Listed(NamedTuple):
@@ -52,13 +52,13 @@ class Rebuilt:
 
 
 def listed_chains() -> dict[str, Listed]:
-    """The chains of both sets by id, in the database's order; all others stay out."""
+    """The chains of both sets by id, in the database's order, and no others."""
     with lzma.open(LIST, "rt", encoding="ascii") as file:
         rows = [line.rstrip("\n").split("\t") for line in file][1:]
     return {name: Listed(split, int(length), int(first)) for name, split, length, first in rows}
 
 
-def rebuild(out: Path, package: Path | None = None, verify: bool = True, tell: Tell | None = None) -> list[Rebuilt]:
+def rebuild(out: Path, package: Path | None = None, verify: bool = True, log: Log | None = None) -> list[Rebuilt]:
     """Write train.parquet and val.parquet into the folder `out`.
 
     package: Debian's package, or the structure_db.dat in it; without, apt-get downloads it to a temporary folder.
@@ -67,13 +67,13 @@ def rebuild(out: Path, package: Path | None = None, verify: bool = True, tell: T
     Raises InvalidSet if the package is another one, damaged, lacks listed chains, or cannot be downloaded, and
     FileNotFoundError without apt-get.
     """
-    tell = tell or (lambda _: None)
+    log = log or (lambda _: None)
     listed = listed_chains()
-    with _downloaded(tell) if package is None else nullcontext(package) as path:
+    with _downloaded(log) if package is None else nullcontext(package) as path:
         if verify:
-            tell(f"verifying {path.name}")
+            log(f"verifying {path.name}")
             _verify(path)
-        tell(f"reading {path.name}")
+        log(f"reading {path.name}")
         with open_database(path) as file:
             chains = _chosen(read_structure_db(file, listed), listed)
     out.mkdir(parents=True, exist_ok=True)
@@ -154,12 +154,12 @@ def _seek_data(file: IO[bytes]) -> None:
 
 
 @contextmanager
-def _downloaded(tell: Tell) -> Iterator[Path]:
+def _downloaded(log: Log) -> Iterator[Path]:
     apt = shutil.which("apt-get")
     if apt is None:
         raise FileNotFoundError(f"there is no apt-get here: give {PACKAGE} {PACKAGE_VERSION}, of Debian, as a file")
     with TemporaryDirectory(prefix="foldmint-") as folder:
-        tell(f"downloading {PACKAGE} {PACKAGE_VERSION}, 371 MB")
+        log(f"downloading {PACKAGE} {PACKAGE_VERSION}, 371 MB")
         command = [apt, "download", "-qq", f"{PACKAGE}={PACKAGE_VERSION}"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
         packages = sorted(Path(folder).glob("*.deb"))

@@ -1,4 +1,4 @@
-"""Backbone windows: the nine residues around each residue, in its own frame."""
+"""Backbone fragments: the nine residues around each residue, in its frame."""
 
 from typing import NamedTuple
 

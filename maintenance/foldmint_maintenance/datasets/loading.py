@@ -1,4 +1,4 @@
-"""Where sets of backbones come from: Parquet, the packed corpus, structure files or folders of them."""
+"""Loading of sets of backbones: Parquet, the packed corpus, structure files or folders of them."""
 
 import hashlib
 from collections import Counter
@@ -16,7 +16,7 @@ from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.reader import read_backbones
 
 Skip = Callable[[Path, str], None]
-"""Told of each file that is passed over, and why."""
+"""Called with each file that is skipped, and the reason."""
 
 
 def read_set(path: Path, skip: Skip | None = None) -> Iterator[Record]:
@@ -24,8 +24,8 @@ def read_set(path: Path, skip: Skip | None = None) -> Iterator[Record]:
 
     path: a Parquet file; the table of a packed corpus (`NAME.tsv.xz`, with `NAME.xyz.xz` beside it); a structure file
     (.pdb, .cif, .bcif and the like, or any of these compressed); or a folder, of whose structure files, at any depth,
-    every protein chain is a record named `<file stem>_<chain>`. A folder's files that cannot be read are told to `skip`
-    and passed over; without `skip` they raise, as a single file does.
+    every protein chain is a record named `<file stem>_<chain>`. Unreadable files of a folder are reported to `skip` and
+    left out; without `skip` they raise, as a single file does.
 
     Raises InvalidSet where there is nothing to read, FileNotFoundError where there is no such path.
     """
@@ -77,7 +77,7 @@ def _structure(path: Path) -> Iterator[Record]:
 
 
 class Digest:
-    """SHA-256 of the records that pass through it, whatever kind of file they come from, and their number."""
+    """SHA-256 and number of the records that pass through it, independent of the file format."""
 
     def __init__(self) -> None:
         self.chains = self.residues = 0
@@ -95,13 +95,13 @@ class Digest:
             yield record
 
     def sha256(self) -> str:
-        """Of what has passed until now."""
+        """The digest of all records so far."""
         return self._hash.hexdigest()
 
 
 @dataclass(frozen=True)
 class IngestConfig:
-    """Which chains enter a set: those of min_residues to max_residues (None: no limit), with at least one frame."""
+    """Filter of chains: min_residues to max_residues (None: no limit), with at least one frame."""
 
     min_residues: int = 30
     max_residues: int | None = None
@@ -115,7 +115,7 @@ class IngestConfig:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What went into a set, and what did not: how many files or chains by reason."""
+    """Summary of an import: what the set contains, and the number of files or chains left out, by reason."""
 
     chains: int
     residues: int

@@ -34,7 +34,7 @@ _ALL_ARRAYS = 0b111111
 _POSITIONS = 24  # bytes a residue: N, CA, C and O, three axes each, uint16
 _BEFORE_DSSP = {"dihedral angles": 4, "accessible surface": 2, "depths": 2}
 
-# More than the PDB has or allows: a damaged count or text is to be told as such, not followed.
+# Limits above what the PDB has, to detect damaged counts and texts.
 _MOST_CHAINS = 10_000_000
 _LONGEST_TEXT = 64
 _FARTHEST = 10_000.0  # Å

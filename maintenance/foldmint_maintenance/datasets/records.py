@@ -1,4 +1,4 @@
-"""Sets of backbones: read from Parquet, and held in memory for training and evaluation."""
+"""Sets of backbones: Parquet files, and their in-memory form for training and evaluation."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
         pa.field("residue_index", pa.list_(pa.int32()), nullable=False),
         # residue, atom (N, CA, C), axis, flattened; Å; NaN where missing
         pa.field("coordinates", pa.list_(pa.float32()), nullable=False),
-        # a letter a residue, as DSSP writes them; null where it is not known
+        # one DSSP letter per residue; null if unknown
         pa.field("dssp", pa.string()),
     ]
 )
@@ -84,7 +84,7 @@ def _records(batch: pa.RecordBatch) -> Iterator[Record]:
 
 
 def write_parquet(records: Iterable[Record], path: Path, rows_per_group: int = 512) -> tuple[int, int]:
-    """Write a set, complete before its name appears; returns how many chains and residues."""
+    """Write a set, complete before its name appears; returns the numbers of chains and residues."""
     chains = residues = 0
     part = path.with_name(path.name + ".part")
     try:
@@ -137,7 +137,7 @@ class PreparedSet:
         return len(self.shape.queries)
 
     def digest(self) -> str:
-        """SHA-256 of coordinates and numbers, in their order: what a training on them depends on."""
+        """SHA-256 of coordinates and residue numbers, in order: all that training depends on."""
         numbers = np.ascontiguousarray(self.shape.residue_index)
         return hashlib.sha256(np.ascontiguousarray(self.backbone).tobytes() + numbers.tobytes()).hexdigest()
 
@@ -158,7 +158,7 @@ class PreparedSet:
         atoms = self.backbone[around].astype(np.float64)
         atoms += random.standard_normal(atoms.shape, np.float32) * errors[:, None, None, None]
         frames = backbone_frames(atoms.reshape(-1, 3, 3))
-        # A query is its own first neighbor: rows of rows, so to speak.
+        # A query is its own first neighbor.
         own = np.arange(len(query) * NEIGHBORS, dtype=np.int32).reshape(-1, NEIGHBORS)
         shape = Geometry(
             frames,

@@ -1,6 +1,6 @@
-"""Secondary structure of backbones whose set tells none, by pydssp: three letters, H, E and C.
+"""Secondary structure by pydssp, in three DSSP letters: H, E and C.
 
-Sets hold N, CA and C; the carbonyl oxygen, which hydrogen bonds are told by, is put where a planar peptide has it.
+Sets hold N, CA and C. The carbonyl oxygen, which hydrogen bonds need, is placed as in a planar peptide.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ _SHORTEST = 6
 
 
 def lettered(records: Iterable[Record]) -> Iterator[Record]:
-    """The records, those without DSSP letters with pydssp's; `C` for residues that it cannot judge."""
+    """The records, with pydssp's letters where they have none; `C` for residues without a result."""
     for record in records:
         yield record if record.dssp is not None else replace(record, dssp=letters(record.coordinates))
 
@@ -27,7 +27,7 @@ def lettered(records: Iterable[Record]) -> Iterator[Record]:
 def letters(backbone: NDArray[np.floating]) -> str:
     """H, E or C of each residue of a backbone (residues, 3, 3), Å, NaN where missing.
 
-    Each stretch of bonded residues is judged by itself: sheets between stretches are not seen.
+    Each stretch of bonded residues is assigned on its own, so that sheets between stretches are missed.
     """
     found = np.full(len(backbone), "C")
     whole = np.isfinite(backbone).all((1, 2))
@@ -41,15 +41,15 @@ def letters(backbone: NDArray[np.floating]) -> str:
 
 
 def _assigned(backbone: NDArray[np.float64]) -> NDArray[np.str_]:
-    # Not above: it brings torch and einops along.
+    # A slow import, with torch and einops.
     import pydssp
 
     ca, c = backbone[:, 1], backbone[:, 2]
     onward = np.concatenate([backbone[1:, 0], c[-1:] + (c[-1:] - ca[-1:])]) - c
     out = -(_unit(ca - c) + _unit(onward))
     oxygen = c + _CARBONYL * _unit(np.where(np.linalg.norm(out, axis=1, keepdims=True) > 1e-6, out, 1.0))
-    told = pydssp.assign(np.concatenate([backbone, oxygen[:, None]], 1), out_type="c3")
-    return np.where(told == "-", "C", told)
+    assigned = pydssp.assign(np.concatenate([backbone, oxygen[:, None]], 1), out_type="c3")
+    return np.where(assigned == "-", "C", assigned)
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What is around a residue: how many neighbors, on which side, and how far away in the chain those in contact are."""
+"""Environment of a residue: number of neighbors, on which side, and contact order."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

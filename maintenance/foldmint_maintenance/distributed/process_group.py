@@ -1,7 +1,7 @@
-"""The processes that train together: one alone, or as many as torchrun started.
+"""Process groups: a single process, or those started by torchrun.
 
-Every process sees its share of a batch. Sums go over all of them, so that all compute the same step; what is drawn at
-random is drawn by rank 0 and sent to the others.
+Every process computes a slice of a batch. Sums are all-reduced, so that all compute the same step; random samples are
+drawn by rank 0 and broadcast.
 """
 
 import os
@@ -14,20 +14,20 @@ from torch import Tensor
 
 
 class ProcessGroup:
-    """One process alone. rank: which of `size` processes this is."""
+    """A single process. rank: of this process among `size`."""
 
     rank = 0
     size = 1
 
     def even_slice(self, count: int) -> slice:
-        """The share of `count` items that is this process's. Raises ValueError if they do not divide evenly."""
+        """The process's slice of `count` items. Raises `ValueError` if they do not divide evenly."""
         share, rest = divmod(count, self.size)
         if rest:
             raise ValueError(f"{count} items do not divide evenly among {self.size} processes")
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def slice_of(self, count: int) -> slice:
-        """The share of `count` items that is this process's, as even as may be; none is empty if there are enough."""
+        """The process's slice of `count` items, as even as possible; none is empty if there are enough."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
@@ -39,18 +39,18 @@ class ProcessGroup:
         return self.all_reduce_sum(value) / self.size
 
     def mean(self, total: Tensor, weight: Tensor) -> Tensor:
-        """total / weight over all processes, as a share of a loss.
+        """The process's part of a loss that is total / weight over all processes.
 
-        Its value is this process's part times `size`: the mean of all processes' gradients is the gradient of the
-        mean over the whole batch, however unevenly what counts is spread.
+        The value is scaled by `size`, so that the mean of all processes' gradients is the gradient of the mean over the
+        whole batch, however unevenly the weight is distributed.
         """
         return total * self.size / self.all_reduce_sum(weight.detach()).clamp_min(1e-6)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Put the mean over all processes into every gradient."""
+        """Replace every gradient by its mean over all processes."""
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes one after another."""
+        """The rows of all processes, concatenated."""
         return rows
 
     def broadcast(self, value: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class ProcessGroup:
         return value
 
     def barrier(self) -> None:
-        """Until every process has come here."""
+        """Wait for all processes."""
 
 
 ALONE = ProcessGroup()
@@ -77,9 +77,9 @@ class TorchProcessGroup(ProcessGroup):
         return total
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Put the mean over all processes into every gradient, in one exchange.
+        """Replace every gradient by its mean over all processes, in one all-reduce.
 
-        What takes no part in a step has no gradient in any process, and gets none: zeros would let it decay.
+        Parameters unused in a step have no gradient in any process, and get none: with zeros, weight decay would apply.
         """
         parts = [(p, p.grad) for p in parameters if p.grad is not None]
         if not parts:
@@ -91,12 +91,12 @@ class TorchProcessGroup(ProcessGroup):
             parameter.grad = part.view_as(parameter)
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes one after another, however many each has."""
+        """The rows of all processes, concatenated; each may have a different number."""
         own = torch.tensor(len(rows), device=rows.device)
         counts = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(counts, own)
         longest = max(int(count) for count in counts)
-        # What is exchanged must be of one shape.
+        # all_gather needs equal shapes.
         sent = rows.new_zeros(longest, *rows.shape[1:])
         sent[: len(rows)] = rows
         parts = [torch.empty_like(sent) for _ in range(self.size)]
@@ -110,19 +110,19 @@ class TorchProcessGroup(ProcessGroup):
         return sent
 
     def barrier(self) -> None:
-        """Until every process has come here."""
+        """Wait for all processes."""
         dist.barrier()
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """The group that torchrun's environment tells of; one process alone without it. nccl on GPUs, gloo elsewhere."""
+    """The group of torchrun's environment; a single process without it. nccl on GPUs, gloo elsewhere."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Not all that is exchanged lies on the GPUs.
+    # Some tensors are on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield TorchProcessGroup()
@@ -131,9 +131,9 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 def own_device(name: str) -> torch.device:
-    """The device that a process trains on: as named; auto takes a GPU if there is one, of several that of its rank.
+    """The device of this process: the named one; `auto` is the GPU of its local rank, or the CPU without GPUs.
 
-    Raises ValueError for a name that torch does not know.
+    Raises `ValueError` for a name that torch does not know.
     """
     if name != "auto":
         try:

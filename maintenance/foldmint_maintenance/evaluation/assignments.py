@@ -1,4 +1,4 @@
-"""How near assigned tokens of a set come to the truth, how steady tokens are, and what they tell of burial."""
+"""Figures of token assignments: reconstruction, stability under noise, and mutual information with burial."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from foldmint_tokenizer.motion.assignment import Assignment, CodeTable, assign, 
 from foldmint_tokenizer.motion.motions import MOTION
 
 NOISES = (0.01, 0.03, 0.1)
-"""Å; standard deviations of the errors that coordinates are moved by, to see how many tokens stay."""
+"""Å; standard deviations of the noise on coordinates under which the stability of tokens is measured."""
 
 _MOST_NEIGHBORS = 255
 _BURIAL_CLASSES = 8
@@ -23,7 +23,7 @@ _BURIAL_CLASSES = 8
 
 @dataclass(frozen=True)
 class AssignmentFigures:
-    """Of one assignment: all chains, those up to 256 residues and longer ones; the RMSD of the worst chain, Å."""
+    """Figures of one assignment: all chains, those up to 256 residues, and longer ones; the worst chain's RMSD, Å."""
 
     all: LengthFigures
     up_to_256: LengthFigures
@@ -44,7 +44,7 @@ def assignment_figures(chains: list[ChainFigures]) -> AssignmentFigures:
 class Composing:
     """Assigns and composes chain by chain, as the tokenizer and the detokenizer do, and keeps the figures.
 
-    Chains of several segments count each segment by itself: nothing is known of how they stand to one another.
+    Chains of several segments count each segment by itself: their relative placement is unknown.
     """
 
     def __init__(self, model: Model, max_residues: int) -> None:
@@ -90,8 +90,8 @@ def _figures(name: str, truth: NDArray[np.floating], guess: NDArray[np.floating]
     )
 
 
-class Steadiness:
-    """Which share of tokens stay the same when coordinates are moved by normal errors; of the first chains."""
+class NoiseStability:
+    """Share of tokens that Gaussian noise on the coordinates leaves unchanged, over the first chains."""
 
     def __init__(self, model: Model, chains: int, seed: int) -> None:
         self._engine = Engine(model.encoder, model.codebook.codebook.embeddings.device)
@@ -101,7 +101,7 @@ class Steadiness:
         self._residues = dict.fromkeys(NOISES, 0)
 
     def add(self, record: Record, codes: NDArray[np.int64]) -> None:
-        """Take a chain in, if it is one of the first; codes: (rows,), of its residues with a frame."""
+        """Add a chain, if it is one of the first. codes: (rows,), of its residues with a frame."""
         if self._left <= 0 or not len(codes):
             return
         self._left -= 1
@@ -121,17 +121,17 @@ class Steadiness:
 
 
 class Burial:
-    """How often each code meets each number of neighbors within 12 Å."""
+    """Counts of codes by number of neighbors within 12 Å."""
 
     def __init__(self, codes: int) -> None:
         self._joint = np.zeros((codes, _MOST_NEIGHBORS + 1), np.int64)
 
     def add(self, codes: NDArray[np.int64], neighbors: NDArray[np.floating]) -> None:
-        """Take rows in: codes (rows,), neighbors (rows,)."""
+        """Add rows: codes (rows,), neighbors (rows,)."""
         np.add.at(self._joint, (codes, np.minimum(neighbors, _MOST_NEIGHBORS).astype(np.int64)), 1)
 
     def bits(self) -> float | None:
-        """Mutual information of the code and eight classes of burial, of alike many residues as far as may be."""
+        """Mutual information of the code and eight classes of burial, of about equally many residues each."""
         counts = self._joint.sum(0)
         if not counts.any():
             return None

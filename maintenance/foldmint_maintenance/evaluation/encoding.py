@@ -17,8 +17,11 @@ ReportResidues = Callable[[int], None]
 
 
 class Encoded(NamedTuple):
-    """Residues with a frame: codes (rows,) int64, distances (rows,) float32, windows (rows, 9, 3, 3), Å, whole (rows,):
-    whether all nine residues are there, letters (rows,) uint8 of DSSP, 0 where not known, vectors (rows, out).
+    """A batch of residues with a frame.
+
+    codes: (rows,) int64. distances: (rows,) float32, to the codes. windows: (rows, 9, 3, 3), backbone fragments, Å.
+    whole: (rows,), whether all nine residues exist. letters: (rows,) uint8, of DSSP, 0 if unknown.
+    vectors: (rows, out).
     """
 
     codes: NDArray[np.int64]
@@ -32,7 +35,7 @@ class Encoded(NamedTuple):
 def encoded(
     encoder: Encoder, embeddings: Tensor, data: PreparedSet, select: NDArray[np.integer], batch: int
 ) -> Iterator[Encoded]:
-    """The rows `select` of a set, a batch at a time, in float32, as the tokenizer encodes. embeddings: (codes, out).
+    """Encode the rows `select` of a set in batches, in float32, as the tokenizer does. embeddings: (codes, out).
 
     Raises ModelError if a vector is not finite.
     """
@@ -61,9 +64,9 @@ def windows_of_codes(
     batch: int = 1024,
     report: ReportResidues | None = None,
 ) -> NDArray[np.float32]:
-    """The mean backbone window of each code (codes, 9, 3, 3), Å, over residues drawn at random; NaN for codes not hit.
+    """Mean backbone fragment of each code (codes, 9, 3, 3), Å, over a random sample; NaN for codes without hits.
 
-    embeddings: (codes, out). residues: how many are drawn, each at most once; only those with a whole window count.
+    embeddings: (codes, out). residues: size of the sample, of which residues with a complete fragment count.
     """
     count = min(residues, len(data))
     drawn = np.sort(np.random.default_rng(seed).choice(len(data), count, replace=False))

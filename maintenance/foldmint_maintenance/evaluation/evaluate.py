@@ -1,6 +1,4 @@
-"""Evaluation of a model on a set of backbones: how its codes are used, how much of the local shape they keep, and how
-near its decoder comes to the truth.
-"""
+"""Evaluation of a model on a set of backbones: code usage, fidelity of fragments, and reconstruction."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +18,7 @@ from foldmint_maintenance.evaluation.assignments import (
     AssignmentFigures,
     Burial,
     Composing,
-    Steadiness,
+    NoiseStability,
     assignment_figures,
 )
 from foldmint_maintenance.evaluation.encoding import Encoded, ReportResidues, encoded, windows_of_codes
@@ -56,7 +54,7 @@ class EvaluationConfig:
 
 
 class Details(NamedTuple):
-    """What the figures were made of: hits of each code (codes,), decoded chains, and traces of a sample of them."""
+    """Data behind the figures: hits of each code (codes,), decoded chains, and traces of a sample of them."""
 
     counts: NDArray[np.int64]
     chains: list[ChainFigures]
@@ -65,18 +63,18 @@ class Details(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a set; None where it cannot be told, with the reason in the notes.
+    """Figures of a model on a set; None where unknown, with the reason in the notes.
 
-    residues: those with a frame; the others have no code of their own. codes_used_ratio and perplexity are over these.
-    The windows' RMSD, Å, after superposition, and the mutual information of code and DSSP letter, bits, are over the
-    residues that have four neighbors on each side. backbone_rmsd_median, Å, lddt_ca_median and tm_score_median are over
+    residues: those with a frame; codes_used_ratio and perplexity are over these. The RMSD of fragments, Å, after
+    superposition, and the mutual information of code and DSSP letter, bits, are over residues with four neighbors on
+    each side. backbone_rmsd_median, Å, lddt_ca_median and tm_score_median are over
     the decoded chains. quantization_distance_mean, quantization_squared_distance_mean: in the space of the codes'
     vectors.
 
-    Of models whose codes state motions: anchored_rmsd_median and the figures of tracking are over the segments of the
-    chains, of their composition; assignments: the same and more, by assignment and length. same_under_noise: share of
-    the tokens that stay the same when each coordinate is moved by a normal error of so many Å. burial, bits: of eight
-    classes of the number of CA within 12 Å.
+    For models whose codes encode motions: anchored_rmsd_median and the figures of tracking are over the segments of the
+    chains, as composed; assignments: these and more, by assignment and length. same_under_noise: share of tokens that
+    Gaussian noise of so many Å on the coordinates leaves unchanged. mutual_information_burial_bits: with eight classes
+    of the number of CA within 12 Å.
     """
 
     chains: int
@@ -121,9 +119,9 @@ def evaluate(
 ) -> Evaluation:
     """Encode every residue of the data, decode the chains if the model has a decoder, and measure.
 
-    The windows that the codes stand for are the model's own, means over its training set, or means over about
-    `reference_residues` of the reference. Raises InvalidSet if no residue of the data has a frame; ModelError if the
-    model computes what is not finite.
+    The mean fragments of the codes are the model's own, from its training set, or those of about `reference_residues`
+    of the reference. Raises `InvalidSet` if no residue of the data has a frame, `ModelError` if the model computes
+    values that are not finite.
     """
     embeddings = model.codebook.codebook.embeddings
     frameless = Engine(model.encoder, embeddings.device).frameless_code(embeddings)
@@ -138,9 +136,9 @@ def evaluate(
         if model.decoder is None
         else Decoding(StructureDetokenizer(model), config.max_decode_residues, config.seed, report_decoded)
     )
-    use = _Use(len(embeddings), table)
+    sums = _Sums(len(embeddings), table)
     composing = None if model.lever is None else Composing(model, config.max_decode_residues)
-    steadiness, burial = Steadiness(model, config.noise_chains, config.seed), Burial(len(embeddings))
+    stability, burial = NoiseStability(model, config.noise_chains, config.seed), Burial(len(embeddings))
     for group in grouped(_lettered(data, notes), config.group_residues):
         part = gathered(group)
         vectors = np.zeros((len(part.chain), model.config.out), np.float32)
@@ -148,14 +146,14 @@ def evaluate(
         tokens = np.full(len(part.chain), frameless, np.int64)
         done = 0
         for rows in encoded(model.encoder, embeddings, part, np.arange(len(part)), config.batch):
-            use.add(rows)
+            sums.add(rows)
             queries = part.shape.queries[done : done + len(rows.codes)]
             tokens[queries], vectors[queries] = rows.codes, rows.vectors
             burial.add(rows.codes, neighbors[queries])
             done += len(rows.codes)
             if report is not None:
                 report(len(rows.codes))
-        use.chains += len(group)
+        sums.chains += len(group)
         ends = np.cumsum([len(record.sequence) for record in group])[:-1]
         exists = np.split(part.shape.frames.exists, ends)
         split = (np.split(tokens, ends), exists, np.split(vectors, ends))
@@ -164,34 +162,34 @@ def evaluate(
                 decoding.add(record, own, there)
             if composing is not None:
                 composing.add(record, gathered([record]), own, z)
-            steadiness.add(record, own[there])
-    residues = int(use.counts.sum())
+            stability.add(record, own[there])
+    residues = int(sums.counts.sum())
     if residues == 0:
         raise InvalidSet("the set holds no residue with N, CA and C")
-    used = np.count_nonzero(use.counts)
-    notes.append(f"{used} of {len(use.counts)} codes are used, on {residues} residues with a frame")
+    used = np.count_nonzero(sums.counts)
+    notes.append(f"{used} of {len(sums.counts)} codes are used, on {residues} residues with a frame")
     return Evaluation(
-        chains=use.chains,
+        chains=sums.chains,
         residues=residues,
-        codes_used_ratio=fragment_metrics.used_ratio(use.counts),
-        perplexity=perplexity(use.counts),
-        **_window_figures(use.rmsd, notes),
-        mutual_information_bits=_mutual_information(use.joint, notes),
+        codes_used_ratio=fragment_metrics.used_ratio(sums.counts),
+        perplexity=perplexity(sums.counts),
+        **_window_figures(sums.rmsd, notes),
+        mutual_information_bits=_mutual_information(sums.joint, notes),
         **_reconstruction_figures(decoding, notes),
         **_assignment_figures(composing, decoding, notes),
-        same_under_noise=steadiness.shares(),
+        same_under_noise=stability.shares(),
         mutual_information_burial_bits=burial.bits(),
-        quantization_distance_mean=use.distance / residues,
-        quantization_squared_distance_mean=use.squared_distance / residues,
+        quantization_distance_mean=sums.distance / residues,
+        quantization_squared_distance_mean=sums.squared_distance / residues,
         model=model.name,
         codebook_version=model.codebook.version,
         notes=tuple(notes),
-        details=Details(use.counts, decoding.chains if decoding else [], decoding.traces if decoding else []),
+        details=Details(sums.counts, decoding.chains if decoding else [], decoding.traces if decoding else []),
     )
 
 
-class _Use:
-    """Sums over encoded rows: hits (codes,), hits by code and letter, distances, and RMSD of windows, Å."""
+class _Sums:
+    """Sums over encoded rows: hits (codes,), hits by code and letter, distances, and RMSD of fragments, Å."""
 
     def __init__(self, codes: int, table: NDArray[np.float32] | None) -> None:
         self.chains = 0
@@ -220,7 +218,7 @@ def _table(
     report: ReportResidues | None,
     notes: list[str],
 ) -> NDArray[np.float32] | None:
-    """The window of each code (codes, 9, 3, 3), Å."""
+    """The mean fragment of each code (codes, 9, 3, 3), Å."""
     if reference is None:
         if model.codebook.windows is not None:
             stored: NDArray[np.float32] = model.codebook.windows.numpy()
@@ -259,12 +257,12 @@ def _mutual_information(joint: NDArray[np.int64], notes: list[str]) -> float | N
 
 
 def _lettered(data: Iterable[Record], notes: list[str]) -> Iterator[Record]:
-    """With DSSP letters, of three kinds where the set has none."""
-    told = False
+    """The records with DSSP letters; pydssp assigns three kinds where the set has none."""
+    noted = False
     for record in data:
-        if record.dssp is None and not told:
+        if record.dssp is None and not noted:
             notes.append("DSSP letters that the set lacks are pydssp's: H, E and C")
-            told = True
+            noted = True
         yield from lettered([record])
 
 

@@ -1,4 +1,4 @@
-"""How much of the local backbone a set of codes keeps: pure functions on arrays, no model."""
+"""Metrics of how well codes represent local backbone fragments: pure functions on arrays."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ _CHUNK = 32_768
 
 
 class WindowMeans:
-    """The mean backbone window of every code, from parts of a set; sums are float64."""
+    """Accumulates the mean backbone fragment of every code; sums are float64."""
 
     def __init__(self, size: int) -> None:
         self._sums = np.zeros((size, WINDOW * 9))
@@ -76,7 +76,7 @@ def used_ratio(counts: NDArray[np.integer]) -> float:
 
 
 def mutual_information(joint: NDArray[np.integer]) -> float:
-    """Bits that a code tells of a letter, from how often each pair occurs: joint (codes, letters), one hit or more."""
+    """Mutual information of code and class, bits. joint: (codes, classes), counts of each pair, not all 0."""
     share = joint / joint.sum()
     expected = share.sum(1, keepdims=True) * share.sum(0, keepdims=True)
     occurs = share > 0

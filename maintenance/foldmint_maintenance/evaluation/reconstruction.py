@@ -1,4 +1,4 @@
-"""What a model's decoder makes of the codes of a set: figures of each chain, and put together by length."""
+"""Reconstruction of a set by a model's decoder: figures of each chain, and summaries by length."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -48,10 +48,10 @@ class LengthFigures:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How far what the decoder expects can be believed: pLDDT a residue, pTM a chain.
+    """Calibration of the decoder's confidence: pLDDT per residue, pTM per chain.
 
     Correlations are Pearson's. A bias is the mean of what is expected less what is true: above 0, the decoder boasts.
-    None where it cannot be told.
+    None where unknown.
     """
 
     plddt_correlation: float | None
@@ -97,7 +97,7 @@ class Trace(NamedTuple):
 
 
 class Decoding:
-    """Decodes chain by chain, and keeps the figures; traces of a sample of chains, drawn by the seed."""
+    """Decodes chains, and collects their figures and the traces of a random sample, drawn by the seed."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Decoding:
             self._report(len(tokens))
 
     def _keep(self, figures: ChainFigures, truth: NDArray[np.float32], guess: NDArray[np.float32]) -> None:
-        """Each chain is in the sample with the same chance, however many there will be (Vitter 1985, algorithm R)."""
+        """Reservoir sampling: every chain is in the sample with the same probability (Vitter 1985, algorithm R)."""
         place = len(self.traces) if len(self.traces) < _SAMPLE else int(self._random.integers(len(self.chains)))
         if place >= _SAMPLE:
             return

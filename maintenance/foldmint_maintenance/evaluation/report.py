@@ -1,4 +1,4 @@
-"""The page of an evaluation: figures, plots and notes in one HTML file that needs no other."""
+"""Report of an evaluation: figures, plots and notes in one self-contained HTML file."""
 
 from collections.abc import Iterator
 from html import escape
@@ -17,7 +17,7 @@ from foldmint_maintenance.evaluation.tables import (
 )
 from foldmint_maintenance.html_page import document, figure, table
 
-# Dead codes told by their numbers; the rest by how many they are.
+# Dead codes listed by number; of the rest only the count is given.
 _DEAD_TOLD = 100
 
 
@@ -48,10 +48,10 @@ def _usage(details: Details) -> Iterator[str]:
     from foldmint_maintenance.evaluation import plots
 
     dead = np.flatnonzero(details.counts == 0)
-    told = f"{len(dead):,} of {len(details.counts):,} codes are dead on this set: no residue got them."
+    summary = f"{len(dead):,} of {len(details.counts):,} codes are dead on this set: no residue got them."
     yield figure(
         plots.code_usage(details.counts),
-        f"Residues that got each code, the most used code first; dotted: the mean over all codes. {told}",
+        f"Residues that got each code, the most used code first; dotted: the mean over all codes. {summary}",
     )
     if len(dead):
         more = f" and {len(dead) - _DEAD_TOLD:,} more" if len(dead) > _DEAD_TOLD else ""

@@ -1,4 +1,4 @@
-"""How near a decoded backbone comes to the true one: pure functions on arrays, no model.
+"""Metrics of a decoded backbone against the true one: pure functions on arrays.
 
 Residues correspond by their place; those without a frame are left out before.
 """

@@ -80,14 +80,14 @@ def reconstruction_rows(
 
 
 def trust(confidence: reconstruction.Confidence) -> str:
-    """How far the decoder's own confidence can be believed, in words; empty where nothing is known."""
-    told = (
+    """Calibration of the decoder's confidence, in words; empty if unknown."""
+    measured = (
         ("pLDDT against lDDT-CA, by residue", confidence.plddt_correlation, confidence.plddt_bias),
         ("pTM against TM-score, by chain", confidence.ptm_correlation, confidence.ptm_bias),
     )
     return "; ".join(
         f"{what}: correlation {'unknown' if correlation is None else f'{correlation:.2f}'}, bias {bias:+.3f}"
-        for what, correlation, bias in told
+        for what, correlation, bias in measured
         if bias is not None
     )
 

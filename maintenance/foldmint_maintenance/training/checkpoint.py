@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one safetensors file, from which it goes on as if it had never stopped."""
+"""Checkpoints of a training: one safetensors file, from which it resumes bit-exactly."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ NAME = "checkpoint.safetensors"
 
 
 class Resumable(Protocol):
-    """A training whose state can be written down; step: how many are done. codebook: None if none takes part."""
+    """A training whose state can be saved. step: number of finished steps."""
 
     step: int
 
     @property
     def codebook(self) -> Codebook | None:
-        """None if none takes part."""
+        """None if the training has none."""
         ...
 
     @codebook.setter
@@ -31,22 +31,22 @@ class Resumable(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Its state goes along."""
+        """Its state is saved too."""
         ...
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """What is trained, by name."""
+        """Trained modules, by name."""
         ...
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What must be equal for a checkpoint to fit."""
+        """What must be equal for a checkpoint to be resumed."""
         ...
 
 
 def save(trainer: Resumable, folder: Path) -> None:
-    """Write the training's whole state; the file is complete before it takes the last one's place."""
+    """Save the training's whole state. The file is complete before it replaces the previous one."""
     tensors: dict[str, Tensor] = {}
     for prefix, module in trainer.modules.items():
         tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
@@ -56,12 +56,12 @@ def save(trainer: Resumable, folder: Path) -> None:
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     part = folder / (NAME + ".part")
     # Copies: a file cannot hold two tensors that share memory.
-    save_file({name: value.detach().clone() for name, value in tensors.items()}, part, {"training": _told(trainer)})
+    save_file({name: value.detach().clone() for name, value in tensors.items()}, part, {"training": _metadata(trainer)})
     part.replace(folder / NAME)
 
 
 def restore(trainer: Resumable, folder: Path) -> None:
-    """Put the state of the folder's checkpoint into a new trainer.
+    """Load the state of the folder's checkpoint into a new trainer.
 
     Raises CheckpointMismatch if the checkpoint belongs to a training with other sizes, settings or data.
     """
@@ -69,7 +69,7 @@ def restore(trainer: Resumable, folder: Path) -> None:
         metadata = json.loads((file.metadata() or {})["training"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     step = metadata.pop("step")
-    expected = json.loads(_told(trainer))
+    expected = json.loads(_metadata(trainer))
     expected.pop("step")
     different = sorted(key for key in {*metadata, *expected} if metadata.get(key) != expected.get(key))
     if different:
@@ -89,5 +89,5 @@ def restore(trainer: Resumable, folder: Path) -> None:
     trainer.step = step
 
 
-def _told(trainer: Resumable) -> str:
+def _metadata(trainer: Resumable) -> str:
     return json.dumps({**trainer.identity, "torch": torch.__version__, "step": trainer.step})

@@ -1,4 +1,4 @@
-"""The curves of a training: each figure of its log by step, as one SVG."""
+"""Training curves: each figure of a training log by step, as one SVG."""
 
 import csv
 import gzip
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foldmint_maintenance.errors import InvalidSet
 
-# Steps that a point of a smoothed curve is the mean of, at most.
+# Maximum number of points of a curve, and of steps that a smoothed value averages.
 _POINTS = 1000
 _SMOOTHED = 50
 _COLUMNS = 3
@@ -34,7 +34,7 @@ def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def smoothed(values: NDArray[np.float64], most: int = _SMOOTHED) -> NDArray[np.float64]:
-    """Means (steps,) of each value and those around it, fewer at the ends, where there are fewer."""
+    """Centered moving averages (steps,), over fewer values at the ends."""
     reach = min(most, len(values)) // 2
     total = np.cumsum(np.concatenate([[0.0], values]))
     places = np.arange(len(values))
@@ -57,7 +57,7 @@ def draw(columns: dict[str, NDArray[np.float64]], out: Path) -> None:
             axes = figure.add_subplot(rows, _COLUMNS, place + 1)
             begun = columns[name] != 0  # losses that count only from some step on
             steps, values = columns["step"][begun], smoothed(columns[name][begun])
-            # More points than the eye can tell apart make the file large, and nothing else.
+            # More points than the eye can resolve only make the file larger.
             every = max(1, len(steps) // _POINTS)
             axes.plot(steps[::every], values[::every], linewidth=1)
             axes.set_title(name.replace("_", " "), fontsize=9)

@@ -1,7 +1,7 @@
-"""Training of an encoder and its codebook by the local objective, with checkpoints that resume.
+"""Trainer of an encoder and its codebook by the local objective.
 
-Three phases: without quantization, until the vectors tell the windows; then a codebook, by k-means of many vectors,
-that follows by moving averages while the encoder goes on; last the encoder rests and the codebook settles.
+It has three phases. The first trains without quantization. The second starts with a codebook made by k-means, which
+moving averages update while the encoder is trained. In the last, the frozen phase, only the codebook is updated.
 """
 
 from collections.abc import Callable
@@ -27,21 +27,21 @@ from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 
-# Residues whose windows give the principal components.
+# Residues whose backbone fragments determine the principal components.
 _BASIS_SAMPLE = 50_000
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train.
+    """Hyperparameters.
 
-    steps: in all. batch: residues a step. unquantized: first steps without a codebook, for the windows alone. settling:
-    last steps with a resting encoder. initial_batches: whose vectors the first codebook is made from, by
-    `initial_rounds` of k-means (none: a sample of them as they are). learning_rate: the peak; warm-up over `warmup`
-    steps, then a cosine to zero at the encoder's last step. decay: of the moving averages. commitment: weight of the
-    pull towards the code. contacts_weight: of the contacts' loss against the window's. dead_share: a code is dead when
-    its N falls below this share of the mean N. estimator: how gradients pass the codes, as in `ChainConfig`.
-    bf16: products in bfloat16 (the codebook stays in float32). compiled: run the encoder through torch.compile.
+    steps: total. batch: residues per step. unquantized: first steps, without a codebook. settling: last steps, with a
+    frozen encoder. initial_batches: batches whose vectors make the first codebook, by `initial_rounds` of k-means (0:
+    a sample of them). learning_rate: peak, after `warmup` steps; then a cosine decay to zero at the encoder's last
+    step. decay: of the codebook's moving averages. commitment: weight of the commitment loss. contacts_weight: weight
+    of the contact loss relative to the fragment loss. dead_share: a code is dead if its N is below this share of the
+    mean N. estimator: gradient through the quantization, as in `ChainConfig`. bf16: matrix products in bfloat16 (the
+    codebook stays in float32). compiled: use torch.compile for the encoder.
     """
 
     steps: int = 3000
@@ -72,7 +72,7 @@ class TrainConfig:
 
 
 class Progress(NamedTuple):
-    """What a step tells: window_error in Å, distance of z to its code, perplexity over the moving averages."""
+    """Figures of a step: fragment RMS error (Å), mean distance of z to its code, perplexity of the moving averages."""
 
     step: int
     loss: float
@@ -83,15 +83,17 @@ class Progress(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows for the encoder and what is to be predicted from them."""
+    """Neighborhoods, the encoder's input, and the targets predicted from them."""
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
     truth: Targets
 
 
 class Trainer:
-    """Encoder, predictor, codebook and optimizer, a step at a time. Batch and noise of a step depend on seed and step
-    number alone, so that a resumed training does what an unbroken one does. group: the processes that share a batch.
+    """Trains encoder, predictor and codebook.
+
+    The batch of a step depends on seed and step number only, so that resuming is bit-exact. group: the processes that
+    share a batch.
     """
 
     def __init__(
@@ -132,12 +134,12 @@ class Trainer:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What is trained, by the names that a checkpoint gives it."""
+        """Trained modules, by their names in a checkpoint."""
         return {"encoder": self.encoder, "predictor": self.predictor}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with this training."""
+        """What must be equal for a checkpoint to be resumed."""
         return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
 
     def run(self, report: Callable[[Progress], None]) -> None:
@@ -167,13 +169,13 @@ class Trainer:
         config = self.config
         if step == config.unquantized:
             self.codebook = self._first_codebook(step)
-        settling = step >= config.steps - config.settling
-        with torch.set_grad_enabled(not settling):
+        frozen = step >= config.steps - config.settling
+        with torch.set_grad_enabled(not frozen):
             z = self._vectors(batch)
             quantized, commitment, distance, replaced = z, z.new_zeros(()), z.new_zeros(()), 0
             if step >= config.unquantized:
                 done = self._quantizer.quantize(
-                    z, self.codebook, step, self.group, decay=self._decay(step), replace=not settling
+                    z, self.codebook, step, self.group, decay=self._decay(step), reset_dead=not frozen
                 )
                 quantized, commitment, distance, replaced = done.vectors, done.commitment, done.distance, done.replaced
                 self.codebook = done.codebook
@@ -181,14 +183,14 @@ class Trainer:
             weight = config.contacts_weight if step >= config.unquantized else 0.0
             loss, error = local_loss(window, contacts, batch.truth, weight)
             loss = loss + config.commitment * commitment
-        if not settling:
+        if not frozen:
             backward(self.optimizer, loss)
             trained = [p for group in self.optimizer.param_groups for p in group["params"]]
             apply_gradients(
                 self.optimizer, trained, learning_rate=self._learning_rate(step), group=self.group, clip=config.clip
             )
         self.step = step + 1
-        # Shares of a batch are alike in size, and a mean of their means is the batch's.
+        # All processes have equally many rows: the mean of their means is the batch's.
         values = torch.stack([loss.detach(), error.square(), distance.detach()])
         figures = self.group.all_reduce_mean(values).tolist()
         return Progress(
@@ -196,18 +198,18 @@ class Trainer:
         )
 
     def _decay(self, step: int) -> float:
-        """While settling the averages lengthen to the whole phase: the codebook converges to plain means."""
+        """In the frozen phase, averages extend over the whole phase, so that codes converge to plain means."""
         since = step - (self.config.steps - self.config.settling)
         return self.config.decay if since < 0 else max(self.config.decay, 1 - 1 / (100 + since))
 
     def _vectors(self, batch: Batch) -> Tensor:
-        """z (rows, out) of a batch, float32."""
+        """Vectors z (rows, out) of a batch, float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             z = self._encode(*batch.inputs)
         return z.float()
 
     def _first_codebook(self, step: int) -> Codebook:
-        """k-means (Lloyd) of the vectors of several batches, from random ones of them."""
+        """Codebook from the vectors of several batches, by k-means (Lloyd) started from a random sample."""
         config = self.config
         with torch.no_grad():
             parts = [self.group.all_gather(self._vectors(self._batch(step + i))) for i in range(config.initial_batches)]

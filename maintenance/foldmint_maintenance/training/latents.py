@@ -1,4 +1,4 @@
-"""Vectors and tokens of a whole set, its rows shared among the processes."""
+"""Vectors and tokens of a whole set, computed by all processes together."""
 
 import hashlib
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def vectors_of(
 def tokens_of(
     encoder: Encoder, codebook: Codebook, data: PreparedSet, group: ProcessGroup, device: torch.device | str
 ) -> NDArray[np.int64]:
-    """Codes (residues,) of a set; residues without a frame have theirs."""
+    """Tokens (residues,) of a set, those of residues without a frame included."""
     embeddings = codebook.embeddings.to(device)
     parts = _encoded(encoder, data, np.arange(len(data)), group, device)
     codes = torch.cat([nearest_code(z, embeddings)[0].cpu() for z in parts])[: len(data)]
@@ -43,7 +43,7 @@ def tokens_of(
 def kept_tokens(
     path: Path, encoder: Encoder, codebook: Codebook, data: PreparedSet, group: ProcessGroup, device: torch.device | str
 ) -> NDArray[np.int64]:
-    """What `tokens_of` gives, computed once: rank 0 keeps it in a file, and computes anew where that is another's."""
+    """`tokens_of`, cached by rank 0 in a file; recomputed if the file is of another encoder, codebook or set."""
     made_of = _digest(encoder, codebook, data)
     found = _read_tokens(path, made_of, len(data.chain)) if group.rank == 0 else None
     if int(group.broadcast(torch.tensor(int(found is not None), device=device))):
@@ -81,7 +81,7 @@ def _digest(encoder: Encoder, codebook: Codebook, data: PreparedSet) -> str:
 def _encoded(
     encoder: Encoder, data: PreparedSet, select: NDArray[np.integer], group: ProcessGroup, device: torch.device | str
 ) -> Iterator[Tensor]:
-    """z of the rows in order, and of a few more at the end: each process takes as many of a batch."""
+    """Vectors of the rows in order, padded at the end: every process takes equally many rows of a batch."""
     engine = Engine(encoder, device)
     step = _BATCH * group.size
     for start in range(0, len(select), step):

@@ -1,6 +1,6 @@
-"""The local objective: from a residue's vector, predict the backbone around it in its own frame.
+"""The local objective: predict the backbone around a residue, in its frame, from its vector.
 
-It needs no decoder of whole chains, and trains on two cores. The predictor is thrown away afterwards.
+It needs no decoder of whole chains and trains on two cores. The predictor is discarded after training.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from foldmint_maintenance.datasets.fragments import REACH, WINDOW, Fragments
 from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Neighborhoods
 
 CONTACTS = 6
-# Å; below it an error counts by its square, above it by its size: rare windows do not rule the codes.
+# Å; the loss is quadratic for errors well below it and linear for larger ones, so that outliers do not dominate.
 _SOFT = 1.0
 
 
 class Targets(NamedTuple):
-    """What is predicted, in the row's frame, Å.
+    """Prediction targets in the row's frame, Å.
 
     window: (rows, 9, 3, 3) N, CA, C; window_exists: (rows, 9); contacts: (rows, 6, 3) the nearest CA beyond the
     window; contacts_exist: (rows, 6).
@@ -32,7 +32,7 @@ class Targets(NamedTuple):
 
 
 def targets(windows: Fragments, rows: Neighborhoods) -> Targets:
-    """Targets of the rows whose windows these are."""
+    """Targets of rows and their fragments."""
     distant = rows.exists & (np.abs(rows.offset - (OFFSET_LIMIT + 1)) > REACH)
     # A stable sort puts the distant neighbors first and leaves them in order of distance.
     first = np.argsort(~distant, axis=1, kind="stable")[:, :CONTACTS]
@@ -46,11 +46,11 @@ def targets(windows: Fragments, rows: Neighborhoods) -> Targets:
 
 
 class LocalPredictor(nn.Module):
-    """From a code's vector to a window and its contacts.
+    """Predicts a backbone fragment and contacts from a vector.
 
-    The window is linear in the first components of the vector, through the principal components of real windows,
-    which are orthonormal: distances between vectors are distances between windows, in Å, and the nearest code is the
-    nearest window. The contacts come from the whole vector, through a small network.
+    The fragment is linear in the first dimensions of the vector, through the principal components of real fragments,
+    which are orthonormal: distances between vectors are distances between fragments, in Å, and the nearest code is the
+    nearest fragment. The contacts are predicted from the whole vector by a small network.
     """
 
     mean: Tensor
@@ -64,7 +64,7 @@ class LocalPredictor(nn.Module):
         self.contacts = nn.Sequential(nn.Linear(out, hidden), nn.GELU(), nn.Linear(hidden, CONTACTS * 3))
 
     def fit(self, windows: Fragments) -> None:
-        """Take mean and principal components from the complete windows among these."""
+        """Compute mean and principal components of the complete fragments."""
         complete = windows.positions[windows.exists.all(1)].reshape(-1, WINDOW * 9).astype(np.float64)
         if len(complete) < len(self.basis):
             raise ValueError(f"{len(complete)} complete windows are too few for {len(self.basis)} components")
@@ -77,12 +77,12 @@ class LocalPredictor(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z (rows, out) -> window (rows, 9, 3, 3) and contacts (rows, 6, 3), Å."""
         window = torch.addmm(self.mean, z[:, : len(self.basis)], self.basis)
-        # Networks like outputs near one; contacts are about 10 Å away.
+        # Contacts are about 10 Å away; the network's outputs are near one.
         return window.view(-1, WINDOW, 3, 3), 10 * self.contacts(z).view(-1, CONTACTS, 3)
 
 
 def local_loss(window: Tensor, contacts: Tensor, truth: Targets, contacts_weight: float) -> tuple[Tensor, Tensor]:
-    """The loss (a scalar) and, to watch, the window's RMS error in Å."""
+    """The loss (a scalar), and the RMS error of the fragments, Å."""
     near = _mean_square(window.flatten(2), truth.window.flatten(2), truth.window_exists, 3)
     far = _mean_square(contacts, truth.contacts, truth.contacts_exist, 1)
     loss = _soft_root(near).mean() + contacts_weight * _soft_root(far).mean()

@@ -1,8 +1,8 @@
-"""A trained encoder's vectors turned into a space where distance counts what a decoder needs most.
+"""Refit of a trained encoder's last layer, so that distances weigh what a decoder needs most.
 
-The local objective counts all nine residues of a window alike, and the far ends, which move most, rule the codes. What
-rebuilds a chain is the step from each residue to the next. The last linear layer of the encoder is composed with a
-linear map, found by least squares, from its vectors to windows whose places are weighed; nothing else changes.
+The local objective weighs all nine residues of a fragment equally, so that its ends, which vary most, dominate the
+codes; reconstruction depends on the motion from each residue to the next. The encoder's last linear layer is composed
+with a linear map, found by least squares, from its vectors to fragments with weighted positions.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ _ATOMS = 9  # coordinates a place: N, CA and C
 
 @dataclass(frozen=True)
 class RefitConfig:
-    """weights: of the places of a window, by their distance from its middle, 0 to 4. dimensions: of the new vectors.
-    residues: drawn to find the map and the codes from. rounds: of k-means.
+    """weights: of the positions of a fragment, by their distance from its middle, 0 to 4. dimensions: of the new
+    vectors. residues: size of the random sample for the map and the codes. rounds: of k-means.
     """
 
     weights: tuple[float, ...] = (1.0, 1.2, 0.7, 0.55, 0.5)
@@ -35,7 +35,7 @@ class RefitConfig:
 
 
 def refitted(encoder: Encoder, z: Tensor, windows: Tensor, config: RefitConfig) -> Encoder:
-    """The encoder with its last layer made anew.
+    """The encoder with its last layer refitted.
 
     z: (rows, out), its vectors; windows: (rows, 9, 3, 3), Å, all complete, in the rows' frames. A distance between the
     new vectors is about that between the weighed windows. Raises ValueError if there are more dimensions than `out`.
@@ -49,9 +49,9 @@ def refitted(encoder: Encoder, z: Tensor, windows: Tensor, config: RefitConfig) 
     inputs = torch.cat([z.double(), torch.ones(len(z), 1, dtype=torch.float64)], 1)
     target = windows.flatten(1).double() * weight
     solution = torch.linalg.solve(inputs.T @ inputs, inputs.T @ target)  # (out + 1, 81)
-    told = inputs @ solution
-    center = told.mean(0)
-    spread = (told - center).T @ (told - center)
+    predicted = inputs @ solution
+    center = predicted.mean(0)
+    spread = (predicted - center).T @ (predicted - center)
     axes = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, : config.dimensions]
     turn, shift = solution[:-1] @ axes, (solution[-1] - center) @ axes
     renewed = Encoder(ModelConfig(old.width, old.heads, old.layers, config.dimensions, old.codes))

@@ -1,19 +1,19 @@
-"""Recipes of trainings: TOML files that say which stages there are, and with what settings.
+"""Training recipes: TOML files with the stages of a training and their settings.
 
 name = "mine"                       the model's name
 [sizes]                             of encoder and codebook: ModelConfig
-[encoder]                           an encoder of motions: MotionConfig
+[encoder]                           a motion encoder: MotionConfig
 [vectors]                           its vectors' scale, and codes by k-means: MotionCodesConfig
-[kmeans]                            new codes by k-means, the vectors' scale as it is: KMeansConfig
-[motion_decoder]                    sizes of a decoder that reads vectors: MotionDecoderConfig without `out`
+[kmeans]                            new codes by k-means, without changing the vectors' scale: KMeansConfig
+[motion_decoder]                    sizes of a decoder that reads vectors: MotionDecoderSizes
 [motion_decoder_stage]              that decoder on the frozen codebook: MotionDecoderTraining
 [codes]                             encoder and codebook by the local objective: TrainConfig
 [refit]                             new vectors of that encoder: RefitConfig
 [decoder]                           sizes of the decoder: DecoderConfig
-[joint_stage]                       all three together: ChainConfig, and [joint_stage.weights]: LossWeights
+[joint_stage]                       all three jointly: ChainConfig, and [joint_stage.weights]: LossWeights
 [decoder_stage]                     the decoder alone: the same
 
-A stage whose table is missing is left out.
+A stage without a table is skipped.
 """
 
 import json
@@ -39,7 +39,7 @@ from foldmint_tokenizer.encoder import ModelConfig
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = RECIPES / "foldmint.toml"
 STAGES = ("encoder", "vectors", "kmeans", "motion_decoder_stage", "codes", "refit", "joint_stage", "decoder_stage")
-"""In the order in which they are done."""
+"""In the order in which they run."""
 
 
 @with_config(ConfigDict(extra="forbid", strict=True))
@@ -72,7 +72,7 @@ _RECIPE = TypeAdapter(Recipe)
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe: one that is shipped, by its name, or any other, by its path."""
+    """The file of a shipped recipe, by its name, or of any other, by its path."""
     shipped = RECIPES / f"{name}.toml"
     return shipped if "/" not in name and shipped.exists() else Path(name)
 
@@ -80,8 +80,8 @@ def recipe_path(name: str) -> Path:
 def read_recipe(path: Path, settings: Iterable[str] = (), stages: Iterable[str] = ()) -> Recipe:
     """The recipe of a file.
 
-    settings: changes to it, each `TABLE.KEY=VALUE` or `KEY=VALUE`, the value as TOML has it, or text. stages: those to
-    keep of `STAGES`; all by default. Raises InvalidRecipe, naming table and key.
+    settings: overrides, each `TABLE.KEY=VALUE` or `KEY=VALUE`; the value is TOML, or else a string. stages: those of
+    `STAGES` to keep; all by default. Raises `InvalidRecipe`, which names table and key.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

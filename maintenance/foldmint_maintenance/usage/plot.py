@@ -1,4 +1,4 @@
-"""The long tail of a codebook's use, as a picture."""
+"""Plot of the long tail of code usage."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ _STYLE: dict[Any, Any] = {
 def draw(tails: Sequence[tuple[str, NDArray[np.float64]]], dead_threshold: float, path: Path) -> None:
     """Write a plot of N by rank, on a log scale, in a file of one of `SUFFIXES`.
 
-    tails: names, and N (codes,) of each; codes that were never hit have no place on the scale and are told in the
+    tails: names, and N (codes,) of each; codes without hits, which have no place on the scale, are counted in the
     legend. Raises OSError if the file cannot be written, ValueError if its name has another ending.
     """
     check(path)
@@ -49,6 +49,6 @@ def draw(tails: Sequence[tuple[str, NDArray[np.float64]]], dead_threshold: float
 
 
 def check(path: Path) -> None:
-    """Raise ValueError if the file's name has an ending that no picture is written for."""
+    """Raise `ValueError` if the file has none of `SUFFIXES`."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} ends with neither {' nor '.join(SUFFIXES)}")

@@ -88,7 +88,7 @@ class Prometheus:
         self._context = entry.context or ssl.create_default_context()
 
     def now(self) -> float:
-        """Its own clock, seconds since 1970."""
+        """The time by its own clock, seconds since 1970."""
         result = self._query("time()", None)
         return float(result["result"][1])
 
@@ -99,7 +99,7 @@ class Prometheus:
         ]
 
     def readings(self, selector: str, start: float, end: float) -> Iterator[Series]:
-        """All readings of some series between two times; a long one comes in parts, the latest first."""
+        """Raw samples of series between two times; a long range comes in parts, the latest first."""
         while end > start:
             length = min(end - start, _SLICE)
             for series in self._vectors(f"{selector}[{max(1, round(length * 1000))}ms]", end, "matrix"):
@@ -125,7 +125,7 @@ class Prometheus:
                 auth=self._auth,
                 timeout=self._timeout,
                 verify=self._context,
-                follow_redirects=True,  # without the password, where another server is meant
+                follow_redirects=True,  # httpx drops the password if the target is another server
             )
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise UsageUnknown(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
@@ -141,7 +141,7 @@ class Prometheus:
 
 
 def parse_duration(duration: str) -> float:
-    """A duration as Prometheus writes it (7d, 1h30m, 90s) in seconds. Raises ValueError if it is none, or is 0."""
+    """Seconds of a duration in Prometheus' syntax (7d, 1h30m, 90s). Raises `ValueError` if it is invalid or 0."""
     parts = re.findall(r"(\d+)(ms|[smhdwy])", duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         raise ValueError(f"{duration!r} is not a duration; 12h, 7d or 1h30m would be one")
@@ -152,7 +152,7 @@ def parse_duration(duration: str) -> float:
 
 
 def matching(labels: Mapping[str, str]) -> str:
-    """Label matchers of the series that have these labels."""
+    """Label matchers that select series with these labels."""
     return ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(labels.items()))
 
 
@@ -161,7 +161,7 @@ def _labels(metric: dict[str, str]) -> dict[str, str]:
 
 
 def _reason(content: bytes) -> str:
-    """What Prometheus says of a query that it refused; empty if it says nothing."""
+    """The error of a response; empty if it has none."""
     try:
         return str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):

@@ -1,10 +1,10 @@
-"""Hits of codes that a Prometheus has seen, from the readings of the servers' counters themselves.
+"""Hits of codes over a window, from the raw samples of servers' counters in Prometheus.
 
-Prometheus' own `increase` is not asked: it extrapolates to the window's ends, differently for a code that was 0 before;
-it drops what a counter stands at when it is first read; it misses a restart after which a counter is soon higher than
-before; and it does not stop at an exchange of the codebook. Here every stretch of readings of one server's process
-under one codebook counts what its counters grew by, or all that they stand at if the process began within the window.
-What a process counted after its last reading is not seen by anyone.
+PromQL's `increase` is unsuitable. It extrapolates to the window's ends, differently for codes that were 0 before. It
+drops a counter's value at its first sample. It misses a restart after which a counter soon exceeds its old value. And
+it does not stop at a codebook swap. Here each interval in which one server process served one codebook contributes the
+increase of its counters, or their whole value if the process started within the window. Hits after the last sample of
+a process are lost.
 """
 
 from collections.abc import Iterable
@@ -20,12 +20,12 @@ from foldmint_maintenance.usage.prometheus_api import Prometheus, matching
 from foldmint_maintenance.usage.statistics import CodeCounts
 
 _ACTIVATED = "foldmint_codebook_activated_timestamp_seconds"
-# Seconds after which Prometheus takes a series that is no longer read for ended.
+# Seconds without a sample after which Prometheus considers a series ended.
 _LOOKBACK = 300.0
 
 
 class Codebook(NamedTuple):
-    """What foldmint_codebook_info tells."""
+    """Labels of foldmint_codebook_info."""
 
     model: str
     version: str
@@ -34,9 +34,9 @@ class Codebook(NamedTuple):
 
 @dataclass
 class Stretch:
-    """Readings of one server's process, from `first` to `last`, seconds since 1970, under one activation.
+    """Samples of one server process under one activation of a codebook, from `first` to `last`, seconds since 1970.
 
-    target: the labels that Prometheus gives the server. codebook: the one that was active; None if it is not told.
+    target: the labels that Prometheus gives the server. codebook: the active one; None if unknown.
     """
 
     target: dict[str, str]
@@ -48,7 +48,7 @@ class Stretch:
 
 @dataclass(frozen=True, eq=False)
 class WindowCounts:
-    """Hits in a window, and the times of the first and last reading that they are from, seconds since 1970."""
+    """Hits in a window, and the times of the first and last sample used, seconds since 1970."""
 
     counts: CodeCounts
     first: float
@@ -58,11 +58,11 @@ class WindowCounts:
 def counted(
     prometheus: Prometheus, window: float, selector: str = "", end: float | None = None, version: str | None = None
 ) -> WindowCounts:
-    """Hits of one codebook over a window, of all servers together.
+    """Hits of one codebook over a window, summed over servers.
 
-    window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since 1970; now, by Prometheus'
-    clock, by default. version: of the codebook; the one that is active at the end by default. Raises UsageUnknown if
-    the servers disagree about it, or nothing was read.
+    window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since 1970; by default now, by
+    Prometheus' clock. version: of the codebook; by default the one active at the end. Raises `UsageUnknown` if the
+    servers disagree about it, or there are no samples.
     """
     if not 0 < window < float("inf"):
         raise ValueError(f"window must be a positive number of seconds, not {window}")
@@ -81,7 +81,9 @@ def counted(
         raise UsageUnknown(f"{prometheus.url} holds no readings of codebook {codebook.version} in this window")
     first, last = min(stretch.first for stretch in own), max(stretch.last for stretch in own)
     targets = {matching(stretch.target) for stretch in own}
-    notes = [f"counted from {_told(first)} to {_told(last)} on {len(targets)} servers, in {len(own)} stretches"]
+    notes = [
+        f"counted from {_format_time(first)} to {_format_time(last)} on {len(targets)} servers, in {len(own)} stretches"
+    ]
     if len(own) < len(stretches):
         notes.append("the window holds readings of other codebooks, or of none that is told; they do not count")
     where = f"{prometheus.url}, {{{selector}}}" if selector else prometheus.url
@@ -90,7 +92,7 @@ def counted(
 
 
 def _stretches(prometheus: Prometheus, selector: str, start: float, end: float) -> list[Stretch]:
-    """What was read in the window. A new process, and a new codebook in an old one, has a new time of activation."""
+    """Samples in the window, by activation: each process, and each codebook in it, has its own time of activation."""
     found: dict[tuple[str, float], Stretch] = {}
     for series in prometheus.readings(f"{_ACTIVATED}{{{selector}}}", start, end):
         for time, activated in zip(series.times, series.values, strict=True):
@@ -102,14 +104,14 @@ def _stretches(prometheus: Prometheus, selector: str, start: float, end: float) 
         raise UsageUnknown(f"{prometheus.url} holds no {_ACTIVATED}{{{selector}}} in this window")
     for stretch in found.values():
         info = prometheus.at(f"foldmint_codebook_info{{{matching(stretch.target)}}} == 1", stretch.last)
-        told = {Codebook(labels["model"], labels["version"], labels["digest"]) for labels, _ in info}
-        # A reading in the midst of an exchange tells of two.
-        stretch.codebook = told.pop() if len(told) == 1 else None
+        codebooks = {Codebook(labels["model"], labels["version"], labels["digest"]) for labels, _ in info}
+        # A sample taken during a swap has two.
+        stretch.codebook = codebooks.pop() if len(codebooks) == 1 else None
     return sorted(found.values(), key=lambda stretch: (stretch.first, stretch.activated))
 
 
 def _chosen(stretches: Iterable[Stretch], version: str | None) -> Codebook:
-    """The codebook of that version, or the one that all servers have at the end."""
+    """The codebook of that version, or the one that all servers serve at the end."""
     latest = max(stretch.last for stretch in stretches)
     at_the_end: dict[str, Stretch] = {}
     for stretch in stretches:
@@ -122,18 +124,18 @@ def _chosen(stretches: Iterable[Stretch], version: str | None) -> Codebook:
     if not choice:
         raise UsageUnknown(f"no server told of codebook {version or 'versions'} in this window")
     if len(choice) > 1:
-        told = ", ".join(f"{one.version} of {one.model} ({one.digest[:12]})" for one in sorted(choice))
-        raise UsageUnknown(f"the servers do not serve one codebook, but {told}; a selector or a version chooses")
+        listed = ", ".join(f"{one.version} of {one.model} ({one.digest[:12]})" for one in sorted(choice))
+        raise UsageUnknown(f"the servers do not serve one codebook, but {listed}; a selector or a version chooses")
     return choice.pop()
 
 
 def _grown(prometheus: Prometheus, stretch: Stretch, start: float) -> NDArray[np.int64]:
-    """What the counters of a stretch grew by, (codes,)."""
+    """Increase of the counters in a stretch, (codes,)."""
     hits, where = _read(prometheus, stretch, stretch.last), matching(stretch.target)
     began = prometheus.at(f"process_start_time_seconds{{{where}}}", stretch.first)
     swaps = prometheus.at(f'sum(foldmint_codebook_swaps_total{{{where},outcome!="refused"}})', stretch.first)
-    # All that stood there at the first reading is of this window and codebook, if the process began within the window
-    # and had no other codebook before.
+    # Hits before the first sample belong to this window and codebook if the process started within the window and had
+    # no other codebook before.
     if began and began[0][1] >= start and all(count == 0 for _, count in swaps):
         return hits
     before = _read(prometheus, stretch, stretch.first)
@@ -154,5 +156,5 @@ def _read(prometheus: Prometheus, stretch: Stretch, time: float) -> NDArray[np.i
         raise UsageUnknown(f"foldmint_code_hits_total of {where} lacks the code {error}") from error
 
 
-def _told(time: float) -> str:
+def _format_time(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

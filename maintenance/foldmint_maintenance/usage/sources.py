@@ -1,4 +1,4 @@
-"""Where counts of the codes' use come from: a store, Prometheus, servers, or a set of backbones that is encoded."""
+"""Sources of code counts: a store, Prometheus, servers, or a set of backbones to encode."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,9 @@ from foldmint_maintenance.usage.prometheus_api import OPEN, Entry, Prometheus
 from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_tokenizer.store.model_store import Location, Store, load_model
 
-# Residues prepared together, as for an evaluation.
-
 
 def from_store(location: Location | None = None, version: str | None = None) -> CodeCounts:
-    """N of a version of a store's codebook, the active one by default; of the embedded default if no place is given.
+    """N of a version of a store's codebook, by default the active one. Without a location, the embedded model is read.
 
     Raises ModelError if it cannot be read.
     """
@@ -42,7 +40,7 @@ def from_data(
     skip: Skip | None = None,
     report: ReportResidues | None = None,
 ) -> CodeCounts:
-    """Hits of a set that is encoded by a model, the embedded model by default.
+    """Hits of a set encoded by a model, by default the embedded one.
 
     path, skip: as `read_set` takes them. batch: residues encoded at once. report: called with how many were. Raises
     InvalidSet if no residue of the set has a frame; ModelError if the model cannot be read.
@@ -71,12 +69,12 @@ def from_prometheus(
     timeout: float = 60.0,
     entry: Entry = OPEN,
 ) -> CodeCounts:
-    """Hits that a Prometheus has seen over a window, of all servers together, while the codebook was active.
+    """Hits in Prometheus over a window, summed over servers, while the codebook was active.
 
     url: `http://HOST:PORT`. window: seconds. selector: label matchers, such as `job="foldmint"`. end: seconds since
-    1970, now by default. version: the one that is active at the end by default. timeout: seconds, of a question.
-    entry: how to get in. Raises UsageUnknown if it does not answer, has read nothing, or the servers do not serve one
-    codebook; ValueError for an address or a window that is none.
+    1970, now by default. version: by default the one active at the end. timeout: seconds, of a query. entry: its
+    credentials. Raises `UsageUnknown` if Prometheus cannot be reached, has no samples, or the servers do not serve one
+    codebook; `ValueError` for an invalid address or window.
     """
     return prometheus_counts.counted(Prometheus(url, timeout, entry), window, selector, end, version).counts
 
@@ -84,28 +82,30 @@ def from_prometheus(
 def from_servers(
     addresses: Sequence[str], version: str | None = None, **options: Unpack[ConnectionOptions]
 ) -> CodeCounts:
-    """Hits of one version on servers, all together, each since it first activated the version.
+    """Hits of one version, summed over servers, each since it first activated the version.
 
-    addresses: HOST:PORT of their admin listeners. version: the active one by default. options: of the connections, as
-    of `foldmint_client.Client`. Raises UsageUnknown if a server does not tell, or they do not serve one codebook;
-    ValueError if there is no address, or one comes twice.
+    addresses: HOST:PORT of their admin listeners. version: by default the active one. options: of the connections, as
+    for `foldmint_client.Client`. Raises `UsageUnknown` if a server does not answer, or they do not serve one codebook;
+    `ValueError` if there is no address, or a repeated one.
     """
     if not addresses or len(set(addresses)) < len(addresses):
         raise ValueError(f"servers are addresses, one or more, none twice, not {', '.join(addresses) or 'none'}")
-    told: dict[str, tuple[CodebookUsage, str]] = {}
+    usages: dict[str, tuple[CodebookUsage, str]] = {}
     for address in addresses:
         try:
             with CodebookAdmin(address, **options) as admin:
                 usage = admin.usage(version)
-                told[address] = usage, admin.codebook(usage.version).digest
+                usages[address] = usage, admin.codebook(usage.version).digest
         except FoldmintError as error:
             raise UsageUnknown(f"{address}: {error}") from error
-    codebooks = {(usage.version, len(usage.hits)) for usage, _ in told.values()}
-    if len(codebooks) > 1 or len({digest for _, digest in told.values() if digest}) > 1:
-        served = ", ".join(f"{address}: {usage.version} ({digest[:12]})" for address, (usage, digest) in told.items())
+    codebooks = {(usage.version, len(usage.hits)) for usage, _ in usages.values()}
+    if len(codebooks) > 1 or len({digest for _, digest in usages.values() if digest}) > 1:
+        served = ", ".join(f"{address}: {usage.version} ({digest[:12]})" for address, (usage, digest) in usages.items())
         raise UsageUnknown(f"the servers do not serve one codebook: {served}; a version chooses")
-    hits = np.sum([usage.hits for usage, _ in told.values()], axis=0)
-    since = [f"{address} since {usage.since:%Y-%m-%dT%H:%M:%SZ}" for address, (usage, _) in told.items() if usage.since]
+    hits = np.sum([usage.hits for usage, _ in usages.values()], axis=0)
+    since = [
+        f"{address} since {usage.since:%Y-%m-%dT%H:%M:%SZ}" for address, (usage, _) in usages.items() if usage.since
+    ]
     notes = (f"counted by {', '.join(since)}",) if since else ()
     ((found, _),) = codebooks
     return CodeCounts(hits.astype(np.float64), int(hits.sum()), found, f"hits on {', '.join(addresses)}", notes)

@@ -1,4 +1,4 @@
-"""How the codes of a codebook are used: figures of their counts, and how far two countings are apart."""
+"""Statistics of code usage: summary figures of counts, and drift between two sets of counts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,9 +11,9 @@ from scipy.stats import chi2
 from foldmint.usage import EXPOSURE, enough_exposure, perplexity
 
 STEP_RESIDUES = 2**18
-"""Residues of a step of ESM's training: what N, hits a step, is counted by."""
+"""Residues per step of ESM's training, the unit of N: hits per step."""
 DEAD_THRESHOLD = 1e-5
-"""N below which a code is dead, ESM's own."""
+"""N below which a code is dead, as in ESM."""
 
 _THRESHOLDS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 # Added to each code's hits before their ratio is taken: the estimator of Krichevsky and Trofimov (1981), which is
@@ -23,11 +23,11 @@ _SMOOTHING = 0.5
 
 @dataclass(frozen=True, eq=False)
 class CodeCounts:
-    """How often each code was used, as a source tells it.
+    """Counts of codes, from any source.
 
-    counts: (codes,) float64. residues: how many were counted, so that counts are hits; None: counts are N, a moving
-    average of hits a step of `STEP_RESIDUES`. version: of the codebook, None if not known. source: in words. notes:
-    what is to be known of the counts. Raises ValueError where counts are not counts.
+    counts: (codes,) float64. residues: number of counted residues, if counts are hits; None if counts are N, moving
+    averages of hits per step of `STEP_RESIDUES`. version: of the codebook, None if unknown. source: its description.
+    notes: remarks for the reader. Raises `ValueError` if counts are negative, not finite or not one-dimensional.
     """
 
     counts: NDArray[np.float64]
@@ -42,7 +42,7 @@ class CodeCounts:
 
 @dataclass(frozen=True)
 class Below:
-    """How many codes have an N below a threshold; None if too few residues were counted to tell."""
+    """Number of codes with an N below a threshold; None if too few residues were counted."""
 
     threshold: float
     share_of_mean: float | None
@@ -51,14 +51,14 @@ class Below:
 
 @dataclass(frozen=True)
 class UsageFigures:
-    """Figures of the use of codes; None where it cannot be told, with the reason in the notes.
+    """Summary figures of code usage; None where unknown, with the reason in the notes.
 
     mean, std (of the population: divided by the number of codes), quartiles (first, median, third; linear between
     codes), min, max, dead and below are of N: hits a step of `step_residues`. total: the sum of the counts as the
-    source gave them: residues, or N. residues: how many were counted, None if counts are N; residues_a_code: the
+    source gave them: residues, or N. residues: number of counted residues, None if counts are N. residues_a_code: the
     exposure. never_hit: codes whose count is 0. dead: codes with N below `dead_threshold`. perplexity: e to the entropy
-    of the codes. utilization: share of codes whose count is not 0. gini: 0 if all codes are used alike, near 1 if one
-    is used for all.
+    of the codes. utilization: share of codes whose count is not 0. gini: 0 if all codes are used equally, near 1 if a
+    single code is used.
     """
 
     source: str
@@ -84,17 +84,16 @@ class UsageFigures:
 
     def as_json(self) -> dict[str, Any]:
         """For json.dumps."""
-        told = asdict(self)
-        return told | {name: list(told[name]) for name in ("quartiles", "below", "notes")}
+        values = asdict(self)
+        return values | {name: list(values[name]) for name in ("quartiles", "below", "notes")}
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the use of codes in one counting is from another, the reference: source and version are the reference's.
+    """Drift of code usage against a reference. source, version: of the reference.
 
-    psi_by_chance: what `psi` is on average if nothing has changed, and psi_by_chance_95: what it then stays below 95
-    times in 100, if residues were drawn one by one; those of one chain resemble each other, so that chance does more.
-    None where residues were not counted.
+    psi_by_chance, psi_by_chance_95: mean and 95th percentile of `psi` without a change, for independently drawn
+    residues; residues of one chain are correlated, which raises both. None if residues were not counted.
     """
 
     source: str
@@ -113,10 +112,10 @@ class Drift:
 def figures(
     counts: CodeCounts | ArrayLike, *, dead_threshold: float = DEAD_THRESHOLD, step_residues: int = STEP_RESIDUES
 ) -> UsageFigures:
-    """The figures of a counting; of an array (codes,), taken for N, too.
+    """Summary figures of counts; an array (codes,) is taken as N.
 
-    Hits are scaled to a step: N = hits * step_residues / residues; N itself is taken as it is. Raises ValueError for
-    a threshold or step that is not positive.
+    Hits are scaled to a step: N = hits * step_residues / residues. Raises `ValueError` if threshold or step is not
+    positive.
     """
     counted = counts if isinstance(counts, CodeCounts) else CodeCounts(_checked(counts), None, None, "an array")
     if not 0 < dead_threshold < np.inf:
@@ -130,7 +129,7 @@ def figures(
         notes.append(f"dead codes are not told: {exposure:.3g} residues a code were counted, {EXPOSURE} are needed")
     elif counted.residues is not None:
         hit = step_residues / counted.residues
-        # Of three expected hits, at least one comes 95 times in 100.
+        # With three hits expected, at least one occurs with a probability of 95 %.
         notes.append(f"one hit is an N of {hit:.3g}; N of a code never hit is below {3 * hit:.3g} (95 % confidence)")
     if exposure is None and abs(total - step_residues) > 0.01 * step_residues:
         notes.append(f"N is of steps of about {total:.6g} residues; thresholds are as for {step_residues}")
@@ -168,10 +167,10 @@ def figures(
 def per_step(
     counted: CodeCounts, step_residues: int = STEP_RESIDUES, *, moving_averages: bool = False
 ) -> NDArray[np.float64]:
-    """N of each code, (codes,): hits a step of so many residues.
+    """N of each code, (codes,): hits per step of so many residues.
 
-    moving_averages: whether those are scaled too, whose step is that of their training. Raises ValueError if the step
-    is not positive.
+    moving_averages: whether to rescale moving averages too, from the step of their training. Raises `ValueError` if the
+    step is not positive.
     """
     if step_residues < 1:
         raise ValueError(f"step_residues must be positive, not {step_residues}")
@@ -182,7 +181,7 @@ def per_step(
 
 
 def gini(counts: ArrayLike) -> float:
-    """The Gini coefficient: half the mean difference of two codes' counts, by the mean. counts: (codes,).
+    """The Gini coefficient: half the mean absolute difference of two codes' counts, divided by the mean count.
 
     Raises ValueError if all are 0.
     """
@@ -194,9 +193,9 @@ def gini(counts: ArrayLike) -> float:
 def psi(counts: ArrayLike, reference: ArrayLike) -> float:
     """The population stability index: the sum over codes of (p - q) ln(p / q), with p and q the codes' shares.
 
-    counts, reference: (codes,), hits or N, no shares. Half a hit is added to each code in both, so that codes without
-    a hit have a ratio. By the custom of credit scoring (Siddiqi 2006), where bins are few, below 0.1 is no change, and
-    above 0.25 is a great one; over 4096 codes chance alone does much: see `psi_by_chance`. Raises ValueError if the
+    counts, reference: (codes,), hits or N, not shares. Half a hit is added to every code in both, so that codes without
+    hits have a finite ratio. In credit scoring (Siddiqi 2006), with few bins, values below 0.1 mean no change, and
+    above 0.25 a large one. With 4096 codes, chance contributes much: see `psi_by_chance`. Raises `ValueError` if the
     shapes differ, or all counts are 0.
     """
     p, q = _pair(counts, reference, _SMOOTHING)
@@ -204,17 +203,17 @@ def psi(counts: ArrayLike, reference: ArrayLike) -> float:
 
 
 def psi_by_chance(codes: int, residues: int, reference_residues: int, probability: float | None = None) -> float:
-    """What the index comes to if both countings are drawn from the same shares: its mean, or a quantile.
+    """Mean, or a quantile, of the population stability index of two samples of one distribution.
 
-    Its distribution is chi-square of codes - 1 times 1 / residues + 1 / reference_residues (Yurdakul and Naranjo 2020),
-    for so many residues that all codes are hit. probability: of the quantile.
+    It is distributed as chi-square of codes - 1 times 1 / residues + 1 / reference_residues (Yurdakul and Naranjo
+    2020), given enough residues to hit all codes. probability: of the quantile; None for the mean.
     """
     expected = codes - 1 if probability is None else float(chi2.ppf(probability, codes - 1))
     return expected * (1 / residues + 1 / reference_residues)
 
 
 def jensen_shannon(counts: ArrayLike, reference: ArrayLike) -> float:
-    """The Jensen-Shannon divergence of the codes' shares (Lin 1991), bits: 0 if they are alike, 1 if no code is common.
+    """The Jensen-Shannon divergence of the codes' shares (Lin 1991), bits: 0 if equal, 1 if disjoint.
 
     counts, reference: (codes,), hits or N. Raises ValueError if the shapes differ, or all counts are 0.
     """
@@ -228,10 +227,10 @@ def jensen_shannon(counts: ArrayLike, reference: ArrayLike) -> float:
 
 
 def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
-    """How far a counting is from a reference.
+    """Drift of counts against a reference.
 
-    Moving averages are scaled to a step of `STEP_RESIDUES`, so that what is added to each code does as little in all.
-    Raises ValueError if the shapes differ, or all counts are 0.
+    Moving averages are scaled to a step of `STEP_RESIDUES`, so that smoothing has the same effect on all. Raises
+    `ValueError` if the shapes differ, or all counts are 0.
     """
     notes, pair = list(reference.notes), (counted, reference)
     if counted.version != reference.version and None not in (counted.version, reference.version):

@@ -1,7 +1,7 @@
-"""Dead codes put to use again: found, moved to where vectors are, and settled; pure functions on one encoder's vectors.
+"""Dead-code reset: find dead codes, re-initialize them to vectors of the data, and refine them. Pure functions.
 
-Every process holds all vectors and takes a share of each sum; what is drawn at random is drawn by rank 0 and sent to
-the others. So all end with the same bits, and with what one process has, but for the order of sums.
+Every process holds all vectors and computes a slice of each sum; random samples are drawn by rank 0 and broadcast. All
+processes end with the same bits, which differ from those of a single process only by the order of summation.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -17,17 +17,17 @@ Strategy = Literal["batch", "kmeans++"]
 Measure = Literal["count", "frequency"]
 
 PUBLISHED_STEP = 2**18
-"""Residues a step of the published codebook, whose N are hits a step."""
+"""Residues per step of the published codebook, whose N are hits per step."""
 
 
 def check_choice(name: str, value: str, choices: object) -> None:
-    """Raise ValueError if a setting is none of its choices, a Literal."""
+    """Raise `ValueError` if a setting is not one of the choices of a Literal."""
     if value not in get_args(choices):
         raise ValueError(f"{name} is {' or '.join(get_args(choices))}, not {value!r}")
 
 
 class DeadCodes(NamedTuple):
-    """What was measured of each code (codes,), and which are dead (codes,) bool. exposure: residues seen a code."""
+    """values: (codes,), the measure of each code. dead: (codes,) bool. exposure: residues counted per code."""
 
     values: Tensor
     dead: Tensor
@@ -37,9 +37,9 @@ class DeadCodes(NamedTuple):
 def find_dead_codes(counts: Tensor, step: float, exposure: float, threshold: float, measure: Measure) -> DeadCodes:
     """Which codes are dead.
 
-    counts: (codes,), hits of any kind, moving averages or sums. step: residues that a count is told for: N is hits in
-    so many residues. measure: whether the threshold is for N, or for the share of all hits. exposure: residues seen, a
-    code; dead means little where it is small.
+    counts: (codes,), hits, as moving averages or sums. step: residues per step, the unit of N. measure: whether the
+    threshold applies to N or to the share of all hits. exposure: residues counted per code; with few, no hits prove
+    nothing.
     """
     check_choice("measure", measure, Measure)
     share = counts.double() / counts.double().sum().clamp_min(torch.finfo(torch.float64).tiny)
@@ -48,11 +48,11 @@ def find_dead_codes(counts: Tensor, step: float, exposure: float, threshold: flo
 
 
 def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int) -> Tensor:
-    """Vectors (count, out) for dead codes, among z (rows, out).
+    """New vectors (count, out) for dead codes, sampled from z (rows, out).
 
-    batch: uniformly, each at most once where there are enough; as the published training does. kmeans++: one after
-    another, each with a chance in proportion to its squared distance from the nearest of the live codes (codes, out)
-    and of those drawn before (Arthur & Vassilvitskii 2007).
+    batch: uniformly, without replacement if there are enough, as in the published training. kmeans++: one by one, with
+    a probability proportional to the squared distance from the nearest of the live codes (codes, out) and the vectors
+    sampled before (Arthur & Vassilvitskii 2007).
     """
     check_choice("strategy", strategy, Strategy)
     if strategy == "batch":
@@ -62,18 +62,18 @@ def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed
     square = z.square().sum(1)
     chosen = []
     for _ in range(count):
-        cumulated = error.double().cumsum(0)
+        cumulative = error.double().cumsum(0)
         # Where all is met exactly, any is as good as another.
-        at = torch.rand((), generator=generator, dtype=torch.float64, device=z.device) * cumulated[-1]
-        place = int(torch.searchsorted(cumulated, at, right=True).clamp_max(len(z) - 1))
+        at = torch.rand((), generator=generator, dtype=torch.float64, device=z.device) * cumulative[-1]
+        place = int(torch.searchsorted(cumulative, at, right=True).clamp_max(len(z) - 1))
         chosen.append(z[place])
-        apart = torch.addmv(square + square[place], z, z[place], alpha=-2).clamp_min(0)
-        error = torch.minimum(error, apart)
+        distance = torch.addmv(square + square[place], z, z[place], alpha=-2).clamp_min(0)
+        error = torch.minimum(error, distance)
     return torch.stack(chosen)
 
 
 def all_reduce_statistics(z: Tensor, codebook: Codebook, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-    """Hits (codes,) and sums (codes, out) of z (rows, out), each process counting its share."""
+    """Hits (codes,) and sums (codes, out) of z (rows, out), each process computing its slice."""
     own = z[group.slice_of(len(z))]
     hits, sums = ema.batch_statistics(own, nearest_code(own, codebook.embeddings)[0], len(codebook.N))
     return group.all_reduce_sum(hits), group.all_reduce_sum(sums)
@@ -82,10 +82,10 @@ def all_reduce_statistics(z: Tensor, codebook: Codebook, group: ProcessGroup) ->
 def reset_dead_codes(
     codebook: Codebook, dead: Tensor, z: Tensor, strategy: Strategy, rounds: int, seed: int, group: ProcessGroup
 ) -> Codebook:
-    """The codebook with its dead codes (codes,) bool among z (rows, out); live rows stay bit for bit.
+    """The codebook with its dead codes (codes,) bool re-initialized from z (rows, out); live rows stay bit-identical.
 
-    rounds: of k-means over z that the replaced codes then follow, while the others stand; whoever is left without a hit
-    is drawn anew. N and z_avg of the replaced codes are hits and sums in as many residues as the codebook counts for.
+    rounds: of k-means over z that refine the reset codes while the others are fixed; reset codes without a hit are
+    sampled again. N and z_avg of reset codes are their hits and sums, scaled to the codebook's residues per step.
     """
     if not bool(dead.any()):
         return codebook
@@ -99,20 +99,20 @@ def reset_dead_codes(
         vectors[moved] = group.broadcast(fresh)
         codebook = ema.reset_codes(codebook, moved, vectors, mean)
         hits, sums = all_reduce_statistics(z, codebook, group)
-        codebook = _follow_means(codebook, dead, hits, sums, scale, settle=rounds > 0)
+        codebook = _follow_means(codebook, dead, hits, sums, scale, to_means=rounds > 0)
         moved = dead & (hits == 0)
         if not bool(moved.any()):
             break
     for _ in range(rounds - 1):
         hits, sums = all_reduce_statistics(z, codebook, group)
-        codebook = _follow_means(codebook, dead, hits, sums, scale, settle=True)
+        codebook = _follow_means(codebook, dead, hits, sums, scale, to_means=True)
     return codebook
 
 
 def finetune(
     codebook: Codebook, z: Tensor, steps: int, batch: int, decay: float, seed: int, group: ProcessGroup
 ) -> Codebook:
-    """The codebook after so many steps of moving averages over batches of z (rows, out); all rows move."""
+    """The codebook after `steps` EMA updates of all codes, on random batches of z (rows, out)."""
     scale = _step(codebook) / batch
     for step in range(steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -123,13 +123,13 @@ def finetune(
 
 
 def _follow_means(
-    codebook: Codebook, moving: Tensor, hits: Tensor, sums: Tensor, scale: float, *, settle: bool
+    codebook: Codebook, moving: Tensor, hits: Tensor, sums: Tensor, scale: float, *, to_means: bool
 ) -> Codebook:
-    """Where moving, the means of what was hit, with N and sums of a step; elsewhere, and without a hit, as it was."""
+    """Codes in `moving` (codes,) bool with a hit, at the means of their vectors; all others as they were."""
     hit = moving & (hits > 0)
     mask = hit[:, None]
-    # Without memory of earlier rounds, a moving average is a plain mean.
-    means = ema.ema_update(codebook, hits, sums, decay=0.0).embeddings if settle else codebook.embeddings
+    # With a decay of 0, a moving average is a plain mean.
+    means = ema.ema_update(codebook, hits, sums, decay=0.0).embeddings if to_means else codebook.embeddings
     count = hits * scale
     return Codebook(
         torch.where(mask, means, codebook.embeddings),
@@ -139,5 +139,5 @@ def _follow_means(
 
 
 def _step(codebook: Codebook) -> float:
-    """Residues that the codebook's N count for."""
+    """Residues per step, the unit of the codebook's N."""
     return float(codebook.N.sum()) or float(PUBLISHED_STEP)

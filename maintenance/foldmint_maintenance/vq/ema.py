@@ -1,7 +1,7 @@
 """Codebook updates by exponential moving averages, and re-initialization of dead codes: pure functions.
 
 After van den Oord et al. 2017 (arXiv 1711.00937, appendix A.1). Counts and sums of several processes are
-all-reduced before they come here, so that every process computes the same codebook.
+all-reduced by the caller, so that every process computes the same codebook.
 """
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from foldmint_tokenizer.codebook import Codebook
 
-# Weight of a code's present vector in its own mean: far below any threshold for dead codes, it keeps the
-# vector of a code that is never hit in place, where m / N would turn into 0 / 0.
+# Weight of a code's current vector in its own mean. Far below any threshold for dead codes, it keeps the vector of a
+# code without hits in place, where m / N would become 0 / 0.
 SMOOTHING = 1e-8
 
 
@@ -24,7 +24,7 @@ def batch_statistics(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tenso
 def ema_update(codebook: Codebook, hits: Tensor, sums: Tensor, decay: float) -> Codebook:
     """The codebook after a step.
 
-    N <- decay N + (1 - decay) n, m <- decay m + (1 - decay) s, e <- m / N, smoothed towards the present e.
+    N <- decay N + (1 - decay) n, m <- decay m + (1 - decay) s, e <- m / N, smoothed towards the current e.
     hits: (codes,), n; sums: (codes, out), s; both over all processes.
     """
     count = decay * codebook.N + (1 - decay) * hits
@@ -34,14 +34,14 @@ def ema_update(codebook: Codebook, hits: Tensor, sums: Tensor, decay: float) -> 
 
 
 def dead_codes(codebook: Codebook, threshold: float) -> Tensor:
-    """Mask (codes,) of those whose N, the average of hits a step, is below the threshold."""
+    """Mask (codes,) of codes whose N, the average hits per step, is below the threshold."""
     return codebook.N.lt(threshold)
 
 
 def reset_codes(codebook: Codebook, dead: Tensor, vectors: Tensor, count: float) -> Codebook:
-    """The codebook with its dead codes at new vectors; the live ones stay bit for bit.
+    """The codebook with its dead codes at new vectors; live codes stay bit-identical.
 
-    dead: (codes,) bool; vectors: (codes, out), read where dead; count: the N that they start with. Vector, N and
+    dead: (codes,) bool; vectors: (codes, out), read where dead; count: their initial N. Vector, N and
     sum are set together: a vector set alone would be undone by the next update.
     """
     mask = dead[:, None]

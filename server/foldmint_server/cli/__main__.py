@@ -1,6 +1,21 @@
-"""python -m foldmint_server.cli: the command `foldmint-server`."""
+"""The command `foldmint-server`, also as python -m foldmint_server.cli."""
 
-from foldmint_server.cli.main import app
+from typing import NoReturn
+
+from foldmint.entry_point import run
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    # A server warns about unknown variables in its log.
+    run(
+        "foldmint-server",
+        "foldmint_server.cli.main",
+        extra="server",
+        others={"opentelemetry": "otel", "s3fs": "s3"},
+        warn=False,
+    )
+
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -29,30 +29,28 @@ from foldmint_server.security.bearer_tokens import (
 )
 
 tokens = typer.Typer(
-    help="Make, list and revoke bearer tokens, in the file that --tokens-file of the server names.",
+    help="Create, list and revoke bearer tokens, in the file that --tokens-file of the server names.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(help="Whose it is.")]
-File = Annotated[
-    Path, typer.Option(envvar="FOLDMINT_TOKENS_FILE", help="The file; servers that read it see the change soon.")
-]
+Name = Annotated[str, typer.Argument(help="Name of its owner.")]
+File = Annotated[Path, typer.Option(envvar="FOLDMINT_TOKENS_FILE", help="The token file; running servers reload it.")]
 _FILE = Path("tokens.toml")
 
 
 @tokens.command()
 def create(
     name: Name,
-    scope: Annotated[list[str], typer.Option(help="What it is for: tokenize, read, admin; may be repeated.")],
+    scope: Annotated[list[str], typer.Option(help="A scope: tokenize, read or admin; may be repeated.")],
     file: File = _FILE,
-    residues_per_second: Annotated[float | None, typer.Option(help="The most that it may ask for over time.")] = None,
+    residues_per_second: Annotated[float | None, typer.Option(help="Rate limit in residues.")] = None,
     burst: Annotated[
         float | None, typer.Option(help="Residues at once after a pause; ten seconds' worth by default.")
     ] = None,
 ) -> None:
-    """Make a token, and print it: once, for the file holds its hash alone."""
-    with _told():
+    """Create a token and print it, once: the file stores only its hash."""
+    with _errors_reported():
         rate = _rate(residues_per_second, burst)
         known = read_tokens(file).tokens if file.exists() else ()
         if name in {one.name for one in known}:
@@ -67,7 +65,7 @@ def create(
 @tokens.command("list")
 def list_tokens(file: File = _FILE) -> None:
     """Print names, scopes and rates."""
-    with _told():
+    with _errors_reported():
         for one in read_tokens(file).tokens:
             rate = "" if one.rate is None else f"  {one.rate.residues_per_second:g}/s, burst {one.rate.burst:g}"
             typer.echo(f"{one.name}  {','.join(sorted(one.scopes))}{rate}")
@@ -75,8 +73,8 @@ def list_tokens(file: File = _FILE) -> None:
 
 @tokens.command()
 def revoke(name: Name, file: File = _FILE) -> None:
-    """Make a token invalid."""
-    with _told():
+    """Revoke a token."""
+    with _errors_reported():
         known = read_tokens(file).tokens
         kept = [one for one in known if one.name != name]
         if len(kept) == len(known):
@@ -91,8 +89,8 @@ def password(
         Path, typer.Option(envvar="FOLDMINT_METRICS_AUTH", help="The file that --metrics-auth of the server names.")
     ],
 ) -> None:
-    """Make a password for /metrics and the page, and print it: once. An older one of the name is no longer valid."""
-    with _told():
+    """Create a password for /metrics and the dashboard and print it, once. It replaces an older one of this name."""
+    with _errors_reported():
         check_name(name)
         known = read_passwords(file).digests if file.exists() and file.stat().st_size else ()
         word = secrets.token_urlsafe(32)
@@ -102,7 +100,7 @@ def password(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Give an application these commands."""
+    """Add the commands to an application."""
     app.add_typer(tokens, name="tokens")
     app.command()(password)
 
@@ -110,14 +108,14 @@ def add_to(app: typer.Typer) -> None:
 def _rate(residues_per_second: float | None, burst: float | None) -> Rate | None:
     if residues_per_second is None:
         if burst is not None:
-            raise InvalidTokenFile("--burst goes with --residues-per-second")
+            raise InvalidTokenFile("--burst needs --residues-per-second")
         return None
     return Rate(residues_per_second, max(1.0, 10 * residues_per_second) if burst is None else burst)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Messages and exit code 1 instead of what goes wrong."""
+def _errors_reported() -> Iterator[None]:
+    """Print an error's message, and exit with code 1."""
     try:
         yield
     except (InvalidTokenFile, InvalidPasswords, ValueError, OSError) as error:
@@ -126,7 +124,7 @@ def _told() -> Iterator[None]:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write a file that its owner alone may read: all at once, so that no server reads half of it."""
+    """Write a file that only its owner may read, atomically, so that no server reads half of it."""
     handle, part = tempfile.mkstemp(dir=file.resolve().parent, prefix=f".{file.name}.")  # of mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as opened:

@@ -53,7 +53,7 @@ class Device(Protocol):
         ...
 
     def warm_up(self, embeddings: Tensor) -> None:
-        """Compute what tells nothing, so that the first request does not wait for libraries."""
+        """Compute a dummy batch, so that the first request does not wait for libraries."""
         ...
 
     def probe(self, embeddings: Tensor) -> None:
@@ -155,7 +155,7 @@ class BatchExecutor:
         try:
             self._device.probe(embeddings)
         except Exception as error:
-            if no_memory(error):  # which is no loss
+            if no_memory(error):  # the device still works
                 return
             self._metrics.batch_failures.labels("device_lost").inc()
             log.critical("a device is lost: it computes nothing any more", device=self._number, exc_info=error)
@@ -225,7 +225,7 @@ def no_memory(error: Exception) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what nobody holds any more."""
+    """Free memory that is no longer in use."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -249,7 +249,7 @@ def _halves(batch: Batch) -> list[Batch]:
 
 
 def _noted(batch: Batch) -> BatchTimes | None:
-    """The times of a batch that begins, for those who want to know; None if nobody does."""
+    """Add the times of a batch that begins to the jobs that record them; None if none of them does."""
     wanted = [job.batch_times for job, _ in batch if job.batch_times is not None]
     if not wanted:
         return None

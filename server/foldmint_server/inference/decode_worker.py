@@ -1,7 +1,7 @@
 """Decoding: the tokens of one structure after another, on a thread of its own.
 
 A structure is decoded as a whole, since every residue attends to all others. It is admitted within a budget of residues
-that wait or are under way, and let go of if its caller gives up before its turn has come.
+that wait or are being decoded, and dropped if its caller cancels before its decoding begins.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _WARM_UP = 64
 
 
 class Decoder(Protocol):
-    """What is asked of a detokenizer."""
+    """The interface of a detokenizer."""
 
     def detokenize(
         self,
@@ -103,7 +103,7 @@ class DecodeWorker:
         return await asyncio.wrap_future(self._admitted(call, residues, batch_times))
 
     async def warm_up(self) -> None:
-        """Decode tokens that tell nothing, so that the first request does not wait for libraries."""
+        """Decode dummy tokens, so that the first request does not wait for libraries."""
         warming = self._thread.submit(self._decoder.detokenize, np.zeros(_WARM_UP, np.int64), pae=True)
         await asyncio.wrap_future(warming)
 

@@ -15,20 +15,20 @@ from foldmint_tokenizer.model import Model
 def devices_of(names: str) -> list[torch.device]:
     """Devices by their names: cpu, cuda, cuda:1, …, several by commas; cuda:all is every GPU, auto one if there is any.
 
-    Raises ModelError for a name that is none, and for a GPU that is not there.
+    Raises ModelError for an invalid name, and for a GPU that does not exist.
     """
     devices = [device for name in names.split(",") for device in _named(name.strip())]
     present = torch.cuda.device_count()
     for device in devices:
         if device.type == "cuda" and (device.index or 0) >= present:
-            raise ModelError(f"there is no device {device}: torch finds {present} GPUs")
+            raise ModelError(f"device {device} does not exist: torch finds {present} GPUs")
     return devices
 
 
 def engines_of(model: Model, settings: Settings) -> list[Engine]:
     """Engines for the devices of the settings, in their order: one of a GPU, of a CPU as many as it has threads.
 
-    Raises ModelError for a device that is not there, or that does not have the precision that is asked for.
+    Raises ModelError for a device that does not exist, or does not support the precision.
     """
     devices = devices_of(settings.device)
     on_cpu = sum(device.type == "cpu" for device in devices)
@@ -65,7 +65,7 @@ def _named(name: str) -> list[torch.device]:
         return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
     if name == "cuda:all":
         if not torch.cuda.is_available():
-            raise ModelError("there are no GPUs for cuda:all")
+            raise ModelError("cuda:all needs a GPU, and torch finds none")
         return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     try:
         return [torch.device(name)]

@@ -1,4 +1,4 @@
-"""Handing what the threads of devices did to those that wait for it, in their event loop."""
+"""Resolves futures of an event loop from the threads of devices."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from foldmint_server.inference.batch_executor import DeviceLost, Job
 from foldmint_tokenizer.engine import Quantized
 
 LOST = "a device of the server failed"
-"""What those are told whose device computes nothing any more."""
+"""The message for jobs and calls whose device is lost."""
 
 
 def resolve(job: Job) -> None:
@@ -24,7 +24,7 @@ def reject(jobs: Sequence[Job], error: BaseException) -> None:
 
 
 def run(call: Callable[[], None], future: "Future[None]") -> None:
-    """Run a call, and tell what became of it. Raises DeviceLost, and what is no Exception."""
+    """Run a call, and resolve its future. Raises DeviceLost, and what is not an Exception."""
     try:
         call()
     except BaseException as error:
@@ -37,7 +37,7 @@ def run(call: Callable[[], None], future: "Future[None]") -> None:
 
 
 def _call(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
-    """Call in the loop's thread; a loop that has ended has no one left to tell."""
+    """Call in the loop's thread; nothing waits in a loop that is closed."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(callback, *arguments)
 

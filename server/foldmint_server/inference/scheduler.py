@@ -1,7 +1,7 @@
-"""The scheduler: residues of many requests share the devices' batches, and large proteins take turns with small ones.
+"""The scheduler: residues of many requests share the devices' batches, and large proteins alternate with small ones.
 
 Requests are admitted within a budget of queued residues. Each device has a thread, which fills a batch from those that
-wait (`fair_queue` tells whose turn it is), computes it, and quantizes each request's rows with the codebook that the
+wait (`fair_queue` decides which), computes it, and quantizes each request's rows with the codebook that the
 request was admitted under.
 """
 
@@ -54,8 +54,8 @@ class SchedulerConfig:
 class Scheduler:
     """Runs a thread for each device; `compute` is called from one event loop.
 
-    idle: devices that wait for something to do. observe: is shown the vectors (rows, out) of each batch once all are
-    answered: in its device's thread, by one at a time.
+    idle: devices without work. observe: is called with the vectors (rows, out) of each batch, after its jobs are
+    resolved: in the device's thread, by one thread at a time.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Scheduler:
     ) -> Quantized:
         """Codes and distances (rows,) of a structure's rows, quantized with these embeddings (codes, out).
 
-        embeddings: the same, on each device. caller: with whose requests it takes turns. batch_times: is given the
+        embeddings: the same, on each device. caller: for round robin among callers. batch_times: is given the
         times of each batch that its rows have a part in, as it begins. vectors: (rows, out), is given those of the
         rows.
 
@@ -124,7 +124,7 @@ class Scheduler:
             return await job.future
         finally:
             with self._changed:
-                self._forget(job)  # of no effect on a job that is done
+                self._forget(job)  # no effect on a job that is done
 
     async def warm_up(self, embeddings: Sequence[Tensor]) -> None:
         """Let each device compute something, one after another; what one raises is raised.
@@ -136,7 +136,7 @@ class Scheduler:
             await asyncio.wrap_future(self._call_in(worker, partial(worker.device.warm_up, own)))
 
     def health_check(self, embeddings: Sequence[Tensor]) -> None:
-        """Try the devices, as something else that was computed on one of them failed; from any thread."""
+        """Probe the devices, after another computation on one of them failed. Thread-safe."""
         for worker, own in zip(self._workers, embeddings, strict=True):
             with contextlib.suppress(Stopping):
                 self._call_in(worker, partial(worker.executor.probe, own))
@@ -173,7 +173,7 @@ class Scheduler:
         return future
 
     def _close(self, reason: str) -> None:
-        """Fail all that waits; the lock is held."""
+        """Fail all waiting jobs and calls. The caller holds the lock."""
         self._closed = self._closed or reason
         error = Stopping(self._closed)
         for worker in self._workers:
@@ -206,11 +206,11 @@ class Scheduler:
                 )
 
     def _admit_waiting(self) -> None:
-        """Let those in for which there is room now; the lock is held."""
+        """Admit waiting jobs for which there is room now. The caller holds the lock."""
         self._admitted(self._queue.admit_waiting())
 
     def _admitted(self, jobs: Sequence[Job]) -> None:
-        """Note what was admitted; the lock is held."""
+        """Record admitted jobs. The caller holds the lock."""
         for job in jobs:
             self._batch_wait.note_arrival(job.residues)
             job.admitted = self._clock()
@@ -219,12 +219,12 @@ class Scheduler:
             self._changed.notify_all()
 
     def _forget(self, job: Job) -> None:
-        """Let go of the rows of a job that no device was handed yet; the lock is held."""
+        """Drop the rows of a job that were not dispatched yet. The caller holds the lock."""
         self._queue.remove(job)
         self._admit_waiting()
 
     def _serve(self, worker: DeviceWorker) -> None:
-        """The thread of a device. If it ends before its time the others go on; nothing waits for the last."""
+        """The thread of a device. If it ends early, the others go on; if none is left, all waiting jobs fail."""
         try:
             worker.device.bind_thread()
             self._run(worker)
@@ -261,11 +261,11 @@ class Scheduler:
             worker.began = None
 
     def _share(self) -> int:
-        """How many of the rows that wait a device takes: all that fit a batch, or what the free ones leave it."""
+        """How many of the waiting rows a device takes: they are split evenly among the idle devices."""
         return max(-(-self._queue.queued // (1 + self.idle)), self._config.min_split_residues)
 
     def _wait_for_more(self, idle: bool) -> None:
-        """Wait for what is missing from a batch, if that is worth it; the lock is held."""
+        """Wait until a batch is full, if that is worth it. The caller holds the lock."""
         until = self._batch_wait.deadline(self._queue.queued, idle=idle)
         if until is None:
             return
@@ -277,7 +277,7 @@ class Scheduler:
         self._batch_wait.finish(timed_out=False)
 
     def _compute(self, worker: DeviceWorker, batch: Batch) -> None:
-        """Compute a batch, and tell its jobs. Raises DeviceLost."""
+        """Compute a batch, and resolve its jobs. Raises DeviceLost."""
         now = self._clock()
         for job, part in batch:
             if part.start == 0 and job.admitted is not None:
@@ -303,7 +303,7 @@ class Scheduler:
                 log.exception("vectors were not recorded", residues=total)
 
     def _answer(self, batch: Batch) -> None:
-        """Tell those whose last rows these were."""
+        """Resolve the jobs that are complete."""
         with self._changed:  # other devices may have had other rows of them
             for job, part in batch:
                 job.done += part.stop - part.start

@@ -147,7 +147,7 @@ class CodeUsage(Collector):
         return WindowUsage(total, used / len(hits), perplexity(hits), dead)
 
     def _part(self) -> NDArray[np.int64]:
-        """The window's present part, after the old ones were dropped; the lock is held."""
+        """The window's current part, after old ones are dropped. The caller holds the lock."""
         now = int(self._clock() // self._part_seconds)
         while self._window and self._window[0][0] <= now - _PARTS:
             self._window.popleft()

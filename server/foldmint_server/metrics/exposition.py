@@ -1,7 +1,7 @@
 """/metrics as a web application: what prometheus-client makes of it, but for the hits of codes, which it is slow at.
 
 Thousands of series that differ in one number are written in one go; the rest is left to the library. The interpreter's
-lock is held for a small part of the time then, and requests wait as little: `benchmarks scrape` measures both.
+lock is held only briefly, so requests hardly wait: `benchmarks scrape` measures both.
 """
 
 import gzip

@@ -19,7 +19,7 @@ _TEXTS = {
 
 
 class GpuMemory(NamedTuple):
-    """Bytes of a GPU: in use by all processes, there at all, held by this process' torch, and taken by its tensors."""
+    """Bytes of a GPU: in use by all processes, in total, reserved by this process' torch, and allocated to tensors."""
 
     used: int
     total: int
@@ -36,7 +36,7 @@ def gpu_memory(device: torch.device) -> GpuMemory:
 class GpuCollector(Collector):
     """The memory of devices, read at each scrape; nothing of those that are not CUDA devices.
 
-    A GPU that does not answer leaves the gaps that it is seen by: the scrape's other metrics tell what else is wrong.
+    The series of a GPU that does not answer are left out; the other metrics of the scrape are not affected.
     """
 
     def __init__(self, devices: Iterable[torch.device], read: Callable[[torch.device], GpuMemory] = gpu_memory) -> None:

@@ -32,9 +32,9 @@ REJECTS = (
 )
 """Of the label `reason`."""
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-"""Of the label `status` of calls that are not let in."""
+"""Values of the label `status` of rejected calls."""
 WEB_REFUSED = ("no_password", "wrong_password", "host")
-"""Of the label `reason` of requests for /metrics and the page that are not answered."""
+"""Values of the label `reason` of rejected requests for /metrics and the page."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
@@ -67,6 +67,7 @@ class Metrics:
     queued_detokenize_residues_limit: Gauge
     requests_in_flight: Gauge
     connections: Gauge
+    open_calls: Gauge
     batch_failures: Counter
     calls_ended: Counter
     store_reachable: Gauge
@@ -82,7 +83,7 @@ class Metrics:
     store_canary_share: Gauge
 
     def describe(self, *, device: str, precision: str, queued_residues: int, queued_detokenize_residues: int) -> None:
-        """Tell what the server runs on, and the most residues that its two queues admit."""
+        """Set the metrics that describe the server: its devices, and the budgets of its two queues."""
         self.store_reachable.set(1)
         self.server_info.labels(version("foldmint"), device, precision).set(1)
         self.queued_residues_limit.set(queued_residues)
@@ -126,17 +127,17 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
 
     requests = counter(
         "foldmint_requests",
-        "Structures asked for, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
+        "Requested structures, by method (Tokenize, TokenizeStream, Detokenize, GetModel) and gRPC status.",
         ["method", "status"],
     )
     for method in METHODS:
-        # What a client did wrong, or gave up, begins with the first; what alerts look at, here.
+        # Series that alerts use exist from the start; those of client errors begin with the first one.
         for status in ("OK",) if method == "GetModel" else ("OK", "RESOURCE_EXHAUSTED", "INTERNAL"):
             requests.labels(method, status)
     return Metrics(
         server_info=gauge(
             "foldmint_server_info",
-            "Always 1; its labels tell the release, the device and the precision of the encoder's products.",
+            "Always 1; the labels are the release, the device and the precision of the encoder's products.",
             ["version", "device", "precision"],
         ),
         ready=gauge("foldmint_ready", "1 while the server's health is SERVING, 0 while it is not."),
@@ -163,7 +164,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         left_out_residues=counter(
             "foldmint_left_out_residues",
-            f"Residues of proteins that files held and answers do not, by kind ({', '.join(LEFT_OUT)}).",
+            f"Protein residues of files that are left out of answers, by kind ({', '.join(LEFT_OUT)}).",
             ["kind"],
             LEFT_OUT,
         ),
@@ -188,6 +189,11 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "The most residues that are admitted to be decoded and not yet decoded.",
         ),
         requests_in_flight=gauge("foldmint_requests_in_flight", "Structures arrived and not yet answered."),
+        open_calls=gauge(
+            "foldmint_open_calls",
+            "Calls that were admitted and have not ended, by kind (calls, admin_calls, watches, probes).",
+            ["kind"],
+        ),
         connections=gauge(
             "foldmint_connections",
             "Open connections to a gRPC listener (public, admin), seen each second.",
@@ -212,7 +218,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         rejects=counter(
             "foldmint_rejects",
-            "Structures turned away, by reason (queue_full; rate: of their caller's token; stopping); calls "
+            "Rejected structures, by reason (queue_full; rate: of their caller's token; stopping); calls "
             "(too_many_calls, too_many_admin_calls, too_many_watches; …_of_caller: of one caller); connections "
             "(too_many_connections of one peer).",
             ["reason"],
@@ -220,7 +226,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         refused_calls=counter(
             "foldmint_refused_calls",
-            "Calls that were not let in, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
+            "Calls that were rejected for lack of permission, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
             ["status"],
             REFUSED,
         ),
@@ -239,7 +245,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         codebook_info=gauge(
             "foldmint_codebook_info",
-            "Always 1; its labels tell the model, and version and digest of the active codebook.",
+            "Always 1; the labels are the model, and the version and digest of the active codebook.",
             ["model", "version", "digest"],
         ),
         codebook_activated=gauge(
@@ -248,7 +254,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         codebook_swaps=counter(
             "foldmint_codebook_swaps",
-            "Codebooks exchanged, or not, by outcome (activated, rolled_back, refused).",
+            "Attempts to exchange the codebook, by outcome (activated, rolled_back, refused).",
             ["outcome"],
             OUTCOMES,
         ),

@@ -1,4 +1,4 @@
-"""The servicer of `CodebookService`, for operators: call the codebooks, and tell what went wrong."""
+"""The servicer of `CodebookService`, for operators: calls the codebook manager, and maps errors to statuses."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ Method = Callable[["CodebookServicer", Request], Awaitable[Response]]
 Servicing = Callable[["CodebookServicer", Request, "grpc.aio.ServicerContext[Request, Response]"], Awaitable[Response]]
 
 
-def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]":
+def _with_statuses(method: "Method[Request, Response]") -> "Servicing[Request, Response]":
     """The method as gRPC calls it, with its errors as statuses."""
 
     @wraps(method)
@@ -47,7 +47,7 @@ def _told(method: "Method[Request, Response]") -> "Servicing[Request, Response]"
 
 
 class CodebookServicer(rpc.CodebookServiceServicer):
-    """Tells of the codebooks of one server, and exchanges them through its store.
+    """Reports the codebooks of one server, and exchanges them through its store.
 
     reservoir: None if none is kept. poll_seconds: how often the follower reads the store; 0: at the start alone.
     """
@@ -63,7 +63,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
         self._codebooks, self._follower, self._usage, self._reservoir = codebooks, follower, usage, reservoir
         self._poll_seconds = poll_seconds
 
-    @_told
+    @_with_statuses
     async def ListCodebooks(  # noqa: N802 (the contract's name)
         self,
         request: pb.ListCodebooksRequest,  # noqa: ARG002
@@ -75,7 +75,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebooks=[self._info(version, manifest) for version, manifest in sorted(manifests.items())]
         )
 
-    @_told
+    @_with_statuses
     async def GetCodebook(self, request: pb.GetCodebookRequest) -> pb.GetCodebookResponse:  # noqa: N802
         """One version, with its manifest."""
         version = request.version or self._codebooks.active.codebook_version
@@ -85,7 +85,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebook=self._info(version, manifest), manifest=json.dumps(dict(manifest), ensure_ascii=False)
         )
 
-    @_told
+    @_with_statuses
     async def ActivateCodebook(self, request: pb.ActivateCodebookRequest) -> pb.ActivateCodebookResponse:  # noqa: N802
         """Exchange the codebook."""
         active, previous = await self._follower.activate(request.version)
@@ -93,7 +93,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
 
-    @_told
+    @_with_statuses
     async def RollbackCodebook(self, request: pb.RollbackCodebookRequest) -> pb.RollbackCodebookResponse:  # noqa: N802
         """Go back."""
         active, previous = await self._follower.roll_back(request.from_version)
@@ -101,7 +101,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             codebook=self._info(active.codebook_version, active.manifest), previous_version=previous
         )
 
-    @_told
+    @_with_statuses
     async def GetUsage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:  # noqa: N802
         """The hits of a version's codes, and whether the server follows its store."""
         version = request.version or self._codebooks.active.codebook_version
@@ -113,11 +113,11 @@ class CodebookServicer(rpc.CodebookServiceServicer):
             version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since), store=self._store_state()
         )
 
-    @_told
+    @_with_statuses
     async def SampleEmbeddings(self, request: pb.SampleEmbeddingsRequest) -> pb.SampleEmbeddingsResponse:  # noqa: N802
         """Vectors of residues, drawn at random."""
         if self._reservoir is None:
-            raise CodebookRejected("the server keeps no vectors; --reservoir N lets it")
+            raise CodebookRejected("the server samples no vectors; start it with --reservoir N")
         vectors, seen = await asyncio.to_thread(self._reservoir.sample, request.count)
         return pb.SampleEmbeddingsResponse(
             embeddings=vectors.astype("<f4").tobytes(),

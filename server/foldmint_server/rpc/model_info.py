@@ -1,4 +1,4 @@
-"""What a server tells of itself: model, vocabulary and limits."""
+"""The description of a server: model, vocabulary and limits."""
 
 from importlib.metadata import version
 

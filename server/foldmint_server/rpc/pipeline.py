@@ -34,7 +34,7 @@ class Pipeline:
     """From a request to its response.
 
     decoding: None if the model has no decoder. limits, decode_limits: of a structure, and of one to decode. rates: of
-    callers, by their tokens. reading: of files, unless a request says otherwise.
+    callers, by their tokens. reading: the default for files.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Pipeline:
                 batch_times=batch_times,
                 vectors=vectors,
             )
-        codes, distances, told = *quantized, None
+        codes, distances, motions = *quantized, None
         if loaded.coding is not None:
             code = partial(coded, content.chains, geometry, codes, distances, options, loaded.coding, vectors)
             # Along a chain, residue by residue: not in the event loop.
-            codes, distances, told = await self._in_thread(self._assigned, code) if assigning else code()
-        chains = assembled(content.chains, geometry, codes, distances, loaded.frameless, options, told)
+            codes, distances, motions = await self._in_thread(self._assigned, code) if assigning else code()
+        chains = assembled(content.chains, geometry, codes, distances, loaded.frameless, options, motions)
         self._usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
@@ -122,7 +122,7 @@ class Pipeline:
         if decoding is None:
             raise VersionNotAvailable(f"the model {model} has no decoder")
         if request.model not in ("", model):
-            # Named by a stranger, and part of messages and logs.
+            # Shortened: the caller chose it, and it is part of messages and logs.
             raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
         loaded = self.codebooks.resolve_version(request.codebook_version)
         describe(model=model, codebook_version=loaded.codebook_version)

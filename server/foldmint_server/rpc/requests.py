@@ -63,7 +63,7 @@ def reading_of(request: pb.TokenizeRequest, default: Reading) -> Reading | None:
 
 
 def parse_structure(request: pb.TokenizeRequest, limits: Limits, reading: Reading = "all") -> StructureContent:
-    """The structure of a request; reading: of files, unless it says otherwise.
+    """The structure of a request; reading: the default for files.
 
     Raises InvalidStructure, with the field's whole path.
     """
@@ -92,16 +92,16 @@ def tokenize_options(request: pb.TokenizeRequest) -> TokenizeOptions:
 def assignment_of(value: int, field: str) -> Assignment:
     """The assignment that a message names. Raises InvalidStructure if there is none of this number."""
     if value not in _ASSIGNMENTS:
-        raise InvalidStructure(field, f"{value} is no assignment")
+        raise InvalidStructure(field, f"{value} is not an assignment")
     return _ASSIGNMENTS[value]
 
 
 @dataclass(frozen=True, eq=False)
 class ParsedTokens:
-    """Tokens that a request may have decoded.
+    """The valid tokens of a request, to be decoded.
 
     tokens: (length,) int64, from BOS to EOS. has_frame: (residues,) bool; None: all have one. format: of the file
-    wanted. segments: of each chain, as they are given, or as the residues' numbers tell.
+    wanted. segments: of each chain, as given, or else derived from the residue numbers.
     """
 
     tokens: NDArray[np.int64]
@@ -114,19 +114,19 @@ class ParsedTokens:
 
     @property
     def needs_motions(self) -> str:
-        """What of it only a model does whose codes state motions, in words; empty if nothing."""
+        """What needs a model whose codes state motions, in words; empty if nothing does."""
         if self.assignment is not Assignment.INDEPENDENT:
             return f"{self.assignment} tokens"
         return "" if all(np.isnan(own.frames).all() for own in self.segments) else "first frames of segments"
 
 
 def parse_tokens(request: pb.DetokenizeRequest, codes: int, limits: Limits) -> ParsedTokens:
-    """What a request wants decoded; codes: how many the model has.
+    """The tokens of a request; codes: how many the model has.
 
-    Raises InvalidTokens, and InvalidStructure for what else cannot be taken.
+    Raises InvalidTokens, and InvalidStructure for other invalid fields.
     """
     count = len(request.tokens)
-    # Counted before anything is made of them; BOS, EOS, and CHAINBREAK between chains.
+    # Before anything is allocated. BOS and EOS, and CHAINBREAK between chains, come on top.
     if count > limits.residues + limits.chains + 1:
         raise InvalidTokens(f"{count} tokens; at most {limits.residues} residues are taken")
     tokens = checked_tokens(np.fromiter(request.tokens, np.int64, count), codes)
@@ -175,7 +175,7 @@ def _segments(request: pb.DetokenizeRequest, labels: Sequence[CompleteLabels]) -
         own = request.chains[place] if request.chains else pb.ChainLabels()
         if not own.segment_starts:
             if own.first_frames:
-                raise InvalidStructure(f"chains[{place}].first_frames", "they are of segments, and there are no starts")
+                raise InvalidStructure(f"chains[{place}].first_frames", "first_frames needs segment_starts")
             found.append(numbered_segments(label.residue_index))
             continue
         frames = None
@@ -193,16 +193,16 @@ def _segments(request: pb.DetokenizeRequest, labels: Sequence[CompleteLabels]) -
 
 
 def _frames(request: pb.DetokenizeRequest, sizes: Sequence[int]) -> NDArray[np.bool_] | None:
-    """Which residues have a frame, (residues,) over all chains; None if no chain tells."""
+    """Which residues have a frame, (residues,) over all chains; None if no chain states it."""
     if not any(chain.has_frame for chain in request.chains):
         return None
     frames = []
     for place, (size, chain) in enumerate(zip(sizes, request.chains, strict=True)):
-        told = np.fromiter(chain.has_frame, np.bool_, len(chain.has_frame)) if chain.has_frame else np.ones(size, bool)
-        if len(told) != size:
-            reason = f"has {len(told)} entries for {size} residues"
+        given = np.fromiter(chain.has_frame, np.bool_, len(chain.has_frame)) if chain.has_frame else np.ones(size, bool)
+        if len(given) != size:
+            reason = f"has {len(given)} entries for {size} residues"
             raise InvalidStructure(f"chains[{place}].has_frame", reason, chain=chain.chain)
-        frames.append(told)
+        frames.append(given)
     return np.concatenate(frames)
 
 
@@ -241,7 +241,7 @@ def _read(file: pb.StructureFile, limits: Limits, reading: Reading) -> Structure
 def _unpacked(backbones: pb.Backbones, limits: Limits) -> list[Backbone]:
     chains: Sequence[pb.Backbone] = backbones.chains
     if not chains:
-        raise InvalidStructure("backbones.chains", "there is no chain")
+        raise InvalidStructure("backbones.chains", "no chains")
     _check_labels(chains, limits, "backbones.chains")
     residues = sum(len(chain.coordinates) for chain in chains) // _RESIDUE_BYTES
     if residues > limits.residues:
@@ -256,7 +256,7 @@ def _unpacked(backbones: pb.Backbones, limits: Limits) -> list[Backbone]:
 
 
 def _check_labels(chains: Sequence[pb.Backbone] | Sequence[pb.ChainLabels], limits: Limits, field: str) -> None:
-    """Count chains, and what is told of their residues, before anything is made of it. Raises InvalidStructure."""
+    """Check the number of chains and of their entries before anything is allocated. Raises InvalidStructure."""
     if len(chains) > limits.chains:
         raise InvalidStructure(field, f"{len(chains)} chains; at most {limits.chains} are taken")
     totals: Counter[str] = Counter()

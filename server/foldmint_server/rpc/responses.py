@@ -57,7 +57,7 @@ def reading_name(reading: Reading | None) -> str:
 def detokenize_response(
     structure: DecodedStructure, wanted: ParsedTokens, request: pb.DetokenizeRequest, model: str, codebook_version: str
 ) -> pb.DetokenizeResponse:
-    """What was decoded, as the request wants it. Raises InvalidStructure if the file cannot hold it."""
+    """The response with a decoded structure. Raises InvalidStructure if the file cannot hold it."""
     text = ""
     if wanted.format is not None:
         with option_errors():

@@ -1,4 +1,4 @@
-"""Bounds on streams: how many a caller may have, how many structures each, and how long it may send or read nothing."""
+"""Limits on streams: how many a caller may have, structures of each, and how long it may neither send nor read."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from foldmint_server.rpc.admission.peers import network_of
 from foldmint_server.settings import Settings
 
 Ended = Callable[[str], None]
-"""Told, by its reason, of each stream that is ended."""
+"""Called with the reason for which a stream is ended."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StreamLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "StreamLimits":
-        """As the settings say."""
+        """The limits of the settings."""
         return cls(
             settings.max_stream_in_flight,
             settings.max_stream_structures,
@@ -69,7 +69,7 @@ class OpenStreams:
 class Requests:
     """The requests of a stream, up to their end, the server's, or that of the caller's time or number.
 
-    working: tells whether anything of the stream is worked on. over: why nothing more was taken, if it was not the
+    working: whether a structure of the stream is in flight. over: why nothing more was taken, if it was not the
     caller's own end.
     """
 

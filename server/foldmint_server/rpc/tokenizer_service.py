@@ -1,4 +1,4 @@
-"""The servicer of `TokenizerService`: call the pipeline, and tell what went wrong."""
+"""The servicer of `TokenizerService`: calls the pipeline, and maps errors to statuses."""
 
 import asyncio
 import time
@@ -29,8 +29,8 @@ _LONGEST_NAME = 128  # of a caller
 class TokenizerServicer(rpc.TokenizerServiceServicer):
     """Answers structures, alone or over a stream.
 
-    about: what is served, but for the codebook. tenant_key: of the metadata that names who calls without a token;
-    empty: all are one.
+    about: the response of GetModel, except for the codebook. tenant_key: metadata key that names callers without a
+    token; empty: they count as one caller.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
-        """Take nothing more from open streams; they end when what they hold is answered."""
+        """Read no more requests from open streams; they end once those in flight are answered."""
         self._draining.set()
 
     async def Tokenize(  # noqa: N802 (the contract's name)
@@ -60,7 +60,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         """Answer one structure."""
         try:
             with self._observed("Tokenize"):
-                return await self._pipeline.tokenize(request, caller=self._caller(context))
+                return await self._pipeline.tokenize(request, caller=caller_name(context, self._tenant_key))
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
@@ -75,12 +75,13 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         What asks for no version of the codebook gets the one that is active now, for as long as the stream is open.
         """
         watch = ReadWatch(context, self._streams.send_seconds, self._ended)
+        caller = caller_name(context, self._tenant_key)
         try:
             with (
                 self._open.opened(CALLER.get().name or address_of(context)),
                 watch.watching(),
             ):
-                async with aclosing(self._stream(request_iterator, self._caller(context))) as responses:
+                async with aclosing(self._stream(request_iterator, caller)) as responses:
                     async for response in responses:
                         with watch.sending():
                             yield response
@@ -143,21 +144,12 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         request: pb.GetModelRequest,  # noqa: ARG002
         context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",  # noqa: ARG002
     ) -> pb.GetModelResponse:
-        """Tell what is served."""
+        """The model that is served, with its limits."""
         with self._observed("GetModel"):
             loaded, about = self._pipeline.codebooks.active, pb.GetModelResponse()
             about.CopyFrom(self._about)
             about.codebook_version, about.codebook_digest = loaded.codebook_version, loaded.codebook_digest
             return about
-
-    def _caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
-        """Who calls: its token's name, else what the metadata says, cut off, since a stranger chose it."""
-        if known := CALLER.get().name:
-            return known
-        metadata = context.invocation_metadata() if self._tenant_key else None
-        named = next((value for key, value in metadata or () if key == self._tenant_key), "")
-        # No token's name holds a space: nobody takes the turns of one whose token is not his.
-        return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""
 
     async def _answered(
         self, item: pb.TokenizeStreamRequest, loaded: LoadedCodebook, caller: str
@@ -173,7 +165,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
     def _observed(self, method: str) -> Iterator[None]:
         """Count and time a structure, and log what went wrong with it."""
         began = self._clock()
-        status = "CANCELLED"  # asyncio's cancellation is no Exception, and passes by
+        status = "CANCELLED"  # asyncio's cancellation is not an Exception
         self._metrics.requests_in_flight.inc()
         try:
             yield
@@ -191,3 +183,15 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             self._metrics.requests_in_flight.dec()
             self._metrics.requests.labels(method, status).inc()
             self._metrics.request_seconds.labels(method).observe(self._clock() - began)
+
+
+def caller_name(context: "grpc.aio.ServicerContext[Any, Any]", tenant_key: str) -> str:
+    """Who calls: the name of the token, else what the metadata has under this key, cut off; empty if neither is there.
+
+    A caller chooses its metadata freely, so names from there never equal the name of a token, which has no space.
+    """
+    if known := CALLER.get().name:
+        return known
+    metadata = context.invocation_metadata() if tenant_key else None
+    named = next((value for key, value in metadata or () if key == tenant_key), "")
+    return f"tenant {named[:_LONGEST_NAME]}" if named and isinstance(named, str) else ""

@@ -1,4 +1,4 @@
-"""The audit log: a line for each call of what operators alone may do, whatever level is logged; never a token."""
+"""The audit log: a line for each admin call, whatever the log level; never a token."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ _LONGEST = 100  # characters of an argument, which the caller chose
 
 
 def audit_logger() -> structlog.typing.FilteringBoundLogger:
-    """A logger of standard error that leaves no level out."""
+    """A logger to standard error, for all levels."""
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr), wrapper_class=structlog.make_filtering_bound_logger(0)
     )
@@ -48,7 +48,7 @@ class AuditLog:
         return wrap_handler(inner, around)
 
     def denied(self, method: str, name: str, context: Any, status: str) -> None:  # noqa: ANN401
-        """A line for a call that was not let in, and of whose arguments nothing was read."""
+        """A line for a rejected call, whose arguments were not read."""
         self._write(method, name, context, status, 0.0, {})
 
     def _write(
@@ -85,6 +85,6 @@ def _summary(request: Any) -> dict[str, object]:  # noqa: ANN401
 
 
 def _certificate(context: Any) -> str:  # noqa: ANN401
-    """Whom the caller's certificate names; empty without one."""
+    """The names in the caller's certificate; empty without one."""
     names = context.peer_identities() or ()
     return ", ".join(name.decode("utf-8", "replace") for name in names)[:_LONGEST]

@@ -1,4 +1,4 @@
-"""Who may call what: each call is let in by its token, or as the anonymous, before its message is read.
+"""Who may call what: a call is authorized by its token, or as anonymous, before its message is read.
 
 A call without the token that it needs ends with UNAUTHENTICATED, one whose token does not reach with PERMISSION_DENIED.
 """
@@ -59,7 +59,7 @@ CALLER: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
 
 
 class AccessDenied(Exception):
-    """A call that is not let in, and the reason that its caller is told. name: of its token, if there is one."""
+    """A rejected call, with the status and the message for its caller. name: of its token, if it has one."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, name: str = "") -> None:
         self.code, self.reason, self.name = code, reason, name
@@ -69,8 +69,8 @@ class AccessDenied(Exception):
 class Authorizer:
     """Decides who may call what.
 
-    tokens: tells those that are valid now; None: there are none, and all may tokenize and read. anonymous: what callers
-    without a token may where there are tokens. insecure_admin: whoever gets there may do what operators may.
+    tokens: gives the valid tokens; None: there are none, and anyone may tokenize and read. anonymous: scopes of callers
+    without a token, if there are tokens. insecure_admin: anyone may call admin methods.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Authorizer:
         if needed == ():
             return ANONYMOUS
         caller = self._known(authorization)
-        if needed is None:  # there is no such method, and gRPC says so, but to strangers
+        if needed is None:  # an unknown method; gRPC reports it, but only to callers with a scope
             needed = _ANY
         if caller.scopes.intersection(needed):
             return caller
@@ -127,9 +127,9 @@ class Authorizer:
 
 
 class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls in, or ends them; notes who calls, and has what operators do written down.
+    """Authorizes calls or rejects them, sets CALLER, and has admin calls audited.
 
-    refused: told the name of the status of each call that is not let in.
+    refused: is called with the name of the status of each rejected call.
     """
 
     def __init__(self, access: Authorizer, audit: AuditLog, refused: Callable[[str], None]) -> None:

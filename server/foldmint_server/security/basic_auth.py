@@ -2,7 +2,7 @@
 
 A line of the file is `NAME:SHA256`, the hash in hexadecimal; `foldmint-server password NAME --file FILE` writes it and
 prints the password: 256 random bits, for which one round of SHA-256 is enough. Empty lines, and those that begin with
-#, say nothing.
+#, are ignored.
 """
 
 import base64
@@ -19,12 +19,12 @@ from foldmint_server.security.file_permissions import writable_by_others
 
 _FILE_BYTES = 2**16
 _PASSWORDS = 100
-_LONGEST = 1024  # of what a stranger sends
+_LONGEST = 1024  # characters of a header that are read
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class InvalidPasswords(ValueError):
-    """A file of passwords that cannot be used. The message names the line, and nothing that stands there."""
+    """A file of passwords that cannot be used. The message names the line, never its content."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Passwords:
     digests: tuple[tuple[str, bytes], ...] = field(repr=False)
 
     def matches(self, name: str, password: str) -> bool:
-        """Whether the password is that of the name. All are compared, in time that tells nothing."""
+        """Whether the password is that of the name. All are compared, in constant time."""
         asked, presented, found = digest_of(name), digest_of(password), False
         for known, digest in self.digests:
             same_name = hmac.compare_digest(asked, digest_of(known))
@@ -43,7 +43,7 @@ class Passwords:
 
 
 def read_passwords(path: Path) -> Passwords:
-    """The passwords of a file. Raises InvalidPasswords, also where it cannot be read, or holds none."""
+    """The passwords of a file. Raises InvalidPasswords, also if it cannot be read or is empty."""
     try:
         with path.open("rb") as file:
             wrong, content = writable_by_others(file, path), file.read(_FILE_BYTES + 1)
@@ -63,12 +63,12 @@ def read_passwords(path: Path) -> Passwords:
         except ValueError as error:
             raise InvalidPasswords(f"{path}, line {number}: {error}") from None
         if not colon or not _DIGEST.fullmatch(digest):
-            raise InvalidPasswords(f"{path}, line {number}: NAME:SHA256 is wanted, the hash of 64 hexadecimal digits")
+            raise InvalidPasswords(f"{path}, line {number}: expected NAME:SHA256, with 64 hexadecimal digits")
         if name in found:
-            raise InvalidPasswords(f"{path}, line {number}: the name comes twice")
+            raise InvalidPasswords(f"{path}, line {number}: duplicate name")
         found[name] = bytes.fromhex(digest)
     if not 0 < len(found) <= _PASSWORDS:
-        raise InvalidPasswords(f"{path} holds {len(found)} passwords; 1 to {_PASSWORDS} are wanted")
+        raise InvalidPasswords(f"{path} holds {len(found)} passwords; expected 1 to {_PASSWORDS}")
     return Passwords(tuple(found.items()))
 
 
@@ -77,9 +77,9 @@ def require_basic_auth(
     passwords: Callable[[], Passwords],
     refused: Callable[[WSGIEnvironment, str], object] = lambda _environ, _reason: None,
 ) -> WSGIApplication:
-    """An application for those alone who know a password; all others get 401, whatever they ask for.
+    """An application that requires a password; any request without one gets 401.
 
-    refused: is told of each of these, and whether it sent `no_password` or a `wrong_password`.
+    refused: is called with each rejected request, and `no_password` or `wrong_password`.
     """
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

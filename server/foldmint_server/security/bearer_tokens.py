@@ -19,23 +19,23 @@ from typing import Any, Literal, get_args
 from foldmint_server.security.file_permissions import writable_by_others
 
 Scope = Literal["tokenize", "read", "admin"]
-"""What a caller may: tokenize and detokenize; read what is served, and how it is used; exchange the codebook, and
-sample the vectors of what others sent."""
+"""What a caller may do: tokenize and detokenize; read the model and its usage; exchange the codebook, and sample the
+vectors of what others sent."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "foldmint_"
-"""Of every token, so that a token that lies about is known for what it is."""
+"""Begins every token, so that scanners for leaked secrets recognize one."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE_BYTES = 2**20
 _TOKENS = 1000
 _KEYS = {"name", "sha256", "scopes", "residues_per_second", "burst"}
-_BURST_SECONDS = 10  # of the rate, where no burst is given
+_BURST_SECONDS = 10  # of the rate, if no burst is given
 
 
 class InvalidTokenFile(ValueError):
-    """A file of tokens that cannot be used. The message names its line and the token's name, and never a value."""
+    """A file of tokens that cannot be used. The message names the line and the token's name, never a value."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Rate:
 
     def __post_init__(self) -> None:
         if not 0 < self.residues_per_second < float("inf") or not 1 <= self.burst < float("inf"):
-            raise ValueError("residues_per_second is positive, and burst 1 or more")
+            raise ValueError("residues_per_second must be positive, and burst at least 1")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class AccessToken:
     def __post_init__(self) -> None:
         check_name(self.name)
         if not self.scopes or not self.scopes <= set(SCOPES):
-            raise ValueError(f"scopes are one or more of {', '.join(SCOPES)}")
+            raise ValueError(f"scopes must be one or more of {', '.join(SCOPES)}")
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class AccessTokens:
         object.__setattr__(self, "_by_digest", {token.digest: token for token in self.tokens})
 
     def find(self, presented: str) -> AccessToken | None:
-        """The token that was presented; None if there is no such. It is looked up by its hash, which a caller cannot
-        choose: the time that takes tells nothing of any token.
+        """The token that was presented; None if it is unknown. It is looked up by its hash, which a caller cannot
+        choose, so the time of the lookup reveals nothing about other tokens.
         """
         return self._by_digest.get(digest_of(presented))
 
 
 def digest_of(token: str) -> bytes:
-    """SHA-256: enough for 256 random bits, which nobody guesses, and quick enough for every call."""
+    """SHA-256: enough for 256 random bits, which cannot be guessed, and fast enough for every call."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -98,13 +98,13 @@ def new_token() -> str:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, without repeating it, for what is not a name: it may be a token in the wrong place."""
+    """Raise ValueError, without repeating it, for an invalid name: it may be a token in the wrong place."""
     if not _NAME.fullmatch(name) or PREFIX in name:
         raise ValueError("a name is 1 to 64 of A-Z a-z 0-9 . _ @ - and begins with a letter or a digit")
 
 
 def read_tokens(path: Path) -> AccessTokens:
-    """The tokens of a file. Raises InvalidTokenFile, also where it cannot be read, or every user can write it."""
+    """The tokens of a file. Raises InvalidTokenFile, also if it cannot be read, or every user can write it."""
     try:
         with path.open("rb") as file:
             wrong, content = writable_by_others(file, path), file.read(_FILE_BYTES + 1)
@@ -127,9 +127,9 @@ def parse_tokens(text: str) -> AccessTokens:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # The parser's own words may repeat what stands there; the place is all that is needed.
+        # The parser's message may repeat the content; the position is enough.
         place = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
-        raise InvalidTokenFile(f"no TOML at {place[1] if place else 'an unknown place'}") from None
+        raise InvalidTokenFile(f"invalid TOML at {place[1] if place else 'an unknown position'}") from None
     items = table.get("token", [])
     if set(table) - {"token"} or not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise InvalidTokenFile("a file of tokens holds tables [[token]], and nothing else")
@@ -150,14 +150,15 @@ def parse_tokens(text: str) -> AccessTokens:
 def _token(item: dict[str, Any]) -> AccessToken:
     if unknown := sorted(key for key in item if key not in _KEYS):
         shown = [key for key in unknown if _NAME.fullmatch(key) and len(key) < 32 and PREFIX not in key]
-        raise ValueError(f"{', '.join(shown) or 'something'} is not known; known are {', '.join(sorted(_KEYS))}")
+        named = f" {', '.join(shown)}" if shown else ""
+        raise ValueError(f"unknown key{named}; known are {', '.join(sorted(_KEYS))}")
     name, digest, scopes = item.get("name"), item.get("sha256"), item.get("scopes")
     if not isinstance(name, str):
-        raise ValueError("name is missing, or no text")  # noqa: TRY004 (what is wrong is the file)
+        raise ValueError("name is missing, or not a string")  # noqa: TRY004 (what is wrong is the file)
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise ValueError("sha256 is the token's hash, 64 hexadecimal digits; is it the token itself?")
     if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
-        raise ValueError("scopes is a list of texts")
+        raise ValueError("scopes must be a list of strings")
     return AccessToken(name, bytes.fromhex(digest), frozenset(scopes), _rate(item))
 
 
@@ -166,15 +167,15 @@ def _rate(item: dict[str, Any]) -> Rate | None:
     if not given:
         return None
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in given.values()):
-        raise ValueError("residues_per_second and burst are numbers")
+        raise ValueError("residues_per_second and burst must be numbers")
     if "residues_per_second" not in given:
-        raise ValueError("burst goes with residues_per_second")
+        raise ValueError("burst needs residues_per_second")
     speed = float(given["residues_per_second"])
     return Rate(speed, float(given.get("burst", max(1.0, speed * _BURST_SECONDS))))
 
 
 def _named(item: dict[str, Any]) -> str:
-    """The name, if it can be no token."""
+    """The name in parentheses; empty if it may be a token."""
     name = item.get("name")
     try:
         check_name(name if isinstance(name, str) else "")

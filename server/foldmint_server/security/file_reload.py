@@ -1,4 +1,4 @@
-"""What is read from files, and read again while the server runs, since tokens and certificates change."""
+"""Values that are read from files again while the server runs, since tokens and certificates change."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class ReloadedFile(Generic[T]):
-    """A value that was read from files; `look` reads it again, and keeps the old one if the new one cannot be used.
+    """A value that was read from files; `check` reads it again, and keeps the old one if the new one cannot be used.
 
-    It is read each time, since times of files are too coarse to tell of all changes; these files are small.
+    The whole file is read each time: modification times are too coarse to show every change, and the files are small.
     """
 
     def __init__(self, what: str, read: Callable[[], T], changed: Callable[[T], object] = lambda _: None) -> None:
-        """what: for the log. read: raises ValueError, whose message holds no secret, or OSError. changed: is told of
-        each new value, the first too.
+        """what: for the log. read: raises ValueError, whose message holds no secret, or OSError. changed: is called
+        with each new value, including the first.
 
         Raises what `read` raises.
         """
@@ -32,13 +32,13 @@ class ReloadedFile(Generic[T]):
         return self._value
 
     def check(self) -> None:
-        """Read again; what cannot be used is told once, and so is what can be again."""
+        """Read again. A file that cannot be used is logged once, and so is its recovery."""
         try:
             value = self._read()
         except (ValueError, OSError) as error:
             if str(error) != self._fault:
                 self._fault = str(error)
-                # Without the exception, which may hold what stands in a file.
+                # Without the exception, which may contain parts of the file.
                 log.error(  # noqa: TRY400
                     "new files cannot be used; the old ones stay in use", what=self._what, reason=self._fault
                 )
@@ -49,23 +49,23 @@ class ReloadedFile(Generic[T]):
         if value != self._value:
             self._value = value
             self._changed(value)
-            log.info("read anew", what=self._what)
+            log.info("reloaded", what=self._what)
 
 
 class Checked(Protocol):
-    """What wants to look at something now and then."""
+    """A value that is checked periodically."""
 
     def check(self) -> None:
-        """Look, in a thread."""
+        """Check, in a thread."""
         ...
 
 
 async def check_periodically(parts: Iterable[Checked], seconds: float) -> None:
-    """Look at all parts each so many seconds, until cancelled."""
+    """Check all parts every so many seconds, until cancelled."""
     while True:
         await asyncio.sleep(seconds)
         for part in parts:
             try:
                 await asyncio.to_thread(part.check)
             except Exception:
-                log.exception("files could not be looked at")
+                log.exception("the check of a file failed")

@@ -10,10 +10,10 @@ from foldmint_server.security.bearer_tokens import Rate
 
 
 class TokenBucket:
-    """Residues that may be asked for. It fills at the rate, up to the burst.
+    """Residues that may be requested. It fills at the rate, up to the burst.
 
-    What is larger than the burst is let in when the bucket is full, and leaves a debt that later requests wait for: the
-    rate holds over time, and nothing is refused for ever.
+    A request larger than the burst is admitted when the bucket is full, and leaves a debt that later requests wait for:
+    the rate holds over time, and no request is rejected for ever.
     """
 
     def __init__(self, rate: Rate, now: float) -> None:
@@ -40,7 +40,7 @@ class ResidueRateLimiter:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         limited: Callable[[], object] = lambda: None,
     ) -> None:
-        """limited: is told of each structure that is refused."""
+        """limited: is called for each rejected structure."""
         self._clock, self._sleep, self._limited = clock, sleep, limited
         self._buckets: dict[str, TokenBucket] = {}
         self._turns: dict[str, asyncio.Lock] = {}

@@ -1,4 +1,4 @@
-"""What guards the server's listeners, put together from its settings."""
+"""The security of the server's listeners, composed from its settings."""
 
 import ipaddress
 import ssl
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class SecurityError(RuntimeError):
-    """Files of tokens, passwords or TLS that the server cannot begin with."""
+    """Files of tokens, passwords or TLS that the server cannot start with."""
 
 
 class Security:
@@ -48,7 +48,7 @@ class Security:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._looks: list[Checked] = []
+        self._checked: list[Checked] = []
         expiry = CertificateExpiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
         try:
             tokens = self._read("tokens", settings.tokens_file, read_tokens)
@@ -59,7 +59,7 @@ class Security:
             self._operators = self._authority("admin_client_ca", settings.admin_tls_client_ca, expiry) or self._callers
         except ValueError as error:
             raise SecurityError(str(error)) from error
-        self._looks.append(expiry)
+        self._checked.append(expiry)
         self.rates = ResidueRateLimiter(limited=metrics.rejects.labels("rate").inc)
         access = Authorizer(tokens, settings.anonymous_scopes, insecure_admin=settings.insecure_admin)
         self.interceptors = [
@@ -74,7 +74,7 @@ class Security:
         return server.add_secure_port(address, credentials)
 
     def protect(self, app: WSGIApplication) -> WSGIApplication:
-        """The application of the metrics' port, under its names, and for those who know a password, if there is any."""
+        """The application of the metrics' port, limited to its host names and, if set, to passwords."""
         if self._passwords is not None:
             app = require_basic_auth(app, self._passwords, self._web_refused)
         names = [name for name in self._settings.metrics_hosts.split(",") if name]
@@ -87,7 +87,7 @@ class Security:
         return None if self._web is None else self._web().context
 
     def log_setup(self) -> None:
-        """Log who can reach the server, and warn of what strangers could do."""
+        """Log who can reach the server, and warn about listeners without protection."""
         settings = self._settings
         listeners = {"listen": settings.listen, "metrics": settings.metrics_listen, "admin": settings.admin_listen}
         open_to_others = {name: address for name, address in listeners.items() if not is_loopback(address)}
@@ -106,7 +106,7 @@ class Security:
             log.warning("whoever reaches the admin listener may exchange the codebook", address=settings.admin_listen)
 
     def _lacking(self, listener: str) -> str:
-        """What a listener that others can reach has not."""
+        """What a listener that other machines can reach lacks."""
         settings = self._settings
         if listener == "metrics":
             wanted = {
@@ -127,14 +127,14 @@ class Security:
             log.warning("not let in", throttle=f"web {reason}", reason=reason, peer=environ.get("REMOTE_ADDR", ""))
 
     async def run(self) -> None:
-        """Look at the files each `reload_seconds`, until cancelled."""
-        await check_periodically(self._looks, self._settings.reload_seconds)
+        """Check the files every `reload_seconds`, until cancelled."""
+        await check_periodically(self._checked, self._settings.reload_seconds)
 
     def _read(self, what: str, path: str, read: Callable[[Path], T]) -> ReloadedFile[T] | None:
         if not path:
             return None
         reloading = ReloadedFile(what, lambda: read(Path(path)))
-        self._looks.append(reloading)
+        self._checked.append(reloading)
         return reloading
 
     def _certificate(self, expiry: CertificateExpiry) -> ReloadedFile[ServerPair] | None:
@@ -142,9 +142,9 @@ class Security:
         if not settings.tls_server_certificate:
             return None
         files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
-        told: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
-        reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), told)
-        self._looks.append(reloading)
+        record: Callable[[ServerPair], None] = lambda pair: expiry.record("server", pair.expires)  # noqa: E731
+        reloading = ReloadedFile("the server's certificate", lambda: read_pair(files), record)
+        self._checked.append(reloading)
         return reloading
 
     def _web_certificate(self, expiry: CertificateExpiry) -> ReloadedFile[WebCertificate] | None:
@@ -159,20 +159,20 @@ class Security:
                 expiry.record("metrics_client_ca", web.authority.expires)
 
         reloading = ReloadedFile("the certificate of /metrics", lambda: read_web_certificate(files, callers), told)
-        self._looks.append(reloading)
+        self._checked.append(reloading)
         return reloading
 
     def _authority(self, which: str, path: str, expiry: CertificateExpiry) -> ReloadedFile[Authority] | None:
         if not path:
             return None
-        told: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731
-        reloading = ReloadedFile(which, lambda: read_authority(Path(path)), told)
-        self._looks.append(reloading)
+        record: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731
+        reloading = ReloadedFile(which, lambda: read_authority(Path(path)), record)
+        self._checked.append(reloading)
         return reloading
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches HOST:PORT; of a name other than localhost nobody knows."""
+    """Whether only this machine reaches HOST:PORT; False for any name other than localhost."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback

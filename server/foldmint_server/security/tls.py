@@ -139,11 +139,11 @@ def server_credentials(
 
 
 class CertificateExpiry:
-    """Tells of certificates that end soon: a gauge, and a warning a day within the last 14 days."""
+    """Reports when certificates expire: a gauge, and a daily warning within the last 14 days."""
 
-    def __init__(self, tell: Callable[[str, float], object], clock: Callable[[], float] = time.time) -> None:
-        """tell: is told which certificate expires when, in seconds since 1970."""
-        self._tell, self._clock = tell, clock
+    def __init__(self, report: Callable[[str, float], object], clock: Callable[[], float] = time.time) -> None:
+        """report: is called with the name of a certificate and its expiry, in seconds since 1970."""
+        self._report, self._clock = report, clock
         self._ends: dict[str, float] = {}
         self._warned: dict[str, float] = {}
 
@@ -151,7 +151,7 @@ class CertificateExpiry:
         """A certificate was read."""
         self._ends[which] = expires
         self._warned.pop(which, None)
-        self._tell(which, expires)
+        self._report(which, expires)
         self.check()
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""A small HTTP server: wsgiref's, a thread a connection, with bounds on what a stranger can send and how long it takes.
+"""A small HTTP server: wsgiref's, a thread a connection, with limits on the size and duration of a request.
 
 By TLS, if it is given a context. The handshake is the connection's thread's; who adds authentication puts it around the
 application.
@@ -43,7 +43,7 @@ class WebServer(ThreadingMixIn, WSGIServer):
     ) -> None:
         """Listen. port 0 takes a free one, then in `server_port`. tls: asked at each connection; None: in the clear.
 
-        Raises OSError if the port cannot be had.
+        Raises OSError if the port is not available.
         """
         self._tls = tls
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -101,7 +101,7 @@ class _Answer(ServerHandler):
     server_software = "foldmint"
 
     def log_exception(self, exc_info: Any) -> None:  # noqa: ANN401
-        """A caller that is gone or slow is nothing to look into."""
+        """Errors of the connection are logged at debug level, others as errors."""
         gone = isinstance(exc_info[1], OSError)
         (log.debug if gone else log.error)("a web request failed", exc_info=exc_info)
 
@@ -134,7 +134,7 @@ class _Handler(WSGIRequestHandler):
         answer.run(self.server.get_app())  # type: ignore[attr-defined]
 
     def _head(self) -> bytes | None:
-        """Request line and headers; None if they did not come, which the caller was told."""
+        """Request line and headers; None if they did not arrive, after an error response."""
         until, head = time.monotonic() + _HEAD_SECONDS, b""
         while b"\r\n\r\n" not in head and b"\n\n" not in head:
             left, room = until - time.monotonic(), _HEAD_BYTES - len(head)
@@ -166,7 +166,7 @@ class _Handler(WSGIRequestHandler):
                     break
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """The code's own words: messages repeat what a stranger sent."""
+        """The standard phrase of the code: a message could repeat what the caller sent."""
         super().send_error(code)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401

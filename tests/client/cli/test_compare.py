@@ -98,7 +98,7 @@ def test_which_chains() -> None:
     assert pairs("--chain-a", "A") == [("A", "C", 0)]
     assert "all chains: equal (66.7%)" in compare("one", "two").stdout
     result = compare("--chain-b", "Z", "one", "two")
-    assert (result.exit_code, result.stderr) == (1, "error: two: there is no chain 'Z', but C, B\n")
+    assert (result.exit_code, result.stderr) == (1, "error: two: no chain 'Z'; its chains: C, B\n")
 
 
 def test_residues_without_a_frame_are_not_counted() -> None:
@@ -108,7 +108,7 @@ def test_residues_without_a_frame_are_not_counted() -> None:
     assert "1 of 2 tokens equal (50.0%); 1 different, 0 in gaps, 1 without a frame" in result.stdout
     Path("two").write_text(row("A", [1, 2, 4], has_frame=[False] * 3))
     result = compare("one", "two")
-    assert (result.exit_code, result.stderr) == (1, "error: there are no two tokens to compare\n")
+    assert (result.exit_code, result.stderr) == (1, "error: there are no tokens to compare\n")
 
 
 def test_special_tokens_are_taken_off() -> None:
@@ -137,8 +137,8 @@ def test_what_cannot_be_compared() -> None:
     Path("large").write_text("70000\n")
     for arguments, code, reason in (
         (["one", "two"], 2, "tokens of different models"),
-        (["one", "many"], 1, "there are 2 structures in it"),
-        (["one", "large"], 1, "its tokens go from 70000"),
+        (["one", "many"], 1, "contains 2 structures"),
+        (["one", "large"], 1, "tokens out of range: 70000"),
         (["one", "none"], 1, "No such file"),
         (["--codebook", "one", "one", "one"], 2, "no safetensors file"),
         (["none.pdb", "one"], 1, "No such file"),

@@ -79,7 +79,7 @@ def test_one_structure_to_a_file_or_standard_output(server: "ScriptedServer") ->
     for arguments in ([], ["--out", "b.pdb"]):
         result = run(server, *arguments, "-", stdin=lines(ROW, {**ROW, "source": "b"}))
         assert result.exit_code == 2
-        assert "several structures, which need a folder" in result.stderr
+        assert "several structures need a folder" in result.stderr
     assert not Path("b.pdb").exists()
     assert len(server.servicer.detokenize_requests) == 3
 
@@ -204,7 +204,7 @@ def test_a_server_without_a_decoder(server: "ScriptedServer") -> None:
 def test_no_server() -> None:
     result = CliRunner().invoke(app, ["detokenize", "--server", "127.0.0.1:1", "--attempts", "1", "-"], input=b"1")
     assert result.exit_code == 3
-    assert result.stderr.startswith("error: no server answers at 127.0.0.1:1: ")
+    assert result.stderr.startswith("error: cannot connect to 127.0.0.1:1: ")
 
 
 def test_wrong_usage(server: "ScriptedServer") -> None:
@@ -216,7 +216,7 @@ def test_wrong_usage(server: "ScriptedServer") -> None:
         (["--format", "jsonl", "-o", ".", "-"], "not a file in a folder that exists"),
         (["-o", "none/x.pdb", "-"], "not a file in a folder that exists"),
         (["-o", "file", "-"], "File exists"),
-        (["--pae", "-"], "no place on standard output"),
+        (["--pae", "-"], "needs files to write to"),
         (["-", "-"], "once only"),
         (["--in-flight", "0", "-"], "in-flight"),
     ):

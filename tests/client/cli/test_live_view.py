@@ -71,7 +71,7 @@ def test_usage_counts_the_tokens_that_were_given() -> None:
     assert [entry["hits"] for entry in told["top"]] == sorted(after.tolist())[:-3:-1]
     table = run("usage", "--top", "1").stdout
     assert f"code {told['top'][0]['code']}" in table
-    assert "not known before ten residues a code" in table
+    assert "unknown before ten residues per code" in table
 
 
 def test_usage_of_a_version_that_is_not_there() -> None:
@@ -140,7 +140,7 @@ def test_watch_waits_for_a_server_that_goes_away() -> None:
     end = time.monotonic() + 20
     while (row := json.loads(process.stdout.readline()))["error"] is None:
         assert time.monotonic() < end
-    assert row["error"].startswith("no server answers")
+    assert row["error"].startswith("cannot connect")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=120)
@@ -151,7 +151,7 @@ def test_no_admin_listener() -> None:
     for command in ("usage", "watch"):
         result = CliRunner().invoke(app, [command, "--admin", "127.0.0.1:1"])
         assert (result.exit_code, result.stdout) == (3, "")
-        assert result.stderr.startswith("error: no server answers at 127.0.0.1:1")
+        assert result.stderr.startswith("error: cannot connect to 127.0.0.1:1")
 
 
 def test_the_same_structure_in_two_forms_has_the_same_tokens() -> None:

@@ -182,7 +182,7 @@ def test_no_server(files: list[str]) -> None:
         result = run(*command, "--server", "127.0.0.1:1")
         assert result.exit_code == 3
         assert result.stdout == ""
-        assert result.stderr.startswith("error: no server answers at 127.0.0.1:1: ")
+        assert result.stderr.startswith("error: cannot connect to 127.0.0.1:1: nothing listens on port 1")
         assert "Connection refused" in result.stderr
         assert len(result.stderr.splitlines()) == 1
 

@@ -96,7 +96,7 @@ def test_the_sets_are_those_the_model_was_trained_and_measured_on(
 ) -> None:
     steps: list[str] = []
     source = database if kind == "database" else package()
-    train, val = rebuild(tmp_path / "new" / "sets", source, verify=False, tell=steps.append)
+    train, val = rebuild(tmp_path / "new" / "sets", source, verify=False, log=steps.append)
     assert (train.path, train.chains, train.residues, train.sha256) == (
         *(tmp_path / "new" / "sets" / "train.parquet", 2, 36 + 40, TRAIN),
     )
@@ -263,7 +263,7 @@ def test_without_a_package_apt_downloads_it_and_it_is_gone_after(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     _apt(tmp_path / "bin", f'echo "$@" > {tmp_path}/asked; cp {package()} .', monkeypatch)
     steps: list[str] = []
-    _, val = rebuild(tmp_path / "sets", verify=False, tell=steps.append)
+    _, val = rebuild(tmp_path / "sets", verify=False, log=steps.append)
     assert val.sha256 == VAL
     assert (tmp_path / "asked").read_text() == "download -qq promod3-data=3.2.1+ds-6\n"
     assert steps[0] == "downloading promod3-data 3.2.1+ds-6, 371 MB"

@@ -124,22 +124,25 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "something else": (_nonsense, "is not a valid safetensors file"),
     "fewer codes": (
         lambda f: _change(f, N=torch.ones(31)),
-        r"N has shape \(31,\), and should have \(32,\)",
+        r"N has shape \(31,\), expected \(32,\)",
     ),
     "fewer dimensions": (
         lambda f: _change(f, embeddings=torch.ones(32, 7)),
-        r"embeddings has shape \(32, 7\), and should have \(32, 8\)",
+        r"embeddings has shape \(32, 7\), expected \(32, 8\)",
     ),
     "sums of another shape": (lambda f: _change(f, z_avg=torch.ones(8, 32)), "z_avg has shape"),
-    "a missing tensor": (lambda f: _change(f, z_avg=None), "lacks the tensor 'z_avg'"),
-    "whole numbers": (lambda f: _change(f, N=torch.ones(32, dtype=torch.int64)), "N holds values that are no finite"),
+    "a missing tensor": (lambda f: _change(f, z_avg=None), "has no tensor 'z_avg'"),
+    "whole numbers": (
+        lambda f: _change(f, N=torch.ones(32, dtype=torch.int64)),
+        "N contains values that are not finite",
+    ),
     "NaN in a vector": (lambda f: _change(f, embeddings=_one(torch.nan, (32, 8))), "embeddings holds values that are"),
-    "NaN in a count": (lambda f: _change(f, N=_one(torch.nan, (32,))), "N holds values that are no finite"),
+    "NaN in a count": (lambda f: _change(f, N=_one(torch.nan, (32,))), "N contains values that are not finite"),
     "infinity in a sum": (
         lambda f: _change(f, z_avg=_one(torch.inf, (32, 8))),
-        "z_avg holds values that are no finite",
+        "z_avg contains values that are not finite",
     ),
-    "a count below zero": (lambda f: _change(f, N=_one(-1, (32,))), "N holds counts below zero"),
+    "a count below zero": (lambda f: _change(f, N=_one(-1, (32,))), "N contains negative counts"),
     "another encoder": (lambda f: _edit(f, encoder_sha256="0" * 64), "belongs to another encoder"),
     "no encoder": (lambda f: _edit(f, encoder_sha256=None), "belongs to another encoder"),
     "another decoder": (lambda f: _edit(f, decoder_sha256="0" * 64), "belongs to another decoder"),
@@ -225,19 +228,22 @@ IMPORTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty file": (lambda p: _truncate(p, 0), "is no safetensors file"),
     "no file": (lambda p: p.unlink(), "cannot be read"),
     "a folder": (_make_folder, "cannot be read"),
-    "no counts": (lambda p: _save(p, N=None), "lacks the tensor 'N'"),
+    "no counts": (lambda p: _save(p, N=None), "has no tensor 'N'"),
     "another number of codes": (
         lambda p: _save(p, embeddings=torch.ones(33, 8), N=torch.ones(33), z_avg=torch.ones(33, 8)),
-        "embeddings has shape (33, 8), and should have (32, 8)",
+        "embeddings has shape (33, 8), expected (32, 8)",
     ),
     "another encoder's width": (
         lambda p: _save(p, embeddings=torch.ones(32, 128), z_avg=torch.ones(32, 128)),
-        "embeddings has shape (32, 128), and should have (32, 8)",
+        "embeddings has shape (32, 128), expected (32, 8)",
     ),
-    "NaN": (lambda p: _save(p, z_avg=_one(torch.nan, (32, 8))), "z_avg holds values that are no finite"),
-    "infinity": (lambda p: _save(p, embeddings=_one(torch.inf, (32, 8))), "embeddings holds values that are no finite"),
-    "a count below zero": (lambda p: _save(p, N=_one(-0.5, (32,))), "N holds counts below zero"),
-    "whole numbers": (lambda p: _save(p, N=torch.ones(32, dtype=torch.int32)), "N holds values that are no finite"),
+    "NaN": (lambda p: _save(p, z_avg=_one(torch.nan, (32, 8))), "z_avg contains values that are not finite"),
+    "infinity": (
+        lambda p: _save(p, embeddings=_one(torch.inf, (32, 8))),
+        "embeddings contains values that are not finite",
+    ),
+    "a count below zero": (lambda p: _save(p, N=_one(-0.5, (32,))), "N contains negative counts"),
+    "whole numbers": (lambda p: _save(p, N=torch.ones(32, dtype=torch.int32)), "N contains values that are not finite"),
 }
 
 

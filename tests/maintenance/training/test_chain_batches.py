@@ -29,7 +29,7 @@ def test_a_batch_is_stretches_of_chains(data: PreparedSet) -> None:
         batch = _batches(data).batch(step, 32)
         count, length = batch.tokens.shape
         assert (count, length <= 32) == (4, True)
-        # Tokens are places in the set here: a stretch of one chain, with its atoms and letters.
+        # Tokens are places in the set here: a stretch of one chain, with its atoms and residue_types.
         for row, tokens in enumerate(batch.tokens.numpy()):
             assert (np.diff(tokens) == 1).all()
             assert len(set(data.chain[tokens])) == 1
@@ -40,7 +40,7 @@ def test_a_batch_is_stretches_of_chains(data: PreparedSet) -> None:
             bound = there[1:] & there[:-1]
             assert np.array_equal(batch.chains.follows[row].numpy(), bound)
             places |= set(tokens)
-        assert (batch.letters == AMINO_ACIDS.index("A")).all()
+        assert (batch.residue_types == AMINO_ACIDS.index("A")).all()
         assert len(set(batch.pair_rows.tolist())) == 8
         assert 0 <= batch.pair_rows.min() <= batch.pair_rows.max() < length
     assert len(places) > 0.8 * len(data.chain)
@@ -87,8 +87,8 @@ def test_processes_share_what_one_would_have(joint: bool, data: PreparedSet) -> 
                 assert torch.equal(torch.cat([one, other]), both)
     assert odd, "no batch was of an odd number of chains"
     if not joint:
-        parts = [_batches(data, OneOfTwo(rank)).steps(3, 10)[0] for rank in (0, 1)]
-        assert torch.equal(torch.cat(parts), _batches(data).steps(3, 10)[0])
+        parts = [_batches(data, OneOfTwo(rank)).motions(3, 10)[0] for rank in (0, 1)]
+        assert torch.equal(torch.cat(parts), _batches(data).motions(3, 10)[0])
 
 
 def test_seed_and_step_alone_say_what_is_drawn(data: PreparedSet) -> None:
@@ -101,14 +101,14 @@ def test_seed_and_step_alone_say_what_is_drawn(data: PreparedSet) -> None:
 
 
 def test_motions_lead_from_frame_to_frame(data: PreparedSet) -> None:
-    tokens, motions = _batches(data).steps(0, 200)
+    tokens, motions = _batches(data).motions(0, 200)
     rotation, origin, exists = data.shape.frames
     for token, turn, move in zip(tokens.numpy(), motions.rotation.numpy(), motions.origin.numpy(), strict=True):
         assert exists[token - 1 : token + 1].all()
         np.testing.assert_allclose(rotation[token - 1] @ turn, rotation[token], atol=1e-5)
         np.testing.assert_allclose(origin[token - 1] + rotation[token - 1] @ move, origin[token], atol=1e-4)
-    mean = _batches(data).mean_step()
-    many = _batches(data).steps(1, 20_000)[1]
+    mean = _batches(data).mean_motion()
+    many = _batches(data).motions(1, 20_000)[1]
     torch.testing.assert_close(mean.origin, many.origin.mean(0), rtol=0, atol=0.05)
     with pytest.raises(ValueError, match="no tokens"):
-        _batches(data, joint=True).steps(0, 10)
+        _batches(data, joint=True).motions(0, 10)

@@ -141,7 +141,7 @@ def test_after_the_joint_stage_token_ids_tell_what_vectors_told(made: _Made) -> 
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     with torch.no_grad():
         ends = trainer.decoder.embed(torch.tensor([[BOS, EOS]]))
-        vectors = trainer.lift(trainer.codebook.embeddings[tokens])
+        vectors = trainer.code_projection(trainer.codebook.embeddings[tokens])
         read = torch.cat([ends[:, :1], vectors, ends[:, 1:]], 1)
         ids = torch.cat([torch.tensor([[BOS]]), tokens, torch.tensor([[EOS]])], 1)
         expected, found = (
@@ -157,7 +157,7 @@ def test_a_joint_stage_begins_with_what_the_decoder_knows(made: _Made, codebook:
     """Sixteen codes of eight dimensions: the map cannot give each its own embedding, but those that start gave."""
     trainer = made(replace(SHORT, stage="joint"))
     with torch.no_grad():
-        given = trainer.lift(codebook.embeddings)
+        given = trainer.code_projection(codebook.embeddings)
     apart = (given - trainer.decoder.embed.weight[:16]).norm() / trainer.decoder.embed.weight[:16].norm()
     assert apart < 0.1
 

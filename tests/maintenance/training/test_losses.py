@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foldmint_maintenance.training.chain import losses
-from foldmint_maintenance.training.chain.losses import Chains, Weighed
+from foldmint_maintenance.training.chain.losses import Chains, WeightedSum
 from foldmint_tokenizer.decoder import BINNED_LOGITS, PAE_BINS, PLDDT_BINS, Rigids, backbone_atoms
 from foldmint_tokenizer.frames import backbone_frames
 
@@ -54,13 +54,13 @@ def _guess(chains: Chains, size: float = 0.5) -> Rigids:
     return Rigids(rotation.requires_grad_(), near.origin.requires_grad_())
 
 
-def _every(guess: Rigids, chains: Chains) -> dict[str, Weighed]:
+def _every(guess: Rigids, chains: Chains) -> dict[str, WeightedSum]:
     """All losses of a guess, with logits that hang on its place in the batch alone."""
     truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
     places = _random(LENGTH, LENGTH, 224, seed=6)[ROWS].expand(len(chains.atoms), -1, -1, -1)
     return {
-        "step": losses.step_loss(guess, truth, chains),
-        "reach": losses.reach_loss(guess, truth, chains),
+        "step": losses.local_motion_loss(guess, truth, chains),
+        "reach": losses.displacement_loss(guess, truth, chains),
         "distance": losses.distance_loss(atoms, chains, ROWS),
         "direction": losses.direction_loss(atoms, chains, ROWS),
         "binned": losses.binned_loss(places[..., BINNED_LOGITS], chains, ROWS),
@@ -69,7 +69,7 @@ def _every(guess: Rigids, chains: Chains) -> dict[str, Weighed]:
     }
 
 
-def _mean(weighed: Weighed) -> float:
+def _mean(weighed: WeightedSum) -> float:
     return float(weighed[0] / weighed[1])
 
 
@@ -112,29 +112,29 @@ def test_nothing_is_lost_by_a_copy_that_is_turned_and_moved(chains: Chains) -> N
     assert _mean(losses.distance_loss(atoms, chains, ROWS)) == pytest.approx(0, abs=1e-6)
     assert _mean(losses.direction_loss(atoms, chains, ROWS)) == pytest.approx(0, abs=1e-6)
     # These two have a floor, below which an error is rounding.
-    assert _mean(losses.step_loss(guess, truth, chains)) == pytest.approx(1.3 * FLOOR, abs=1e-4)
-    assert _mean(losses.reach_loss(guess, truth, chains)) == pytest.approx(log(0.01), abs=1e-3)
+    assert _mean(losses.local_motion_loss(guess, truth, chains)) == pytest.approx(1.3 * FLOOR, abs=1e-4)
+    assert _mean(losses.displacement_loss(guess, truth, chains)) == pytest.approx(log(0.01), abs=1e-3)
 
 
 def test_a_mirror_image_has_the_distances_and_not_the_directions(chains: Chains) -> None:
     mirrored = chains.atoms * torch.tensor([1.0, 1.0, -1.0])
     assert _mean(losses.distance_loss(mirrored, chains, ROWS)) == pytest.approx(0, abs=1e-6)
     assert _mean(losses.direction_loss(mirrored, chains, ROWS)) > 1
-    assert _mean(losses.step_loss(losses.frames(mirrored), losses.frames(chains.atoms), chains)) > 1
+    assert _mean(losses.local_motion_loss(losses.frames(mirrored), losses.frames(chains.atoms), chains)) > 1
 
 
 def test_a_step_is_told_by_what_it_turns_and_moves() -> None:
     chains, truth = _along(3), _still(3)
     moved = Rigids(truth.rotation, truth.origin + torch.tensor([[[0.0, 0, 0], [0, 0, 0], [3, 4, 0]]]))
     one = FLOOR + 0.3 * sqrt(25 + 1e-3)
-    assert _mean(losses.step_loss(moved, truth, chains)) == pytest.approx((1.3 * FLOOR + one) / 2)
+    assert _mean(losses.local_motion_loss(moved, truth, chains)) == pytest.approx((1.3 * FLOOR + one) / 2)
     # A quarter turn of the last residue: the Frobenius norm is 2.
     last = _turned(truth, 2, QUARTER)
     turned = sqrt(4 + 1e-3) + 0.3 * FLOOR
-    assert _mean(losses.step_loss(last, truth, chains)) == pytest.approx((1.3 * FLOOR + turned) / 2)
+    assert _mean(losses.local_motion_loss(last, truth, chains)) == pytest.approx((1.3 * FLOOR + turned) / 2)
     # Of the first residue: seen from it, the second is 3 √2 Å from where it should be.
     first = sqrt(4 + 1e-3) + 0.3 * sqrt(18 + 1e-3)
-    assert _mean(losses.step_loss(_turned(truth, 0, QUARTER), truth, chains)) == pytest.approx(
+    assert _mean(losses.local_motion_loss(_turned(truth, 0, QUARTER), truth, chains)) == pytest.approx(
         (first + 1.3 * FLOOR) / 2
     )
 
@@ -146,11 +146,15 @@ def test_reaches_weigh_their_inverse() -> None:
     right, wrong = log(0.01), log(4.01)
     # Of reach 2 there are three pairs, of reach 4 one; each is seen from both ends.
     expected = (2 / 2 * (2 * right + wrong) + 2 / 4 * wrong) / (2 / 2 * 3 + 2 / 4)
-    assert _mean(losses.reach_loss(Rigids(truth.rotation, origin), truth, chains)) == pytest.approx(expected, rel=1e-4)
+    assert _mean(losses.displacement_loss(Rigids(truth.rotation, origin), truth, chains)) == pytest.approx(
+        expected, rel=1e-4
+    )
     origin = truth.origin.clone()
     origin[0, 1, 2] += 2
     expected = (2 / 2 * (2 * right + wrong) + 2 / 4 * right) / (2 / 2 * 3 + 2 / 4)
-    assert _mean(losses.reach_loss(Rigids(truth.rotation, origin), truth, chains)) == pytest.approx(expected, rel=1e-4)
+    assert _mean(losses.displacement_loss(Rigids(truth.rotation, origin), truth, chains)) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_distances_count_by_their_square_up_to_a_bound() -> None:
@@ -305,13 +309,13 @@ def test_what_lies_across_a_break_does_not_count(name: str, chains: Chains) -> N
     atoms[1, 12:] += torch.tensor([1.0, 2.0, 3.0])
     moved = Rigids(guess.rotation, atoms[:, :, 1])
     found = {
-        "step": losses.step_loss(moved, truth, chains),
+        "step": losses.local_motion_loss(moved, truth, chains),
         "direction": losses.direction_loss(atoms, chains, ROWS),
     }[name]
     assert _mean(found) == pytest.approx({"step": 1.3 * FLOOR, "direction": 0}[name], abs=1e-4)
     bound = chains._replace(follows=torch.ones_like(chains.follows))
     seen = {
-        "step": lambda: losses.step_loss(moved, truth, bound),
+        "step": lambda: losses.local_motion_loss(moved, truth, bound),
         "direction": lambda: losses.direction_loss(atoms, bound, torch.arange(LENGTH)),
     }[name]()
     assert _mean(seen) > _mean(found) + 0.01

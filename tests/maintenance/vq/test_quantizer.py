@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.vq import quantizer as codes_training
-from foldmint_maintenance.vq.quantizer import Quantizer, first_codebook, past_the_code, sample_vectors
+from foldmint_maintenance.vq.quantizer import Quantizer, attach_gradient, first_codebook, sample_vectors
 from foldmint_tokenizer.codebook import Codebook
 
 
@@ -21,7 +21,7 @@ def _codebook(embeddings: list[list[float]], N: list[float]) -> Codebook:
 
 def test_straight_through_is_the_code_with_the_gradient_of_z() -> None:
     z, found, gradient = _random(5, 3).requires_grad_(), _random(5, 3, seed=1), _random(5, 3, seed=2)
-    vectors = past_the_code(z, found, "straight_through")
+    vectors = attach_gradient(z, found, "straight_through")
     torch.testing.assert_close(vectors, found)
     vectors.backward(gradient)  # type: ignore[no-untyped-call]
     assert z.grad is not None
@@ -30,7 +30,7 @@ def test_straight_through_is_the_code_with_the_gradient_of_z() -> None:
 
 def test_rotation_is_the_code_with_the_gradient_turned_and_scaled_back() -> None:
     z, found, gradient = _random(5, 3).requires_grad_(), _random(5, 3, seed=1), _random(5, 3, seed=2)
-    vectors = past_the_code(z, found, "rotation")
+    vectors = attach_gradient(z, found, "rotation")
     torch.testing.assert_close(vectors, found)
     vectors.backward(gradient)  # type: ignore[no-untyped-call]
     assert z.grad is not None
@@ -52,7 +52,7 @@ def test_rotation_is_the_code_with_the_gradient_turned_and_scaled_back() -> None
 
 def test_rotation_keeps_the_angle_of_gradient_and_vector_in_any_dimension() -> None:
     z, found, gradient = _random(50, 24).requires_grad_(), _random(50, 24, seed=1), _random(50, 24, seed=2)
-    past_the_code(z, found, "rotation").backward(gradient)  # type: ignore[no-untyped-call]
+    attach_gradient(z, found, "rotation").backward(gradient)  # type: ignore[no-untyped-call]
     assert z.grad is not None
     before = torch.cosine_similarity(gradient, found, dim=1)
     after = torch.cosine_similarity(z.grad, z.detach(), dim=1)
@@ -65,7 +65,7 @@ def test_rotation_keeps_the_angle_of_gradient_and_vector_in_any_dimension() -> N
 def test_vectors_of_no_length_or_opposite_to_their_code_make_no_nan(estimator: codes_training.Estimator) -> None:
     z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]], requires_grad=True)
     found = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
-    vectors = past_the_code(z, found, estimator)
+    vectors = attach_gradient(z, found, estimator)
     vectors.sum().backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None
     assert torch.isfinite(vectors).all()
@@ -132,7 +132,7 @@ def test_dead_codes_are_replaced_from_the_batch_and_live_rows_stay_bit_for_bit()
     codebook = _codebook([[0.1, 0.7], [50.0, 50.0], [3.3, 0.9], [-60.0, 1.0]], [3.0, 0.01, 4.0, 0.3])
     z = torch.tensor([[0.2, 0.6], [3.1, 1.0], [0.3, 0.5], [2.9, 1.1], [3.5, 0.7], [0.0, 0.4]])
     quantizer = Quantizer(decay=0.9, dead_share=0.1, seed=3)
-    kept = quantizer.quantize(z, codebook, 7, ALONE, replace=False)
+    kept = quantizer.quantize(z, codebook, 7, ALONE, reset_dead=False)
     done = quantizer.quantize(z, codebook, 7, ALONE)
     assert (kept.replaced, done.replaced) == (0, 1)
     live = [0, 2, 3]  # 0.9 * 0.3 is above a tenth of 6 / 4

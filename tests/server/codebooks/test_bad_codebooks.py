@@ -99,9 +99,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "corrupt": (_tensors(lambda t: t["embeddings"].__setitem__(0, 1.0), signed=False), "is damaged"),
     "wrong-shaped": (
         _tensors(lambda t: t.update(embeddings=t["embeddings"][:, 1:].contiguous())),
-        f"embeddings has shape (4096, {OUT - 1}), and should have (4096, {OUT})",
+        f"embeddings has shape (4096, {OUT - 1}), expected (4096, {OUT})",
     ),
-    "NaN": (_tensors(lambda t: t["embeddings"].__setitem__((7, 7), torch.nan)), "no finite floating-point numbers"),
+    "NaN": (_tensors(lambda t: t["embeddings"].__setitem__((7, 7), torch.nan)), "not finite floating-point numbers"),
     "huge": (_tensors(lambda t: t["embeddings"].__setitem__(7, 1e30)), "too large"),
     "of another encoder": (_manifest("encoder_sha256", "0" * 64), "belongs to another encoder"),
     "of another decoder": (_manifest("decoder_sha256", "0" * 64), "belongs to another decoder"),

@@ -9,8 +9,7 @@ import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_server.rpc.stream_limits import StreamLimits
-from foldmint_server.rpc.tokenizer_service import TokenizerServicer
+from foldmint_server.rpc.tokenizer_service import caller_name
 from foldmint_server.security.authorization import CALLER, Caller
 from helpers.chains import RealChain
 from helpers.support import RunningServer, request_of, running_server, stub_of
@@ -79,12 +78,10 @@ def test_a_long_name_is_cut_off_and_served(fair: RunningServer, chains: list[Rea
 
 
 def test_a_token_s_name_goes_before_the_metadata_and_nobody_else_has_it() -> None:
-    nothing: Any = None
-    servicer = TokenizerServicer(nothing, pb.GetModelResponse(), nothing, StreamLimits(1), KEY)
     context: Any = SimpleNamespace(invocation_metadata=lambda: ((KEY, "alice"),))
-    stranger = servicer._caller(context)
+    stranger = caller_name(context, KEY)
     reset = CALLER.set(Caller("alice"))
-    known = servicer._caller(context)
+    known = caller_name(context, KEY)
     CALLER.reset(reset)
     assert known == "alice"
     assert stranger not in ("", known)

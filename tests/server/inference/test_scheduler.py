@@ -1,6 +1,7 @@
 """The scheduler: nothing lost, nothing mixed up, large requests in turn with small ones, dropped ones let go."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -189,8 +190,14 @@ def test_waits_that_time_out_become_few() -> None:
 
 
 async def test_a_step_waits_for_what_is_about_to_fill_it(device: CountingDevice, metrics: Metrics) -> None:
-    now = 0.0
-    patient = Scheduler([device], SchedulerConfig(100, 10, 60, 1000), metrics, lambda: now)
+    now, reads = 0.0, 0
+
+    def clock() -> float:
+        nonlocal reads
+        reads += threading.current_thread().name == "device 0"
+        return now
+
+    patient = Scheduler([device], SchedulerConfig(100, 10, 60, 1000), metrics, clock)
     now += 1000.0
     device.go.clear()
     first = asyncio.create_task(patient.compute(structure(60, 0), EMBEDDINGS))
@@ -198,9 +205,11 @@ async def test_a_step_waits_for_what_is_about_to_fill_it(device: CountingDevice,
     second = asyncio.create_task(patient.compute(structure(60, 1), EMBEDDINGS))
     await tasks_began()
     now += 1.0  # 60 residues came in a second; the 40 that are missing will in less than 60 seconds
+    before = reads
     device.go.set()
     await first
-    await asyncio.sleep(0.05)
+    # The device's thread reads the clock when it answers, when it decides to wait, and for how long.
+    await until(lambda: reads >= before + 3)
     assert device.batches == [60]
     third = asyncio.create_task(patient.compute(structure(40, 2), EMBEDDINGS))
     await asyncio.wait_for(asyncio.gather(second, third), 10)

@@ -73,17 +73,26 @@ class Silent:
         self._end.set()
 
 
+def open_calls(server: RunningServer, kind: str = "calls") -> float:
+    return counted(server.metrics, "foldmint_open_calls")[kind]
+
+
 @contextmanager
-def held(channel: grpc.Channel, name: str, count: int, method: str = METHOD) -> Iterator[list[Any]]:
-    """Calls of a caller whose message does not come. They are there once the server refuses one more or says so."""
+def held(
+    server: RunningServer, channel: grpc.Channel, name: str, count: int, method: str = METHOD
+) -> Iterator[list[Any]]:
+    """Calls of a caller whose message does not come; entered once they are admitted, left once they are gone."""
+    before = open_calls(server)
     silent = Silent()
     calls: list[Any] = [channel.stream_stream(method)(iter(silent), metadata=bearer(name)) for _ in range(count)]
     try:
+        wait_until(lambda: open_calls(server) == before + count)
         yield calls
     finally:
         silent.end()
         for call in calls:
             call.cancel()
+        wait_until(lambda: open_calls(server) == before)
 
 
 def ask(channel: grpc.Channel, name: str) -> int:
@@ -103,17 +112,6 @@ def status(health: health_pb2_grpc.HealthStub) -> int:
     return int(answer.status)
 
 
-def full_for(channel: grpc.Channel, name: str) -> bool:
-    return (
-        rpc.TokenizerServiceStub(channel).Tokenize.future(structure(), metadata=bearer(name), timeout=60).code()
-        is EXHAUSTED
-    )
-
-
-def free_for(channel: grpc.Channel, name: str) -> bool:
-    return not full_for(channel, name)
-
-
 @pytest.mark.parametrize("kind", ["unary", "stream", "reflection"])
 def test_one_callers_idle_calls_leave_room_for_others(server: RunningServer, kind: str) -> None:
     method = {
@@ -123,20 +121,21 @@ def test_one_callers_idle_calls_leave_room_for_others(server: RunningServer, kin
     }[kind]
     with grpc.insecure_channel(server.address) as channel:
         before = rejected(server, "too_many_calls_of_caller")
-        with held(channel, "alice", LIMITS["max-calls-per-caller"], method):
-            wait_until(lambda: full_for(channel, "alice"))
+        with held(server, channel, "alice", LIMITS["max-calls-per-caller"], method):
             call = refusal(channel, "alice")
             assert call.code() is EXHAUSTED
             assert call.details() == "4 calls of this caller are under way; try again later"
             assert 0.5 <= (retry_after(call) or 0) <= 1.5
-            assert rejected(server, "too_many_calls_of_caller") >= before + 2
+            assert rejected(server, "too_many_calls_of_caller") == before + 1
             assert ask(channel, "bob") == 8
-        wait_until(lambda: free_for(channel, "alice"))
+        assert ask(channel, "alice") == 8
 
 
 def test_a_full_server_says_so_and_answers_probes_and_operators(server: RunningServer) -> None:
-    with grpc.insecure_channel(server.address) as channel, held(channel, "alice", 4), held(channel, "bob", 2):
-        wait_until(lambda: full_for(channel, "bob"))
+    with ExitStack() as stack:
+        channel = stack.enter_context(grpc.insecure_channel(server.address))
+        for name, count in (("alice", 4), ("bob", 2)):
+            stack.enter_context(held(server, channel, name, count))
         call = refusal(channel, "bob")
         assert call.details() == "6 calls are under way; try again later"
         assert retry_after(call)
@@ -148,8 +147,11 @@ def test_a_full_server_says_so_and_answers_probes_and_operators(server: RunningS
         watch = health.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]
         assert next(watch).status == serving
         watch.cancel()
-    with grpc.insecure_channel(server.admin) as admin, held(admin, "alice", 4), held(admin, "bob", 2):
-        wait_until(lambda: full_for(admin, "bob"))
+    with ExitStack() as stack:
+        admin = stack.enter_context(grpc.insecure_channel(server.admin))
+        for name, count in (("alice", 4), ("bob", 2)):
+            stack.enter_context(held(server, admin, name, count))
+        assert refusal(admin, "bob").code() is EXHAUSTED
         stub = codebook_pb2_grpc.CodebookServiceStub(admin)
         assert stub.ListCodebooks(codebook_pb2.ListCodebooksRequest(), metadata=bearer("alice"), timeout=30).codebooks
 
@@ -159,8 +161,7 @@ def test_a_refused_client_comes_again(server: RunningServer) -> None:
     structures = [Backbone(x) for x in np.random.default_rng(0).normal(size=(3, 8, 3, 3)) * 10]
     retry = Retry(refused_attempts=100)
     with Client(server.address, token=f"{NAMES[0]}-token", retry=retry) as client, ThreadPoolExecutor(2) as pool:
-        with grpc.insecure_channel(server.address) as channel, held(channel, "alice", 4):
-            wait_until(lambda: full_for(channel, "alice"))
+        with grpc.insecure_channel(server.address) as channel, held(server, channel, "alice", 4):
             before = rejected(server, "too_many_calls_of_caller")
             call = pool.submit(client.tokenize, structures[0])
             stream = pool.submit(lambda: [result for _, result in client.tokenize_many(structures)])

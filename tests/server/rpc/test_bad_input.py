@@ -76,12 +76,12 @@ CASES: dict[str, tuple[Request, str, tuple[str, ...]]] = {
     "a name that cannot be printed": (
         lambda d: raw(pb.Backbone(chain="\x1b[2J", coordinates=positions(3).tobytes())),
         "backbones.chains[0].chain",
-        ("cannot be printed",),
+        ("unprintable characters",),
     ),
     "a chain of a name without end": (
         lambda d: file((d / "1a8o.cif").read_bytes(), chains=["Q" * 1_000_000]),
         "file.chains",
-        ("there are: A",),
+        ("the file has: A",),
     ),
     "numbers of residues that are not there": (
         lambda d: raw(chain(positions(3).tobytes()), chain(positions(3).tobytes(), [1] * 101)),

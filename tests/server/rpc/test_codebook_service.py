@@ -210,7 +210,7 @@ def test_a_server_that_does_not_poll_changes_nothing_by_itself(operated: Operate
 
 def test_no_vectors_without_a_reservoir(operated: Operated) -> None:
     code, details = refusal(lambda: operated.admin.SampleEmbeddings(pb.SampleEmbeddingsRequest()))
-    assert (code, details) == (FAILED, "the server keeps no vectors; --reservoir N lets it")
+    assert (code, details) == (FAILED, "the server samples no vectors; start it with --reservoir N")
 
 
 def test_operators_have_a_listener_of_their_own(operated: Operated) -> None:

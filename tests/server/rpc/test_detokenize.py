@@ -139,7 +139,7 @@ BAD: dict[str, tuple[pb.DetokenizeRequest, str, str]] = {
     "a mask": (pb.DetokenizeRequest(tokens=[*RESIDUES[:17], MASK, *RESIDUES[17:]]), "tokens[17]", "(MASK)"),
     "padding": (pb.DetokenizeRequest(tokens=[BOS, *RESIDUES, EOS, PAD]), "tokens[21]", "(EOS)"),
     "a beginning in the middle": (pb.DetokenizeRequest(tokens=[*CODE, BOS, *CODE]), "tokens[1]", "(BOS)"),
-    "no token": (pb.DetokenizeRequest(tokens=[*RESIDUES, 4101]), "tokens[20]", "4101 is no token"),
+    "no token": (pb.DetokenizeRequest(tokens=[*RESIDUES, 4101]), "tokens[20]", "4101 is not a token"),
     "a large number": (pb.DetokenizeRequest(tokens=[BOS, 2**32 - 1, EOS]), "tokens[1]", "4294967295"),
     "BOS and EOS alone": (pb.DetokenizeRequest(tokens=[BOS, EOS]), "tokens[1]", "without residues"),
     "a chain of nothing": (pb.DetokenizeRequest(tokens=[*CODE, CHAINBREAK, CHAINBREAK, *CODE]), "tokens[2]", "without"),
@@ -150,7 +150,7 @@ BAD: dict[str, tuple[pb.DetokenizeRequest, str, str]] = {
     "labels of another chain": (
         pb.DetokenizeRequest(tokens=CODE, chains=[pb.ChainLabels()] * 2),
         "chains",
-        "2 are labelled, and the tokens have 1",
+        "there are labels for 2 chains, but tokens of 1",
     ),
     "a sequence of another length": (
         pb.DetokenizeRequest(tokens=[1, CHAINBREAK, 2], chains=[pb.ChainLabels(), pb.ChainLabels(sequence="AC")]),
@@ -233,7 +233,7 @@ def test_a_structure_too_wide_for_pdb(tmp_path: Path) -> None:
         request.options.format = pb.STRUCTURE_FORMAT_PDB
         code, details = refusal(stub, request)
         assert code == grpc.StatusCode.INVALID_ARGUMENT
-        assert details.startswith("options.format: coordinates reach from ")
+        assert details.startswith("options.format: coordinates range from ")
         request.options.format = pb.STRUCTURE_FORMAT_MMCIF
         assert len(read_backbones(stub.Detokenize(request).file)[0]) == 20
 

@@ -66,7 +66,7 @@ def test_every_kind_is_part_of_the_contract(kind: LeftOutKind) -> None:
 def test_a_file_without_frames_is_answered_with_a_warning(stub: Stub, data: Path) -> None:
     response = both(stub, request(trace(data)))
     (warning,) = response.warnings
-    assert "there is CA only" in warning
+    assert "only CA is present" in warning
     assert not any(response.chains[0].has_frame)
     assert [*StructureTokenizer.load().tokenize(trace(data)).warnings] == [warning]
 
@@ -76,7 +76,7 @@ def test_backbones_without_frames_too(stub: Stub) -> None:
     coordinates[:, 1] = np.arange(12).reshape(4, 3)
     chains = [pb.Backbone(chain="A", coordinates=coordinates.tobytes())]
     response = both(stub, pb.TokenizeRequest(backbones=pb.Backbones(chains=chains)))
-    assert "there is CA only" in response.warnings[0]
+    assert "only CA is present" in response.warnings[0]
     assert response.reading == pb.READING_UNSPECIFIED
     whole = np.random.default_rng(0).normal(size=(4, 3, 3)).astype("<f4") * 3
     chains.append(pb.Backbone(chain="B", coordinates=whole.tobytes()))

@@ -22,6 +22,7 @@ from foldmint_server.security.authorization import NEEDS, AccessDenied, Authoriz
 from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, digest_of, format_tokens
 from helpers.chains import RealChain
 from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server
+from helpers.waiting import wait_until
 
 UNAUTHENTICATED, PERMISSION_DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 TOKENIZE, ACTIVATE = "/foldmint.v1.TokenizerService/Tokenize", "/foldmint.v1.CodebookService/ActivateCodebook"
@@ -290,13 +291,6 @@ def test_a_rate(guarded: Guarded, short: list[RealChain]) -> None:
     )
     assert code_of(lambda: list(waiting)) is grpc.StatusCode.DEADLINE_EXCEEDED
     assert metrics_of(guarded.running)['foldmint_rejects_total{reason="rate"}'] == 1
-
-
-def wait_until(reached: Any) -> None:
-    until = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_the_file_is_read_anew_and_a_broken_one_is_not_taken(guarded: Guarded, short: list[RealChain]) -> None:

@@ -128,13 +128,13 @@ def test_a_value_stays_until_there_is_a_better_one() -> None:
     value = ReloadedFile("a number", read, changed.append)
     for now, kept, events in (
         (1, 1, []),
-        (2, 2, ["read anew"]),
+        (2, 2, ["reloaded"]),
         (ValueError("a"), 2, ["new files cannot be used; the old ones stay in use"]),
         (ValueError("a"), 2, []),
         (ValueError("b"), 2, ["new files cannot be used; the old ones stay in use"]),
         (2, 2, ["the files can be used again"]),
         (ValueError("b"), 2, ["new files cannot be used; the old ones stay in use"]),
-        (3, 3, ["the files can be used again", "read anew"]),
+        (3, 3, ["the files can be used again", "reloaded"]),
     ):
         given[0] = now
         with structlog.testing.capture_logs() as lines:

@@ -88,7 +88,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "_CONNECTIONS", 3)
     with serving() as address:
         idle = [socket.create_connection(address) for _ in range(3)]
-        time.sleep(0.2)
+        # Accepted after them, in the order of their connecting.
         assert sent(address, b"").startswith(b"HTTP/1.0 503 ")
         for connection in idle:
             connection.close()

@@ -151,8 +151,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "chains; at most 1000",
     ),
     "numbers that fall again and again": (lambda: pdb(MANY, one, lambda row: 9 - row % 9), "chains; at most 1000"),
-    "one residue without end": (lambda: pdb(MANY, one, lambda _: 1), "CA is there twice"),
-    "one residue without end in mmCIF": (lambda: cif(MANY, one, lambda _: 1), "CA is there twice"),
+    "one residue without end": (lambda: pdb(MANY, one, lambda _: 1), "CA occurs twice"),
+    "one residue without end in mmCIF": (lambda: cif(MANY, one, lambda _: 1), "CA occurs twice"),
     "models without end": (lambda: (b"MODEL 1\n" + pdb(1, one, same) + b"\nENDMDL\n") * MANY, "more than 10000 models"),
     "models without end in mmCIF": (
         lambda: cif(MANY, lambda row: f"A {row}", same).replace(
@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "gzip in countless members": (lambda: gzip.compress(b"") * MANY, "more than 10000 members"),
     "gzip that ends in zeros": (
         lambda: gzip.compress(b"x\n") + b"\0" * 10_000_000,
-        "none of the formats that are read",
+        "unknown format",
     ),
 }
 BOUNDS = {

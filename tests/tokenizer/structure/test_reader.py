@@ -53,7 +53,7 @@ def test_models_are_chosen_by_number(data: Path) -> None:
 def test_chains_are_chosen_by_name(data: Path) -> None:
     chosen = read_backbones(data / "2beg.cif.gz", chains=["D", "B"])
     assert [chain.chain for chain in chosen] == ["B", "D"]
-    with pytest.raises(InvalidStructure, match="there are: A, B, C, D, E") as caught:
+    with pytest.raises(InvalidStructure, match="the file has: A, B, C, D, E") as caught:
         read_backbones(data / "2beg.cif.gz", chains=["Z"])
     assert (caught.value.field, caught.value.chain) == ("chains", "Z")
 
@@ -164,7 +164,7 @@ def test_residues_that_cannot_be_told_apart_are_refused(capsid: PdbText) -> None
     def same(line: str, number: int) -> str:
         return f"{line[:17]}ALA{line[20:22]} 165{line[26:]}" if number in (165, 166) else line
 
-    with pytest.raises(InvalidStructure, match="there twice") as caught:
+    with pytest.raises(InvalidStructure, match="occurs twice") as caught:
         read_backbones(capsid.each(same).bytes())
     assert (caught.value.chain, caught.value.residue) == ("A", "ALA 165")
 
@@ -191,16 +191,16 @@ LIMITS = Limits(unpacked_bytes=1_000_000, chains=3, residues=60)
 REFUSED = {
     "empty": (b"", "empty"),
     "blank": (b" \n\n", "empty"),
-    "text": (b"once upon a time\n", "none of the formats that are read"),
+    "text": (b"once upon a time\n", "unknown format"),
     "random bytes": (bytes(range(256)) * 8, "content"),
     "html": (b"<html><body>404 Not Found</body></html>", "HTML page"),
     "empty mmCIF": (b"data_1ABC\n#\n", "no atoms"),
-    "broken mmCIF": (b"data_1ABC\nloop_\n_atom_site.id\n_atom_site.x\n1 2 3\n", "not an mmCIF file"),
+    "broken mmCIF": (b"data_1ABC\nloop_\n_atom_site.id\n_atom_site.x\n1 2 3\n", "invalid mmCIF"),
     "gzip of nothing": (gzip.compress(b""), "content"),
     "gzip bomb": (gzip.compress(b"\0" * 5_000_000), "unpacks to more than"),
     "truncated gzip": (gzip.compress(b"ATOM" * 5_000)[:-20], "truncated"),
     "damaged gzip": (b"\x1f\x8b\x08\x00" + b"\x55" * 100, "damaged"),
-    "gzip and junk": (gzip.compress(b"data_") + b"junk", "followed by something else"),
+    "gzip and junk": (gzip.compress(b"data_") + b"junk", "followed by other data"),
     "too many bytes": (b"REMARK\n" * 200_000, "at most 1000000"),
 }
 
@@ -220,7 +220,7 @@ def test_truncated_files(data: Path) -> None:
         with pytest.raises(InvalidStructure):
             read_backbones(header)
     cut_in_a_row = (data / "1a8o.cif").read_bytes()[:60_000]
-    with pytest.raises(InvalidStructure, match="not an mmCIF file"):
+    with pytest.raises(InvalidStructure, match="invalid mmCIF"):
         read_backbones(cut_in_a_row)
 
 

@@ -145,7 +145,7 @@ def test_what_pdb_files_do_not_hold(
 @pytest.mark.parametrize(
     ("labels", "field", "reason"),
     [
-        ([ChainLabels()], "chains", "1 are labelled, and the tokens have 2"),
+        ([ChainLabels()], "chains", "there are labels for 1 chains, but tokens of 2"),
         ([ChainLabels("A"), ChainLabels("A")], "chains[0].chain", "another chain"),
         ([ChainLabels(), ChainLabels(sequence="ACD")], "chains[1].sequence", "3 entries for 2 residues"),
         ([ChainLabels(), ChainLabels(residue_index=[1])], "chains[1].residue_index", "1 entries"),
@@ -153,7 +153,7 @@ def test_what_pdb_files_do_not_hold(
         ([ChainLabels(insertion_codes="ABC"), ChainLabels()], "chains[0].insertion_codes", "3 entries"),
         ([ChainLabels(insertion_codes=" é"), ChainLabels()], "chains[0].insertion_codes", "ASCII"),
         ([ChainLabels("x" * 101), ChainLabels()], "chains[0].chain", "too long"),
-        ([ChainLabels("x\n"), ChainLabels()], "chains[0].chain", "cannot be printed"),
+        ([ChainLabels("x\n"), ChainLabels()], "chains[0].chain", "unprintable characters"),
         (
             [ChainLabels(residue_index=[5, 5], insertion_codes="AA"), ChainLabels()],
             "chains[0].residue_index",

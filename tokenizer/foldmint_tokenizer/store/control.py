@@ -87,12 +87,7 @@ def read_history(files: Files) -> list[str]:
 
     Raises ModelError if HISTORY is damaged.
     """
-    active, history = read_active(files), _read_history(files)
-    if history[-1:] == [active]:
-        return history
-    if history[-2:-1] == [active]:  # a crash between two writes
-        return history[:-1]
-    return [*history, active]  # ACTIVE was written by another program
+    return _up_to(read_active(files), _read_history(files))
 
 
 def activate(files: Files, version: str) -> None:
@@ -157,15 +152,34 @@ def _end_canary_of(files: Files, canary: Canary | None, version: str) -> None:
         end_canary(files)
 
 
+def _up_to(active: str, history: list[str]) -> list[str]:
+    """The lines of HISTORY that count, by what is active."""
+    if history[-1:] == [active]:
+        return history
+    if history[-2:-1] == [active]:  # a crash between two writes
+        return history[:-1]
+    return [*history, active]  # ACTIVE was written by another program
+
+
 def _usable_history(files: Files) -> list[str]:
-    """What can be read of HISTORY, whatever ACTIVE says. Raises ModelError if the store cannot be reached."""
-    for read in (read_history, _read_history):
-        try:
-            return read(files)
-        except ModelError as error:
-            if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-                raise
-    return []
+    """What can be read of ACTIVE and HISTORY. Raises ModelError if the store cannot be reached."""
+    history: list[str] = []
+    try:
+        history = _read_history(files)
+        return _up_to(read_active(files), history)
+    except ModelError as error:
+        _refuse_unreachable(error)
+    try:
+        return history or [read_active(files)]
+    except ModelError as error:
+        _refuse_unreachable(error)
+        return []
+
+
+def _refuse_unreachable(error: ModelError) -> None:
+    """Raise the error again unless it tells of a file that is missing or makes no sense."""
+    if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+        raise error
 
 
 def _read_history(files: Files) -> list[str]:

@@ -1,4 +1,4 @@
-"""Batches of chains of one length, drawn from a set by seed and step number alone."""
+"""Random batches of chains of equal length, which depend on seed and step number only."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from foldmint_tokenizer.decoder import Rigids
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
-# A batch takes chains up to this much longer than the one that it was drawn for, and cuts them.
+# A batch may crop chains that exceed its length by up to this factor plus this many residues.
 _STRETCH = 1.1
 _SLACK = 8
 # Å; the bond from C to the next N is 1.33 long.
@@ -22,33 +22,35 @@ _LONGEST_BOND = 2.0
 
 
 class ChainBatch(NamedTuple):
-    """tokens: (n, length), zero in the joint stage. letters: (n, length), place in `AMINO_ACIDS`, -1 for others.
+    """tokens: (n, length), zero in the joint stage. residue_types: (n, length), index in `AMINO_ACIDS`, -1 for others.
 
-    pair_rows: (rows,), residues whose pairs are compared. rows: neighborhoods of the residues that have a frame, chain
-    after chain, for the encoder; None in the decoder stage.
+    pair_rows: (rows,), residues whose pairs with all others are compared. rows: neighborhoods of the residues with a
+    frame, chain after chain, for the encoder; None in the decoder stage.
     """
 
     chains: Chains
     tokens: Tensor
-    letters: Tensor
+    residue_types: Tensor
     pair_rows: Tensor
     rows: tuple[Tensor, Tensor, Tensor, Tensor] | None
 
     def to(self, device: torch.device) -> "ChainBatch":
         """The same on a device."""
         chains = Chains(*(part.to(device) for part in self.chains))
-        tokens, letters, pair_rows = (part.to(device) for part in (self.tokens, self.letters, self.pair_rows))
+        tokens, residue_types, pair_rows = (
+            part.to(device) for part in (self.tokens, self.residue_types, self.pair_rows)
+        )
         if self.rows is None:
-            return ChainBatch(chains, tokens, letters, pair_rows, None)
+            return ChainBatch(chains, tokens, residue_types, pair_rows, None)
         rotation, origin, offset, exists = (part.to(device) for part in self.rows)
-        return ChainBatch(chains, tokens, letters, pair_rows, (rotation, origin, offset, exists))
+        return ChainBatch(chains, tokens, residue_types, pair_rows, (rotation, origin, offset, exists))
 
 
 class ChainBatches:
     """Draws batches.
 
-    tokens: (residues,) of the data, or None for neighborhoods instead. batch: residues of all processes together. Every
-    process draws the same, and takes its share. among: numbers of the chains that are drawn; None for all.
+    tokens: (residues,) of the data; None to get neighborhoods instead. batch: residues of all processes together. Every
+    process draws the same batch and takes its slice. among: numbers of the chains to draw from; None for all.
     """
 
     def __init__(
@@ -75,11 +77,11 @@ class ChainBatches:
         self._row_of[data.shape.queries] = np.arange(len(data))
         place_of = np.full(256, -1)
         place_of[np.frombuffer(AMINO_ACIDS.encode(), np.uint8)] = np.arange(len(AMINO_ACIDS))
-        self._letters = place_of[data.sequence]
+        self._residue_types = place_of[data.sequence]
         self._atoms = np.where(exists[:, None, None], data.backbone, 0).astype(np.float32)
 
     def batch(self, step: int, crop: int) -> ChainBatch:
-        """The share of a step's batch that is this process's; crop: the longest stretch of a chain."""
+        """The process's slice of a step's batch. crop: maximum length, residues."""
         random = np.random.default_rng([self._seed, step])
         length = int(min(self._lengths[random.integers(len(self._lengths))], crop))
         count = max(self._group.size, round(self._batch / length))
@@ -98,7 +100,7 @@ class ChainBatches:
         return ChainBatch(
             chains,
             torch.from_numpy(tokens),
-            torch.from_numpy(self._letters[place]),
+            torch.from_numpy(self._residue_types[place]),
             torch.from_numpy(compared),
             self._neighborhoods(place) if self._tokens is None else None,
         )
@@ -108,8 +110,8 @@ class ChainBatches:
         rotation, origin, offset, exists = (torch.from_numpy(part) for part in self._data.rows(select))
         return rotation, origin, offset, exists
 
-    def steps(self, step: int, count: int) -> tuple[Tensor, Rigids]:
-        """Tokens (count,) of residues drawn at random, and the motions from the residue before to each."""
+    def motions(self, step: int, count: int) -> tuple[Tensor, Rigids]:
+        """Tokens (count,) of random residues, and the motions from the previous residue to each."""
         if self._tokens is None:
             raise ValueError("there are no tokens")
         random = np.random.default_rng([self._seed, step, 1])
@@ -118,8 +120,8 @@ class ChainBatches:
         before = random.choice(bound, count)[share]
         return torch.from_numpy(self._tokens[before + 1]), self._motions(before)
 
-    def mean_step(self, sample: int = 20_000) -> Rigids:
-        """The mean of many motions; its rotation is not a rotation, but leads to one."""
+    def mean_motion(self, sample: int = 20_000) -> Rigids:
+        """Mean of a sample of motions. Its rotation part is a mean of matrices, not itself a rotation."""
         bound = np.flatnonzero(self._follows)
         motions = self._motions(np.random.default_rng(self._seed).choice(bound, sample))
         return Rigids(motions.rotation.mean(0), motions.origin.mean(0))

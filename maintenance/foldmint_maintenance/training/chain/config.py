@@ -1,4 +1,4 @@
-"""Settings of a training on whole chains."""
+"""Hyperparameters of training on whole chains."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,11 +10,12 @@ Stage = Literal["joint", "decoder"]
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each loss counts; zero leaves it out.
+    """Weights of the losses; 0 disables one.
 
-    step, reach: along the chain. distance, direction, binned, inverse_folding: of the ESM3 paper. confidence: of lDDT
-    and aligned error, before their heads settle, so that the blocks tell them what they need. reach, distance,
-    direction and confidence begin at `coarse_from`, when the chain has its local shape. commitment: in the joint stage.
+    step: motion from residue to residue. reach: long-range displacement. distance, direction, binned, inverse_folding:
+    as in the ESM3 paper. confidence: of the confidence heads, before the frozen phase, so that the blocks learn what
+    those need. The global losses (reach, distance, direction, confidence) start at `coarse_from`, when the local shape
+    is learned. commitment: in the joint stage.
     """
 
     step: float = 30.0
@@ -29,15 +30,15 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """How to train on chains.
+    """Hyperparameters.
 
-    steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues. head_steps: first of all, of
-    the head on the embeddings alone (decoder stage, chained). settling: last steps, in which all rests but the heads of
-    confidence, which learn what the decoder does, on chains as long as `batch`. coarse_from: share of the steps before,
-    after which losses across the chain count. pair_rows: residues a step whose pairs with all others are compared.
-    learning_rate: the peak, after `warmup` steps; then a cosine to zero. decay, dead_share: of the codebook, as in
-    `TrainConfig`. estimator: how gradients pass the quantization (`straight_through`, or `rotation`, Fifty et al. 2024,
-    arXiv 2410.06424).
+    steps: total. batch: residues per step, in chains of equal length, cropped to `crop` residues. head_steps: steps
+    that pretrain the output head on the embeddings alone (decoder stage, chained). settling: last steps, the frozen
+    phase, which trains only the confidence heads, on chains of up to `batch` residues. coarse_from: start of the global
+    losses, as a share of the steps before the frozen phase. pair_rows: residues per chain whose pairs with all others
+    are compared. learning_rate: peak, after `warmup` steps; then a cosine decay to zero. decay, dead_share: of the
+    codebook, as in `TrainConfig`. estimator: gradient through the quantization (`straight_through`, or `rotation`,
+    Fifty et al. 2024, arXiv 2410.06424).
     """
 
     stage: Stage = "decoder"
@@ -60,8 +61,8 @@ class ChainConfig:
     seed: int = 0
 
     @property
-    def moving(self) -> int:
-        """Steps before the heads of confidence settle."""
+    def trainable_steps(self) -> int:
+        """Steps before the frozen phase, which trains only the confidence heads."""
         return self.steps - self.settling
 
     def __post_init__(self) -> None:

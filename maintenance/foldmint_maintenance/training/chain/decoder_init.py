@@ -1,8 +1,7 @@
-"""How a decoder begins: with what its codes' vectors tell, and heads of attention that look at fixed neighbors.
+"""Initialization of a decoder: embeddings from the codes' vectors, and attention heads at fixed offsets.
 
-From plain noise, a training takes long to find out that a token's neighbors matter, and what shape a code has. Both
-are known: a code's vector lies near those of similar shapes, and rotary positions can make a head look a fixed number
-of residues away.
+From random weights, training takes long to learn that a token's neighbors matter and what shape a code has. Both are
+known in advance: vectors of similar shapes are close, and with rotary positions a head can attend to a fixed offset.
 """
 
 from typing import cast
@@ -12,19 +11,19 @@ from torch import Tensor, nn
 
 from foldmint_tokenizer.decoder import Decoder, DecoderBlock, rotary_angles
 
-# How far the heads of a block look, one after another, on and back; deeper blocks look farther.
+# Offsets, in residues, that the heads of a block attend to, forward and back; larger in deeper blocks.
 _OFFSETS = ((1, 2, 3, 4), (1, 2, 3, 5), (1, 3, 6, 9), (1, 4, 8, 12), (1, 2, 5, 10), (1, 3, 6, 12))
-# Of the frequencies of rotary positions, those that tell near neighbors apart.
+# Only rotary frequencies above it distinguish near neighbors.
 _SLOWEST = 0.09
 _SHARPNESS = 2.0
 _CONSTANT = 8.0
 
 
-def start(decoder: Decoder, embeddings: Tensor, mean_step: tuple[Tensor, Tensor], generator: torch.Generator) -> None:
-    """Set the weights that a training begins with.
+def start(decoder: Decoder, embeddings: Tensor, mean_motion: tuple[Tensor, Tensor], generator: torch.Generator) -> None:
+    """Set the initial weights.
 
-    embeddings: (codes, out), the codebook's vectors. mean_step: mean rotation (3, 3) and translation (3,), Å, from a
-    residue's frame to the next one's, for a chained decoder's head to begin with.
+    embeddings: (codes, out), the codebook's vectors. mean_motion: mean rotation (3, 3) and translation (3,), Å, from a
+    residue's frame to the next one's, the initial output of a chained decoder's head.
     """
     width = decoder.config.width
     with torch.no_grad():
@@ -36,21 +35,21 @@ def start(decoder: Decoder, embeddings: Tensor, mean_step: tuple[Tensor, Tensor]
         used = min(width, scaled.shape[1])
         decoder.embed.weight[: len(scaled)] += scaled[:, :used] @ directions[:, :used].T
         for depth, block in enumerate(decoder.decoder_stack):
-            _look_around(block, _OFFSETS[depth % len(_OFFSETS)], generator)
+            _attend_to_offsets(block, _OFFSETS[depth % len(_OFFSETS)], generator)
         head = decoder.affine_output_projection.proj
         head.weight.mul_(0.1)
         if decoder.config.chained:
-            rotation, translation = mean_step
+            rotation, translation = mean_motion
             head.bias[:3] = translation / 10
             head.bias[3:6], head.bias[6:9] = -rotation[:, 0], rotation[:, 1]
 
 
-def _look_around(block: DecoderBlock, offsets: tuple[int, ...], generator: torch.Generator) -> None:
-    """Let each head look at one offset, by a constant part of its queries and keys; what it reads there is random."""
+def _attend_to_offsets(block: DecoderBlock, offsets: tuple[int, ...], generator: torch.Generator) -> None:
+    """Make each head attend to one offset, by constant parts of its queries and keys; values are random."""
     attention = block.attn
     norm, project = cast(tuple[nn.LayerNorm, nn.Linear], tuple(attention.layernorm_qkv))
     width, size = project.in_features, project.in_features // attention.heads
-    # The last dimension is taken from the content to carry the constant.
+    # The last dimension carries the constant instead of content.
     norm.weight[-1], norm.bias[-1] = 0, 1
     project.weight.normal_(std=0.7 / width**0.5, generator=generator)
     query, key, _ = project.weight.chunk(3)

@@ -1,7 +1,7 @@
-"""Losses of decoded backbones: those of the ESM3 paper (appendix A.1.7), and two that follow the chain.
+"""Losses of decoded backbones: those of the ESM3 paper (appendix A.1.7), and two along the chain.
 
-All compare a guess with the truth in ways that no rotation or translation of either changes. Each returns a sum and the
-weight that it is to be divided by, so that several processes can divide by the weight of the whole batch.
+All are invariant to rotation and translation of prediction and truth. Each returns a weighted sum and its total weight,
+so that several processes can divide by the weight of the whole batch.
 """
 
 from typing import NamedTuple
@@ -21,21 +21,21 @@ from foldmint_tokenizer.decoder import (
     Rigids,
 )
 
-Weighed = tuple[Tensor, Tensor]
-"""A sum and the weight to divide it by."""
+WeightedSum = tuple[Tensor, Tensor]
+"""A weighted sum and its total weight."""
 
 _FARTHEST_SQUARE = 25.0  # Å²
 _LARGEST_PRODUCT_ERROR = 20.0
 # Å; bounds of the 64 bins of distances between C-beta, and the place of C-beta in a residue's frame.
 _NEAREST_BIN, _FARTHEST_BIN = 2.3125, 21.6875
-_REACHES = (2, 4, 8, 16, 32, 64, 128)
+_OFFSETS = (2, 4, 8, 16, 32, 64, 128)
 
 
 class Chains(NamedTuple):
     """A batch of chains of one length.
 
     atoms: (n, length, 3, 3), Å; exists: (n, length) bool, which residues have a frame; follows: (n, length - 1) bool,
-    whether two neighbors in the sequence are bound to each other.
+    whether neighbors in the sequence are bonded.
     """
 
     atoms: Tensor
@@ -57,8 +57,8 @@ def _seen(rigids: Rigids, apart: Tensor) -> Tensor:
     return torch.einsum("...ji,...j->...i", rigids.rotation, apart)
 
 
-def step_loss(guess: Rigids, truth: Rigids, chains: Chains) -> Weighed:
-    """How the chain goes on: rotation (Frobenius norm) and translation (Å, weighing 0.3) from residue to residue."""
+def local_motion_loss(guess: Rigids, truth: Rigids, chains: Chains) -> WeightedSum:
+    """Error of the motion to the next residue: rotation (Frobenius norm) plus 0.3 times translation (Å)."""
 
     def steps(rigids: Rigids) -> Rigids:
         before = Rigids(rigids.rotation[:, :-1], rigids.origin[:, :-1])
@@ -72,18 +72,18 @@ def step_loss(guess: Rigids, truth: Rigids, chains: Chains) -> Weighed:
     return (error * counts).sum(), counts.sum()
 
 
-def reach_loss(guess: Rigids, truth: Rigids, chains: Chains) -> Weighed:
-    """Where the CA 2, 4, 8, … 128 residues on and back lies, seen from each residue's frame.
+def displacement_loss(guess: Rigids, truth: Rigids, chains: Chains) -> WeightedSum:
+    """Long-range displacement loss: positions of the CA 2, 4, 8, … 128 residues away, in each residue's frame.
 
-    The mean over the reaches of log(error² + 0.01), each weighing the inverse of its reach: a step's error moves all
-    that comes after it, and long reaches would drown the short ones, which must be right first.
+    A mean of log(error² + 0.01) over offsets in both directions, each weighted by the inverse of the offset: an error
+    of one motion displaces all that follows, so that long offsets would outweigh short ones, which are learned first.
     """
     total, weight = guess.origin.new_zeros(()), guess.origin.new_zeros(())
-    for reach in _REACHES:
-        if reach >= guess.origin.shape[1]:
+    for offset in _OFFSETS:
+        if offset >= guess.origin.shape[1]:
             break
-        near, far = slice(None, -reach), slice(reach, None)
-        counts = (chains.exists[:, near] & chains.exists[:, far]).float() / reach
+        near, far = slice(None, -offset), slice(offset, None)
+        counts = (chains.exists[:, near] & chains.exists[:, far]).float() / offset
         for own, other in ((near, far), (far, near)):
             apart = [
                 _seen(Rigids(r.rotation[:, own], r.origin[:, own]), r.origin[:, other] - r.origin[:, own])
@@ -94,10 +94,10 @@ def reach_loss(guess: Rigids, truth: Rigids, chains: Chains) -> Weighed:
     return total, weight
 
 
-def distance_loss(guess: Tensor, chains: Chains, rows: Tensor) -> Weighed:
-    """Squared errors of the distances between backbone atoms, Å², none counted beyond 25.
+def distance_loss(guess: Tensor, chains: Chains, rows: Tensor) -> WeightedSum:
+    """Squared errors of the distances between backbone atoms, clamped at 25 Å².
 
-    guess: atoms (n, length, 3, 3); rows: the residues whose distances to all are compared.
+    guess: atoms (n, length, 3, 3); rows: residues whose distances to all others are compared.
     """
     made = _distances(guess[:, rows], guess)
     real = _distances(chains.atoms[:, rows], chains.atoms)
@@ -111,7 +111,7 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _apart(first: Tensor, second: Tensor) -> Tensor:
-    """Distances of all points (n, a, 3) from all others (n, b, 3); never by products, which cancel far from zero."""
+    """Distances between points (n, a, 3) and (n, b, 3), without matrix products, which cancel far from the origin."""
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -126,17 +126,17 @@ def direction_vectors(atoms: Tensor) -> Tensor:
     return torch.stack([first, second, onward, -cross(first, second), cross(back, first), cross(second, onward)], -2)
 
 
-def direction_loss(guess: Tensor, chains: Chains, rows: Tensor) -> Weighed:
-    """Squared errors of the dot products of all direction vectors, none counted beyond 20."""
+def direction_loss(guess: Tensor, chains: Chains, rows: Tensor) -> WeightedSum:
+    """Squared errors of the dot products of all direction vectors, clamped at 20."""
     made, real = direction_vectors(guess), direction_vectors(chains.atoms)
-    # Vectors to a neighbor that is not bound to this residue tell nothing.
+    # Vectors to a neighbor are meaningless without a bond to it.
     whole = chains.exists & F.pad(chains.follows, (0, 1), value=True) & F.pad(chains.follows, (1, 0), value=True)
     dots = [torch.einsum("nriv,nljv->nrilj", v[:, rows], v) for v in (made, real)]
     pairs = (whole[:, rows, None] & whole[:, None]).float()[:, :, None, :, None].expand_as(dots[0])
     return ((dots[0] - dots[1]).square().clamp_max(_LARGEST_PRODUCT_ERROR) * pairs).sum(), pairs.sum()
 
 
-def binned_loss(logits: Tensor, chains: Chains, rows: Tensor) -> Weighed:
+def binned_loss(logits: Tensor, chains: Chains, rows: Tensor) -> WeightedSum:
     """Cross-entropy of binned distances of C-beta, and of binned dot products of three unit vectors of each pair.
 
     logits: (n, rows, length, 224). The vectors are CA to C, CA to N and their normal; six products of a pair: each with
@@ -159,7 +159,7 @@ def binned_loss(logits: Tensor, chains: Chains, rows: Tensor) -> Weighed:
 
 
 def _beta(atoms: Tensor) -> Tensor:
-    """C-beta (n, length, 3), Å, where an alanine of ideal geometry has it."""
+    """Position of C-beta (n, length, 3), Å, as in an alanine of ideal geometry."""
     n, ca, c = atoms.unbind(-2)
     first, second = ca - n, c - ca
     place: Tensor = ca - 0.58273431 * torch.linalg.cross(first, second) + 0.56802827 * first - 0.54067466 * second
@@ -171,7 +171,7 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return loss.view(target.shape)
 
 
-def plddt_loss(logits: Tensor, guess: Tensor, chains: Chains) -> Weighed:
+def plddt_loss(logits: Tensor, guess: Tensor, chains: Chains) -> WeightedSum:
     """Cross-entropy of the binned lDDT-CA of each residue; logits (n, length, 50); guess: atoms (n, length, 3, 3)."""
     with torch.no_grad():
         made, real = (_apart(atoms[:, :, 1], atoms[:, :, 1]) for atoms in (guess, chains.atoms))
@@ -184,8 +184,8 @@ def plddt_loss(logits: Tensor, guess: Tensor, chains: Chains) -> Weighed:
     return (_cross_entropy(logits, target) * counts).sum(), counts.sum()
 
 
-def pae_loss(logits: Tensor, guess: Rigids, truth: Rigids, chains: Chains, rows: Tensor) -> Weighed:
-    """Cross-entropy of binned aligned errors: how far each CA is off, seen from the frames of the rows.
+def pae_loss(logits: Tensor, guess: Rigids, truth: Rigids, chains: Chains, rows: Tensor) -> WeightedSum:
+    """Cross-entropy of binned aligned errors: the error of each CA in the frames of the rows.
 
     logits: (n, rows, length, 64).
     """
@@ -196,7 +196,7 @@ def pae_loss(logits: Tensor, guess: Rigids, truth: Rigids, chains: Chains, rows:
         ]
         bounds = torch.linspace(0, LARGEST_ERROR, PAE_BINS - 1, device=logits.device)
         target = torch.bucketize((seen[0] - seen[1]).norm(dim=-1), bounds)
-        # An error of nothing belongs to the first bin, whose upper bound is the second mark.
+        # The first bin holds errors of 0; its upper bound is the second boundary.
         target = (target - 1).clamp_min(0)
     pairs = (chains.exists[:, rows, None] & chains.exists[:, None]).float()
     return (_cross_entropy(logits, target) * pairs).sum(), pairs.sum()

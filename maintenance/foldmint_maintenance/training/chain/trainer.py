@@ -1,8 +1,9 @@
-"""Training on whole chains: encoder, codebook and decoder together, or the decoder alone on a frozen codebook.
+"""Trainer on whole chains: encoder, codebook and decoder jointly, or the decoder alone on a frozen codebook.
 
-The two stages of the ESM3 paper (appendix A.1.7). In the joint stage the decoder reads the codes' vectors, through a
-linear map, so that gradients reach the encoder; the map then becomes the decoder's embedding of token ids. In the
-decoder stage tokens are computed once, and the decoder alone is trained, its confidence too.
+These are the two stages of the ESM3 paper (appendix A.1.7). In the joint stage the decoder reads the codes' vectors
+through a linear projection, so that gradients reach the encoder; the projected codes then become the decoder's
+embedding of token ids. In the decoder stage tokens are computed once, and only the decoder is trained, with its
+confidence heads.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ _BETA2 = 0.98
 
 
 class ChainProgress(NamedTuple):
-    """What a step tells: losses as they are before they are weighed, by name; those left out are 0."""
+    """Figures of a step: unweighted losses, 0 if unused. reach: the long-range displacement loss."""
 
     step: int
     loss: float
@@ -64,9 +65,9 @@ class ChainProgress(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What the decoder reads of a batch.
+    """Input of the decoder for a batch.
 
-    embedded: (n, length + 2, width). codebook: after the batch's hits; None in the decoder stage.
+    embedded: (n, length + 2, width). codebook: updated with the batch; None in the decoder stage.
     """
 
     embedded: Tensor
@@ -76,12 +77,11 @@ class _Read(NamedTuple):
 
 
 class ChainTrainer:
-    """A step at a time. Batch and noise of a step depend on seed and step number alone, as in `Trainer`.
+    """Trains on whole chains. The batch of a step depends on seed and step number only, as in `Trainer`.
 
-    tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch. fresh: whether the
-    decoder's weights are to be set by `decoder_start`, rather than taken as they are. rows: (vocabulary,) bool, which
-    rows of the decoder's embedding are trained, and nothing else; None for all weights. among: numbers of the data's
-    chains that batches are drawn from; None for all.
+    tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch. fresh: whether to
+    initialize the decoder by `decoder_init`. rows: (vocabulary,) bool, rows of the decoder's embedding that alone are
+    trained; None to train all weights. among: numbers of the chains that batches are drawn from; None for all.
     """
 
     def __init__(
@@ -105,19 +105,19 @@ class ChainTrainer:
         self.config, self.group, self.step = config, group, 0
         self.device = torch.device(device)
         self.data_digest = data.digest()
-        self._begun_with = hashlib.sha256(codebook.embeddings.cpu().numpy().tobytes()).hexdigest()
-        self.lift = nn.Linear(codebook.embeddings.shape[1], decoder.config.width)
+        self._initial_codebook = hashlib.sha256(codebook.embeddings.cpu().numpy().tobytes()).hexdigest()
+        self.code_projection = nn.Linear(codebook.embeddings.shape[1], decoder.config.width)
         self.inverse = nn.Linear(decoder.config.width, len(AMINO_ACIDS))
         self._batches = ChainBatches(data, tokens, config.batch, config.pair_rows, config.seed, group, among)
         self._quantizer = quantizer.Quantizer(config.decay, config.dead_share, config.seed, config.estimator)
         if fresh:
             start = torch.Generator().manual_seed(config.seed)
-            decoder_init.start(decoder, codebook.embeddings.cpu(), self._batches.mean_step(), start)
+            decoder_init.start(decoder, codebook.embeddings.cpu(), self._batches.mean_motion(), start)
         if config.stage == "joint":
-            self._fit_lift(codebook.embeddings.cpu(), decoder.embed.weight)
+            self._fit_code_projection(codebook.embeddings.cpu(), decoder.embed.weight)
         self.codebook = Codebook(*(part.to(self.device) for part in codebook))
         self.encoder, self.decoder = encoder.to(self.device), decoder.to(self.device).train()
-        self.lift.to(self.device)
+        self.code_projection.to(self.device)
         self.inverse.to(self.device)
         self._rows = None if rows is None else rows.to(self.device)
         self._head_fitted = not (fresh and config.stage == "decoder" and decoder.config.chained)
@@ -127,19 +127,20 @@ class ChainTrainer:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What is trained, by the names that a checkpoint gives it."""
+        """Trained modules, by their names in a checkpoint."""
         own: dict[str, nn.Module] = {"decoder": self.decoder, "inverse": self.inverse}
-        return own | ({"encoder": self.encoder, "lift": self.lift} if self.config.stage == "joint" else {})
+        joint: dict[str, nn.Module] = {"encoder": self.encoder, "lift": self.code_projection}
+        return own | joint if self.config.stage == "joint" else own
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with this training."""
+        """What must be equal for a checkpoint to be resumed."""
         return {
             "model": asdict(self.encoder.config),
             "decoder": asdict(self.decoder.config),
             "config": asdict(self.config),
             "data": self.data_digest,
-            "codebook": self._begun_with,
+            "codebook": self._initial_codebook,
         }
 
     def _parameters(self) -> Iterator[nn.Parameter]:
@@ -157,54 +158,56 @@ class ChainTrainer:
             report(self._train(step, batch.to(self.device)))
 
     def finish(self) -> None:
-        """Leave in the decoder's embedding what it read of the codes, after a joint stage."""
+        """After a joint stage, store the projected codes as the decoder's embedding."""
         if self.config.stage == "joint":
             with torch.no_grad():
-                self.decoder.embed.weight[: len(self.codebook.N)] = self.lift(self.codebook.embeddings)
+                self.decoder.embed.weight[: len(self.codebook.N)] = self.code_projection(self.codebook.embeddings)
 
-    def _fit_lift(self, codes: Tensor, embedding: Tensor) -> None:
-        """Let the linear map give what the decoder's embedding of the codes says now, as nearly as it can."""
+    def _fit_code_projection(self, codes: Tensor, embedding: Tensor) -> None:
+        """Fit the projection to the decoder's current embedding of the codes, by ridge regression."""
         inputs = torch.cat([codes, torch.ones(len(codes), 1)], 1).double()
-        wanted = embedding[: len(codes)].detach().double()
+        target = embedding[: len(codes)].detach().double()
         ridge = 1e-6 * inputs.square().sum() * torch.eye(inputs.shape[1], dtype=torch.float64)
         with torch.no_grad():
-            solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ wanted).float()
-            self.lift.weight.copy_(solution[:-1].T)
-            self.lift.bias.copy_(solution[-1])
+            solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ target).float()
+            self.code_projection.weight.copy_(solution[:-1].T)
+            self.code_projection.bias.copy_(solution[-1])
 
     def _fit_head(self) -> None:
-        """Let the head say from each token alone how the chain goes on: fast, and what the blocks begin from."""
+        """Pretrain the output head to predict the motion to each residue from its token alone."""
         decoder, config = self.decoder, self.config
         modules = (decoder.embed, decoder.decoder_stack.norm, decoder.affine_output_projection)
         head = [parameter for module in modules for parameter in module.parameters()]
         optimizer = adamw(head, learning_rate=config.learning_rate, weight_decay=0.0, beta2=_BETA2)
         for step in range(config.head_steps):
-            drawn, motions = self._batches.steps(step, _FIT_BATCH)
-            tokens, made = drawn.to(self.device), Rigids(*(part.to(self.device) for part in motions))
+            ids, motions = self._batches.motions(step, _FIT_BATCH)
+            tokens, truth = ids.to(self.device), Rigids(*(part.to(self.device) for part in motions))
             states = decoder.decoder_stack.norm(decoder.embed(tokens))
-            moves: Rigids = decoder.affine_output_projection(states)
-            turned = (moves.rotation - made.rotation).square().sum((-1, -2))
-            moved = (moves.origin - made.origin).square().sum(-1)
-            error = ((turned + 1e-3).sqrt() + 0.3 * (moved + 1e-3).sqrt()).sum()
+            guess: Rigids = decoder.affine_output_projection(states)
+            rotation = (guess.rotation - truth.rotation).square().sum((-1, -2))
+            translation = (guess.origin - truth.origin).square().sum(-1)
+            error = ((rotation + 1e-3).sqrt() + 0.3 * (translation + 1e-3).sqrt()).sum()
             backward(optimizer, self.group.mean(error, torch.tensor(float(len(tokens)), device=self.device)))
             rate = learning_rate(step, peak=config.learning_rate, warmup=0, decay_start=0, steps=config.head_steps)
             apply_gradients(optimizer, head, learning_rate=rate, group=self.group)
         self._head_fitted = True
 
     def _batch(self, step: int) -> ChainBatch:
-        """Crops; whole chains, up to a batch long, while confidence settles: errors grow with the chain."""
+        """Crops; in the frozen phase whole chains of up to a batch, because errors grow with the length."""
         config = self.config
-        return self._batches.batch(step, config.crop if step < config.moving else max(config.crop, config.batch))
+        return self._batches.batch(
+            step, config.crop if step < config.trainable_steps else max(config.crop, config.batch)
+        )
 
     def _learning_rate(self, step: int) -> float:
         """Warm-up and cosine to zero, and again for the confidence heads."""
         config = self.config
         return restarted_learning_rate(
-            step, peak=config.learning_rate, warmup=config.warmup, restart=config.moving, steps=config.steps
+            step, peak=config.learning_rate, warmup=config.warmup, restart=config.trainable_steps, steps=config.steps
         )
 
     def _train(self, step: int, batch: ChainBatch) -> ChainProgress:
-        if step >= self.config.moving:
+        if step >= self.config.trainable_steps:
             with torch.no_grad():
                 read = self._read(step, batch)
                 decoded = self._decoded(read.embedded)
@@ -232,9 +235,9 @@ class ChainTrainer:
         names = list(parts)
         values = torch.stack([loss.detach(), *(parts[n].detach() for n in names)])
         figures = dict(zip(["loss", *names], self.group.all_reduce_mean(values).tolist(), strict=True))
-        nothing = dict.fromkeys(ChainProgress._fields, 0.0)
+        unused = dict.fromkeys(ChainProgress._fields, 0.0)
         return ChainProgress(
-            **nothing
+            **unused
             | figures
             | {"step": self.step, "perplexity": perplexity(self.codebook.N.cpu().numpy()), "replaced": replaced}
         )
@@ -250,48 +253,48 @@ class ChainTrainer:
                 z = self.encoder(*batch.rows)
             done = self._quantizer.quantize(z.float(), self.codebook, step, self.group)
             commitment, codebook, replaced = done.commitment, done.codebook, done.replaced
-            # Residues without a frame share a code, whatever it is now.
+            # All residues without a frame have the same code, that of the encoder's vector for them.
             frameless, _ = nearest_code(self.encoder.without_frame().detach()[None], self.codebook.embeddings)
             vectors = self.codebook.embeddings[frameless].expand(*batch.tokens.shape, -1).clone()
             vectors[batch.chains.exists] = done.vectors
-            inner = self.lift(vectors)
+            inner = self.code_projection(vectors)
         return _Read(torch.cat([ends[:, :1], inner, ends[:, 1:]], 1), commitment, codebook, replaced)
 
     def _decoded(self, embedded: Tensor) -> tuple[Tensor, Rigids]:
-        """Last states (n, length, width) and motions (n, length) of the residues."""
+        """Last hidden states (n, length, width) and frames (n, length) of the residues."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             states = self.decoder.states(embedded)
         whole = self.decoder.rigids(states)
         return states[:, 1:-1].float(), Rigids(whole.rotation[:, 1:-1], whole.origin[:, 1:-1])
 
     def _losses(self, step: int, batch: ChainBatch, states: Tensor, guess: Rigids) -> dict[str, Tensor]:
-        """Losses by name, each a mean over the batch of all processes; those that weigh nothing are left out."""
+        """Losses by name, each a mean over the batch of all processes, without those of weight 0."""
         config, weights, chains, decoder = self.config, self.config.weights, batch.chains, self.decoder
         mean = self.group.mean
-        coarse = step >= config.coarse_from * config.moving
+        global_losses = step >= config.coarse_from * config.trainable_steps
         truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
-        found: dict[str, Tensor] = {}
+        parts: dict[str, Tensor] = {}
         if weights.step:
-            found["step_loss"] = mean(*losses.step_loss(guess, truth, chains))
-        if weights.reach and coarse:
-            found["reach"] = mean(*losses.reach_loss(guess, truth, chains))
-        if weights.distance and coarse:
-            found["distance"] = mean(*losses.distance_loss(atoms, chains, batch.pair_rows))
-        if weights.direction and coarse:
-            found["direction"] = mean(*losses.direction_loss(atoms, chains, batch.pair_rows))
+            parts["step_loss"] = mean(*losses.local_motion_loss(guess, truth, chains))
+        if weights.reach and global_losses:
+            parts["reach"] = mean(*losses.displacement_loss(guess, truth, chains))
+        if weights.distance and global_losses:
+            parts["distance"] = mean(*losses.distance_loss(atoms, chains, batch.pair_rows))
+        if weights.direction and global_losses:
+            parts["direction"] = mean(*losses.direction_loss(atoms, chains, batch.pair_rows))
         if weights.binned:
             logits = decoder.pairwise_classification_head(states, batch.pair_rows, BINNED_LOGITS)
-            found["binned"] = mean(*losses.binned_loss(logits, chains, batch.pair_rows))
+            parts["binned"] = mean(*losses.binned_loss(logits, chains, batch.pair_rows))
         if weights.inverse_folding:
-            known = (batch.letters >= 0) & chains.exists
-            apart = F.cross_entropy(self.inverse(states)[known], batch.letters[known], reduction="sum")
-            found["inverse_folding"] = mean(apart, known.sum().float())
-        if weights.confidence and coarse:
-            found["confidence"] = self._confidence(batch, states, guess)
-        return found
+            known = (batch.residue_types >= 0) & chains.exists
+            entropy = F.cross_entropy(self.inverse(states)[known], batch.residue_types[known], reduction="sum")
+            parts["inverse_folding"] = mean(entropy, known.sum().float())
+        if weights.confidence and global_losses:
+            parts["confidence"] = self._confidence(batch, states, guess)
+        return parts
 
     def _confidence(self, batch: ChainBatch, states: Tensor, guess: Rigids) -> Tensor:
-        """The loss of lDDT and aligned error of what was decoded."""
+        """The loss of the confidence heads: predicted lDDT and predicted aligned error."""
         chains, decoder, mean = batch.chains, self.decoder, self.group.mean
         truth, atoms = losses.frames(chains.atoms), backbone_atoms(guess)
         errors = decoder.pairwise_classification_head(states, batch.pair_rows, PAE_LOGITS)

@@ -1,1 +1,1 @@
-"""Training of models whose codes state motions."""
+"""Training of models whose codes encode motions along the chain."""

@@ -1,7 +1,7 @@
-"""From an encoder of motions to a model's vectors and codes: the scale of its last layer, and k-means.
+"""Codebooks from a trained motion encoder: scaling of its last layer, and k-means.
 
-One encoder serves many codebooks: what a rotation counts against a translation (the lever arm), and what the
-environment counts against both, is a matter of its last layer's rows. `docs/training.md` shows what each choice gives.
+One encoder serves many codebooks. The weights of rotations (the lever arm), translations and environment features
+relative to each other are scales of its last layer's rows. `docs/training.md` compares choices.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from foldmint_tokenizer.motion.motions import MOTION, code_motions
 
 @dataclass(frozen=True)
 class MotionCodesConfig:
-    """Which vectors, and how codes are made of them.
+    """Scales of the vectors, and settings of k-means.
 
-    lever: Å, that rotations are multiplied with. burial: Å that a standard deviation counts of what the environment
-    features tell of the number of neighbors; environment: the same of what else they tell. What counts nothing is left
-    out of the vectors. residues: of the set, drawn at random, that k-means sees. rounds: of k-means, the first ones on
-    a part of them. batch: residues a step, which the counts of the codes are told in.
+    lever: lever arm of rotations, Å. burial: Å per standard deviation of the direction of the environment features that
+    predicts the number of neighbors; environment: the same for the other directions. Directions of scale 0 are dropped.
+    residues: size of the random sample for k-means. rounds: of k-means, all but the last three on a part of the sample.
+    batch: residues per step, the unit of the codes' N.
     """
 
     lever: float = 10.0
@@ -60,17 +60,17 @@ class KMeansConfig:
 
 
 class VectorSpace(NamedTuple):
-    """A linear map from an encoder's vectors to others: z @ matrix + shift; matrix (out, new out), shift (new out,)."""
+    """Affine map of an encoder's vectors: z @ matrix + shift; matrix (out, new out), shift (new out,)."""
 
     matrix: Tensor
     shift: Tensor
 
     @classmethod
     def of(cls, z: Tensor, neighbors: Tensor, lever: float, config: MotionCodesConfig) -> "VectorSpace":
-        """The space that the config asks for.
+        """The space with the scales of `config`.
 
-        z: (rows, out), vectors of the encoder, whose lever arm is `lever`, Å; neighbors: (rows,), how many CA are
-        within 12 Å, by which the direction is found that tells of burial.
+        z: (rows, out), vectors of the encoder, whose lever arm is `lever`, Å. neighbors: (rows,), number of CA within
+        12 Å, on which the environment features are regressed to find the direction of burial.
         """
         motion = torch.diag(torch.tensor([config.lever / lever] * 9 + [1.0] * 3, dtype=torch.float64))
         around = z[:, MOTION:].double()
@@ -78,10 +78,10 @@ class VectorSpace(NamedTuple):
             return cls(motion, torch.zeros(MOTION, dtype=torch.float64))
         mean, spread = around.mean(0), around.std(0).clamp_min(1e-6)
         unit = (around - mean) / spread
-        told = torch.linalg.lstsq(unit, (neighbors.double() - neighbors.double().mean())[:, None]).solution
-        # The first column of an orthonormal basis is the direction of burial; the others are what is left.
-        basis = torch.linalg.qr(torch.cat([told, torch.eye(len(told), dtype=torch.float64)], 1)).Q
-        weights = torch.tensor([config.burial] + [config.environment] * (len(told) - 1), dtype=torch.float64)
+        burial = torch.linalg.lstsq(unit, (neighbors.double() - neighbors.double().mean())[:, None]).solution
+        # An orthonormal basis whose first column is the direction of burial.
+        basis = torch.linalg.qr(torch.cat([burial, torch.eye(len(burial), dtype=torch.float64)], 1)).Q
+        weights = torch.tensor([config.burial] + [config.environment] * (len(burial) - 1), dtype=torch.float64)
         kept = weights > 0
         environment = (basis[:, kept] * weights[kept]) / spread[:, None]
         matrix = torch.block_diag(motion, environment)  # type: ignore[no-untyped-call]
@@ -106,7 +106,7 @@ class VectorSpace(NamedTuple):
         return (z.double() @ self.matrix + self.shift).float()
 
     def encoder(self, encoder: Encoder) -> Encoder:
-        """An encoder of these vectors: the same, but for its last layer."""
+        """The encoder with its last layer mapped into this space."""
         old = encoder.config
         renewed = Encoder(ModelConfig(old.width, old.heads, old.layers, len(self.shift), old.codes))
         state = dict(encoder.state_dict())
@@ -123,10 +123,10 @@ def _spread(features: Tensor) -> Tensor:
 
 
 def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook:
-    """Codes of vectors z (rows, out) by k-means (Lloyd), with exact rotations; a code that nobody hits is drawn anew.
+    """Codes of vectors z (rows, out) by k-means (Lloyd), with exact rotations.
 
-    The first rounds see a part of the vectors, in which an error is small against the distance to the next code. Raises
-    InvalidSet if there are fewer vectors than codes.
+    Codes without a hit are re-initialized to random vectors. All but the last three rounds use a part of the vectors,
+    for speed. Raises InvalidSet if there are fewer vectors than codes.
     """
     if len(z) < size:
         raise InvalidSet(f"{len(z)} residues with a frame are too few for {size} codes")
@@ -134,14 +134,14 @@ def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook
     part = min(len(z), 40 * size)
     codes = z[torch.randperm(len(z), generator=generator)[:size]].clone()
     codebook = Codebook(codes, torch.zeros(len(codes)), torch.zeros_like(codes))
-    for turn in range(config.rounds):
-        whole = turn >= config.rounds - 3
+    for iteration in range(config.rounds):
+        whole = iteration >= config.rounds - 3
         seen = z if whole else z[torch.randperm(len(z), generator=generator)[:part]]
         code, _ = nearest_code(seen, codebook.embeddings)
-        # Without memory of earlier rounds, a moving average is a plain mean.
+        # With a decay of 0, a moving average is a plain mean.
         codebook = ema.ema_update(codebook, *ema.batch_statistics(seen, code, size), decay=0.0)
         dead = torch.nonzero(codebook.N == 0)[:, 0]
-        if len(dead) and turn < config.rounds - 3:
+        if len(dead) and iteration < config.rounds - 3:
             codebook.embeddings[dead] = seen[torch.randint(len(seen), (len(dead),), generator=generator)]
     vectors = exact(codebook.embeddings, config.lever)
     count = codebook.N * (config.batch / len(z))
@@ -149,6 +149,6 @@ def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook
 
 
 def exact(embeddings: Tensor, lever: float) -> Tensor:
-    """The vectors (codes, out) with the nearest true rotations in place of what means of rotations are."""
+    """The vectors (codes, out) with each rotation part, a mean of rotations, replaced by the nearest rotation."""
     rotation, _ = code_motions(embeddings, lever)
     return torch.cat([rotation.flatten(1) * lever, embeddings[:, 9:]], 1)

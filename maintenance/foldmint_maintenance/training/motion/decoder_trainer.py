@@ -1,7 +1,7 @@
-"""Training of a motion decoder on a frozen codebook: small corrections of independent tokens, and confidence.
+"""Trainer of a motion decoder on a frozen codebook: small corrections of independent tokens, and confidence.
 
-Its steps take turns: on the tokens that each residue gets by itself, corrections and confidence; on tracking ones,
-confidence alone, since those are composed as they are.
+Steps alternate between independent tokens, on which corrections and confidence are trained, and tracking tokens, on
+which only confidence is, because their motions are composed without corrections.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from foldmint_tokenizer.vocabulary import BOS, EOS
 
 @dataclass(frozen=True)
 class MotionDecoderSizes:
-    """Of a motion decoder; as `MotionDecoderConfig` has them."""
+    """Sizes of a motion decoder, as in `MotionDecoderConfig`."""
 
     width: int = 128
     heads: int = 4
@@ -42,19 +42,19 @@ class MotionDecoderSizes:
     corrections: bool = True
 
     def config(self, out: int) -> MotionDecoderConfig:
-        """With the dimensions of the vectors that it reads."""
+        """The configuration for vectors of `out` dimensions."""
         return MotionDecoderConfig(self.width, self.heads, self.layers, out, self.corrections)
 
 
 @dataclass(frozen=True)
 class MotionDecoderTraining:
-    """How to train.
+    """Hyperparameters.
 
-    steps: in all. batch: residues a step, in chains of one length, cut to `crop` residues; in the last `settling`
-    steps all rests but the heads of confidence, on chains as long as `batch`. Without corrections, all steps learn
-    confidence alone. residues: of the set, in whole chains drawn at random, that are seen. step_weight, reach_weight,
-    confidence_weight: of the losses (`LossWeights` names them). learning_rate: the peak, after `warmup` steps; then a
-    cosine to zero.
+    steps: total. batch: residues per step, in chains of equal length, cropped to `crop` residues. settling: last steps,
+    the frozen phase, which trains only the confidence heads, on chains of up to `batch` residues. Without corrections,
+    all steps train confidence only. residues: size of the random sample of whole chains that is used. step_weight,
+    reach_weight, confidence_weight: of the losses described in `LossWeights`. learning_rate: peak, after `warmup`
+    steps; then a cosine decay to zero.
     """
 
     steps: int = 1200
@@ -80,7 +80,7 @@ class MotionDecoderTraining:
 
 
 class Progress(NamedTuple):
-    """What a step tells: losses as they are before they are weighed. tracking: whether it saw tracking tokens."""
+    """Figures of a step: unweighted losses. tracking: 1 for a step on tracking tokens, else 0."""
 
     step: int
     loss: float
@@ -91,9 +91,9 @@ class Progress(NamedTuple):
 
 
 class MotionDecoderTrainer:
-    """A step at a time; batch of a step depends on seed and step number alone.
+    """Trains a motion decoder. The batch of a step depends on seed and step number only.
 
-    data: the chains that are seen; tokens, tracked: (residues,), the independent and the tracking ones of them.
+    data: the chains to train on. tokens, tracking_tokens: (residues,), their independent and tracking tokens.
     """
 
     codebook: Codebook | None = None
@@ -106,7 +106,7 @@ class MotionDecoderTrainer:
         lever: float,
         decoder: MotionDecoder,
         tokens: NDArray[np.int64],
-        tracked: NDArray[np.int64],
+        tracking_tokens: NDArray[np.int64],
         group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -114,7 +114,8 @@ class MotionDecoderTrainer:
         self.device = torch.device(device)
         self.data_digest = data.digest()
         self._batches = [
-            ChainBatches(data, own, config.batch, config.pair_rows, config.seed, group) for own in (tokens, tracked)
+            ChainBatches(data, own, config.batch, config.pair_rows, config.seed, group)
+            for own in (tokens, tracking_tokens)
         ]
         self._embeddings = codebook.embeddings.to(self.device)
         self._motions = Rigids(*(part.to(self.device) for part in code_motions(codebook.embeddings, lever)))
@@ -128,12 +129,12 @@ class MotionDecoderTrainer:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What is trained, by the names that a checkpoint gives it."""
+        """Trained modules, by their names in a checkpoint."""
         return {"decoder": self.decoder}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with this training."""
+        """What must be equal for a checkpoint to be resumed."""
         return {"decoder": asdict(self.decoder.config), "config": asdict(self.config), "data": self.data_digest}
 
     def run(self, report: Callable[[Progress], None]) -> None:
@@ -141,13 +142,13 @@ class MotionDecoderTrainer:
         for step, batch in prefetch(self._batch, range(self.step, self.config.steps)):
             report(self._train(step, batch.to(self.device)))
 
-    def _settles(self, step: int) -> bool:
+    def _is_frozen_phase(self, step: int) -> bool:
         return step >= self.config.steps - self.config.settling
 
     def _batch(self, step: int) -> ChainBatch:
-        """Crops; whole chains, up to a batch long, while confidence settles: errors grow with the chain."""
+        """Crops; in the frozen phase whole chains of up to a batch, because errors grow with the length."""
         config = self.config
-        longest = max(config.crop, config.batch) if self._settles(step) else config.crop
+        longest = max(config.crop, config.batch) if self._is_frozen_phase(step) else config.crop
         return self._batches[step % 2].batch(step, longest)
 
     def _learning_rate(self, step: int) -> float:
@@ -163,14 +164,14 @@ class MotionDecoderTrainer:
 
     def _train(self, step: int, batch: ChainBatch) -> Progress:
         config, tracking, chains = self.config, step % 2 == 1, batch.chains
-        with torch.set_grad_enabled(not self._settles(step)):
+        with torch.set_grad_enabled(not self._is_frozen_phase(step)):
             states, guess = self._decoded(batch.tokens, tracking)
         truth, mean = losses.frames(chains.atoms), self.group.mean
         nothing = states.new_zeros(())
         step_loss = reach = nothing
         if not tracking and self.decoder.config.corrections:
-            step_loss = mean(*losses.step_loss(guess, truth, chains))
-            reach = mean(*losses.reach_loss(guess, truth, chains))
+            step_loss = mean(*losses.local_motion_loss(guess, truth, chains))
+            reach = mean(*losses.displacement_loss(guess, truth, chains))
         errors = self.decoder.pairwise_classification_head(states, batch.pair_rows, PAE_LOGITS)
         atoms = backbone_atoms(guess)
         confidence = mean(*losses.plddt_loss(self.decoder.plddt_head(states), atoms, chains)) + mean(
@@ -209,19 +210,19 @@ class MotionDecoderTrainer:
 def tracking_tokens(
     data: PreparedSet, codebook: Codebook, lever: float, tokens: NDArray[np.int64], z: Tensor
 ) -> NDArray[np.int64]:
-    """The tracking tokens (residues,) of a set.
+    """Tracking tokens (residues,) of a set.
 
-    tokens: (residues,), the independent ones; z: (rows, out), the vectors of the residues with a frame.
+    tokens: (residues,), its independent tokens; z: (rows, out), vectors of the residues with a frame.
     """
     table = CodeTable.of(codebook.embeddings, lever)
     environment = np.zeros((len(tokens), z.shape[1] - MOTION), np.float32)
     environment[data.shape.queries] = z[:, MOTION:].numpy()
-    found = tokens.copy()
+    tracking = tokens.copy()
     starts = np.flatnonzero(np.diff(data.chain, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(data.chain)], strict=True):
         part = slice(int(start), int(stop))
         frames = data.shape.frames.part(part)
         goes_on, segments = chain_segments(frames, data.shape.residue_index[part], data.backbone[part])
         own = assign(table, Assignment.TRACKING, frames, goes_on, segments, tokens[part], environment[part])
-        found[part] = own.codes
-    return found
+        tracking[part] = own.codes
+    return tracking

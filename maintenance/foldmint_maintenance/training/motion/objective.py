@@ -1,8 +1,8 @@
-"""The objective of an encoder whose vectors state motions: what its vectors are compared with, and the loss.
+"""Targets and losses of an encoder whose vectors hold motions along the chain.
 
-A vector holds the motion from a residue to the next, as a rotation matrix times a lever arm (Å) and a translation (Å),
-and after these the environment: features that a small predictor is trained to read DSSP letter, burial and contacts
-from, through noise as coarse as codes are. The predictor is thrown away afterwards.
+A vector starts with the motion from a residue to the next: a rotation matrix times a lever arm (Å), and a translation
+(Å). Environment features follow, from which a small predictor, discarded after training, reads DSSP letter, burial and
+contacts. Noise of the size of the quantization error is added before the prediction.
 """
 
 from typing import NamedTuple
@@ -17,21 +17,21 @@ from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.datasets.surroundings import surroundings
 
 MOTION = 12
-"""Numbers of a motion: nine of the rotation matrix, row by row, and three of the translation."""
+"""Dimensions of a motion: nine of the rotation matrix, row by row, and three of the translation."""
 
 LETTERS = "CEHTSGBIP"
-"""DSSP letters that the predictor tells apart."""
+"""DSSP letters that the predictor distinguishes."""
 
 _BURIAL_CLASSES = 16
 _CONTACT_CLASSES = 8
-# Å; below it an error of the motion counts by its square, above it by its size.
+# Å; the motion loss is quadratic for errors well below it, and linear for larger ones.
 _SOFT = 0.2
 # Å; the bond from C to the next N is 1.33 long.
 _LONGEST_BOND = 2.0
 
 
 def follows(data: PreparedSet) -> NDArray[np.bool_]:
-    """Whether the residue after each one (residues,) is bonded to it, both with a frame; false for the last."""
+    """Whether each residue (residues,) is bonded to the next one and both have a frame; false for the last."""
     exists = data.shape.frames.exists
     gap = np.linalg.norm(data.backbone[1:, 0] - data.backbone[:-1, 2], axis=-1)
     # A comparison with NaN is false.
@@ -40,8 +40,9 @@ def follows(data: PreparedSet) -> NDArray[np.bool_]:
 
 
 class Targets(NamedTuple):
-    """motion (rows, 12): rotation matrix and translation (Å); moves (rows,): whether there is one. letter (rows,):
-    place in `LETTERS`, -1 where not known. neighbors, above, order (rows,): classes, of alike many residues each.
+    """motion (rows, 12): rotation matrix and translation (Å). moves (rows,): whether the motion is defined. letter
+    (rows,): index into `LETTERS`, -1 if unknown. neighbors, above, order (rows,): classes, each of about equally many
+    residues.
     """
 
     motion: Tensor
@@ -57,7 +58,7 @@ class Targets(NamedTuple):
 
 
 class TargetTable:
-    """What each row of a set should state, looked up by number."""
+    """Targets of all rows of a set."""
 
     def __init__(self, data: PreparedSet) -> None:
         self._frames, self._queries = data.shape.frames, data.shape.queries
@@ -71,7 +72,7 @@ class TargetTable:
         self._letters = place_of[data.dssp[self._queries]]
 
     def rows(self, select: NDArray[np.integer]) -> Targets:
-        """The targets of the rows numbered `select`."""
+        """Targets of the rows `select`."""
         query = self._queries[select]
         moves = self._follows[query]
         motion = motions(self._frames.rotation, self._frames.origin, query, np.where(moves, query + 1, query))
@@ -99,10 +100,10 @@ def _classes(column: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 class EnvironmentPredictor(nn.Module):
-    """From vectors, blurred, to classes of what is around a residue.
+    """Predicts classes of a residue's environment from noisy vectors.
 
-    The environment is normalized to unit variance over the batch, and gets noise of `blur`; the motion gets noise of
-    `motion_blur`, Å at the lever arm: what the motion tells at the resolution of a code need not be said again.
+    Environment features are normalized to unit variance over the batch, and get noise of `blur`. The motion is an input
+    too, with noise of `motion_blur` (Å at the lever arm), so that the features need not repeat what it implies.
     """
 
     def __init__(self, environment: int, lever: float, blur: float, motion_blur: float, hidden: int = 192) -> None:
@@ -137,7 +138,7 @@ def motion_loss(z: Tensor, truth: Targets, lever: float) -> tuple[Tensor, Tensor
 
 
 def environment_loss(logits: tuple[Tensor, ...], truth: Targets) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropies, nats: of all, weighed, to train; and of letter, neighbors, above, order, to watch."""
+    """The loss, a weighted sum of mean cross-entropies, nats, and each of them: letter, neighbors, above, order."""
     wanted = (truth.letter, truth.neighbors, truth.above, truth.order)
     each = torch.stack(
         [F.cross_entropy(guess, true, ignore_index=-1) for guess, true in zip(logits, wanted, strict=True)]

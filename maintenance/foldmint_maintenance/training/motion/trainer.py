@@ -1,8 +1,7 @@
-"""Training of an encoder whose vectors state motions and environments, with checkpoints that resume.
+"""Trainer of an encoder whose vectors hold the motion to the next residue, and the environment.
 
-No codebook takes part: k-means of the finished vectors makes one (`motion_codes`). Some of the inputs are blurred by
-small errors of the coordinates, and the motion wanted is that without them: what noise adds to a motion is not worth a
-code.
+It trains without a codebook, which k-means of the final vectors makes (`codes`). Noise is added to the coordinates of
+some inputs while the targets stay exact, so that codes do not encode noise.
 """
 
 import copy
@@ -39,15 +38,15 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """How to train.
+    """Hyperparameters.
 
-    steps: in all. batch: residues a step. lever: Å, that rotations are multiplied with in the loss and in the vectors.
-    environment_weight: of the environment's loss, nats, against the motion's, Å. blur: noise that the environment
-    passes, in standard deviations; motion_blur: noise on the motion that goes with it, Å. noisy: share of the rows
-    whose coordinates are moved, by normal errors of up to `noise` Å. learning_rate: after a warm-up of `warmup` steps;
-    in the last `cooling` steps it falls to zero, by a cosine. averaging: decay of the moving average of the weights,
-    which is the result. bf16: products in bfloat16 until the cooling begins. compiled: run the encoder through
-    torch.compile.
+    steps: total. batch: residues per step. lever: lever arm (Å) that scales rotations in the loss and in the vectors.
+    environment_weight: weight of the environment loss (nats) relative to the motion loss (Å). blur: noise added to the
+    environment features, in their standard deviations; motion_blur: noise added to the motion beside them, Å. noisy:
+    share of rows with noise on their coordinates, Gaussian, of up to `noise` Å. learning_rate: after `warmup` steps; in
+    the last `cooling` steps it falls to zero by a cosine. averaging: decay of the moving average of the weights, which
+    is the result. bf16: matrix products in bfloat16 until the cooling starts. compiled: use torch.compile for the
+    encoder.
     """
 
     steps: int = 1800
@@ -80,7 +79,7 @@ class MotionConfig:
 
 
 class Progress(NamedTuple):
-    """What a step tells. motion_loss: Å. angle: RMS error of rotations, degrees. The rest: cross-entropies, nats."""
+    """Figures of a step. motion_loss: Å. angle: RMS rotation error, degrees. The rest: cross-entropies, nats."""
 
     step: int
     loss: float
@@ -93,17 +92,18 @@ class Progress(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows for the encoder and what they should state."""
+    """Neighborhoods, the encoder's input, and their targets."""
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
     truth: Targets
 
 
 class MotionTrainer:
-    """Encoder, predictor and optimizer, a step at a time. Batch and noise of a step depend on seed and step number
-    alone, so that a resumed training does what an unbroken one does. group: the processes that share a batch.
-    start: the encoder to begin with; None for random weights. averaged: the encoder with the moving average of its
-    weights.
+    """Trains encoder and predictor.
+
+    Batch and noise of a step depend on seed and step number only, so that resuming is bit-exact. group: the processes
+    that share a batch. start: the encoder to start from; random weights by default. averaged: the encoder with the
+    moving average of its weights.
     """
 
     codebook: Codebook | None = None
@@ -145,14 +145,14 @@ class MotionTrainer:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What is trained, by the names that a checkpoint gives it."""
+        """Trained modules, by their names in a checkpoint."""
         return {"encoder": self.encoder, "predictor": self.predictor, "averaged": self.averaged}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with this training."""
-        told = {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
-        return told if self._start is None else told | {"start": self._start}
+        """What must be equal for a checkpoint to be resumed."""
+        identity = {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
+        return identity if self._start is None else identity | {"start": self._start}
 
     def run(self, report: Callable[[Progress], None]) -> None:
         """Train from the current step to the last, calling `report` after each."""
@@ -182,8 +182,8 @@ class MotionTrainer:
 
     def _train(self, step: int, batch: Batch) -> Progress:
         config = self.config
-        coarse = config.bf16 and step < config.steps - config.cooling
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=coarse):
+        half = config.bf16 and step < config.steps - config.cooling
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             z = self._encode(*batch.inputs)
         z = z.float()
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * self.group.size + self.group.rank)

@@ -23,6 +23,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health
 from grpc_status import rpc_status
+from prometheus_client import Gauge
 
 from foldmint.v1 import codebook_pb2, tokenizer_pb2
 from foldmint_server.errors import CapacityReached, ServerError, StreamLimitReached, status_of
@@ -68,10 +69,12 @@ class CallLimits:
 
 
 class Capacity:
-    """Places for calls of one kind, `total` in all and `per_caller` for each caller. what: they are called."""
+    """Places for calls of one kind: `total`, and `per_caller` for each caller. open_calls: their gauge, by kind."""
 
-    def __init__(self, what: str, total: int, per_caller: int) -> None:
-        self._what, self._total, self._per_caller = what, total, per_caller
+    def __init__(self, kind: str, total: int, per_caller: int, open_calls: Gauge) -> None:
+        self._kind, self._total, self._per_caller = kind, total, per_caller
+        self._open = open_calls.labels(kind)
+        self._what = kind.replace("_", " ")
         self._under_way: Counter[str] = Counter()
         self._count = 0
 
@@ -84,9 +87,11 @@ class Capacity:
             self._refuse(f"{self._total} {self._what} are under way", "")
         self._under_way[caller] += 1
         self._count += 1
+        self._open.inc()
         try:
             yield
         finally:
+            self._open.dec()
             self._count -= 1
             self._under_way[caller] -= 1
             if not self._under_way[caller]:
@@ -94,7 +99,7 @@ class Capacity:
 
     def _refuse(self, text: str, of: str) -> NoReturn:
         seconds = random.uniform(*_RETRY_SECONDS)  # noqa: S311 (nobody gains by guessing it)
-        raise CapacityReached(f"{text}; try again later", f"too_many_{self._what}{of}", seconds)
+        raise CapacityReached(f"{text}; try again later", f"too_many_{self._kind}{of}", seconds)
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):
@@ -106,12 +111,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, limits: CallLimits, metrics: Metrics) -> None:
         self._metrics, self._idle_seconds = metrics, limits.idle_seconds
+        gauge = metrics.open_calls
         self._kinds: Mapping[str, Capacity] = {
-            _CHECK: Capacity("probes", _UNLIMITED, limits.calls_per_caller),
-            _WATCH: Capacity("watches", limits.watches, limits.watches_per_peer),
-            _ADMIN: Capacity("admin_calls", limits.calls, limits.calls_per_caller),
+            _CHECK: Capacity("probes", _UNLIMITED, limits.calls_per_caller, gauge),
+            _WATCH: Capacity("watches", limits.watches, limits.watches_per_peer, gauge),
+            _ADMIN: Capacity("admin_calls", limits.calls, limits.calls_per_caller, gauge),
         }
-        self._others = Capacity("calls", limits.calls, limits.calls_per_caller)
+        self._others = Capacity("calls", limits.calls, limits.calls_per_caller, gauge)
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401 (gRPC's types are too narrow)
         """The method's handler, once there is a place for the call."""

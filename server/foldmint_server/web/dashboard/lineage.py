@@ -31,7 +31,7 @@ class Lineage:
         self._looked = -math.inf
 
     def as_json(self) -> dict[str, Any]:
-        """Versions, the newest first; store: whether it could be read, else only what is in memory is told.
+        """Versions, the newest first; store: whether it could be read; if not, only versions in memory are listed.
 
         What another thread is just reading, or has read within 30 seconds, is not read again.
         """
@@ -81,7 +81,7 @@ class Lineage:
 
 
 def summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page tells of a manifest; None where it does not say, as manifests of other makers may not."""
+    """What the dashboard shows of a manifest; None for a missing entry, as in manifests that other tools wrote."""
     about = manifest.get("about")
     about = about if isinstance(about, Mapping) else {}
     replaced, parent = about.get("replaced"), manifest.get("parent")

@@ -1,4 +1,4 @@
-"""What is sent to a browser: bytes, plain and packed, with a tag that tells whether they changed."""
+"""Responses to a browser: bytes, plain and compressed, with an ETag."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""The numbers of the page: how the codes are used, over which time, and what the server does now."""
+"""The numbers of the dashboard: usage of the codes, over which time, and current traffic."""
 
 import math
 import threading
@@ -16,14 +16,14 @@ from foldmint_server.web.dashboard.traffic import Traffic
 
 Scope = Literal["version", "window", "start"]
 """Hits of the active version since it was first activated here; over the sliding window; since the server's start, as
-foldmint_code_hits_total tells them."""
+foldmint_code_hits_total counts them."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _FRESH_SECONDS = 1.0
 
 
 class UsageApi:
-    """What /api/usage answers; made at most once a second for each scope, however many ask."""
+    """The response of /api/usage, cached for a second for each scope."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class UsageApi:
             return made[1]
 
     def as_json(self, scope: Scope) -> dict[str, Any]:
-        """The answer; `docs/page.md` tells each field."""
+        """The answer; `docs/page.md` describes the fields."""
         active = self._codebooks.active
         window = self._usage.window()
         hits, since = np.zeros(active.codes, np.int64), None

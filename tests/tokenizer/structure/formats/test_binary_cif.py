@@ -235,14 +235,14 @@ def damage(**changes: Any) -> dict[str, Any]:
 STRINGS = texts("AB", [0, 1, 2], 0, 1, 1)
 REFUSED: dict[str, tuple[Any, str]] = {
     "too few values": (integers(1, 2), "2 values in 3 rows"),
-    "no data": (None, "there is no data"),
+    "no data": (None, "it has no data"),
     "not a map": (5, "not data with encodings"),
     "no encoding": (damage(encoding=[]), "not ByteArray"),
     "encoding of numbers": (damage(encoding=5), "not a list"),
     "seventeen encodings": (damage(encoding=[{"kind": "Delta"}] * 17), "exceeds max_array_len"),
     "unknown encoding": (encoded(integers(1, 2, 3), kind="Zip"), "unknown encoding Zip"),
     "unknown type": (damage(encoding=[{"kind": "ByteArray", "type": 7}]), "unknown type 7"),
-    "half a value": (damage(data=b"12345"), "no whole number of values"),
+    "half a value": (damage(data=b"12345"), "not a whole number of values"),
     "text for data": (damage(data=[1]), "not binary"),
     "counts that do not add up": (encoded(integers(1, 2), kind="RunLength", srcSize=3), "add up to 2, not 3"),
     "negative count": (encoded(integers(1, 4, 2, -1), kind="RunLength", srcSize=3), "negative count"),
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a billion rows": (encoded(integers(1, 10**9), kind="RunLength", srcSize=10**9), "srcSize is 1000000000"),
     "size that is infinite": (encoded(integers(1, 3), kind="RunLength", srcSize=float("inf")), "is not a number"),
     "no size": (encoded(integers(1, 3), kind="RunLength"), "srcSize is not a number"),
-    "floats delta-coded": (encoded(floats(1, 2, 3), kind="Delta", origin=0), "integers is over floats"),
+    "floats delta-coded": (encoded(floats(1, 2, 3), kind="Delta", origin=0), "integers is applied to floats"),
     "overflow": (encoded(integers(2**31 - 1, 2**31 - 1, 2**31 - 1), kind="Delta", origin=0), "beyond 32 bits"),
     "origin beyond": (encoded(integers(1, 2, 3), kind="Delta", origin=2**40), "beyond 32 bits"),
     "factor zero": (encoded(integers(1, 2, 3), kind="FixedPoint", factor=0), "factor of FixedPoint is 0"),
@@ -348,7 +348,7 @@ def test_bombs_are_refused_in_time_and_memory(name: str) -> None:
 def test_files_that_are_none() -> None:
     for content, reason in (
         (b"\x80", "no data block"),
-        (file(1, c=integers(1)) + b"x", "followed by something else"),
+        (file(1, c=integers(1)) + b"x", "followed by other data"),
         (file(1, c=integers(1))[:-3], "truncated"),
         (b"\xc1", "damaged"),
         (b"data_x", "damaged"),
@@ -357,7 +357,7 @@ def test_files_that_are_none() -> None:
         with pytest.raises(InvalidStructure, match=reason):
             read_binary_cif(content, Limits())
     twice = {"name": "_a", "rowCount": 0, "columns": []}
-    with pytest.raises(InvalidStructure, match="category a is there twice"):
+    with pytest.raises(InvalidStructure, match="category a occurs twice"):
         read_binary_cif(msgpack.packb({"dataBlocks": [{"header": "x", "categories": [twice, twice]}]}), Limits())
 
 

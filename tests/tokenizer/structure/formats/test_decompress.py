@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named(name: str) -> None:
     packed = COMPRESS[name](PLAIN)
     for cut in (20, len(packed) // 2, len(packed) - 1):
         assert refusal(packed[:cut]) == f"the {name} data is truncated"
-    assert refusal(packed + b"junk") == f"the {name} data is followed by something else"
+    assert refusal(packed + b"junk") == f"the {name} data is followed by other data"
     assert refusal(COMPRESS[name](packed)) == f"the file is compressed twice: {name} within {name}"
     assert "gzip within" in refusal(COMPRESS[name](gzip.compress(PLAIN)))
     damaged = bytearray(packed)
@@ -96,7 +96,7 @@ def test_frames_to_skip() -> None:
 def test_plain_files_stay_as_they_are() -> None:
     assert compression(PLAIN) is None
     assert unpacked(PLAIN, len(PLAIN)) is PLAIN
-    assert refusal(PLAIN, len(PLAIN) - 1) == f"{len(PLAIN)} bytes; at most {len(PLAIN) - 1} are taken"
+    assert refusal(PLAIN, len(PLAIN) - 1) == f"{len(PLAIN)} bytes; at most {len(PLAIN) - 1} are accepted"
     assert unpacked(b"BZh9 is how a title may begin", LIMIT).startswith(b"BZh9")  # not bzip2
 
 

@@ -142,9 +142,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(80), "document or picture"),
     "words": (
         b"404: Not Found",
-        "none of the formats that are read: PDB, PDBQT, PDBx/mmCIF and BinaryCIF; it begins with '404",
+        "unknown format; supported are PDB, PDBQT, PDBx/mmCIF and BinaryCIF; it begins with '404",
     ),
-    "blanks": (b" \n" * 10, "none of the formats"),
+    "blanks": (b" \n" * 10, "unknown format"),
 }
 
 

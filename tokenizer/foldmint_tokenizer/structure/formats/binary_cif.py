@@ -113,7 +113,7 @@ class _Reader:
     def end(self) -> None:
         """Raise InvalidStructure if there is more data."""
         if self._unpacker.tell() != self._size:
-            raise InvalidStructure("content", "the BinaryCIF data is followed by something else")
+            raise InvalidStructure("content", "the BinaryCIF data is followed by other data")
 
     def damaged(self, reason: str) -> InvalidStructure:
         """The error for damaged data at the reader's place."""

@@ -115,7 +115,7 @@ def detect_format(text: bytes, name: str = "") -> Format:
     block = _first_block(head if atom is None else head[: atom.start()])
     if atom is not None and block is None:
         if _is_pqr(atom[1]):
-            reason = "PQR is supported only with PDB's columns; convert it to PDB or mmCIF"
+            reason = "PQR is not supported unless its columns are those of PDB; convert it to PDB or mmCIF"
             raise InvalidStructure("content", reason)
         return "pdb"
     if _PDB_RECORD.match(first):
