@@ -14,7 +14,7 @@ _WHERE = Path(__file__).resolve().parent.parent / ".reference"
 
 
 def installed() -> bool:
-    """Whether it can be had."""
+    """Whether it is installed."""
     return (_WHERE / "esm").is_dir()
 
 

@@ -177,7 +177,7 @@ def test_what_was_left_out_is_told(server: RunningServer, data: Path, tmp_path: 
     assert len(row["tokens"]) == 66
     assert row["left_out"] == [{"kind": "hetatm", "chain": "A", "residues": 4, "names": ["MSE"]}, *water]
     assert json.loads(finished.stdout)["left_out"] == {"water": 88, "hetatm": 4}
-    assert finished.stderr == ("left out of 1 structure: 4 residues (hetatm); `left_out` in the output tells where\n")
+    assert finished.stderr == ("left out of 1 structure: 4 residues (hetatm); see `left_out` in the output\n")
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "npz"])

@@ -65,7 +65,7 @@ class LoadClient:
         self._process = process
 
     def run(self, task: Task) -> Sent:
-        """Send a load, and wait for the last answer. Raises SystemExit if the client failed; its log tells why."""
+        """Send a load, and wait for the last answer. Raises SystemExit if the client failed; its log has the reason."""
         if self._process.stdin is None or self._process.stdout is None:
             raise SystemExit("the client has no pipes")
         self._process.stdin.write(json.dumps(asdict(task)) + "\n")
@@ -96,7 +96,7 @@ def task_of(line: str) -> Task:
 
 
 def whole(lengths: Sequence[int], residues: int) -> list[list[Part]]:
-    """Chains of these lengths, in order and again from the first, until they have so many residues."""
+    """Chains with these lengths, repeated in order until they have that many residues."""
     structures: list[list[Part]] = []
     while residues > 0 and lengths:
         number = len(structures) % len(lengths)

@@ -49,7 +49,7 @@ def main(
 ) -> None:
     """Serve until SIGTERM; say where once ready."""
     port = free_port()
-    told = threading.Event()
+    stopped = threading.Event()
     # Ray's processes come with its own names of modules, and find ours where this one does.
     ray.init(
         num_cpus=max(2, threads),
@@ -66,9 +66,9 @@ def main(
         )
         serve.run(Tokenizer.bind(threads, batch), name="foldmint")  # type: ignore[attr-defined]
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: told.set())
+            signal.signal(number, lambda *_: stopped.set())
         print(f"listening on 127.0.0.1:{port}", flush=True)
-        told.wait()
+        stopped.wait()
     finally:
         serve.shutdown()
         ray.shutdown()

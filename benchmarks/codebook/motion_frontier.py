@@ -168,7 +168,7 @@ def main(
 
 
 def draw(rows: list[dict[str, float]], path: Path) -> None:
-    """RMSD against what tokens tell and how steady they are, a point a choice."""
+    """Plot RMSD against the tokens' information and stability, one point for each choice."""
     import matplotlib as mpl
 
     mpl.use("svg")

@@ -65,13 +65,13 @@ def main(
         dead = torch.zeros(len(whole.N), dtype=torch.bool)
         dead[torch.randperm(len(dead), generator=generator)[: round(share * len(dead))]] = True
         harmed = killed(whole, dead)
-        rows.append(told("killed", 0, seed, harmed, dead, seen, unharmed, 0.0))
+        rows.append(figures_of("killed", 0, seed, harmed, dead, seen, unharmed, 0.0))
         for strategy in get_args(dead_code_reset.Strategy):
             for rounds in (0, 5):
                 began = time.perf_counter()
                 repaired = dead_code_reset.reset_dead_codes(harmed, dead, z, strategy, rounds, seed, ALONE)
                 seconds = time.perf_counter() - began
-                rows.append(told(strategy, rounds, seed, repaired, dead, seen, unharmed, seconds))
+                rows.append(figures_of(strategy, rounds, seed, repaired, dead, seen, unharmed, seconds))
     report = {"model": loaded.name, "residues": len(z), "val_residues": len(seen), "share": share, "rows": rows}
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -86,7 +86,7 @@ def main(
         )
 
 
-def told(
+def figures_of(
     strategy: str,
     rounds: int,
     seed: int,

@@ -32,7 +32,7 @@ def main(
     messages: Annotated[int, typer.Option(help="Messages for the server.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Random seed of the inputs.")] = 0,
 ) -> None:
-    """Print a table; fails if an input was neither taken nor refused as it should be."""
+    """Print a table. Fails if an input was neither accepted nor rejected correctly."""
     wanted = {"files": files, "messages": messages}
     progress = Progress(
         file, {**wanted, "seed": seed}, {kind: {"next": 0, "outcomes": {}, "wrong": []} for kind in wanted}

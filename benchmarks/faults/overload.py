@@ -29,7 +29,7 @@ def main(
     file: Annotated[Path | None, typer.Option("--json", help="Where the figures go, too.")] = None,
     calls: Annotated[int, typer.Option(help="Unary calls at once.")] = 1600,
     watches: Annotated[int, typer.Option(help="Health watches at once.")] = 1024,
-    residues: Annotated[int, typer.Option(help="Of each structure.")] = 200,
+    residues: Annotated[int, typer.Option(help="Of each structure.")] = 16,
 ) -> None:
     """Print a table; fails if a probe failed, or a refusal was not told or not counted."""
     with KillableServer("--log-level", "error") as server:
@@ -101,6 +101,8 @@ def _patient(server: KillableServer, calls: int, residues: int) -> dict[str, Any
 
     async def run() -> list[Tokens | BaseException]:
         async with AsyncClient(server.address, retry=_RETRY, timeout=600) as client:
+            # On a connection that knows how many calls it may carry; a new one's are refused by gRPC itself.
+            await client.health()
             tasks = [client.tokenize(structure) for _ in range(calls)]
             return await asyncio.gather(*tasks, return_exceptions=True)
 

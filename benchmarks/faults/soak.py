@@ -34,13 +34,13 @@ from foldmint_tokenizer.store.model_store import Store
 DATA = ROOT / "tests" / "data"
 _FILES = ("1a8o.pdb", "1a8o.cif", "4cup.cif.gz", "1gbt.cif.gz")
 _LENGTHS, _STRETCHES = (16, 40, 90, 200), 23
-# Of a half hour's growth that no one would notice in a month of days that long, with a server of 500 MB.
+# Maximum growth in half an hour: negligible for a server of 500 MB.
 _MOST_GROWTH_MB, _MOST_THREADS, _MOST_DESCRIPTORS = 32.0, 2, 8
 _SHOWN = 20
 
 
 class Sample(NamedTuple):
-    """A look at a process. seconds: since the beginning. memory: resident, MB."""
+    """A sample of a process. seconds: since the start. memory: resident, MB."""
 
     seconds: float
     memory: float
@@ -54,7 +54,7 @@ def main(
     swap_seconds: Annotated[float, typer.Option(help="Seconds between swaps.")] = 60.0,
     sample_seconds: Annotated[float, typer.Option(help="Seconds between samples of the process.")] = 5.0,
 ) -> None:
-    """Print a table; fails if something grew, or an answer was not as it should be."""
+    """Print a table. Fails if something grew, or an answer was wrong."""
     with tempfile.TemporaryDirectory() as folder:
         store = swap.store(Path(folder))
         # More than the server keeps: some are in its memory, some come from the store.
@@ -115,7 +115,7 @@ def watched(
 
 
 def sample(pid: int, seconds: float) -> Sample:
-    """A look at a process. Raises FileNotFoundError if it is gone."""
+    """Sample a process. Raises FileNotFoundError if it has ended."""
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
     descriptors = len(list((process / "fd").iterdir()))
@@ -148,7 +148,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
 def report(
     file: Path | None, samples: Sequence[Sample], load: MixedLoad, settings: dict[str, object], swaps: int
 ) -> None:
-    """Write and print what was found."""
+    """Write and print the results."""
     grown = growth(samples)
     minutes = samples[-1].seconds / 60
     limits = {"memory": _MOST_GROWTH_MB, "threads": _MOST_THREADS, "descriptors": _MOST_DESCRIPTORS}

@@ -167,7 +167,7 @@ def steady(address: str, residues: int) -> Iterator["Longest"]:
 
 
 class Longest:
-    """Runs windows of one open stream, and tells the longest request of each, ms."""
+    """Runs windows of one open stream, and returns the longest request of each, ms."""
 
     def __init__(self, stub: tokenizer_pb2_grpc.TokenizerServiceStub, one: pb.TokenizeRequest) -> None:
         self._go, self._ended, self._one = threading.Semaphore(0), False, one

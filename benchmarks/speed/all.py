@@ -36,13 +36,13 @@ def main(folder: Annotated[Path, typer.Option(help="Where the benchmarks' JSON g
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """What measures each, of those that there are; the others are told of."""
+    """The command of each benchmark that exists; a message is printed for each other name."""
     found, known = {}, modules()
     for name in NAMES:
         if name in known:
             found[name] = [sys.executable, "-m", "benchmarks", name, "--json", str(folder / f"{name}.json")]
         else:
-            print(f"== {name}: there is no such benchmark here, left out", flush=True)
+            print(f"== {name}: no such benchmark, skipped", flush=True)
     return found
 
 

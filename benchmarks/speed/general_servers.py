@@ -101,7 +101,7 @@ class NotStarted(Exception):
 
 
 def known(threads: int, batch: int) -> dict[str, Kind]:
-    """The servers that can be had here; the others are told of."""
+    """The installed servers; a message is printed for each of the others."""
     options = ["--threads", str(threads), "--batch", str(batch)]
     litserve = [str(peers.PYTHON), "-m", "benchmarks.baselines.litserve_app", *options]
     kinds = {

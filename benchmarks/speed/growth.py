@@ -88,7 +88,7 @@ def numbers(text: str) -> list[int]:
     try:
         found = [int(one) for one in text.split(",")]
     except ValueError:
-        sys.exit(f"{text!r} are no whole numbers, comma-separated")
+        sys.exit(f"{text!r} is not a comma-separated list of integers")
     if min(found) < 1:
         sys.exit(f"{text!r}: all must be at least 1")
     return found
@@ -134,9 +134,9 @@ def measured_peak(name: str, size: int, threads: int) -> float:
 
 
 def peak(name: str, size: int) -> float:
-    """Peak memory in MB (10^6 bytes) of this process, while it tokenizes a chain, above what it held before.
+    """Peak memory in MB (10^6 bytes) of this process while it tokenizes a chain, relative to its memory before.
 
-    It held the weights, the input, and what one chain of 16 residues leaves behind.
+    That includes the weights, the input, and what remains after computing one chain of 16 residues.
     """
     tokenizer = StructureTokenizer(random_esm3()) if name == "esm3" else StructureTokenizer.load()
     given = joined(size)

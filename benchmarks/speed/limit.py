@@ -39,7 +39,7 @@ _WAYS = ("together", "one_by_one")
 
 
 class Product(NamedTuple):
-    """A matrix product that a residue needs: so many vectors of `inner`, each to `outer`."""
+    """A matrix product that a residue needs: of `vectors` vectors from `inner` to `outer` dimensions."""
 
     vectors: int
     inner: int

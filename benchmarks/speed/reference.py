@@ -173,7 +173,7 @@ def measured(who: str, size: int, threads: int) -> float:
 
 
 def peak(who: str, size: int) -> float:
-    """Peak memory in MB of one computation above what is held before it."""
+    """Peak memory in MB of one computation, relative to the memory before it."""
     reference, ours = pair()
     if who == "ours":
         del reference

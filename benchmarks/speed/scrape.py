@@ -52,7 +52,7 @@ def main(
     file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")] = None,
     rounds: Annotated[int, typer.Option(help="Of three windows each.")] = 8,
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 6.0,
-    every: Annotated[float, typer.Option(help="Seconds between two scrapes; Prometheus is told 15.")] = 3.0,
+    every: Annotated[float, typer.Option(help="Seconds between scrapes; 15 in deploy/prometheus.")] = 3.0,
     residues: Annotated[int, typer.Option(help="Of a request.")] = 50,
     threads: Annotated[int, typer.Option(help="The server's number of compute threads; 0: torch's default.")] = 0,
     load_on: Annotated[str, typer.Option(hidden=True)] = "",

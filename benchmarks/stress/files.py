@@ -103,7 +103,7 @@ def file_seeds() -> list[bytes]:
 
 
 def _shortened(text: bytes, atoms: int, *, polymer: bool = False) -> bytes:
-    """An mmCIF file's first atoms; polymer: with what it tells of entities and sequences."""
+    """An mmCIF file's first atoms; polymer: with its tables of entities and sequences."""
     lines = text.splitlines(keepends=True)
     head = next(place for place, line in enumerate(lines) if line.startswith(b"_atom_site."))
     columns = [line for line in lines[head : head + 40] if line.startswith(b"_atom_site.")]
@@ -118,7 +118,7 @@ def _shortened(text: bytes, atoms: int, *, polymer: bool = False) -> bytes:
 
 
 def chance_of(*parts: object) -> random.Random:
-    """Chance that is the same for the same parts."""
+    """A random generator determined by the parts."""
     return random.Random(":".join(map(str, parts)))  # noqa: S311 (chance, not secrets)
 
 
@@ -133,7 +133,7 @@ def _span(content: bytes, chance: random.Random) -> tuple[int, int]:
 
 
 def flip(content: bytes, chance: random.Random) -> bytes:
-    """Some bits turned over."""
+    """Flip some bits."""
     if not content:
         return b"\x00"
     changed = bytearray(content)
@@ -149,26 +149,26 @@ def _overwrite(content: bytes, chance: random.Random) -> bytes:
 
 
 def insert(content: bytes, chance: random.Random) -> bytes:
-    """A word or noise put in."""
+    """Insert a word or noise."""
     place = place_in(content, chance)
     word = chance.choice(_WORDS) if chance.random() < 0.8 else chance.randbytes(chance.choice((1, 4, 64)))
     return content[:place] + word + content[place:]
 
 
 def delete(content: bytes, chance: random.Random) -> bytes:
-    """A stretch left out."""
+    """Delete a stretch."""
     start, stop = _span(content, chance)
     return content[:start] + content[stop:]
 
 
 def repeat(content: bytes, chance: random.Random) -> bytes:
-    """A stretch again, and maybe hundreds of times."""
+    """Repeat a stretch, possibly hundreds of times."""
     start, stop = _span(content, chance)
     return content[:stop] + content[start:stop] * chance.choice((1, 2, 10, 300)) + content[stop:]
 
 
 def truncate(content: bytes, chance: random.Random) -> bytes:
-    """No more than a beginning."""
+    """Truncate."""
     return content[: place_in(content, chance)]
 
 
@@ -239,7 +239,7 @@ _FILE_CHANGES: list[Callable[[bytes, random.Random], bytes]] = [
 
 
 def _packed(content: bytes, chance: random.Random) -> bytes:
-    """Compressed: as it should be, twice, in parts, damaged, or with something after it."""
+    """Compressed: correctly, twice, in parts, damaged, or with trailing data."""
     compress = chance.choice(_COMPRESS)
     packed = compress(content)
     match chance.randrange(6):

@@ -62,7 +62,7 @@ def structure(stretch: Stretch, number: int) -> Backbone:
 
 @dataclass
 class Account:
-    """What became of a job's structures, by their numbers, in the order of the answers.
+    """The results of a job's structures, by their numbers, in the order of the answers.
 
     asked: how many the client pulled. versions: names of versions of the codebook, as answers state them, by which
     `Stretch.tokens` knows them. wrong: answers that are not the structure's own tokens. failed: what failed instead of
@@ -85,7 +85,7 @@ class Account:
             yield number, structure(self.stretches[number % len(self.stretches)], number)
 
     def take(self, number: int, result: object) -> None:
-        """Note a result."""
+        """Record a result."""
         self.answers.append(number)
         stretch = self.stretches[number % len(self.stretches)]
         if not isinstance(result, Tokens):
@@ -132,7 +132,7 @@ class Account:
 def collect(
     account: Account, results: Iterable[tuple[int, object]], each: Callable[[int], object] | None = None
 ) -> Account:
-    """Note all results. each: told how many there are, after each."""
+    """Record all results. each: called after each with their number."""
     for number, result in results:
         account.take(number, result)
         if each is not None:

@@ -66,7 +66,7 @@ class MixedLoad:
         try:
             while not self._over.is_set():
                 caller()
-        except Exception as error:  # noqa: BLE001 (a thread's errors are told by who entered)
+        except Exception as error:  # noqa: BLE001 (raised in the thread that entered)
             self.wrong.append(f"{caller.__name__}: {type(error).__name__}: {error}"[:300])
 
     def _structures(self, most: int | None = None) -> Iterator[tuple[int, Backbone]]:

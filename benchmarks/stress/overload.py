@@ -112,7 +112,7 @@ def watching(address: str, watches: int, connections: int = 3) -> Iterator[Watch
 
     with channels(address, connections) as open_:
         stubs = itertools.cycle([health_pb2_grpc.HealthStub(channel) for channel in open_])
-        calls = [next(stubs).Watch(health_pb2.HealthCheckRequest()) for _ in range(watches)]
+        calls = [next(stubs).Watch(health_pb2.HealthCheckRequest()) for _ in range(watches)]  # type: ignore[attr-defined]
         readers = [threading.Thread(target=read, args=(call,), daemon=True) for call in calls]
         for reader in readers:
             reader.start()

@@ -10,7 +10,7 @@ from benchmarks._common import machine
 
 
 class Progress:
-    """State beside a benchmark's JSON file, in `FILE.part`, which a run of the same settings and commit takes up.
+    """State beside a benchmark's JSON file, in `FILE.part`, from which a run with the same settings and commit resumes.
 
     state: what is kept: only what JSON holds. file: where the benchmark's figures go; None: nothing is kept.
     """
@@ -23,10 +23,10 @@ class Progress:
             kept = json.loads(self._part.read_text())
             if kept["settings"] == self._settings:
                 self.state = kept["state"]
-                tell(f"goes on from {self._part}")
+                tell(f"resuming from {self._part}")
 
     def save(self) -> None:
-        """Keep the state as it is now."""
+        """Save the current state."""
         if self._part is not None:
             self._part.parent.mkdir(parents=True, exist_ok=True)
             new = self._part.with_name(self._part.name + ".new")
@@ -34,11 +34,11 @@ class Progress:
             new.replace(self._part)
 
     def done(self) -> None:
-        """The run is over: nothing is left to go on with."""
+        """Delete the saved state: the run is complete."""
         if self._part is not None:
             self._part.unlink(missing_ok=True)
 
 
 def tell(line: str) -> None:
-    """Say how far it is."""
+    """Print the progress."""
     print(line, file=sys.stderr, flush=True)

@@ -105,7 +105,7 @@ class FaultyProxy:
             self.done["cuts"] += 1
             reset = self._random.random() < 0.5
         except* (OSError, asyncio.CancelledError):
-            pass  # one end is gone, or the proxy is
+            pass  # one end has closed, or the proxy is stopping
         finally:
             for end in ends:
                 if reset:

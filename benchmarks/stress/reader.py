@@ -37,14 +37,14 @@ MODULE = "benchmarks.stress.reader"
 
 @dataclass
 class Findings:
-    """What became of inputs: how many were read or refused, and all that was neither: (input, what happened)."""
+    """Results: how many inputs were read or refused, and all failures, (input, what happened)."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def inputs(self) -> int:
-        """How many there were."""
+        """Number of inputs."""
         return sum(self.outcomes.values()) + len(self.wrong)
 
 
@@ -56,7 +56,7 @@ def clean(message: str) -> bool:
 
 
 def judged(content: bytes) -> str:
-    """`read` or `refused`; raises AssertionError where a refusal or a backbone is not as promised."""
+    """`read` or `refused`; raises AssertionError for an invalid error or backbone."""
     refusal: InvalidStructure | None = None
     try:
         backbones = read_backbones(content, limits=LIMITS)
@@ -89,11 +89,11 @@ def _judge_chain(chain: Backbone) -> None:
     assert chain.residue_index.max() <= np.iinfo(np.int32).max, "a number that the contract does not hold"
 
 
-def hunt(first: int, count: int, seed: int = 0, told: Callable[[Findings], object] | None = None) -> Findings:
-    """Give the reader the files `first` to `first + count - 1`. told: of what there is so far, now and then."""
+def hunt(first: int, count: int, seed: int = 0, on_progress: Callable[[Findings], object] | None = None) -> Findings:
+    """Give the reader the files `first` to `first + count - 1`. on_progress: called with the results so far."""
     found, then, end = Findings(), first, first + count
     while then < end:
-        then = _watched([str(then), str(end - then), str(seed)], found, then, told)
+        then = _watched([str(then), str(end - then), str(seed)], found, then, on_progress)
     return found
 
 
@@ -106,7 +106,9 @@ def replay(files: Sequence[Path]) -> Findings:
     return found
 
 
-def _watched(arguments: list[str], found: Findings, first: int, told: Callable[[Findings], object] | None) -> int:
+def _watched(
+    arguments: list[str], found: Findings, first: int, on_progress: Callable[[Findings], object] | None
+) -> int:
     """Run the process until it ends or dies, and take in what it says; the number of the input to go on with."""
     command = [sys.executable, "-m", MODULE, *arguments]
     names = arguments[3:]
@@ -119,8 +121,8 @@ def _watched(arguments: list[str], found: Findings, first: int, told: Callable[[
                 found.wrong.append((names[at] if names else f"file {at}", rest[0]))
             elif kind != "begun":
                 found.outcomes[kind] += 1
-                if told is not None and at % 1000 == 999:
-                    told(found)
+                if on_progress is not None and at % 1000 == 999:
+                    on_progress(found)
     code = process.returncode
     if code == 0:
         return at + 1
@@ -138,7 +140,7 @@ def _contents(first: int, count: int, seed: int, names: Sequence[str]) -> Iterat
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Judge inputs, and print a line for each: what became of it, and its number."""
+    """Check inputs, and print a line for each: its result and its number."""
     first, count, seed, *names = arguments
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
@@ -148,7 +150,7 @@ def main(arguments: Sequence[str]) -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
         try:
             outcome: list[object] = [judged(content), number]
-        except Exception as error:  # noqa: BLE001 (all that is not as promised is a finding)
+        except Exception as error:  # noqa: BLE001 (any other error is a finding)
             outcome = ["wrong", number, f"{type(error).__name__}: {error}"[:300]]
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         print(json.dumps(outcome), flush=True)

@@ -158,7 +158,7 @@ class Killer:
                     victim.kill()
                     victim.start()
                     turn += 1
-        except BaseException as error:  # noqa: BLE001 (a thread's errors are told by who entered)
+        except BaseException as error:  # noqa: BLE001 (raised in the thread that entered)
             self.failed.append(error)
 
 

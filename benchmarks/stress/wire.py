@@ -48,8 +48,10 @@ class Target:
         """Close the connection."""
         self._channel.close()
 
-    def hunt(self, first: int, count: int, seed: int = 0, told: Callable[[Findings], object] | None = None) -> Findings:
-        """Send the messages `first` to `first + count - 1`. told: of what there is so far, now and then."""
+    def hunt(
+        self, first: int, count: int, seed: int = 0, on_progress: Callable[[Findings], object] | None = None
+    ) -> Findings:
+        """Send the messages `first` to `first + count - 1`. on_progress: called with the results so far."""
         found = Findings()
         with ThreadPoolExecutor(_AT_ONCE, "message") as pool:
             for start in range(first, first + count, _EVERY):
@@ -60,22 +62,22 @@ class Target:
                     else:
                         found.outcomes[outcome] += 1
                 self._check_well()
-                if told is not None:
-                    told(found)
+                if on_progress is not None:
+                    on_progress(found)
         return found
 
     def _one(self, seed: int, number: int) -> tuple[str, str]:
-        """What became of a message, and what is wrong with that."""
+        """A message's result, and what is wrong with it."""
         method, content = message(number, seed)
         try:
             if method == "TokenizeStream":
                 return self._stream(content), ""
             return self._call(method, content), ""
-        except Exception as error:  # noqa: BLE001 (all that is not as promised is a finding)
+        except Exception as error:  # noqa: BLE001 (any other error is a finding)
             return "", f"{method}: {type(error).__name__}: {error}"[:300]
 
     def _check_well(self) -> None:
-        """Raises where the server, after all this, does not answer as it did, or has grown."""
+        """Raise AssertionError if the server no longer answers as before, or its memory has grown."""
         answer = self._unary("Tokenize")(self._good(), timeout=_SECONDS)
         tokens = list(pb.TokenizeResponse.FromString(answer).chains[0].tokens)
         assert tokens == self._expected, "a good structure's other tokens"
@@ -121,13 +123,13 @@ class Target:
 
 
 def memory(pid: int) -> int:
-    """Bytes of memory that a process had at most. Raises FileNotFoundError if it is gone."""
+    """A process' peak memory in bytes. Raises FileNotFoundError if it has ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def refused(error: grpc.RpcError) -> str:
-    """`refused` or `undecodable`. Raises AssertionError where an error is not a refusal as promised."""
+    """`refused` or `undecodable`. Raises AssertionError for any other error."""
     assert isinstance(error, grpc.Call)
     code, details = error.code(), error.details() or ""
     outcome = _clean_refusal(code.value[0], details, list(_violations(error)))

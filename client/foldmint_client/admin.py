@@ -1,4 +1,4 @@
-"""The client for operators: which codebook a server serves, how its codes are used, and how it is exchanged.
+"""The client for operators: the codebook that a server serves, usage of its codes, activation and rollback.
 
 from foldmint_client import CodebookAdmin
 with CodebookAdmin("localhost:50052") as admin:
@@ -33,10 +33,10 @@ T = TypeVar("T")
 class CodebookInfo:
     """A version of the codebook, as a server knows it.
 
-    digest: SHA-256 of its tensors, in hexadecimal; empty if the server has not loaded it. active: what requests get
-    that ask for no version. kept: whether requests may ask for it. activated: when this server activated it last, UTC;
+    digest: SHA-256 of its tensors, in hexadecimal; empty if the server has not loaded it. active: the version of
+    requests that name none. kept: whether requests may name it. activated: when this server activated it last, UTC;
     None if it never did. parent: the version that it was made from; empty if none. manifest: what was written of it;
-    None where it was not asked for.
+    None where it was not requested.
     """
 
     version: str
@@ -83,7 +83,7 @@ class CodebookUsage:
     """The usage of a version on one server.
 
     hits: (codes,), uint64, residues with a frame that got each code while the server had the version. since: when the
-    server first activated it, UTC; None if it does not tell. store: what its store says; None of older servers.
+    server first activated it, UTC; None if unknown. store: what its store says; None of older servers.
     """
 
     version: str
@@ -234,9 +234,9 @@ def _to_manifest(text: str) -> Mapping[str, Any]:
     try:
         manifest = json.loads(text)
     except ValueError as error:
-        raise ServerError(f"the answer's manifest is no JSON: {error}") from error
+        raise ServerError(f"the answer's manifest is not JSON: {error}") from error
     if not isinstance(manifest, dict):
-        raise ServerError("the answer's manifest is no JSON object")
+        raise ServerError("the answer's manifest is not a JSON object")
     return manifest
 
 
@@ -244,7 +244,7 @@ def _to_datetime(stamp: Timestamp) -> datetime:
     try:
         return stamp.ToDatetime(UTC)
     except (ValueError, OverflowError) as error:
-        raise ServerError(f"the answer holds a time that cannot be: {error}") from error
+        raise ServerError(f"the answer holds an invalid time: {error}") from error
 
 
 def _to_sample(response: codebook_pb2.SampleEmbeddingsResponse) -> EmbeddingSample:

@@ -86,7 +86,7 @@ class AsyncClient:
         return to_tokens(response, request)
 
     @overload
-    def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure
+    def tokenize_many(  # type: ignore[overload-overlap]  # a pair means a key and a structure
         self,
         structures: Iterable[tuple[K, Structure]] | AsyncIterable[tuple[K, Structure]],
         *,
@@ -137,7 +137,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109
         **options: Unpack[DetokenizeKeywords],
     ) -> Decoded:
-        """The structure that tokens stand for; see `foldmint_client.Client.detokenize`."""
+        """The structure that tokens encode; see `foldmint_client.Client.detokenize`."""
         deadline = self._connection.deadline(timeout)
         chainbreak = (await self._known()).vocabulary.chainbreak if needs_chainbreak(tokens) else 0
         most = self._connection.max_message_bytes
@@ -147,12 +147,12 @@ class AsyncClient:
         return to_decoded(response, request)
 
     async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
-        """What the server serves: model, codebook, vocabulary and limits."""
+        """The server's model, codebook, vocabulary and limits."""
         deadline = self._connection.deadline(timeout)
         return to_model(await self._call(self._tokenizer.GetModel, tokenizer_pb2.GetModelRequest(), deadline))
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> Health:  # noqa: ASYNC109
-        """What the server says of its health; see `foldmint_client.Client.health`."""
+        """The server's health; see `foldmint_client.Client.health`."""
         deadline = self._connection.deadline(timeout)
         request = health_pb2.HealthCheckRequest(service=service)
         stub = health_pb2_grpc.HealthStub(self._channel)
@@ -201,7 +201,7 @@ class AsyncClient:
             check_size(request, message_limit(self._connection, (await self._known()).limits), what)
 
     async def _known(self) -> ModelInfo:
-        """What the server serves, asked for once: of use for what does not change, vocabulary and limits."""
+        """The server's model, fetched once; for vocabulary and limits, which do not change."""
         if self._served is None:
             self._served = await self.model()
         return self._served

@@ -1,4 +1,4 @@
-"""The client for programs that wait for their answers."""
+"""The blocking client."""
 
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -91,7 +91,7 @@ class Client:
         return to_tokens(response, request)
 
     @overload
-    def tokenize_many(  # type: ignore[overload-overlap]  # a pair is taken for a key and a structure
+    def tokenize_many(  # type: ignore[overload-overlap]  # a pair means a key and a structure
         self,
         structures: Iterable[tuple[K, Structure]],
         *,
@@ -122,8 +122,8 @@ class Client:
         """The tokens of many structures over one stream, each with its key, or with the error that it failed with.
 
         structures: structures as `tokenize` takes them, or pairs (key, structure); without keys, positions from 0 are
-        the keys. They are pulled in the caller's thread, as room comes: never are more than `in_flight` pulled and not
-        returned. ordered: results come in the input's order, otherwise as they are ready. timeout: the longest wait
+        the keys. They are pulled in the caller's thread, as capacity permits: at most `in_flight` are pulled and not
+        yet returned. ordered: results come in the input's order, otherwise as they are ready. timeout: the longest wait
         for any answer; what is unanswered then fails with DeadlineExceeded. Keywords as of `tokenize`.
 
         A structure that the server rejects for now is sent again after a pause, `Retry.refused_attempts` times in all.
@@ -146,7 +146,7 @@ class Client:
     def detokenize(
         self, tokens: TokenInput, *, timeout: float | None = None, **options: Unpack[DetokenizeKeywords]
     ) -> Decoded:
-        """The structure that tokens stand for, and how far to trust it.
+        """The structure that tokens encode, with confidences.
 
         tokens: as `tokenize` returned them, with special tokens or without; those of one chain, or of some; or token
         ids (length,) with CHAINBREAK between chains. Several chains are decoded as one structure, which makes sense for
@@ -164,12 +164,12 @@ class Client:
         return to_decoded(response, request)
 
     def model(self, *, timeout: float | None = None) -> ModelInfo:
-        """What the server serves: model, codebook, vocabulary and limits."""
+        """The server's model, codebook, vocabulary and limits."""
         deadline = self._connection.deadline(timeout)
         return to_model(self._call(self._tokenizer.GetModel, tokenizer_pb2.GetModelRequest(), deadline))
 
     def health(self, service: str = "", *, timeout: float | None = None) -> Health:
-        """What the server says of its health. service: `foldmint.v1.TokenizerService`, or empty for the server."""
+        """The server's health. service: `foldmint.v1.TokenizerService`, or empty for the server."""
         deadline = self._connection.deadline(timeout)
         request = health_pb2.HealthCheckRequest(service=service)
         stub = health_pb2_grpc.HealthStub(self._channel)
@@ -203,7 +203,7 @@ class Client:
             check_size(request, message_limit(self._connection, self._known().limits), what)
 
     def _known(self) -> ModelInfo:
-        """What the server serves, asked for once: of use for what does not change, vocabulary and limits."""
+        """The server's model, fetched once; for vocabulary and limits, which do not change."""
         if self._served is None:
             self._served = self.model()
         return self._served

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SERVICE = "foldmint.v1.TokenizerService"
 ADMIN_SERVICE = "foldmint.v1.CodebookService"
-# What only asks. Not what exchanges a codebook: a second answer would not tell what the first call did.
+# Queries only. After a retry of a call that swaps the codebook, the answer would not show what the first call did.
 _RETRIED_BY_GRPC = (
     *((SERVICE, name) for name in ("Tokenize", "Detokenize", "GetModel")),
     *((ADMIN_SERVICE, name) for name in ("ListCodebooks", "GetCodebook", "GetUsage", "SampleEmbeddings")),
@@ -59,13 +59,13 @@ class Tls:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often, and after which pauses, something is tried again.
+    """Number of attempts, and the pauses between them.
 
-    attempts: tries in all, while the server is UNAVAILABLE; 1 means no retry, and 5 is the most that gRPC makes.
-    refused_attempts: tries in all of what the server refuses for now: a structure of a stream (RESOURCE_EXHAUSTED or
-    UNAVAILABLE for it alone), and a call or a stream for which it says when to try again. Before try n + 1 there is a
-    pause of initial_backoff * multiplier**(n - 1) seconds, at most maximum_backoff, a fifth more or less at random so
-    that clients do not come back all at once; it is no shorter than the server says.
+    attempts: attempts in all while the server is UNAVAILABLE; 1 means no retry, and 5 is gRPC's limit.
+    refused_attempts: attempts in all at what the server rejects for now: a structure of a stream (RESOURCE_EXHAUSTED or
+    UNAVAILABLE for it alone), and a call or a stream for which it says when to retry. Attempt n + 1 follows after
+    initial_backoff * multiplier**(n - 1) seconds, at most maximum_backoff, with 20% of random jitter either way, and no
+    sooner than the server says.
     """
 
     attempts: int = 5
@@ -85,7 +85,7 @@ class Retry:
             raise InvalidOptions(f"Retry.multiplier is 1 or more, not {self.multiplier}")
 
     def backoff(self, failures: int, chance: float) -> float:
-        """Seconds to wait after so many failures, 1 or more. chance: a random number from 0 to 1."""
+        """Seconds to wait after this many failures, 1 or more. chance: a random number from 0 to 1."""
         growth = self.multiplier ** min(failures - 1, 64)
         return min(self.initial_backoff * growth, self.maximum_backoff) * (0.8 + 0.4 * chance)
 
@@ -111,10 +111,10 @@ class Connection:
 
     target: HOST:PORT, or any name that gRPC resolves. timeout: seconds that a call may take unless it says otherwise.
     tls: none means a connection in the clear. token: sent with every call as `authorization: Bearer`; over TLS, or to
-    this very machine, and refused otherwise; what FOLDMINT_TOKEN of the environment holds, unless given. retry: unary
-    calls are tried again by gRPC itself, through the channel's service config; streams as `Client.tokenize_many` says.
-    max_message_bytes: of a request or an answer. keepalive: seconds between pings while a call is under way; servers
-    that are not told otherwise hang up on more than one in five minutes. channel_options: further gRPC channel
+    this very machine, and refused otherwise; the value of FOLDMINT_TOKEN, by default. retry: unary
+    calls are retried by gRPC itself, through the channel's service config; streams as `Client.tokenize_many` says.
+    max_message_bytes: of a request or an answer. keepalive: seconds between pings while a call is under way; by
+    default, servers close connections with more than one in five minutes. channel_options: further gRPC channel
     arguments; they win over all others.
     """
 
@@ -160,14 +160,14 @@ class Connection:
         return f"Connection(target={self.target!r}, tls={self.tls!r}, token={'…' if self.token else None})"
 
     def deadline(self, timeout: float | None) -> float:
-        """Seconds that a call may take: those given, or the connection's."""
+        """Timeout of a call in seconds: the argument, or the connection's."""
         seconds = self.timeout if timeout is None else timeout
         if not 0 < seconds < math.inf:
             raise InvalidOptions(f"timeout is a positive number of seconds, not {seconds}", "timeout")
         return seconds
 
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What goes with every call."""
+        """Metadata of every call."""
         return (("authorization", f"Bearer {self.token}"),) if self.token is not None else ()
 
     def channel_arguments(self) -> list[tuple[str, object]]:

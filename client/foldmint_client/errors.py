@@ -1,19 +1,19 @@
-"""What can go wrong between a caller and a Foldmint server, and which gRPC status means what.
+"""The error tree of the client, and the gRPC status of each error.
 
 FoldmintError
-├── InvalidOptions      an option of the client cannot be taken; nothing was sent
-├── MissingExtra        a library is not installed that an output format needs
+├── InvalidOptions      an option of the client is invalid; nothing was sent
+├── MissingExtra        a library that a file format needs is not installed
 ├── UnreadableInput     a local file cannot be read; nothing was sent
-├── InvalidStructure    the structure or tokens, or the wish, cannot be taken     INVALID_ARGUMENT, or found locally
+├── InvalidStructure    the structure, tokens or options of a request are invalid INVALID_ARGUMENT, or found locally
 ├── NotFound            a codebook version that neither server nor store has      NOT_FOUND
-├── Overloaded          queue full, or the caller's rate used up: try again later RESOURCE_EXHAUSTED
-├── DeadlineExceeded    the time allowed passed first                             DEADLINE_EXCEEDED
-├── Unavailable         no server answers, or it starts or stops: try again       UNAVAILABLE
+├── Overloaded          queue full, or the caller's rate exhausted: retry later   RESOURCE_EXHAUSTED
+├── DeadlineExceeded    no answer within the timeout                              DEADLINE_EXCEEDED
+├── Unavailable         the server cannot be reached, starts or stops: retry      UNAVAILABLE
 ├── Cancelled           the call was cancelled                                    CANCELLED
-├── Unauthenticated     the server wants a token or certificate, or another one   UNAUTHENTICATED
+├── Unauthenticated     the token or certificate is missing or invalid            UNAUTHENTICATED
 ├── PermissionDenied    the token or certificate does not allow this              PERMISSION_DENIED
-├── FailedPrecondition  the server has not what this needs: codebook, decoder     FAILED_PRECONDITION
-└── ServerError         anything else, with its status code
+├── FailedPrecondition  the server lacks what this needs: codebook, decoder       FAILED_PRECONDITION
+└── ServerError         any other status, with its code
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _RESOURCE_EXHAUSTED = 8
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A field of a request that cannot be taken: its path in the request, and what is wrong with it."""
+    """An invalid field of a request: its path in the request, and what is wrong with it."""
 
     field: str
     description: str
@@ -35,7 +35,7 @@ class FieldViolation:
 
 
 class FoldmintError(Exception):
-    """Root of all errors that the client raises on purpose."""
+    """Base class of the client's errors."""
 
 
 class InvalidOptions(FoldmintError, ValueError):
@@ -47,7 +47,7 @@ class InvalidOptions(FoldmintError, ValueError):
 
 
 class MissingExtra(FoldmintError):
-    """A library that is not installed, and the extra of Foldmint that brings it."""
+    """A library is not installed. The message names the extra that installs it."""
 
 
 class UnreadableInput(FoldmintError):
@@ -55,26 +55,26 @@ class UnreadableInput(FoldmintError):
 
 
 class InvalidStructure(FoldmintError, ValueError):
-    """A structure or tokens, or a wish about them, that cannot be taken.
+    """An invalid structure, invalid tokens, or invalid options for them.
 
     violations: the fields at fault, as the server names them; empty if it named none.
     """
 
     def __init__(self, message: str, violations: Sequence[FieldViolation] = ()) -> None:
         self.violations = tuple(violations)
-        # The server's message may tell of the fields already.
-        untold = [str(violation) for violation in self.violations if violation.description not in message]
-        super().__init__(f"{message} ({'; '.join(untold)})" if untold and message else message or "; ".join(untold))
+        # The server's message may contain the descriptions already.
+        missing = [str(violation) for violation in self.violations if violation.description not in message]
+        super().__init__(f"{message} ({'; '.join(missing)})" if missing and message else message or "; ".join(missing))
 
 
 class NotFound(FoldmintError):
-    """A version of the codebook that neither the server nor its store has."""
+    """Neither the server nor its store has this codebook version."""
 
 
 class Overloaded(FoldmintError):
-    """The server's queue is full, or the caller's rate used up; the same request may be taken later.
+    """The server's queue is full, or the caller's rate is exhausted; the same request may succeed later.
 
-    retry_after: seconds after which the server asks to be asked again; None if it does not say.
+    retry_after: seconds to wait before a retry, by the server; None if it gives none.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -83,11 +83,11 @@ class Overloaded(FoldmintError):
 
 
 class DeadlineExceeded(FoldmintError, TimeoutError):
-    """The time allowed passed before the answer came."""
+    """No answer arrived within the timeout."""
 
 
 class Unavailable(FoldmintError):
-    """No server answers, or it is starting or stopping; safe to try again."""
+    """The server cannot be reached, is starting or is stopping; safe to retry."""
 
 
 class Cancelled(FoldmintError):
@@ -95,19 +95,19 @@ class Cancelled(FoldmintError):
 
 
 class Unauthenticated(FoldmintError):
-    """The server does not know the caller: a token or certificate is missing or wrong."""
+    """The caller's token or certificate is missing or invalid."""
 
 
 class PermissionDenied(FoldmintError):
-    """The server knows the caller and does not allow this."""
+    """The caller is known and lacks permission."""
 
 
 class FailedPrecondition(FoldmintError):
-    """The server lacks what the call needs: model, codebook version, decoder, reservoir; or refuses a codebook."""
+    """The server lacks what the call needs: model, codebook version, decoder, reservoir; or rejects a codebook."""
 
 
 class ServerError(FoldmintError):
-    """The server failed, or answered against the contract. code: the gRPC status as a number, 2 if there was none."""
+    """The server failed or violated the contract. code: the gRPC status as a number, 2 if there was none."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         self.code = code
@@ -128,7 +128,7 @@ _BY_CODE: dict[int, type[FoldmintError]] = {
 def from_status(
     code: int, message: str, violations: Sequence[FieldViolation] = (), retry_after: float | None = None
 ) -> FoldmintError:
-    """The error that a gRPC status means. code: as a number, google.rpc.Code; 0 is not an error."""
+    """The error for a gRPC status. code: a number of google.rpc.Code other than 0."""
     if code == _RESOURCE_EXHAUSTED:
         return Overloaded(message, retry_after)
     if code == _INVALID_ARGUMENT:

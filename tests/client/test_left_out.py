@@ -103,7 +103,7 @@ def test_json_lines(server: "ScriptedServer") -> None:
     assert (other["left_out"], other["warnings"]) == ([], [])
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "left out of 1 structure: 4 residues (hetatm), 1 residue (other); `left_out` in the output tells where",
+        "left out of 1 structure: 4 residues (hetatm), 1 residue (other); see `left_out` in the output",
         "warning: lossy.pdb: a warning",
     ]
     assert tokenize(server, "--quiet", "lossy.pdb").stderr == ""
@@ -114,7 +114,7 @@ def test_the_summary_counts_kinds(server: "ScriptedServer") -> None:
     summary = json.loads(result.stdout)
     assert summary["left_out"] == {"water": 180, "hetatm": 8, "other": 2}
     assert summary["warnings"] == 2
-    assert result.stderr.splitlines()[-1].endswith("a warning, and 1 more; `warnings` in the output tells of each")
+    assert result.stderr.splitlines()[-1].endswith("a warning, and 1 more; see `warnings` in the output")
 
 
 def test_parquet(server: "ScriptedServer") -> None:

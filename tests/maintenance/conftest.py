@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, read_parquet, write_parquet
-from foldmint_maintenance.training import encoder_trainer
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
@@ -126,9 +125,8 @@ def sizes() -> ModelConfig:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    """A training of eight steps through all of its phases, with few windows to find their components in."""
-    monkeypatch.setattr(encoder_trainer, "_BASIS_SAMPLE", 400)
+def quick() -> TrainConfig:
+    """A training of eight steps through all of its phases."""
     return TrainConfig(
         steps=8,
         batch=32,

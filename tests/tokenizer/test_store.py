@@ -117,7 +117,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a changed codebook": (lambda s: _flip(s / "codebooks/000001/codebook.safetensors"), "damaged"),
     "a missing codebook": (lambda s: shutil.rmtree(s / "codebooks"), "cannot be read"),
     "no active version": (lambda s: (s / "ACTIVE").unlink(), "cannot be read"),
-    "a version outside": (lambda s: _active(s, "../../etc"), "invalid codebook version"),
+    "a version outside": (lambda s: _active(s, "../../etc"), "does not name a version"),
     "another encoder's codebook": (lambda s: _manifest(s, encoder_sha256="0" * 64), "another encoder"),
 }
 

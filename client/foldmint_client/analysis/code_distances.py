@@ -54,7 +54,7 @@ def read(path: Path) -> CodeVectors:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 0 < length <= _MOST_HEADER:
-                raise ValueError("it is no safetensors file")
+                raise ValueError("not a safetensors file")
             about = json.loads(stream.read(length))["embeddings"]
             shape, (start, end) = tuple(about["shape"]), about["data_offsets"]
             dtype = np.dtype(_TYPES[about["dtype"]])

@@ -59,7 +59,7 @@ class ChainComparison:
         return self.count(Kind.EQUAL) / self.compared if self.compared else None
 
     def row(self) -> dict[str, Any]:
-        """What JSON tells: counts, and a list for each of the columns, null for a gap."""
+        """The pair as JSON has it: counts, and a list for each of the columns, null for a gap."""
         distances = None
         if self.distances is not None:
             distances = [None if np.isnan(value) else float(str(value)) for value in self.distances]

@@ -18,7 +18,7 @@ class UsageFigures:
 
     residues: with a frame. used: codes that were hit, of all `codes`. utilization: their share. perplexity: e to the
     entropy of the shares, 1 to codes; None without residues. dead: codes that were not hit; None with fewer than
-    `foldmint.usage.EXPOSURE` residues a code, which do not tell. top: the most frequent codes, with their hits.
+    `foldmint.usage.EXPOSURE` residues per code, too few to tell. top: the most frequent codes, with their hits.
     """
 
     residues: int
@@ -45,7 +45,7 @@ def figures(hits: npt.NDArray[np.uint64], top: int = 0) -> UsageFigures:
 
 
 def as_row(version: str, since: datetime | None, found: UsageFigures) -> dict[str, Any]:
-    """What JSON tells. since: when the server first activated the version."""
+    """The row as JSON has it. since: when the server first activated the version."""
     return {
         "codebook_version": version,
         "since": None if since is None else since.isoformat(),

@@ -224,4 +224,4 @@ def check_output_file(output: Path | None, option: str, *, overwrite: bool = Tru
     if output.is_dir() or not output.resolve().parent.is_dir():
         raise typer.BadParameter(f"{output}: not a file in a folder that exists", param_hint=option)
     if not overwrite and output.is_file():
-        raise typer.BadParameter(f"{output} exists; --overwrite writes over it", param_hint=option)
+        raise typer.BadParameter(f"{output} exists; --overwrite replaces it", param_hint=option)

@@ -60,15 +60,25 @@ class Credentials(NamedTuple):
     ] = None
 
     def read(self) -> "ConnectionOptions":
-        """Options of a connection. Raises ValueError if the token's file cannot be read."""
+        """Options of a connection. Raises BadParameter if a file cannot be read, InvalidOptions for half a pair."""
         from foldmint_client.connection import Tls
 
+        for name in ("tls_ca", "tls_certificate", "tls_key", "token_file"):
+            path = getattr(self, name)
+            if path is not None:
+                _check_readable(path, f"--{name.replace('_', '-')}")
         files = (self.tls_ca, self.tls_certificate, self.tls_key)
-        try:
-            token = self.token_file.read_text().strip() if self.token_file else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.token_file}: {getattr(error, 'strerror', None) or error}") from error
+        token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
         return {"tls": Tls(*files) if self.tls or any(files) else None, "token": token}
+
+
+def _check_readable(path: Path, option: str) -> None:
+    """Raise BadParameter if a file is not there, cannot be read, or is not text."""
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise typer.BadParameter(f"{path}: {reason}", param_hint=option) from error
 
 
 NO_CREDENTIALS = Credentials()

@@ -110,7 +110,7 @@ class Members:
 
 
 def _decompressed(raw: IO[bytes]) -> "IO[bytes] | io.BufferedIOBase":
-    """A file as it is, or what it is packed from, told by its first bytes."""
+    """A file as it is, or what it is packed from, detected by its first bytes."""
     begins = raw.read(8)
     raw.seek(0)
     if begins.startswith(b"\x1f\x8b"):

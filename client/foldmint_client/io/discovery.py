@@ -16,16 +16,16 @@ STDIN = "-"
 
 _LIST = "@"
 _MEMBER = "!"
-# A path and names of chains; whether it is one, the file system tells.
+# A path and names of chains; the file system decides whether it is one.
 _SELECTION = re.compile(r"(.+):([^:/\\]+)", re.DOTALL)
-_NAMED = 5  # kinds of files that are told of
+_NAMED = 5  # kinds of files that are reported
 _BESIDE = (".index", ".lookup", ".dbtype", ".source")  # of a database
 
 Problem = Callable[[str, str], object]
-"""Is told path and reason of what means nothing."""
+"""Called with path and reason of an invalid input."""
 
 Note = Callable[[str], object]
-"""Is told, in a line, what was passed over."""
+"""Called with a line about skipped files."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,6 @@ def _below(folder: str, problem: Problem, passed: Counter[str]) -> Iterator[str]
 
 def skipped(passed: Counter[str]) -> str:
     """What was passed over, by kinds, the most frequent first."""
-    told = [(count, what) for what, count in passed.most_common(_NAMED) if count]
-    more = passed.total() - sum(count for count, _ in told)
-    return f"skipped {', '.join(f'{count} {what}' for count, what in told)}{f' and {more} more' if more else ''}"
+    named = [(count, what) for what, count in passed.most_common(_NAMED) if count]
+    more = passed.total() - sum(count for count, _ in named)
+    return f"skipped {', '.join(f'{count} {what}' for count, what in named)}{f' and {more} more' if more else ''}"

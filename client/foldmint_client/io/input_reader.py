@@ -15,7 +15,7 @@ from foldmint_client.models.tokenize_request import Selection, Structure
 
 
 class Failure(Protocol):
-    """Is told of a structure that cannot be read: what outputs call it, why, and the error."""
+    """Called for a structure that cannot be read: its name in outputs, the reason, and the error."""
 
     def __call__(self, source: str, reason: str, error: Exception, /) -> object:
         """Take it in."""
@@ -24,8 +24,8 @@ class Failure(Protocol):
 class InputReader:
     """Reads inputs; to be closed. Of archives and databases, one structure is in memory at a time.
 
-    wanted: whether a structure, by what outputs call it, is to be read. failure: is told of those that cannot be read;
-    an archive that is damaged is one failure, and the others go on. note: is told what archives hold besides.
+    wanted: whether to read a structure, by its name in outputs. failure: called for those that cannot be read; a
+    damaged archive is one failure, and the others continue. note: called with a line about other contents of archives.
     """
 
     def __init__(self, wanted: Callable[[str], bool], failure: Failure, note: Note) -> None:

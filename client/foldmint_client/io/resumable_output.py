@@ -25,7 +25,7 @@ class Output(NamedTuple):
 
 
 def unfinished(path: Path) -> Path:
-    """Where the JSON lines for a file lie until all are there."""
+    """The path of a file's JSON lines until it is complete."""
     path = path.resolve()
     return path.with_name(f"{path.name}.part")
 
@@ -41,9 +41,9 @@ def output(
 ) -> Iterator[Output]:
     """A writer to a file, a folder of shards (rows_per_shard above 0), or standard output (path is None).
 
-    A file appears under its name when all is written. Until then, JSON lines are in FILE.part, which stays if the run
-    is interrupted. resumed: go on with what is there; the sources that are asked for. Raises InvalidOptions if another
-    run writes there, or something is there and it is not resumed.
+    A file gets its name when it is complete. Until then, JSON lines are in FILE.part, which stays if the run is
+    interrupted. resumed: the sources requested by a run that continues the output; None for a new run. Raises
+    InvalidOptions if another run writes to the output, or a new run would overwrite an interrupted one.
     """
     if rows_per_shard and path is not None:
         with _shards(path, rows_per_shard, resumed is not None) as found:
@@ -65,7 +65,7 @@ def _lines(path: Path, resumed: Container[str] | None) -> Iterator[tuple[IO[byte
             raise InvalidOptions(f"another run has just finished {path}")
         left = os.fstat(stream.fileno()).st_size
         if left and resumed is None:
-            raise InvalidOptions(f"{part} is what an interrupted run left: go on with --resume, or remove it")
+            raise InvalidOptions(f"{part} is from an interrupted run: continue it with --resume, or remove the file")
         resume_state, start = ResumeState(), 0
         if resumed is not None:
             if not left and path.exists():
@@ -99,7 +99,7 @@ def _shards(folder: Path, rows: int, resume: bool) -> Iterator[Output]:
         _lock(descriptor, folder)
         there = {int(match[1]): path for path in folder.iterdir() if (match := _SHARD.fullmatch(path.name))}
         if there and not resume:
-            raise InvalidOptions(f"there are shards in {folder}: go on with --resume, or remove them")
+            raise InvalidOptions(f"there are shards in {folder}: continue with --resume, or remove them")
         resume_state = read_shards(there[number] for number in sorted(there))
         for path in folder.iterdir():
             if _UNFINISHED.fullmatch(path.name):
@@ -108,7 +108,7 @@ def _shards(folder: Path, rows: int, resume: bool) -> Iterator[Output]:
         try:
             yield Output(writer, resume_state)
         finally:
-            writer.close()  # after an error too: what is answered need not be asked again
+            writer.close()  # after an error too: results so far are kept
     finally:
         os.close(descriptor)
 
@@ -135,7 +135,7 @@ class ShardWriter:
             self.close()
 
     def close(self) -> None:
-        """Complete the shard that is begun, if there is one."""
+        """Complete the current shard, if there is one."""
         shard, self._shard, self._writer = self._shard, ExitStack(), None
         self._number += bool(self._rows)
         self._rows = 0
@@ -156,7 +156,7 @@ def _parquet(path: Path) -> Iterator[ParquetWriter]:
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    """Keep a second run away; the lock goes with the process. Where there are no such locks, nothing is kept away."""
+    """Lock out a second run until the process ends; a no-op where such locks do not exist."""
     try:
         import fcntl
     except ImportError:
@@ -164,4 +164,4 @@ def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise InvalidOptions(f"another run writes {path}") from error
+        raise InvalidOptions(f"another run is writing {path}") from error

@@ -1,6 +1,4 @@
-"""Resume state: what an earlier run of `foldmint tokenize` left behind; what need not be asked again, and what it is
-of.
-"""
+"""Resume state: structures in the output of an interrupted run, and the options they were tokenized with."""
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -13,10 +11,10 @@ from foldmint_client.errors import InvalidOptions, MissingExtra
 
 @dataclass
 class ResumeState:
-    """Tokens that are there already.
+    """Tokens that an output has already.
 
-    sources: of the structures. models, versions: that the tokens are of. assignments: how they were chosen. distances,
-    special_tokens: whether each of them was asked for, as far as the rows tell.
+    sources: of the structures. models, versions: of the tokens. assignments: how they were chosen. distances,
+    special_tokens: whether rows have them.
     """
 
     sources: set[str] = field(default_factory=set)
@@ -27,7 +25,7 @@ class ResumeState:
     assignments: set[str] = field(default_factory=set)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take a row in. Raises KeyError or TypeError if it is none that `foldmint tokenize` writes."""
+        """Add a row. Raises KeyError or TypeError if `foldmint tokenize` did not write it."""
         self.sources.add(row["source"])
         self.models.add(row["model"])
         self.versions.add(row["codebook_version"])
@@ -36,7 +34,7 @@ class ResumeState:
         self.assignments.add(row.get("assignment") or "independent")
 
     def check(self, name: str, *, model: str, distances: bool, special_tokens: bool, assignment: str) -> None:
-        """Raise InvalidOptions if what is to come would not fit to what is there.
+        """Raise InvalidOptions if new rows would differ from those of the output.
 
         name: of the output. model: that the server serves.
         """
@@ -47,47 +45,46 @@ class ResumeState:
             (self.assignments, assignment, "--assignment"),
         ):
             if there - {wanted}:
-                found = ", ".join(sorted(map(_told, there)))
-                raise InvalidOptions(f"{name} was begun with {what} {found}, and now it would be {_told(wanted)}")
+                found = ", ".join(sorted(map(_shown, there)))
+                raise InvalidOptions(f"{name} was begun with {what} {found}, and now it would be {_shown(wanted)}")
 
     @property
     def version(self) -> str | None:
-        """The version of the codebook that all of it is of; None if it is of none or of several."""
+        """The codebook version of all rows; None without rows, or if they have several."""
         return next(iter(self.versions)) if len(self.versions) == 1 else None
 
 
-def read_lines(stream: IO[bytes], name: str, asked: Container[str]) -> tuple[ResumeState, int]:
-    """What JSON lines hold, and the offset in bytes up to which they are to be kept.
+def read_lines(stream: IO[bytes], name: str, requested: Container[str]) -> tuple[ResumeState, int]:
+    """The state of a file of JSON lines, and the offset in bytes up to which to keep it.
 
-    A torn last line is left out, and so are all rows of the last source if it is among those asked for: whether its
-    other chains were written too, the file does not tell. Raises InvalidOptions for a line before the last that is none
-    of `foldmint tokenize`.
+    An incomplete last line is dropped, and so are all rows of the last source if it is requested, since other chains of
+    it may be missing. Raises InvalidOptions for any other line that `foldmint tokenize` did not write.
     """
     resume_state, sure, end = ResumeState(), 0, 0
-    held: list[dict[str, Any]] = []
+    pending: list[dict[str, Any]] = []
     for start, number, line in _numbered(stream):
         try:
             row = json.loads(line)
-            if held and row["source"] != held[0]["source"]:
-                for other in held:
+            if pending and row["source"] != pending[0]["source"]:
+                for other in pending:
                     resume_state.add(other)
-                held, sure = [], start
+                pending, sure = [], start
             ResumeState().add(row)
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidOptions(
                 f"{name}:{number}: no row that foldmint tokenize wrote; nothing was changed"
             ) from error
-        held.append(row)
+        pending.append(row)
         end = start + len(line)
-    if held and held[0]["source"] not in asked:
-        for row in held:
+    if pending and pending[0]["source"] not in requested:
+        for row in pending:
             resume_state.add(row)
         sure = end
     return resume_state, sure
 
 
 def read_shards(paths: Iterable[Path]) -> ResumeState:
-    """What complete files of Parquet hold. Raises InvalidOptions for a file that is not one of `foldmint tokenize`."""
+    """The state of complete Parquet files. Raises InvalidOptions for a file that `foldmint tokenize` did not write."""
     try:
         import pyarrow as pa
         from pyarrow import compute, parquet
@@ -99,8 +96,8 @@ def read_shards(paths: Iterable[Path]) -> ResumeState:
             file = parquet.ParquetFile(path)
             names = ["source", "model", "codebook_version", "tokens", "residue_index", "distances"]
             # A column that files of earlier releases lack.
-            told = "assignment" in file.schema_arrow.names
-            names += ["assignment"] if told else []
+            has_assignment = "assignment" in file.schema_arrow.names
+            names += ["assignment"] if has_assignment else []
             for batch in file.iter_batches(columns=names):
                 lengths = [compute.list_value_length(batch.column(name)) for name in ("tokens", "residue_index")]
                 columns: list[tuple[set[Any], pa.Array[Any]]] = [
@@ -112,7 +109,7 @@ def read_shards(paths: Iterable[Path]) -> ResumeState:
                 ]
                 for found, column in columns:
                     found.update(column.unique().to_pylist())
-                chosen = batch.column("assignment").unique().to_pylist() if told else [None]
+                chosen = batch.column("assignment").unique().to_pylist() if has_assignment else [None]
                 resume_state.assignments |= {name or "independent" for name in chosen}
         except (pa.ArrowException, KeyError) as error:
             raise InvalidOptions(
@@ -130,5 +127,5 @@ def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
         start += len(line)
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

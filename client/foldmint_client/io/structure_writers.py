@@ -58,7 +58,7 @@ class Folder:
         self._taken.add(name.casefold())
         path = self._path / f"{name}{self._suffix}"
         if path.exists() and not self._overwrite:
-            raise InvalidOptions(f"{path} exists; --overwrite writes over it")
+            raise InvalidOptions(f"{path} exists; --overwrite replaces it")
         return path
 
 

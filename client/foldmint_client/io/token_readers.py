@@ -44,8 +44,8 @@ TokenIds = npt.NDArray[np.int64]
 class Found(NamedTuple):
     """The tokens of one structure, or why they cannot be read.
 
-    source: of the structure, as the tokens' file tells; the file itself, with the line, if it does not. model,
-    codebook_version: that the tokens are of; empty if the file does not tell. chain: the name of a chain that is taken
+    source: of the structure, by the tokens' file; otherwise the file itself, with the line. model,
+    codebook_version: that the tokens are of; empty if the file has none. chain: the name of a chain that is taken
     by itself; empty for a whole structure.
     """
 
@@ -232,7 +232,7 @@ def _of_columns(source: str, row: Mapping[str, Any]) -> _Row | Found:
 
 
 def _frames(values: object, length: int) -> npt.NDArray[np.bool_]:
-    """Which residues have a frame; all, if the file does not tell."""
+    """Which residues have a frame; all, if the file does not say."""
     if values is None:
         return np.ones(length, np.bool_)
     array = np.asarray(values)
@@ -242,7 +242,7 @@ def _frames(values: object, length: int) -> npt.NDArray[np.bool_]:
 
 
 def _assignment(row: Mapping[str, Any]) -> Assignment | None:
-    """How the tokens were chosen; None if the file does not tell."""
+    """How the tokens were chosen; None if the file does not say."""
     found = _text(row, "assignment")
     for known in ASSIGNMENTS:
         if found == known:

@@ -41,11 +41,11 @@ class Writer(Protocol):
         """Write a structure's chains."""
 
     def close(self) -> None:
-        """Write what is held back, and what belongs at the end."""
+        """Write what is buffered, and the end of the file."""
 
 
 class _Chain(NamedTuple):
-    """A chain with what its row tells of its file: the first chain's, what is of no chain with tokens."""
+    """A chain with the notes of its row; the first chain's row has those of no chain with tokens."""
 
     tokens: ChainTokens
     left_out: list[LeftOut]
@@ -77,7 +77,7 @@ class JsonlWriter:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def _row(self, source: str, tokens: Tokens, one: _Chain) -> dict[str, object]:
         chain = one.tokens
@@ -112,7 +112,7 @@ def _numbers(values: "npt.NDArray[np.float32]") -> list[float | None]:
 
 
 class ParquetWriter:
-    """One row a chain; the schema's metadata tell the models and codebook versions in it, and Foldmint's version.
+    """One row a chain; the schema's metadata has the models and codebook versions in it, and Foldmint's version.
 
     left_out and warnings are as in JSON lines.
     """

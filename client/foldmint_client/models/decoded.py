@@ -50,7 +50,7 @@ class Decoded:
     ptm: the TM-score that the decoder expects, 0 to 1, of residues with a frame; NaN if there are none. pae: (residues,
     residues), float32, Å, over all chains: the error expected of the column's CA, seen from the row's frame; NaN in
     rows and columns of gaps. file: the structure as PDB or mmCIF. Both are None
-    unless asked for.
+    unless requested.
     """
 
     model: str
@@ -68,7 +68,7 @@ class Decoded:
 def to_decoded(response: tokenizer_pb2.DetokenizeResponse, request: tokenizer_pb2.DetokenizeRequest) -> Decoded:
     """The message as a result. request: that it answers.
 
-    Raises ServerError if its fields do not fit together, or it has coordinates where gaps were asked for: old servers
+    Raises ServerError if its fields do not fit together, or it has coordinates where gaps were requested: old servers
     know of none.
     """
     chains = tuple(map(_to_chain, response.chains))

@@ -57,9 +57,9 @@ class ChainLabels:
     one character a residue, a space for none. has_frame: (residues,), bool: which residues are no gaps; all unless
     told.
 
-    Of models whose codes state motions: segment_starts: (segments,), the first residue of each segment; unless told,
-    one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the frame that each
-    begins with; segments are placed by it.
+    Of models whose codes state motions: segment_starts: (segments,), the first residue of each segment; by
+    default, one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the first
+    frame of each, which places it.
     """
 
     chain: str = ""
@@ -89,11 +89,11 @@ class DetokenizeOptions:
 
     format: `pdb` or `mmcif` for a file too, with pLDDT from 0 to 100 in the B-factors. pae: return predicted aligned
     errors, 4 bytes for each pair of residues. labels: one for each chain; those that came with the tokens by default.
-    fill: decode the tokens of residues without a frame too, which say nothing; otherwise they are gaps, by the
-    `has_frame` of the tokens' chains or, of bare token ids, of the labels. model, codebook_version: that the tokens are
-    of, so that a server of another refuses them (FailedPrecondition); as `Tokens` tell by default, and not checked for
-    bare token ids; empty: not checked. assignment: how the tokens were chosen; by default as they tell;
-    independent, of bare token ids.
+    fill: decode the tokens of residues without a frame too, which carry no information; otherwise they are gaps, by the
+    `has_frame` of the tokens' chains or, of bare token ids, of the labels. model, codebook_version: of the
+    tokens; a server with others rejects them (FailedPrecondition). By default, those of `Tokens`; not checked for bare
+    token ids, or if empty. assignment: how the tokens were chosen; by default that of `Tokens`, and independent for
+    bare token ids.
     """
 
     format: WrittenFormat | None = None
@@ -148,7 +148,7 @@ def to_detokenize_request(
 def _messages(
     labels: Sequence[Labels], chains: Sequence[ChainTokens] | None, frames: Mapping[int, list[bool]]
 ) -> list[tokenizer_pb2.ChainLabels]:
-    """Labels, with the segments that they tell, or else the chains that they are of."""
+    """Labels, with their own segments, or else those of the chains."""
     found = []
     for place, label in enumerate(labels):
         message = _to_message(place, label, frames.get(place, []))
@@ -172,11 +172,11 @@ def _starts(place: int, starts: npt.NDArray[np.integer] | Sequence[int]) -> list
 
 
 def _assignment(wanted: Assignment | None, chains: Sequence[ChainTokens] | None) -> "tokenizer_pb2.Assignment":
-    """As it is told, or as the chains tell, which must agree."""
-    told = {chain.assignment or "independent" for chain in chains or ()} if wanted is None else {wanted}
-    if len(told) > 1:
-        _refuse("assignment", f"the chains' tokens are of several: {', '.join(sorted(told))}")
-    name = next(iter(told), "independent")
+    """The assignment requested, or that of the chains, which must agree."""
+    assignments = {chain.assignment or "independent" for chain in chains or ()} if wanted is None else {wanted}
+    if len(assignments) > 1:
+        _refuse("assignment", f"the chains' tokens are of several: {', '.join(sorted(assignments))}")
+    name = next(iter(assignments), "independent")
     return tokenizer_pb2.ASSIGNMENT_UNSPECIFIED if name == "independent" else ASSIGNMENTS[name]
 
 
@@ -224,7 +224,7 @@ def _ids(tokens: object) -> list[int]:
 
 
 def _frames(place: int, chain: Labels) -> list[bool]:
-    """Which residues of a chain have a frame; nothing if all have, or it does not tell."""
+    """Which residues of a chain have a frame; empty if all have, or it is unknown."""
     frames = np.asarray(getattr(chain, "has_frame", ()))
     if frames.size and (frames.ndim != 1 or frames.dtype != np.bool_):
         _refuse(f"chains[{place}].has_frame", "true or false for each residue is wanted")

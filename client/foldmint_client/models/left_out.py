@@ -33,7 +33,7 @@ class LeftOut:
 
     chain: its name, empty for models and data blocks. residues: how many; of other models and blocks, how many of
     those. names: the distinct residue names, the most frequent first, 20 at most; of models their numbers, of blocks
-    their names. of_protein: whether a protein's residues are lost by it, chains not asked for aside.
+    their names. of_protein: whether a protein's residues are lost by it, chains that were not requested aside.
     """
 
     kind: LeftOutKind
@@ -94,9 +94,9 @@ class Tally:
                 for kind, count in self._of_protein.most_common()
             )
             structures = counted(self._structures, "structure")
-            lines.append(f"left out of {structures}: {counts}; `left_out` in the output tells where")
+            lines.append(f"left out of {structures}: {counts}; see `left_out` in the output")
         if self.warned:
-            more = "" if self.warned == 1 else f", and {self.warned - 1} more; `warnings` in the output tells of each"
+            more = "" if self.warned == 1 else f", and {self.warned - 1} more; see `warnings` in the output"
             lines.append(f"warning: {self._example}{more}")
         return lines
 

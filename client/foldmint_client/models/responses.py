@@ -15,7 +15,7 @@ from foldmint_client.models.left_out import LeftOut, LeftOutKind
 from foldmint_client.models.tokenize_request import Reading
 
 ACTIVE = "ACTIVE"
-"""What to ask for as a codebook's version, on a stream, to follow the server from one to the next."""
+"""Codebook version of a request on a stream that follows the server from one version to the next."""
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -37,11 +37,11 @@ class ChainTokens:
     sequence: one letter a residue. residue_index: (residues,), int32. insertion_codes: one character a residue, or
     empty if no residue has one. tokens: (residues,), uint16; up to two more with special tokens. has_frame:
     (residues,), bool: whether N, CA and C are there; the token of a residue without them says nothing but that.
-    distances: (residues,), float32, in the units of the code vectors, NaN without a frame; None unless asked for.
+    distances: (residues,), float32, in the units of the code vectors, NaN without a frame; None unless requested.
 
     Of models whose codes state motions, None of others: assignment: how the tokens were chosen. segment_starts:
     (segments,), int32, the first residue of each stretch without a gap. first_frames: (segments, 12), float32, the
-    frame of that residue, rotation matrix row by row and CA in Å, NaN where it has none; None unless asked for.
+    frame of that residue, rotation matrix row by row and CA in Å, NaN where it has none; None unless requested.
     composed_rmsd: RMSD of N, CA and C, Å, that composing the tokens reaches, each segment superposed on its own; None
     of independent tokens.
     """
@@ -174,7 +174,7 @@ def to_tokens(response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.T
     for chain in response.chains:
         if assignment not in (tokenizer_pb2.ASSIGNMENT_UNSPECIFIED, chain.assignment):
             wish = tokenizer_pb2.Assignment.Name(assignment).removeprefix("ASSIGNMENT_").lower()
-            raise ServerError(f"the server did not hear the wish for {wish} assignment")
+            raise ServerError(f"the server ignored the request for {wish} assignment")
     version = request.codebook_version
     if version not in ("", ACTIVE, response.codebook_version):
         raise ServerError(f"the answer is of codebook version {response.codebook_version}, and {version} was asked for")

@@ -169,7 +169,7 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
             complex=options.complex,
             special_tokens=options.special_tokens,
             distances=options.distances,
-            # What is not asked for is not sent: servers and tools from before it go on as they did.
+            # Defaults are not sent, so that older servers and tools behave as before.
             assignment=(
                 tokenizer_pb2.ASSIGNMENT_UNSPECIFIED
                 if options.assignment == "independent"

@@ -1,4 +1,4 @@
-"""What the two clients have in common: their options, and how they see a caller's structures."""
+"""What both clients share: channels, limits, keys of structures, and health."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +12,7 @@ from foldmint_client.models.responses import Health, RequestLimits
 from foldmint_client.models.tokenize_request import Backbone, Structure
 
 # Above this, a request's size is compared with the server's limit before it is sent: a message over it would end the
-# whole stream, not fail for itself. gRPC servers take 4 MiB by default; few are told to take less than 1.
+# whole stream, not fail for itself. gRPC servers take 4 MiB by default; few are set below 1.
 ASK_LIMIT_ABOVE = 2**20
 
 # Errors of one structure, not of the connection: a stream goes on after them.
@@ -27,7 +27,7 @@ AsyncSleep = Callable[[float], Awaitable[None]]
 
 
 def open_channel(connection: Connection) -> grpc.Channel:
-    """A channel for calls that are waited for; it connects when it is first used. Raises UnreadableInput."""
+    """A channel for blocking calls; it connects when first used. Raises UnreadableInput."""
     arguments = connection.channel_arguments()
     if connection.tls is None:
         return grpc.insecure_channel(connection.target, arguments)
@@ -35,7 +35,7 @@ def open_channel(connection: Connection) -> grpc.Channel:
 
 
 def message_limit(connection: Connection, limits: RequestLimits) -> int:
-    """Bytes that a request may have, for client and server both."""
+    """Largest request in bytes that both client and server accept."""
     return min(connection.max_message_bytes, limits.message_bytes or connection.max_message_bytes)
 
 
@@ -47,7 +47,7 @@ def keyed(position: int, item: Any) -> tuple[Any, Structure]:  # noqa: ANN401 (a
 
 
 def to_health(response: health_pb2.HealthCheckResponse) -> Health:
-    """What the server says of its health; a status that this client does not know is UNKNOWN."""
+    """The server's health; a status that this client does not know is UNKNOWN."""
     names = health_pb2.HealthCheckResponse.ServingStatus
     known = response.status in names.values()
     return Health(names.Name(response.status)) if known else Health.UNKNOWN

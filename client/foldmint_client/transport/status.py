@@ -36,7 +36,7 @@ def from_rpc_error(error: grpc.RpcError) -> FoldmintError:
 def from_parts(code: grpc.StatusCode, details: str | None, metadata: object) -> FoldmintError:
     """The client's error for a status. metadata: the trailing, which may hold details.
 
-    A call that was reset has no status of the server's; gRPC makes one up, which would tell of a fault that it had.
+    A call that was reset has no status of the server's; gRPC makes one up, which would blame the server.
     """
     if code in _OF_A_RESET and details is not None and _RESET.search(details):
         return Unavailable(f"the connection to the server was lost: {details}")
@@ -52,7 +52,7 @@ def from_failure(failure: tokenizer_pb2.Failure) -> FoldmintError:
 
 
 def _details(metadata: object) -> tuple[list[FieldViolation], float | None]:
-    """Fields at fault, and the seconds after which to try again, None if they are not told."""
+    """Invalid fields, and the seconds after which to retry, None if not given."""
     # Decoded here, not by grpc_status: that raises ValueError where a proxy changed the status's message.
     found: list[FieldViolation] = []
     retry_after: float | None = None

@@ -1,4 +1,4 @@
-"""The caller's trace, told to the server where the caller has one; OpenTelemetry is not loaded for it."""
+"""Propagates the caller's trace to the server; does not load OpenTelemetry itself."""
 
 import sys
 

@@ -7,7 +7,7 @@ from foldmint.entry_point import run
 
 def main() -> NoReturn:
     """Run the command."""
-    run("foldmint-maintenance", "foldmint_maintenance.cli.main", extra="maintenance", others={"s3fs": "s3"})
+    run("foldmint-maintenance", "foldmint_maintenance.cli.main", extra="maintenance")
 
 
 if __name__ == "__main__":

@@ -75,12 +75,13 @@ def rebuild(out: Path, package: Path | None = None, verify: bool = True, log: Lo
             _verify(path)
         log(f"reading {path.name}")
         with open_database(path) as file:
-            chains = _chosen(read_structure_db(file, listed), listed)
+            chains = select_listed(read_structure_db(file, listed), listed)
     out.mkdir(parents=True, exist_ok=True)
     return [_written(chains, listed, split, out / f"{split}.parquet") for split in SPLITS]
 
 
-def _chosen(chains: Iterable[Chain], listed: Mapping[str, Listed]) -> list[Chain]:
+def select_listed(chains: Iterable[Chain], listed: Mapping[str, Listed]) -> list[Chain]:
+    """The listed chains, once each. Raises `InvalidSet` if one is missing, repeated or differs from the list."""
     chosen: dict[str, Chain] = {}
     for chain in chains:
         if (len(chain.sequence), chain.first_residue) != listed[chain.id][1:] or chain.id in chosen:

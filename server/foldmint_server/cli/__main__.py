@@ -8,13 +8,7 @@ from foldmint.entry_point import run
 def main() -> NoReturn:
     """Run the command."""
     # A server warns about unknown variables in its log.
-    run(
-        "foldmint-server",
-        "foldmint_server.cli.main",
-        extra="server",
-        others={"opentelemetry": "otel", "s3fs": "s3"},
-        warn=False,
-    )
+    run("foldmint-server", "foldmint_server.cli.main", extra="server", warn=False)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def test_what_cannot_be_compared() -> None:
         (["one", "many"], 1, "contains 2 structures"),
         (["one", "large"], 1, "tokens out of range: 70000"),
         (["one", "none"], 1, "No such file"),
-        (["--codebook", "one", "one", "one"], 2, "no safetensors file"),
+        (["--codebook", "one", "one", "one"], 2, "not a safetensors file"),
         (["none.pdb", "one"], 1, "No such file"),
         (["one"], 2, "B"),
     ):

@@ -97,7 +97,7 @@ def test_files_that_are_there_are_kept(server: "ScriptedServer") -> None:
     result = run(server, "--out", ".", "-", stdin=rows)
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "in/1abc.cif.gz: 1abc.pdb exists; --overwrite writes over it",
+        "in/1abc.cif.gz: 1abc.pdb exists; --overwrite replaces it",
         "1 of 2 inputs have no structure",
         "  1 InvalidOptions: in/1abc.cif.gz",
     ]

@@ -64,6 +64,66 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not heavy.intersection(modules.split())
 
 
+WRONG = {
+    "tokenize": ["--format", "xml", "x"],
+    "tokenize x": ["--json", "x"],
+    "detokenize": ["--format", "npz", "x"],
+    "compare": ["--near", "2", "a", "b"],
+    "usage": ["--top", "-1"],
+    "watch": ["--interval", "0"],
+    "info": ["--attempts", "9"],
+    "health": ["--no-such-option"],
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_wrong_option_is_named_before_heavy_imports(command: str) -> None:
+    roots = os.pathsep.join(str(ROOT / folder) for folder in ("protos", "client"))
+    code = (
+        "import sys, atexit\nfrom foldmint_client.__main__ import main\n"
+        "atexit.register(lambda: print('MODULES', *{name.partition('.')[0] for name in sys.modules}))\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command.split()[0], *WRONG[command]],
+        env={**os.environ, "PYTHONPATH": roots},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert WRONG[command][0] in done.stderr.splitlines()[-1]
+    assert not {"grpc", "numpy", "pyarrow", "rich"}.intersection(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_short_help_and_sections(command: str) -> None:
+    text = help_of(command)
+    assert CliRunner().invoke(app, [command, "-h"]).stdout == text
+    for section in ("Output:", "Connection:", "TLS and token:", "Options:"):
+        assert f"\n{section}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["info", "--timeout", "0"], "--timeout"),
+        (["info", "--server", ""], "--server"),
+        (["usage", "--admin", ""], "--admin"),
+        (["usage", "--codebook-version", ""], "--codebook-version"),
+        (["tokenize", "--codebook-version", "", str(ROOT / "tests/data/1a8o.cif")], "--codebook-version"),
+        (["tokenize", "--failures", "-", "x"], "--failures"),
+        (["detokenize", "--pae", "x"], "--pae"),
+        (["info", "--tls-key", str(ROOT / "README.md")], "--tls-certificate"),
+        (["info", "--tls-ca", "none.pem"], "--tls-ca"),
+        (["info", "--token-file", "none"], "--token-file"),
+    ],
+)
+def test_errors_name_the_option_as_typed(arguments: list[str], option: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for {option}:" in result.stderr.replace("'", "")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_a_manual(command: str) -> None:
     text = help_of(command)

@@ -213,7 +213,7 @@ def test_two_at_once(server: "ScriptedServer", options: list[str]) -> None:
         wait_for(lambda: len(server.servicer.requests) > 1)
         result = tokenize(server, *options, "--resume", "-o", "out", "in")
         assert result.exit_code == 2
-        assert "another run writes" in result.stderr
+        assert "another run is writing" in result.stderr
 
 
 def test_ctrl_c_keeps_what_is_answered(server: "ScriptedServer") -> None:

@@ -295,7 +295,7 @@ def test_an_output_appears_when_it_is_complete(server: "ScriptedServer", files: 
     out.write_text("earlier")
     refused = tokenize(server, "--format", form, "-o", "out", *files)
     assert (refused.exit_code, server.servicer.requests) == (2, [])
-    assert "out exists; --overwrite writes over it" in " ".join(refused.stderr.split())
+    assert "out exists; --overwrite replaces it" in " ".join(refused.stderr.split())
     server.fail(grpc.StatusCode.INTERNAL)
     assert tokenize(server, "--overwrite", "--format", form, "-o", "out", *files).exit_code == 3
     assert out.read_text() == "earlier"

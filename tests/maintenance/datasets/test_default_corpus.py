@@ -165,7 +165,7 @@ def test_a_database_that_the_list_does_not_fit_is_refused(
     with database.open("rb") as file:
         chains = list(read_structure_db(file))
     with pytest.raises(InvalidSet, match="1SC6_B is not the listed stretch"):
-        default_corpus._chosen([*chains, chains[0]], listed)
+        default_corpus.select_listed([*chains, chains[0]], listed)
     assert not list(tmp_path.glob("*.parquet*"))
 
 

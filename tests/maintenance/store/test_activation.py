@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -137,9 +137,10 @@ def test_a_canary_on_some_of_several_servers(folder: Path, records: list[Record]
         assert [metrics_of(server)["foldmint_codebook_follows_store"] for server in servers] == [1, 1, 1]
         # A server that serves it cannot be told to make something else of it.
         with CodebookAdmin(servers[0].admin) as admin:
-            for refused in (lambda: admin.activate("000001"), admin.rollback):
+            changes: tuple[Callable[[], object], ...] = (lambda: admin.activate("000001"), admin.rollback)
+            for refused in changes:
                 with pytest.raises(FailedPrecondition, match=f"{names[0]}, serves the canary 000003"):
-                    refused()
+                    refused()  # type: ignore[no-untyped-call]
         assert Store(folder).control().active == "000002"
         # Versions that are in use by some, or are to be gone back to, stay.
         assert [one.version for one in listed(Store(folder)) if one.canary] == ["000003"]
@@ -239,9 +240,10 @@ def test_a_server_that_cannot_write_to_its_store(folder: Path, tmp_path: Path) -
             packed.write(path, str(path.relative_to(folder)))
     reason = r"this server cannot change its store: .*foldmint-maintenance codebooks"
     with running_server("--model", f"zip::{archive}", "--threads", "1") as server, CodebookAdmin(server.admin) as admin:
-        for change in (lambda: admin.activate("000003"), admin.rollback):
+        changes: tuple[Callable[[], object], ...] = (lambda: admin.activate("000003"), admin.rollback)
+        for change in changes:
             with pytest.raises(FailedPrecondition, match=reason):
-                change()
+                change()  # type: ignore[no-untyped-call]
         assert _serving(server) == ["000002"]
         assert admin.activate("000002").codebook.version == "000002"
 

@@ -13,7 +13,6 @@ from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import CheckpointMismatch
 from foldmint_maintenance.training import checkpoint
-from foldmint_maintenance.training.chain import trainer as chain_trainer
 from foldmint_maintenance.training.chain.batches import ChainBatch, ChainBatches
 from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights, Stage
 from foldmint_maintenance.training.chain.trainer import ChainProgress, ChainTrainer
@@ -59,8 +58,7 @@ class _Made:
 
 
 @pytest.fixture
-def made(data: PreparedSet, encoder: Encoder, codebook: Codebook, monkeypatch: pytest.MonkeyPatch) -> _Made:
-    monkeypatch.setattr(chain_trainer, "_FIT_BATCH", 512)
+def made(data: PreparedSet, encoder: Encoder, codebook: Codebook) -> _Made:
     return _Made(data, encoder, codebook)
 
 

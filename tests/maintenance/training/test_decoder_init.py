@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance.training.chain import decoder_init
-from foldmint_tokenizer import decoder as decoders
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
+from foldmint_tokenizer.decoder import Decoder, DecoderConfig, rotary_angles
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
 # Of heads in pairs, on and back; of the blocks one after another.
@@ -27,31 +26,32 @@ def _started(chained: bool = True, seed: int = 0) -> Decoder:
     return decoder
 
 
-def _attention(decoder: Decoder) -> list[Tensor]:
-    """Of each block, how much each token looks at each other: (heads, length, length)."""
-    tokens = torch.randint(0, 100, (LENGTH - 2,), generator=torch.Generator().manual_seed(2))
+def _positions_read(decoder: Decoder) -> list[Tensor]:
+    """Of each block, the position whose value each head of each token reads: (heads, length)."""
+    tokens = torch.randperm(100, generator=torch.Generator().manual_seed(2))[: LENGTH - 2]  # all different
     x = decoder.embed(torch.cat([torch.tensor([BOS]), tokens, torch.tensor([EOS])]))[None]
-    rotary = decoders.rotary_angles(LENGTH, 32, x)
-    found = []
+    rotary = rotary_angles(LENGTH, 32, x)
+    positions = []
     for block in decoder.decoder_stack:
-        attention = block.attn
-        query, key, _ = attention.layernorm_qkv(x).chunk(3, -1)
-        query = decoders._rotated(attention._split(attention.q_ln(query)), rotary)
-        key = decoders._rotated(attention._split(attention.k_ln(key)), rotary)
-        found.append((query @ key.mT / 32**0.5).softmax(-1)[0])
+        mixed: list[Tensor] = []
+        hook = block.attn.out_proj.register_forward_pre_hook(lambda _, inputs, mixed=mixed: mixed.append(inputs[0]))
+        values = block.attn.layernorm_qkv(x).chunk(3, -1)[2]
         x = block(x, rotary, None)
-    return found
+        hook.remove()
+        read, there = (part.view(LENGTH, 6, 32).transpose(0, 1) for part in (mixed[0], values))
+        similarity = torch.nn.functional.normalize(read, dim=-1) @ torch.nn.functional.normalize(there, dim=-1).mT
+        positions.append(similarity.argmax(-1))
+    return positions
 
 
 def test_each_head_looks_at_its_offset() -> None:
     with torch.no_grad():
-        seen = _attention(_started())
+        positions = _positions_read(_started())
     place = torch.arange(LENGTH)
-    for attention, offsets in zip(seen, OFFSETS, strict=True):
+    for read, offsets in zip(positions, OFFSETS, strict=True):
         for head, offset in enumerate(offsets):
             inside = (place + offset >= 0) & (place + offset < LENGTH)
-            hit = attention[head].argmax(-1) == place + offset
-            assert hit[inside].float().mean() > 0.9, (offset, attention[head].argmax(-1) - place)
+            assert (read[head] == place + offset)[inside].float().mean() > 0.9, (offset, read[head])
 
 
 def test_codes_that_are_alike_begin_alike() -> None:

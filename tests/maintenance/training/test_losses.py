@@ -198,7 +198,7 @@ def _square(place: float, turn: list[list[float]]) -> Chains:
     """Two residues with CA to C along x and CA to N along y; the second is turned, and its C-beta `place` Å away."""
     residue = torch.tensor([[0.0, 1.5, 0.0], [0.0, 0.0, 0.0], [1.5, 0.0, 0.0]])
     pair = torch.stack([residue, residue @ torch.tensor(turn).T])
-    beta = losses._beta(pair[None])[0]
+    beta = losses.beta_carbons(pair[None])[0]
     pair[1] += beta[0] - beta[1] + torch.tensor([0.0, 0.0, place])
     return Chains(pair[None], torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool))
 

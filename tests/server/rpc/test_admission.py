@@ -206,9 +206,15 @@ def test_a_peer_has_so_many_connections(server: RunningServer) -> None:
 
 
 def test_the_limit_of_open_files_is_raised_to_what_connections_need() -> None:
-    with running_server("--max-connections", "800") as server:
-        soft, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-        assert soft >= 2 * 800 or soft == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # the server's, too
+        try:
+            server = stack.enter_context(running_server("--max-connections", "800"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        raised, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        assert raised >= min(2 * 800, hard)
 
 
 def test_calls_that_send_nothing_are_ended() -> None:

@@ -114,7 +114,7 @@ def test_the_file(tmp_path: Path) -> None:
         ("ann:hunter2\n", "line 1: expected NAME:SHA256"),
         (f"ann:{'0' * 64}\nhunter2 {'0' * 64}\n", "line 2: a name is"),
         (f"ann:{'0' * 64}\nann:{'1' * 64}\n", "line 2: duplicate name"),
-        ("ann", "line 1: NAME:SHA256"),
+        ("ann", "line 1: expected NAME:SHA256"),
         ("", "holds 0 passwords"),
         ("#" * (2**16 + 1), "is larger"),
         ("".join(f"n{number}:{'0' * 64}\n" for number in range(101)), "holds 101 passwords"),

@@ -129,7 +129,7 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
         (["create", "bob", "--scope", "read"], "revoke it first"),
         (["create", "x y", "--scope", "read"], "a name is"),
         (["create", "alice", "--scope", "all"], "revoke it first"),
-        (["create", "carol", "--scope", "all"], "scopes are"),
+        (["create", "carol", "--scope", "all"], "scopes must be"),
         (["create", "carol", "--scope", "read", "--burst", "5"], "--burst needs"),
         (["create", "carol", "--scope", "read", "--residues-per-second", "-1"], "positive"),
         (["revoke", "carol"], "no token of that name"),

@@ -34,6 +34,7 @@ def pem(tmp_path: Path) -> dict[str, str]:
     own = trustme.CA().issue_cert("localhost")
     own.cert_chain_pems[0].write_to_path(str(tmp_path / "certificate.pem"))
     own.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    (tmp_path / "key.pem").chmod(0o600)
     return {
         "tls_server_certificate": str(tmp_path / "certificate.pem"),
         "tls_server_key": str(tmp_path / "key.pem"),
@@ -53,6 +54,8 @@ def test_of_each_listener_that_others_can_reach_it_tells_what_is_lacking(pem: di
     everywhere = {"listen": "0.0.0.0:1", "metrics_listen": "[::]:2", "admin_listen": "10.0.0.1:3"}
     (tmp_path / "tokens").write_text("")
     (tmp_path / "passwords").write_text(f"ann:{'0' * 64}")
+    for name in ("tokens", "passwords"):
+        (tmp_path / name).chmod(0o600)
     tokens, passwords = {"tokens_file": str(tmp_path / "tokens")}, {"metrics_auth": str(tmp_path / "passwords")}
     both, no_password = f"{CLEAR}; {ALL}", f"{CLEAR}; {READ}"
     assert told(**everywhere) == [("warning", both), ("warning", no_password), ("warning", both)]

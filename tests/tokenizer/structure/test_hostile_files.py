@@ -165,7 +165,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "residues without end": (lambda: cif(100_001, one, same), "100001 residues; at most 100000"),
     "residues far beyond the limit": (
         lambda: cif(5_000, one, same),
-        "5000 residues, those that are not a protein's",
+        "5000 residues, including those of other molecules",
     ),
     "gzip in countless members": (lambda: gzip.compress(b"") * MANY, "more than 10000 members"),
     "gzip that ends in zeros": (

@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 # Besides OSError, fsspec's file systems raise errors of botocore and gcsfs, and ImportError for missing packages.
 _UNREACHABLE_ERRORS = (OSError, ValueError, ImportError)
+_S3 = ("s3://", "s3a://")
 
 
 class Files:
@@ -27,7 +28,9 @@ class Files:
         try:
             self._system, self._root = fsspec.core.url_to_fs(self.location)
         except _UNREACHABLE_ERRORS as error:
-            raise OSError(f"{self.location} cannot be reached: {error}") from error
+            needs_extra = isinstance(error, ImportError) and self.location.startswith(_S3)
+            hint = ": pip install 'foldmint[s3]'" if needs_extra else ""
+            raise OSError(f"{self.location} cannot be reached: {error}{hint}") from error
         # Other processes write to the same location: a cached listing may be out of date.
         self._system.use_listings_cache = False
         self._local = isinstance(self._system, LocalFileSystem)

@@ -143,7 +143,7 @@ def binned_loss(logits: Tensor, chains: Chains, rows: Tensor) -> WeightedSum:
     its like, then first with second, first with third, second with third.
     """
     pairs = (chains.exists[:, rows, None] & chains.exists[:, None]).float()
-    beta = _beta(chains.atoms)
+    beta = beta_carbons(chains.atoms)
     bounds = torch.linspace(_NEAREST_BIN, _FARTHEST_BIN, DISTANCE_BINS - 1, device=beta.device)
     distance = torch.bucketize(_apart(beta[:, rows], beta), bounds)
     n, ca, c = chains.atoms.unbind(-2)
@@ -158,7 +158,7 @@ def binned_loss(logits: Tensor, chains: Chains, rows: Tensor) -> WeightedSum:
     return (total * pairs).sum(), pairs.sum()
 
 
-def _beta(atoms: Tensor) -> Tensor:
+def beta_carbons(atoms: Tensor) -> Tensor:
     """Position of C-beta (n, length, 3), Å, as in an alanine of ideal geometry."""
     n, ca, c = atoms.unbind(-2)
     first, second = ca - n, c - ca

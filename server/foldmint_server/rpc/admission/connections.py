@@ -48,6 +48,8 @@ class ConnectionLimiter:
         self._listeners, self._per_peer, self._opened, self._closed = listeners, per_peer, opened, closed
         self._since: dict[Ends, int] = {}
         self._looks = 0
+        for listener in listeners:
+            opened(listener.name, 0)
         if _DESCRIPTORS is None:
             log.warning("the connections of a peer are not bounded: this system does not list a process's descriptors")
 
