@@ -13,7 +13,7 @@ import typer
 import yaml  # type: ignore[import-untyped]
 
 from foldmint_maintenance.cli import main
-from foldmint_maintenance.cli import repair as cli_repair
+from foldmint_maintenance.cli.help_text import EPILOGS
 from foldmint_maintenance.repair.job_metrics import OUTCOMES
 from foldmint_server.settings import Settings
 from helpers.support import ROOT
@@ -145,8 +145,8 @@ def test_exit_codes_are_documented_and_what_units_go_by() -> None:
     (fine,), (final,) = unit["SuccessExitStatus"], unit["RestartPreventExitStatus"]
     assert {OUTCOMES[int(code)] for code in fine.split()} == {"locked", "stopped"}
     assert {int(code) for code in final.split()} == {2, 3, 5}
-    explained = (cli_repair.repair.__doc__ or "").split("Exit codes:")[1]
-    assert {int(code) for code in re.findall(r"\b(\d+) [a-z]", explained)} == DOCUMENTED
+    explained = EPILOGS["repair"].split("Exit codes:")[1]
+    assert {int(code) for code in re.findall(r"(?m)^  (\d+) +[a-z]", explained)} == DOCUMENTED
 
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ MaintenanceError
 ├── StoreDamaged         a store, or a version of its codebook, that did not pass its verification
 ├── OtherVersion         counts of codes that are of another version of the codebook than is active
 ├── ActivationFailed     a server that did not serve a new version as it should; all were brought back
+├── PreflightFailed      what a repair needs and does not have, found before it began
 ├── UsageUnknown         counts of codes that a source cannot tell, or that cannot be compared
 └── MetricsExportError   metrics of the job that cannot be written or pushed
 """
@@ -48,6 +49,10 @@ class OtherVersion(MaintenanceError, ValueError):
 
 class ActivationFailed(MaintenanceError):
     """A server that did not serve a new version as it should."""
+
+
+class PreflightFailed(MaintenanceError):
+    """What a repair needs and does not have, found before it began."""
 
 
 class UsageUnknown(MaintenanceError):

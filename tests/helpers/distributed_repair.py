@@ -19,7 +19,15 @@ from foldmint_tokenizer.codebook import Codebook
 
 KILLED = (2, 5, 11)
 LIMITS = GateLimits(churn=1.0, perplexity=1.0, quantization_error=1.0, reconstruction=1.0)
-CONFIG = RepairConfig(residues=1000, rounds=3, gate_residues=500, rows=RowConfig(steps=3, batch=128), limits=LIMITS)
+CONFIG = RepairConfig(
+    residues=1000,
+    rounds=3,
+    gate_residues=500,
+    min_gate_chains=0,
+    min_gate_residues=0,
+    rows=RowConfig(steps=3, batch=128),
+    limits=LIMITS,
+)
 
 
 def killed(codebook: Codebook, codes: tuple[int, ...] = KILLED) -> Codebook:

@@ -30,11 +30,7 @@ def activate(
     timeout: Timeout = _SECONDS,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
-    """Make a version the active one of the store: its servers follow. A canary of that version ends.
-
-    Exit codes: 0 done, and all --servers follow; 1 an error, nothing was changed; 2 a wrong option; 4 another run holds
-    the store's lock; 5 the store says so, but a server does not follow, and why; 130 stopped.
-    """
+    """Make a version the active one of the store: its servers follow. A canary of that version ends."""
     from foldmint_maintenance.store import activation
     from foldmint_tokenizer.store.model_store import Store
 
@@ -55,10 +51,7 @@ def rollback(
     timeout: Timeout = _SECONDS,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
-    """Make the version active again that was active before; once more, the one before that.
-
-    Exit codes are those of `activate`.
-    """
+    """Make the version active again that was active before; once more, the one before that."""
     from foldmint_maintenance.store import activation
     from foldmint_tokenizer.store.model_store import Store
 
@@ -85,7 +78,7 @@ def canary(
 
     A server belongs to the share if the hash of its name (--server-name of the server) is below it, so that a larger
     share adds servers and exchanges none. Requests that name a version get that one. `activate` makes the canary the
-    active version. Exit codes are those of `activate`.
+    active version.
     """
     from foldmint_maintenance.store import activation
     from foldmint_tokenizer.store.model_store import Store

@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from foldmint_maintenance.cli.activation import activate, canary, rollback
-from foldmint_maintenance.cli.common import StoreOption, changes, faults, usage_errors
+from foldmint_maintenance.cli.common import (
+    JsonFile,
+    StoreOption,
+    changes,
+    console_beside,
+    faults,
+    say,
+    usage_errors,
+    write_json,
+)
 
 app = typer.Typer(
     name="codebooks",
@@ -18,14 +27,12 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the same here, for programs.")]
 Threshold = Annotated[float, typer.Option(min=0, help="A code whose N, its hits a step, is below this is dead.")]
 
 
 @app.command("list")
 def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold: Threshold = 1e-5) -> None:
     """List all versions, with what they were made from, and how many of their codes are dead."""
-    from rich.console import Console
     from rich.table import Table
 
     from foldmint_maintenance.store.listing import listed
@@ -33,7 +40,7 @@ def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold
 
     with faults():
         found = listed(Store(store), dead_threshold)
-        _write_json(json_file, [vars(one) for one in found])
+        write_json(json_file, [vars(one) for one in found])
     table = Table("version", "parent", "created", "made by", "dead", "digest", "state", box=None)
     for one in found:
         state = "incomplete" if not one.complete else "damaged" if one.problem else "in use" if one.active else ""
@@ -42,7 +49,7 @@ def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold
         dead = "" if one.dead is None else str(one.dead)
         made = [(one.created or "")[:16], (one.made_by or "")[:12], dead, (one.digest or "")[:12]]
         table.add_row(one.version, one.parent, *made, state)
-    Console().print(table, markup=False)
+    console_beside(json_file).print(table)
     for one in found:
         if one.problem is not None:
             typer.echo(f"{one.version}: {one.problem}", err=True)
@@ -61,21 +68,21 @@ def show(
 
     with faults():
         value = shown(Store(store), version, dead_threshold)
-        _write_json(json_file, value)
+        write_json(json_file, value)
     counts = value["N"]
     spread = ", ".join(f"{key} {counts[key]:.4g}" for key in ("mean", "std", "min", "max"))
     quartiles = ", ".join(f"{one:.4g}" for one in counts["quartiles"])
-    typer.echo(
-        f"codebook {value['version']}{', in use' if value['active'] else ''}, from {value['parent'] or 'nothing'}"
-    )
-    typer.echo(f"SHA-256 {value['digest']}")
-    typer.echo(f"of the encoder {value['encoder_digest']}")
-    typer.echo(
-        f"{value['codes']} codes of {value['dimensions']} dimensions, {value['dead']} dead below {dead_threshold:g}"
-    )
-    typer.echo(f"N: {spread}, quartiles {quartiles}")
-    typer.echo(f"windows {'measured' if value['windows'] else 'not measured'}; {value['decoder_rows']} decoder rows")
-    typer.echo(json.dumps(value["manifest"].get("about"), indent=2))
+    lines = [
+        f"codebook {value['version']}{', in use' if value['active'] else ''}, from {value['parent'] or 'nothing'}",
+        f"SHA-256 {value['digest']}",
+        f"of the encoder {value['encoder_digest']}",
+        f"{value['codes']} codes of {value['dimensions']} dimensions, {value['dead']} dead below {dead_threshold:g}",
+        f"N: {spread}, quartiles {quartiles}",
+        f"windows {'measured' if value['windows'] else 'not measured'}; {value['decoder_rows']} decoder rows",
+        json.dumps(value["manifest"].get("about"), indent=2),
+    ]
+    for line in lines:
+        say(line, json_file)
 
 
 @app.command()
@@ -94,14 +101,14 @@ def verify(
 
     with faults():
         done = verified(Store(store), versions or ())
-        _write_json(json_file, {**vars(done), "passed": not done.problems})
+        write_json(json_file, {**vars(done), "passed": not done.problems})
         for note in done.notes:
-            typer.echo(note)
+            say(note, json_file)
         for problem in done.problems:
             typer.echo(f"bad: {problem}", err=True)
         if done.problems:
             raise StoreDamaged(f"{store} does not verify: {len(done.problems)} of {len(done.checked)} parts are bad")
-    typer.echo(f"{store} verifies: {', '.join(done.checked)}")
+    say(f"{store} verifies: {', '.join(done.checked)}", json_file)
 
 
 @app.command()
@@ -156,9 +163,3 @@ def import_version(
 app.command()(activate)
 app.command()(rollback)
 app.command()(canary)
-
-
-def _write_json(file: Path | None, value: object) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,7 @@
 """What the commands of `foldmint-maintenance` share."""
 
+import json
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from foldmint_client.connection import ConnectionOptions
 
 LOCKED = 4
@@ -20,6 +24,12 @@ StoreOption = Annotated[
     str, typer.Option("--store", metavar="DIR", help="Folder of the store, or a URL such as s3://bucket/store.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON, for programs; - is standard output.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")]
+OUTPUT = ("--output", "-o", "--out")
 
 PrometheusAuth = Annotated[
     Path | None,
@@ -56,18 +66,9 @@ def faults() -> Iterator[None]:
 
 @contextmanager
 def changes() -> Iterator[None]:
-    """Around what changes a store: SIGTERM ends it too, and the lock is given back; errors as in `faults`."""
-    from foldmint_maintenance.errors import TrainingStopped
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as signal.signal calls it)
-        raise TrainingStopped(f"stopped by {signal.Signals(number).name}; the store is whole")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with faults():
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Around what changes a store: signals end it too, and the lock is given back; errors as in `faults`."""
+    with faults(), stoppable():
+        yield
 
 
 @contextmanager
@@ -77,6 +78,71 @@ def usage_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def check_device(device: str) -> None:
+    """Raise BadParameter for what is no device, before torch is imported."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise typer.BadParameter(f"{device!r} is not a device: auto, cpu, cuda or cuda:NUMBER", param_hint="'--device'")
+
+
+def check_outputs(**files: Path | None) -> None:
+    """Raise BadParameter, which names the option, for a file that is a folder; - is standard output."""
+    for name, path in files.items():
+        if path is not None and path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; a file is wanted", param_hint=f"'--{name}'")
+
+
+def to_stdout(file: Path | None) -> bool:
+    """Whether a file stands for standard output, which then has nothing else."""
+    return file is not None and str(file) == "-"
+
+
+def make_parents(*files: Path | None) -> None:
+    """Make the folders of files: one that cannot be made is better told before the work than after it."""
+    for file in files:
+        if file is not None and not to_stdout(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write_json(file: Path | None, value: object, *, indent: int | None = 2) -> None:
+    """Write a value as JSON to a file, or to standard output for `-`; nothing for None."""
+    text = json.dumps(value, indent=indent) + "\n"
+    if file is None:
+        return
+    if to_stdout(file):
+        typer.echo(text, nl=False)
+    else:
+        make_parents(file)
+        file.write_text(text, encoding="utf-8")
+
+
+def say(text: str, json_file: Path | None) -> None:
+    """Print a line for people: on standard error where standard output is for JSON."""
+    typer.echo(text, err=to_stdout(json_file))
+
+
+def console_beside(json_file: Path | None) -> "Console":
+    """Where tables go: standard error where standard output is for JSON."""
+    from rich.console import Console
+
+    return Console(stderr=to_stdout(json_file), highlight=False, markup=False)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGINT raise TrainingStopped, so that locks are given back and reports written."""
+    from foldmint_maintenance.errors import TrainingStopped
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as signal.signal calls it)
+        raise TrainingStopped(f"stopped by {signal.Signals(number).name}; the store is whole")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def use_threads(threads: int | None) -> None:

@@ -10,7 +10,21 @@ from typing import Annotated, Literal
 import typer
 
 from foldmint_maintenance.cli import codebooks
-from foldmint_maintenance.cli.common import Threads, faults, usage_errors, use_threads
+from foldmint_maintenance.cli.common import (
+    OUTPUT,
+    Device,
+    JsonFile,
+    Threads,
+    check_device,
+    check_outputs,
+    console_beside,
+    faults,
+    make_parents,
+    usage_errors,
+    use_threads,
+    write_json,
+)
+from foldmint_maintenance.cli.help_text import EPILOGS, Command
 from foldmint_maintenance.cli.repair import repair
 from foldmint_maintenance.cli.usage import usage
 
@@ -20,16 +34,35 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help, as of the other two commands
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(codebooks.app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from foldmint_client.connection import installed_version
+
+        typer.echo(f"foldmint {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The upkeep of Foldmint's models: backbones, training, evaluation, import; use of codes, repair of codebooks."""
 
 
 @app.command()
 def ingest(
     source: Annotated[Path, typer.Argument(help="A folder of PDB or mmCIF files, one file, or another set.")],
-    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
-    min_residues: Annotated[int, typer.Option(help="Chains with fewer are left out.")] = 30,
-    max_residues: Annotated[int | None, typer.Option(help="Chains with more are left out.")] = None,
+    out: Annotated[Path, typer.Option(*OUTPUT, help="The Parquet file to write.")],
+    min_residues: Annotated[int, typer.Option(min=1, help="Chains with fewer are left out.")] = 30,
+    max_residues: Annotated[int | None, typer.Option(min=1, help="Chains with more are left out.")] = None,
 ) -> None:
     """Turn structure files into a set of backbones in one Parquet file, and tell what was left out and why."""
     from foldmint_maintenance.datasets import loading
@@ -49,7 +82,7 @@ def ingest(
 
 @app.command()
 def corpus(
-    out: Annotated[Path, typer.Option(help="Folder for train.parquet and val.parquet.")],
+    out: Annotated[Path, typer.Option(*OUTPUT, help="Folder for train.parquet and val.parquet.")],
     package: Annotated[
         Path | None,
         typer.Option(help="Debian's promod3-data, or the structure_db.dat in it; apt-get downloads it by default."),
@@ -68,7 +101,7 @@ def corpus(
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A set: Parquet, packed corpus, or folder of structure files.")],
-    out: Annotated[Path, typer.Option(help="Folder of the job; OUT/model in the end.")],
+    out: Annotated[Path, typer.Option(*OUTPUT, help="Folder of the job; OUTPUT/model in the end.")],
     recipe: Annotated[
         str,
         typer.Option(help="TOML file of stages and settings, or the name of one that is shipped: foldmint, geometry."),
@@ -83,15 +116,16 @@ def train(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of a model to begin with.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the recipe's by default.")] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps.")] = 100,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is in OUT.")] = True,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")] = "auto",
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps.")] = 100,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from what is in OUTPUT.")] = True,
+    device: Device = "auto",
     threads: Threads = None,
 ) -> None:
     """Train encoder, codebook and decoder by a recipe; may be stopped at any time and goes on when run again.
 
     Under torchrun its processes share each batch.
     """
+    check_device(device)
     from rich.console import Console
 
     from foldmint_maintenance.cli.progress import TrainingDisplay
@@ -120,7 +154,7 @@ def train(
 @app.command()
 def curves(
     log: Annotated[Path, typer.Argument(help="The log.csv of a stage, or one compressed by gzip.")],
-    out: Annotated[Path, typer.Option(help="The SVG file to write.")],
+    out: Annotated[Path, typer.Option(*OUTPUT, help="The SVG file to write.")],
 ) -> None:
     """Draw the figures of a training by step."""
     from foldmint_maintenance.training import curves as module
@@ -136,14 +170,19 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option(help="A set to measure the codes' windows on, rather than take the model's own.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: JsonFile = None,
     page: Annotated[Path | None, typer.Option(help="Write figures and plots here, as one HTML file.")] = None,
-    chains: Annotated[int | None, typer.Option(help="Measure so many chains of the set; all by default.")] = None,
-    max_decode_residues: Annotated[int, typer.Option(help="Chains with more are encoded, but not decoded.")] = 1024,
+    chains: Annotated[
+        int | None, typer.Option(min=1, help="Measure so many chains of the set; all by default.")
+    ] = None,
+    max_decode_residues: Annotated[
+        int, typer.Option(min=1, help="Chains with more are encoded, but not decoded.")
+    ] = 1024,
     seed: Annotated[int, typer.Option(help="Of the chains drawn from set and reference.")] = 0,
     threads: Threads = None,
 ) -> None:
     """Measure how a model's codes are used on a set, how much of the local shape they keep, and what is decoded."""
+    check_outputs(json=json_file, page=page)
     from rich.console import Console
 
     from foldmint_maintenance.cli.progress import counting
@@ -161,10 +200,7 @@ def evaluate(
         unread.append(f"passed over {path}: {why}")
 
     with faults():
-        # A folder that cannot be made is better told before the work than after it.
-        for file in (json_file, page):
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(json_file, page)
         loaded = load_model(model)
         counted = ["residues encoded:"] if loaded.decoder is None else ["residues encoded:", "residues decoded:"]
         with counting(Console(stderr=True), *counted) as watches:
@@ -177,26 +213,25 @@ def evaluate(
             )
         for line in unread:
             typer.echo(line, err=True)
-        if json_file is not None:
-            json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, result.as_json())
         if page is not None:
             from foldmint_maintenance.evaluation import report
 
             page.write_text(report.page(result), encoding="utf-8")
-    console = Console()
+    console = console_beside(json_file)
     console.print(evaluation_table(result))
     if result.reconstruction is not None:
         console.print(reconstruction_table(result.reconstruction))
     if result.assignments is not None:
         console.print(assignment_table(result.assignments))
     for note in result.notes:
-        console.print(f"- {note}", markup=False, highlight=False)
+        console.print(f"- {note}")
 
 
 @app.command("import-esm3")
 def import_esm3(
     encoder: Annotated[Path, typer.Option(help="The published esm3_structure_encoder_v0.pth.")],
-    out: Annotated[Path, typer.Option(help="Folder of the model to write.")],
+    out: Annotated[Path, typer.Option(*OUTPUT, help="Folder of the model to write.")],
     decoder: Annotated[
         Path | None, typer.Option(help="The published esm3_structure_decoder_v0.pth; without it, tokens are one way.")
     ] = None,
@@ -231,3 +266,7 @@ def import_esm3(
 
 app.command()(repair)
 app.command()(usage)
+
+for _command in (*app.registered_commands, *codebooks.app.registered_commands):
+    _command.cls = Command
+    _command.epilog = EPILOGS.get(_command.callback.__name__) if _command.callback is not None else None

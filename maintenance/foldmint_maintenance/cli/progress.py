@@ -1,5 +1,6 @@
-"""Progress of the commands: bars on a terminal, lines of text elsewhere."""
+"""Progress of the commands, with the time that is left: bars on a terminal, lines of text elsewhere."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,12 +9,14 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+_SECONDS = 30.0  # between two lines of a phase, where there is no terminal
+
 
 class TrainingDisplay:
     """A bar with the figures of the last step; where there is no terminal, a line every `every` steps."""
 
-    def __init__(self, console: Console, every: int) -> None:
-        self._console, self._every = console, every
+    def __init__(self, console: Console, every: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._every, self._clock = console, every, clock
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -23,6 +26,7 @@ class TrainingDisplay:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None)
+        self._began, self._first, self._last = 0.0, 0, 0
 
     def tell(self, text: str) -> None:
         """Show a line."""
@@ -33,14 +37,75 @@ class TrainingDisplay:
         self._progress.start()
         told = step._asdict()
         done = told.pop("step")
+        if done <= self._last or self._last == 0:  # a stage begins, or goes on from a checkpoint
+            self._began, self._first = self._clock(), done
+        self._last = done
         figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in told.items() if value)
         self._progress.update(self._task, completed=done, total=steps, description=figures)
         if not self._console.is_terminal and (done % self._every == 0 or done == steps):
-            self.tell(f"step {done}/{steps}  {figures}")
+            left = remaining(done - self._first, steps - done, self._clock() - self._began)
+            self.tell(f"step {done}/{steps}  {figures}{left and f'  {left}'}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         self._progress.stop()
+
+
+class PhaseDisplay:
+    """A bar for the phase that is under way; where there is no terminal, a line every half minute and at its end."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def tell(self, text: str) -> None:
+        """Show a line, above the bar if there is one."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def phase(self, name: str, total: int | None) -> Callable[[int], None]:
+        """Begin a phase, in place of the one before. Returns what is told how much more of it is done."""
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        self._progress.start()
+        task = self._progress.add_task(name, total=total)
+        began = shown = self._clock()
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done, shown
+            done += more
+            self._progress.advance(task, more)
+            now, ended = self._clock(), total is not None and done - more < total <= done
+            if self._console.is_terminal or not (now - shown >= _SECONDS or ended):
+                return
+            shown = now
+            left = remaining(done, 0 if total is None else total - done, now - began)
+            of = "" if total is None else f" of {total:,}"
+            self.tell(f"{name}: {done:,}{of}{left and f', {left}'}")
+
+        return advance
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+
+def remaining(done: int, left: int, seconds: float) -> str:
+    """The time that is left, in words, at the pace of what was done in so many seconds; empty if it is not known."""
+    if done <= 0 or left <= 0 or seconds <= 0:
+        return ""
+    whole = round(seconds / done * left)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    told = f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+    return f"{told} left"
 
 
 @contextmanager

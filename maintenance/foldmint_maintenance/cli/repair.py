@@ -1,8 +1,10 @@
 """The command `foldmint-maintenance repair`."""
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,24 +12,37 @@ import typer
 
 from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
+    OUTPUT,
+    Device,
+    JsonFile,
     PrometheusAuth,
     PrometheusCa,
     Threads,
+    check_device,
+    check_outputs,
     checked,
     faults,
+    make_parents,
+    say,
     server_addresses,
+    stoppable,
+    to_stdout,
     usage_errors,
     use_threads,
+    write_json,
 )
 
 if TYPE_CHECKING:
     from foldmint_client.connection import ConnectionOptions
-    from foldmint_maintenance.repair.result import RepairResult
+    from foldmint_maintenance.repair.config import RepairJob
+    from foldmint_maintenance.repair.preflight import Check, Findings
+    from foldmint_maintenance.repair.run_record import RunRecord
     from foldmint_maintenance.usage.prometheus_api import Entry
     from foldmint_maintenance.usage.statistics import CodeCounts
     from foldmint_tokenizer.store.model_store import Store
 
 GATE_FAILED = 3
+_SECONDS = 10.0  # that Prometheus may take to answer a preflight
 _SERVERS = "HOST:PORT,…"
 
 
@@ -42,16 +57,18 @@ def repair(
     ] = None,
     scope: Annotated[
         Literal["repair", "finetune", "full"],
-        typer.Option(help="Move dead codes alone; let all codes follow; or train encoder and decoder too (--out)."),
+        typer.Option(help="Move dead codes alone; let all codes follow; or train encoder and decoder too (--output)."),
     ] = "repair",
     strategy: Annotated[
         Literal["batch", "kmeans++"], typer.Option(help="Where dead codes go: anywhere, or where codes are far.")
     ] = "kmeans++",
-    dead_threshold: Annotated[float, typer.Option(help="A code below it is dead.")] = 1e-5,
+    dead_threshold: Annotated[float, typer.Option(min=0, help="A code below it is dead.")] = 1e-5,
     measure: Annotated[
         Literal["count", "frequency"], typer.Option(help="What is below it: N, hits a step; or the share of all hits.")
     ] = "count",
-    min_exposure: Annotated[float, typer.Option(help="Residues seen a code; with fewer, none is called dead.")] = 10.0,
+    min_exposure: Annotated[
+        float, typer.Option(min=0, help="Residues seen a code; with fewer, none is called dead.")
+    ] = 10.0,
     prometheus: Annotated[
         str | None, typer.Option(metavar="URL", help="Count hits that Prometheus has seen; else N of the codebook.")
     ] = None,
@@ -64,32 +81,62 @@ def repair(
     activate: Annotated[
         str | None, typer.Option(metavar=_SERVERS, help="Servers to swap and check; else they poll the store.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Scope full: folder of the job; OUT/model in the end.")] = None,
-    full_steps: Annotated[int, typer.Option(help="Scope full: steps of each of its two stages.")] = 2000,
-    residues: Annotated[int, typer.Option(help="Of the batch that dead codes are put into.")] = 262_144,
-    rounds: Annotated[int, typer.Option(help="Of k-means that replaced codes then follow.")] = 5,
-    row_steps: Annotated[int, typer.Option(help="Steps for the decoder's rows of replaced codes.")] = 150,
-    max_churn: Annotated[float, typer.Option(help="A gate: the share of tokens that may change.")] = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(*OUTPUT, help="Scope full: folder of the job; OUTPUT/model in the end.")
+    ] = None,
+    full_steps: Annotated[int, typer.Option(min=1, help="Scope full: steps of each of its two stages.")] = 2000,
+    residues: Annotated[int, typer.Option(min=1, help="Of the batch that dead codes are put into.")] = 262_144,
+    rounds: Annotated[int, typer.Option(min=0, help="Of k-means that replaced codes then follow.")] = 5,
+    row_steps: Annotated[int, typer.Option(min=0, help="Steps for the decoder's rows of replaced codes.")] = 150,
+    max_churn: Annotated[float, typer.Option(min=0, max=1, help="A gate: the share of tokens that may change.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what is dead; change nothing.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was done here.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write it with plots here, as one HTML file.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all that the repair needs, and tell what is dead; change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where hits prove little, or the gates' data are few.")
+    ] = False,
+    json_file: JsonFile = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file, whatever the outcome.")] = None,
     metrics_file: Annotated[
-        Path | None, typer.Option(help="Write the job's metrics here, for node_exporter's textfile collector.")
+        Path | None,
+        typer.Option(
+            help="Write the job's metrics here, whatever the outcome, for node_exporter's textfile collector."
+        ),
     ] = None,
     pushgateway: Annotated[str | None, typer.Option(metavar="URL", help="Push the job's metrics there.")] = None,
-    lock_seconds: Annotated[float, typer.Option(help="How long the lock outlives a run that vanished.")] = 600.0,
+    lock_seconds: Annotated[float, typer.Option(min=1, help="How long the lock outlives a run that vanished.")] = 600.0,
     prometheus_auth: PrometheusAuth = None,
     prometheus_ca: PrometheusCa = None,
     credentials: Credentials = NO_CREDENTIALS,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
 ) -> None:
     """Repair a codebook: find dead codes, put them to use, prove that nothing got worse, publish, swap.
 
-    Exit codes: 0 done, also if nothing was to do; 1 an error; 2 a wrong option; 3 a gate failed, nothing was published;
-    4 another run holds the store's lock; 5 a server failed, all were brought back; 130 stopped.
+    A preflight checks whatever can fail before the work begins. --report, --json and the metrics are written whatever
+    the outcome.
     """
+    check_device(device)
+    check_outputs(json=json_file, report=report, metrics_file=metrics_file)
+    if (scope == "full") != (out is not None):
+        raise typer.BadParameter("--scope full needs --output, and --output goes with --scope full")
+    if (data is None) == (from_servers is None):
+        raise typer.BadParameter("vectors come from --data or from --from-servers: give one of them")
+    if from_servers is not None and gate_data is not None:
+        raise typer.BadParameter("--gate-data goes with --data")
+    with usage_errors():
+        # Servers that give vectors tell how their codes are used too, unless Prometheus does.
+        asked = server_addresses(servers or (None if prometheus else from_servers))
+        options = credentials.read()
+        checked(options, *asked, *server_addresses(from_servers), *server_addresses(activate))
+        entry, since = _prometheus(prometheus, window, asked, prometheus_auth, prometheus_ca)
+    # Of several processes, the first tells what they did.
+    leads = int(os.environ.get("RANK", "0")) == 0
+    # From here on, torch is imported.
+    from rich.console import Console
+
+    from foldmint_maintenance.cli.progress import PhaseDisplay
     from foldmint_maintenance.distributed.process_group import own_device, process_group
     from foldmint_maintenance.repair import job as module
     from foldmint_maintenance.repair.config import RepairConfig, RepairJob
@@ -97,19 +144,13 @@ def repair(
     from foldmint_maintenance.repair.full_retrain import retrained
     from foldmint_maintenance.repair.gates import GateLimits
     from foldmint_maintenance.repair.job_metrics import recorded
-    from foldmint_maintenance.usage.prometheus_api import read_entry
+    from foldmint_maintenance.repair.run_record import RunRecord, concluded
 
     use_threads(threads)
+    display = PhaseDisplay(Console(stderr=True, quiet=not leads))
+    tell = display.tell
     with usage_errors():
-        if (scope == "full") != (out is not None):
-            raise ValueError("scope full needs --out, and --out goes with scope full")
         own = own_device(device)
-        # Servers that give vectors tell how their codes are used too, unless Prometheus does.
-        asked = servers or (None if prometheus else from_servers)
-        options = credentials.read()
-        checked(options, *server_addresses(asked), *server_addresses(from_servers), *server_addresses(activate))
-        entry = read_entry(prometheus_auth, prometheus_ca)
-        counts = _counts(prometheus, window, selector, server_addresses(asked), entry, options)
         config = RepairConfig(
             scope="repair" if scope == "full" else scope,
             strategy=strategy,
@@ -121,79 +162,143 @@ def repair(
             rows=RowConfig(steps=row_steps, seed=seed),
             limits=GateLimits(churn=max_churn),
             seed=seed,
+            force=force,
         )
-    # Of several processes, the first tells what they did.
-    leads = int(os.environ.get("RANK", "0")) == 0
-    tell: Callable[[str], None] = lambda text: typer.echo(text, err=True) if leads else None  # noqa: E731
+        job = RepairJob(
+            store,
+            config,
+            data,
+            server_addresses(from_servers),
+            gate_data,
+            server_addresses(activate),
+            dry_run,
+            lock_seconds,
+            str(own),
+            connection=options,
+        )
+    counts = _counts(prometheus, since, selector, asked, entry, options)
+    run = RunRecord(store, datetime.now(UTC), dry_run, show=display.phase)
+
+    def conclude(run: RunRecord) -> None:
+        record.result = run.measured()
+        if leads:
+            _write(run, json_file, report)
+
     with (
         faults(),
         recorded(store, metrics_file if leads else None, pushgateway if leads else None, tell) as record,
+        concluded(run, conclude),
         faults(),
-        process_group(own) as group,
+        stoppable(),
+        closing(display),
     ):
-        with usage_errors():
-            job = RepairJob(
-                store,
-                config,
-                data,
-                server_addresses(from_servers),
-                gate_data,
-                server_addresses(activate),
-                dry_run,
-                lock_seconds,
-                str(own),
-                group,
-                options,
-            )
-        for path in (data, gate_data):
-            # Even if there is nothing to repair: better told now than on the day when there is.
-            if path is not None and not path.exists():
-                raise FileNotFoundError(f"there is no {path}")
-        for file in (json_file, report):
-            # A folder that cannot be made is better told before the work than after it.
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-        done = module.repair(job, counts, tell) if out is None else retrained(job, out, full_steps, counts, tell)
-        record.result = done.as_json()
         if leads:
-            _tell(done, store, json_file, report)
+            found = _checked(job, asked, prometheus, entry, (json_file, report, metrics_file), out)
+            run.problems, run.warnings = ([str(one) for one in some] for some in (found.problems, found.warnings))
+            for warning in run.warnings:
+                tell(f"warning: {warning}")
+            found.check()
+            make_parents(json_file, report)
+        with process_group(own) as group:
+            job = replace(job, group=group)
+            if out is None:
+                done = module.repair(job, counts, tell, run)
+            else:
+                done = retrained(job, out, full_steps, counts, tell, run)
+            run.reached(done)
+        if leads:
+            _tell(run, json_file)
         if not done.passed:
             raise typer.Exit(GATE_FAILED)
 
 
+def _prometheus(
+    url: str | None, window: str, servers: Sequence[str], auth: Path | None, ca: Path | None
+) -> "tuple[Entry, float]":
+    """How to get into a Prometheus, and the window in seconds. Raises ValueError for what makes no sense."""
+    from foldmint_maintenance.usage.prometheus_api import Prometheus, parse_duration, read_entry
+
+    if url is not None and servers:
+        raise ValueError("hits are counted by --prometheus or by --servers, not by both")
+    entry = read_entry(auth, ca)
+    if url is not None:
+        Prometheus(url, entry=entry)  # refuses what is not an address
+    return entry, parse_duration(window)
+
+
+def _checked(
+    job: "RepairJob",
+    counted_by: Sequence[str],
+    prometheus: str | None,
+    entry: "Entry",
+    files: tuple[Path | None, Path | None, Path | None],
+    out: Path | None,
+) -> "Findings":
+    """What the preflight finds. files: --json, --report, --metrics-file."""
+    from foldmint_maintenance.errors import UsageUnknown
+    from foldmint_maintenance.repair import preflight as module
+    from foldmint_maintenance.usage.prometheus_api import Prometheus
+
+    json_file, report, metrics_file = files
+
+    def counting(found: "Findings") -> None:
+        if prometheus is not None:
+            try:
+                Prometheus(prometheus, _SECONDS, entry).now()
+            except UsageUnknown as error:
+                found.add(f"--prometheus: {error}", "start it, or give its address, --prometheus-auth, --prometheus-ca")
+
+    def training(found: "Findings") -> None:
+        if out is not None and (out / "model").exists():
+            found.add(f"--output: {out / 'model'} is there already", "name another folder, or remove it")
+
+    checks: list[Check] = [
+        counting,
+        training,
+        module.check_outputs(
+            [("--json", None if to_stdout(json_file) else json_file), ("--report", report), ("--output", out)]
+        ),
+        # What became of the run is in the store and in its exit code; collectors may be missing.
+        module.check_outputs([("--metrics-file", metrics_file)], required=False),
+    ]
+    return module.preflight(job, counted_by, checks)
+
+
 def _counts(
     prometheus: str | None,
-    window: str,
+    window: float,
     selector: str,
-    servers: tuple[str, ...],
+    servers: Sequence[str],
     entry: "Entry",
     options: "ConnectionOptions",
 ) -> "Callable[[Store, str], CodeCounts] | None":
-    """What to ask for the counts of a version; None: the codebook's own. Raises ValueError if both are given."""
+    """What to ask for the counts of a version; None: the codebook's own."""
     from foldmint_maintenance.usage import sources
-    from foldmint_maintenance.usage.prometheus_api import Prometheus, parse_duration
 
-    if prometheus is not None and servers:
-        raise ValueError("hits are counted by Prometheus or by servers, not by both")
     if prometheus is not None:
-        address, seconds = prometheus, parse_duration(window)
-        Prometheus(address, entry=entry)  # refuses what is not an address
         return lambda store, version: sources.from_prometheus(  # noqa: ARG005
-            address, seconds, selector=selector, entry=entry
+            prometheus, window, selector=selector, entry=entry
         )
     if servers:
         return lambda store, version: sources.from_servers(servers, version, **options)  # noqa: ARG005
     return None
 
 
-def _tell(done: "RepairResult", store: str, json_file: Path | None, report: Path | None) -> None:
-    if json_file is not None:
-        json_file.write_text(json.dumps(done.as_json(), indent=2) + "\n", encoding="utf-8")
+def _write(run: "RunRecord", json_file: Path | None, report: Path | None) -> None:
+    write_json(json_file, run.as_json())
     if report is not None:
         from foldmint_maintenance.repair import report as repair_report
 
-        report.write_text(repair_report.page(done, store), encoding="utf-8")
+        make_parents(report)
+        report.write_text(repair_report.page(run), encoding="utf-8")
+
+
+def _tell(run: "RunRecord", json_file: Path | None) -> None:
+    done = run.result
+    if done is None:
+        return
     what = f"published codebook {done.version}" if done.published else "nothing was published"
-    typer.echo(f"{done.dead} codes dead, {len(done.replaced)} replaced; {what}")
+    verb = "would be replaced" if run.dry_run else "replaced"
+    say(f"{done.dead} codes dead, {len(done.replaced)} {verb}; {what}", json_file)
     for note in done.notes:
-        typer.echo(f"- {note}")
+        say(f"- {note}", json_file)

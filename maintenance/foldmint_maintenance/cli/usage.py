@@ -9,12 +9,17 @@ import typer
 
 from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
+    JsonFile,
     PrometheusAuth,
     PrometheusCa,
     Threads,
+    check_outputs,
+    console_beside,
     faults,
+    make_parents,
     usage_errors,
     use_threads,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -47,15 +52,22 @@ def usage(
         Path | None, typer.Option(help="A set that is encoded: Parquet, packed corpus, or structure files.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What --data is encoded by; the embedded model by default.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="What --data is encoded by; the embedded model by default. With --prometheus or --servers: the store "
+            "whose N tells which codes without a hit may be called dead.",
+        ),
     ] = None,
     version: Annotated[
         str | None, typer.Option(metavar="V", help="Of the codebook; the active one by default.")
     ] = None,
     window: Annotated[str, typer.Option(help="How far back Prometheus is asked: 12h, 7d, …")] = "7d",
     selector: Annotated[str, typer.Option(help='Labels of the servers in Prometheus, such as job="foldmint".')] = "",
-    dead_threshold: Annotated[float, typer.Option(help="A code is dead if its N, hits a step, is below.")] = 1e-5,
-    step_residues: Annotated[int, typer.Option(help="Residues of the step that hits are scaled to.")] = 262_144,
+    dead_threshold: Annotated[
+        float, typer.Option(min=0, help="A code is dead if its N, hits a step, is below.")
+    ] = 1e-5,
+    step_residues: Annotated[int, typer.Option(min=1, help="Residues of the step that hits are scaled to.")] = 262_144,
     against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare with counts that --json and --counts wrote.")
     ] = None,
@@ -66,9 +78,9 @@ def usage(
         str | None, typer.Option(metavar="W", help="Compare with so long before the window, from Prometheus.")
     ] = None,
     max_psi: Annotated[
-        float | None, typer.Option(help="Exit with 3 if the population stability index of the two is above.")
+        float | None, typer.Option(min=0, help="Exit with 3 if the population stability index of the two is above.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
+    json_file: JsonFile = None,
     counts: Annotated[bool, typer.Option("--counts", help="Write each code's count into the JSON too.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw N by rank, in a .svg or .png file.")] = None,
     prometheus_auth: PrometheusAuth = None,
@@ -76,16 +88,14 @@ def usage(
     credentials: Credentials = NO_CREDENTIALS,
     threads: Threads = None,
 ) -> None:
-    """Tell how the codes are used, from one of --store, --prometheus, --servers and --data, and compare it.
-
-    Exit codes: 0 done; 1 an error, with its reason; 2 wrong usage; 3 the drift exceeds --max-psi.
-    """
+    """Tell how the codes are used, from one of --store, --prometheus, --servers and --data, and compare it."""
     given = {"--store": store, "--prometheus": prometheus, "--servers": servers, "--data": data}
     chosen = _one_of(given, against, against_version, against_window, model)
     if max_psi is not None and not (against or against_version or against_window):
         raise typer.BadParameter("--max-psi needs something to compare with: --against, for example")
     if counts and json_file is None:
         raise typer.BadParameter("--counts needs --json")
+    check_outputs(json=json_file, plot=plot)
 
     from foldmint_maintenance.errors import UsageUnknown
     from foldmint_maintenance.usage import statistics as module
@@ -103,18 +113,16 @@ def usage(
         if chosen == "--prometheus":
             entry = read_entry(prometheus_auth, prometheus_ca)
             server = Prometheus(str(prometheus), entry=entry)
-            source = _prometheus(server, window, selector, version, against_version, against_window)
+            source = _judged(_prometheus(server, window, selector, version, against_version, against_window), model)
         elif chosen == "--servers":
-            source = _servers(str(servers), version, against_version, credentials.read())
+            source = _judged(_servers(str(servers), version, against_version, credentials.read()), model)
         elif chosen == "--data":
             use_threads(threads)
             source = _data(Path(str(data)), model, version, against_version)
         else:
             source = _store(str(store), version, against_version)
     with faults():
-        for file in (json_file, plot):
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(json_file, plot)
         counted = source.counts()
         reference = _read(against) if against is not None else source.against() if source.against is not None else None
         figures = module.figures(counted, dead_threshold=dead_threshold, step_residues=step_residues)
@@ -131,7 +139,7 @@ def usage(
             # Steps of two trainings may differ: beside another curve, each is of the same number of residues.
             tails = [(one.source, module.per_step(one, step_residues, moving_averages=len(both) > 1)) for one in both]
             usage_plot.draw(tails, dead_threshold, plot)
-    _print(figures, drift)
+    _print(figures, drift, json_file)
     if drift is not None and max_psi is not None and drift.psi > max_psi:
         typer.echo(f"drift: a population stability index of {drift.psi:.4g} is above {max_psi:g}", err=True)
         raise typer.Exit(DRIFTED)
@@ -152,9 +160,16 @@ def _one_of(
         raise typer.BadParameter("only one of --against, --against-version and --against-window can be compared with")
     if against_window is not None and chosen != ["--prometheus"]:
         raise typer.BadParameter(f"--against-window is for --prometheus, not for {chosen[0]}")
-    if model is not None and chosen != ["--data"]:
-        raise typer.BadParameter(f"--model is for --data, not for {chosen[0]}")
+    if model is not None and chosen == ["--store"]:
+        raise typer.BadParameter("--model is for --data, --prometheus and --servers, not for --store")
     return chosen[0]
+
+
+def _judged(source: _Source, store: str | None) -> _Source:
+    """The source, its counts with N of their version in a store; as it is without one."""
+    from foldmint_maintenance.usage.sources import with_store
+
+    return source if store is None else _Source(lambda: with_store(source.counts(), store), source.against)
 
 
 def _store(store: str, version: str | None, against: str | None) -> _Source:
@@ -240,13 +255,11 @@ def _write(
             told["against"] |= {"max_psi": max_psi, "drifted": drift.psi > max_psi}
     if counted is not None:
         told["counts"] = [int(count) if count.is_integer() else count for count in counted.counts.tolist()]
-    file.write_text(json.dumps(told, indent=None if counted is not None else 2) + "\n", encoding="utf-8")
+    write_json(file, told, indent=None if counted is not None else 2)
 
 
-def _print(figures: "UsageFigures", drift: "Drift | None") -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
+def _print(figures: "UsageFigures", drift: "Drift | None", json_file: Path | None) -> None:
+    console = console_beside(json_file)
     console.print(_table(_lines(figures)))
     for note in figures.notes:
         console.print(f"- {note}")

@@ -19,10 +19,12 @@ class RepairConfig:
 
     scope: repair moves dead codes alone; finetune then lets all codes follow by moving averages. strategy: where dead
     codes go. dead_threshold, measure: a code is dead below it; count: its N, hits a step; frequency: its share of all
-    hits. min_exposure: residues seen a code, below which no code is called dead. residues: of the batch that dead codes
-    are put into, and settle on in `rounds` of k-means. finetune_steps, finetune_batch, decay: of scope finetune.
-    gate_residues, gate_decoded: residues of the gates' chains, and the longest chain that is decoded for them.
-    gate_share: of the data's chains, kept for the gates where there are no other data for them.
+    hits. min_exposure: residues seen a code, below which no code is called dead; `foldmint.usage.evidence` asks for
+    more where codes are rare or structures repeat. residues: of the batch that dead codes are put into, and settle on
+    in `rounds` of k-means. finetune_steps, finetune_batch, decay: of scope finetune. gate_residues, gate_decoded:
+    residues of the gates' chains, and the longest chain that is decoded for them. gate_share: of the data's chains,
+    kept for the gates where there are no other data for them; up to a half where the gates need more. min_gate_chains,
+    min_gate_residues: the least that gates are measured on. force: go on where exposure or the gates' data are too few.
     """
 
     scope: Scope = "repair"
@@ -38,6 +40,9 @@ class RepairConfig:
     gate_residues: int = 50_000
     gate_decoded: int = 512
     gate_share: float = 0.1
+    min_gate_chains: int = 30
+    min_gate_residues: int = 5_000
+    force: bool = False
     rows: RowConfig = field(default_factory=RowConfig)
     limits: GateLimits = field(default_factory=GateLimits)
     seed: int = 0
@@ -50,6 +55,8 @@ class RepairConfig:
             raise ValueError("residues, finetune_batch, gate_residues and gate_decoded must be positive")
         if min(self.rounds, self.finetune_steps) < 0 or self.dead_threshold < 0 or self.min_exposure < 0:
             raise ValueError("rounds, finetune_steps, dead_threshold and min_exposure must be 0 or more")
+        if min(self.min_gate_chains, self.min_gate_residues) < 0:
+            raise ValueError("min_gate_chains and min_gate_residues must be 0 or more")
         if not (0 < self.gate_share < 1 and 0 < self.decay < 1):
             raise ValueError("gate_share and decay must be between 0 and 1")
 

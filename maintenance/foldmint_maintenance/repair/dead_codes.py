@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from foldmint.usage import Evidence, evidence
 from foldmint_maintenance.errors import OtherVersion
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.usage.statistics import CodeCounts
@@ -19,10 +21,31 @@ Usage = Callable[[Store, str], CodeCounts]
 
 
 class DeadCodeReport(NamedTuple):
-    """What was found dead, and the counts that it was told from."""
+    """What was found dead, and the counts that it was told from.
+
+    evidence: what absent hits mean in these counts; None of the codebook's own moving averages. undecided: codes
+    without a hit that are not called dead, because too few hits were to be expected. notes: in words.
+    """
 
     dead_codes: dead_code_reset.DeadCodes
     counts: CodeCounts
+    evidence: Evidence | None = None
+    undecided: int = 0
+    notes: tuple[str, ...] = ()
+
+    def statistics(self) -> dict[str, float]:
+        """The evidence, for json.dumps; empty if there is none."""
+        if self.evidence is None:
+            return {}
+        codes = len(self.counts.counts)
+        return {
+            "residues_a_code": self.dead_codes.exposure,
+            "design_effect": self.evidence.design_effect,
+            "independent_residues_a_code": self.evidence.independent / codes,
+            "unhit_by_chance": self.evidence.unhit_by_chance,
+            "judged": int(self.evidence.judged.sum()),
+            "undecided": self.undecided,
+        }
 
 
 def detect_dead_codes(
@@ -34,7 +57,9 @@ def detect_dead_codes(
 ) -> DeadCodeReport:
     """Which codes of a version are dead; all but the source of the counts is the same in all processes.
 
-    usage: as in `repair`. Raises OtherVersion if it tells of another version, or of another number of codes.
+    usage: as in `repair`. Unless the job is forced, codes are called dead only where `foldmint.usage.evidence` allows
+    it, and none is below the least exposure. Raises OtherVersion if usage tells of another version, or of another
+    number of codes.
     """
     config, own = job.config, held.codebook.N.double()
     if usage is None:
@@ -57,5 +82,44 @@ def detect_dead_codes(
     found = dead_code_reset.find_dead_codes(
         torch.from_numpy(counted.counts), step, exposure, config.dead_threshold, config.measure
     )
-    tell(f"{int(found.dead.sum())} of {len(own)} codes are dead, {exposure:.1f} residues seen a code: {counted.source}")
-    return DeadCodeReport(found, counted)
+    report = _judge(DeadCodeReport(found, counted), own, job)
+    number = int(report.dead_codes.dead.sum())
+    tell(f"{number} of {len(own)} codes are dead, {exposure:.1f} residues seen a code: {counted.source}")
+    for note in report.notes:
+        tell(note)
+    return report
+
+
+def _judge(report: DeadCodeReport, own: Tensor, job: RepairJob) -> DeadCodeReport:
+    """The report without codes that are not proved dead. own: (codes,), the codebook's N."""
+    config, (values, dead, exposure), counts = job.config, report.dead_codes, report.counts
+    notes = list[str]()
+    if exposure < config.min_exposure and not config.force:
+        notes.append(
+            f"{exposure:.2f} residues were seen a code, and {config.min_exposure:g} are needed: no code is called dead"
+        )
+        dead = torch.zeros_like(dead)
+    if counts.residues is None:
+        return report._replace(dead_codes=report.dead_codes._replace(dead=dead), notes=tuple(notes))
+    living = own if config.measure == "count" else own / own.sum().clamp_min(torch.finfo(own.dtype).tiny)
+    found = evidence(counts.counts, living.numpy(), config.dead_threshold)
+    unproved = dead & torch.from_numpy((counts.counts == 0) & ~found.judged)
+    undecided = int(unproved.sum())
+    if undecided:
+        independent = found.independent / len(own)
+        notes.append(
+            f"{undecided} codes without a hit are too rare to be called dead: {exposure:.1f} residues a code were "
+            f"seen, which count as {independent:.1f} independent ones (design effect {found.design_effect:.1f}: "
+            "repeated and similar structures are not new evidence); by chance alone, "
+            f"{found.unhit_by_chance:.0f} living codes would have no hit"
+        )
+    if undecided and config.force:
+        notes.append("--force: they are called dead all the same")
+    elif undecided:
+        dead = dead & ~unproved
+    return report._replace(
+        dead_codes=dead_code_reset.DeadCodes(values, dead, exposure),
+        evidence=found,
+        undecided=0 if config.force else undecided,
+        notes=tuple(notes),
+    )

@@ -10,6 +10,7 @@ it is served by being started with it.
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.sampling import drawn_chains
@@ -20,6 +21,7 @@ from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.dead_codes import Tell, Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate, GateLimits
 from foldmint_maintenance.repair.result import RepairResult
+from foldmint_maintenance.repair.run_record import UNWATCHED, Advance, Watcher
 from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.motion.codes import KMeansConfig
@@ -32,7 +34,15 @@ from foldmint_tokenizer.store.model_store import Store
 
 
 def retrained(
-    job: RepairJob, out: Path, steps: int, usage: Usage | None, tell: Tell, *, batch: int = 1024, crop: int = 256
+    job: RepairJob,
+    out: Path,
+    steps: int,
+    usage: Usage | None,
+    tell: Tell,
+    watcher: Watcher = UNWATCHED,
+    *,
+    batch: int = 1024,
+    crop: int = 256,
 ) -> RepairResult:
     """Train a store's model on, dead codes being put elsewhere on the way, and prove that it got no worse.
 
@@ -53,10 +63,12 @@ def retrained(
     result = RepairResult(
         int(dead.dead_codes.dead.sum()), (), False, model.codebook.version, None, exposure=dead.dead_codes.exposure
     )
+    result = replace(result, notes=dead.notes)
+    watcher.reached(result)
     if job.dry_run:
-        return replace(result, notes=("a dry run: nothing was changed",))
+        return replace(result, notes=(*result.notes, "a dry run: a new model would be trained"))
     training = TrainJob(job.data, out / "training", recipe, Path(job.store), device=job.device, group=job.group)
-    made = load_or_train(training, tell)
+    made = load_or_train(training, tell, watcher)
     tell("measuring both models on the gates' chains")
     before, after = (_figures(each, job) for each in (model, made))
     found = _gates(before, after, job.config.limits)
@@ -64,7 +76,8 @@ def retrained(
         found["quantization_error"] = _error_gate(before, after, job.config.limits)
     statistics = {"before": before.as_json(), "after": after.as_json()}
     result = replace(result, gates=found, parent=model.codebook.version, statistics=statistics, churn=1.0)
-    result = replace(result, notes=("a new encoder: all tokens mean something else than before",))
+    result = replace(result, notes=(*result.notes, "a new encoder: all tokens mean something else than before"))
+    watcher.reached(result)
     if not result.passed:
         return replace(result, notes=(*result.notes, "a gate did not pass: the model is left in OUT/training alone"))
     if job.group.rank == 0:
@@ -112,11 +125,22 @@ def _recipe(model: Model, steps: int, batch: int, crop: int, seed: int) -> Recip
     )
 
 
-def load_or_train(training: TrainJob, tell: Tell) -> Model:
+def load_or_train(training: TrainJob, tell: Tell, watcher: Watcher = UNWATCHED) -> Model:
     """The model of a training, which goes on where it was stopped."""
     if training.finished.exists():
         return Store(training.finished).load()
-    return train(training, lambda progress, steps: None, tell)  # noqa: ARG005
+    advance: Advance | None = None
+    done = 0
+
+    def watch(progress: NamedTuple, steps: int) -> None:
+        nonlocal advance, done
+        step = int(progress._asdict()["step"])
+        if advance is None or step <= done:  # of another stage
+            advance, done = watcher.phase("training steps", steps), 0
+        advance(step - done)
+        done = step
+
+    return train(training, watch, tell)
 
 
 def _figures(model: Model, job: RepairJob) -> Evaluation:

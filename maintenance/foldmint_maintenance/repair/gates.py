@@ -62,6 +62,19 @@ def at_least(before: float, after: float, limit: float) -> Gate:
     return Gate(before, after, limit, after >= limit)
 
 
+MEANINGS = {
+    "quantization_error": "mean squared distance of a vector to its code; lower is better",
+    "utilization": "share of the codes that are hit; higher is better",
+    "perplexity": "number of codes used alike that would have the same entropy; higher is better",
+    "churn": "share of the tokens that change; what was tokenized before does not fit the new codebook there",
+    "live_rows": "largest change of a vector of a code that was not dead; must be 0",
+    "reconstruction_backbone_rmsd": "RMSD of decoded backbones, Å, median over the chains; lower is better",
+    "reconstruction_lddt_ca": "lDDT of decoded CA, 0 to 1, median over the chains; higher is better",
+    "window_rmsd": "RMSD of the windows that share a code, Å; lower is better",
+}
+"""What each gate's figure is."""
+
+
 class QuantizationFigures(NamedTuple):
     """What a codebook does to vectors: tokens (rows,) int64; error: mean squared distance, in the vectors' units;
     utilization: share of the codes that were hit; perplexity of the hits.

@@ -1,8 +1,11 @@
 """What a repair works on: vectors to move codes among, and chains, apart from them, that its gates look at."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,14 @@ from foldmint_maintenance.datasets.loading import Digest, read_set
 from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
 from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.repair.config import RepairJob
+from foldmint_maintenance.repair.config import RepairConfig, RepairJob
+from foldmint_maintenance.repair.run_record import UNWATCHED, Advance, Watcher
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_tokenizer.model import Model
 
 Tell = Callable[[str], None]
+MAX_GATE_SHARE = 0.5
+"""The largest share of a set that is kept for the gates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,47 +46,89 @@ class RepairInputs:
     about: dict[str, Any]
 
 
-def prepare_inputs(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
+def prepare_inputs(model: Model, job: RepairJob, tell: Tell, watcher: Watcher = UNWATCHED) -> RepairInputs:
     """Vectors of a set's chains, or of servers' reservoirs.
 
     Raises InvalidSet if there are too few; FoldmintError if a server cannot be reached or keeps no reservoir.
     """
-    return _of_servers(model, job, tell) if job.servers else _of_data(model, job, tell)
+    return _of_servers(model, job, tell) if job.servers else _of_data(model, job, tell, watcher)
 
 
-def _of_data(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
+def _of_data(model: Model, job: RepairJob, tell: Tell, watcher: Watcher) -> RepairInputs:
     assert job.data is not None  # noqa: S101 (for types; the job has checked it)
     config, digest = job.config, Digest()
     tell(f"reading {job.data}")
     skip = lambda path, why: tell(f"passed over {path}: {why}")  # noqa: E731
-    records = list(digest.through(read_set(job.data, skip)))
+    advance = watcher.phase("reading chains", None)
+    records = list(_counted(digest.through(read_set(job.data, skip)), advance))
     about: dict[str, Any] = {"name": job.data.name, "sha256": digest.sha256(), "chains": digest.chains}
     if job.gate_data is None:
-        held = [_held_back(record.id, config.gate_share) for record in records]
+        share = gate_share([(entry_fraction(record.id), len(record.sequence)) for record in records], config)
+        held = [entry_fraction(record.id) < share for record in records]
         gate = [record for record, back in zip(records, held, strict=True) if back]
         records = [record for record, back in zip(records, held, strict=True) if not back]
     else:
         own = Digest()
-        gate = list(own.through(read_set(job.gate_data, skip)))
+        gate = list(_counted(own.through(read_set(job.gate_data, skip)), advance))
         about["gate"] = {"name": job.gate_data.name, "sha256": own.sha256(), "chains": own.chains}
     if not records or not gate:
         raise InvalidSet(f"{job.data} has too few chains: some to repair on, and others for the gates, are needed")
-    train = _split_of(model, drawn_chains(records, config.residues, config.seed), job, tell)
-    looked_at = _split_of(model, drawn_chains(gate, config.gate_residues, config.seed), job, tell)
+    fault = gates_fault(len(gate), sum(len(record.sequence) for record in gate), config)
+    if fault is not None:
+        raise InvalidSet(fault)
+    train = _split_of(model, drawn_chains(records, config.residues, config.seed), job, tell, watcher)
+    looked_at = _split_of(model, drawn_chains(gate, config.gate_residues, config.seed), job, tell, watcher)
     about |= {"residues": len(train.z), "gate_residues": len(looked_at.z)}
     return RepairInputs(train, looked_at, about)
 
 
-def _split_of(model: Model, records: list[Record], job: RepairJob, tell: Tell) -> DataSplit:
+def _counted(records: Iterable[Record], advance: Advance) -> Iterator[Record]:
+    for record in records:
+        advance(1)
+        yield record
+
+
+def _split_of(model: Model, records: list[Record], job: RepairJob, tell: Tell, watcher: Watcher) -> DataSplit:
     data = prepared(records)
     tell(f"vectors of {len(data)} residues of {len(records)} chains")
-    return DataSplit(vectors_of(model.encoder, data, np.arange(len(data)), job.group, job.device), records, data)
+    advance = watcher.phase("computing vectors", len(data))
+    vectors = vectors_of(model.encoder, data, np.arange(len(data)), job.group, job.device, advance)
+    return DataSplit(vectors, records, data)
 
 
-def _held_back(name: str, share: float) -> bool:
-    """Whether a chain is the gates': by its entry's name, so that chains of one entry stay together."""
+def entry_fraction(name: str) -> float:
+    """A number from 0 to 1 that is the same for all chains of an entry; those below the gates' share are theirs."""
     entry = name.rsplit("_", 1)[0]
-    return int.from_bytes(hashlib.sha256(entry.encode()).digest()[:8], "little") < share * 2**64
+    return int.from_bytes(hashlib.sha256(entry.encode()).digest()[:8], "little") / 2**64
+
+
+def gate_share(chains: Sequence[tuple[float, int]], config: RepairConfig) -> float:
+    """The share of a set that is kept for the gates: `config.gate_share`, or up to `MAX_GATE_SHARE` if they need more.
+
+    chains: the fraction of each chain's entry, and its residues.
+    """
+    needed, found, residues = 0.0, 0, 0
+    for fraction, length in sorted(chains):
+        if found >= config.min_gate_chains and residues >= config.min_gate_residues:
+            break
+        # Chains of an entry stay together: all that are below a share just above the fraction.
+        needed, found, residues = math.nextafter(fraction, 1.0), found + 1, residues + length
+    return max(config.gate_share, min(needed, MAX_GATE_SHARE))
+
+
+def gates_fault(chains: int | None, residues: int, config: RepairConfig) -> str | None:
+    """Why gates on so many chains and residues would prove little; None if they suffice, or the job is forced.
+
+    chains: None of vectors without chains.
+    """
+    few = residues < config.min_gate_residues or (chains is not None and chains < config.min_gate_chains)
+    if config.force or not few:
+        return None
+    counted = f"{residues} residues" if chains is None else f"{chains} chains with {residues} residues"
+    return (
+        f"the gates' data are {counted}, and {config.min_gate_chains} chains with {config.min_gate_residues} residues "
+        "are needed to tell a better codebook from a worse one"
+    )
 
 
 def _of_servers(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
@@ -103,6 +151,9 @@ def _of_servers(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
         raise InvalidSet("the servers' reservoirs hold too few vectors")
     order = np.random.default_rng(job.config.seed).permutation(len(z))
     kept = max(1, round(len(z) * job.config.gate_share))
+    fault = gates_fault(None, kept, job.config)
+    if fault is not None:
+        raise InvalidSet(f"{fault}; a tenth of the servers' reservoirs is theirs: --reservoir of the servers")
     about = {"servers": len(job.servers), "residues": len(z) - kept, "gate_residues": kept, "seen": int(sum(seen))}
     return RepairInputs(DataSplit(z[order[kept:]][: job.config.residues]), DataSplit(z[order[:kept]]), about)
 
@@ -129,3 +180,20 @@ def _broadcast(z: Tensor | None, out: int, job: RepairJob) -> Tensor:
     rows = int(group.broadcast(torch.tensor(0 if z is None else len(z), device=device)))
     own = torch.zeros(rows, out) if z is None else z
     return group.broadcast(own.to(device)).cpu()
+
+
+def origin(job: RepairJob, inputs: RepairInputs) -> dict[str, Any]:
+    """How the version was made, for its manifest."""
+    config = job.config
+    return {
+        "made_by": "repair",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "foldmint": installed_version("foldmint"),
+        "scope": config.scope,
+        "strategy": config.strategy,
+        "dead_threshold": config.dead_threshold,
+        "measure": config.measure,
+        "seed": config.seed,
+        "data": inputs.about,
+        "processes": job.group.size,
+    }

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -26,8 +24,9 @@ from foldmint_maintenance.repair.canary import Canary, canary_of
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.dead_codes import DeadCodeReport, Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate
-from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, prepare_inputs
+from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, origin, prepare_inputs
 from foldmint_maintenance.repair.result import RepairResult
+from foldmint_maintenance.repair.run_record import UNWATCHED, Watcher
 from foldmint_maintenance.usage.statistics import figures
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
@@ -39,18 +38,19 @@ from foldmint_tokenizer.store.model_store import Store
 Tell = Callable[[str], None]
 
 
-def repair(job: RepairJob, usage: Usage | None, tell: Tell) -> RepairResult:
+def repair(job: RepairJob, usage: Usage | None, tell: Tell, watcher: Watcher = UNWATCHED) -> RepairResult:
     """Repair a store's active codebook.
 
     usage: asked by rank 0 for the counts of a store's version; None for the codebook's own moving averages. tell: told
-    what goes on. A gate that fails publishes nothing; where nothing is dead, and all codes are not to be fine-tuned,
-    nothing changes. SIGTERM and SIGINT end it with TrainingStopped. Whenever it ends, even by SIGKILL, the store is
-    whole.
+    what goes on; watcher: how far it has come, however it ends. A gate that fails publishes nothing; where nothing is
+    dead, and all codes are not to be fine-tuned, nothing changes. SIGTERM and SIGINT end it with TrainingStopped.
+    Whenever it ends, even by SIGKILL, the store is whole.
 
     Raises StoreLocked, ModelError, InvalidSet, OtherVersion if the counts are another version's, ActivationFailed, and
     GroupBroken if another process has ended. In processes other than rank 0 the result says nothing of publishing.
     """
     store = Store(job.store)
+    store.about()  # a lock would make a folder of a name that was mistyped
     held: AbstractContextManager[StoreLock | None] = nullcontext()
     if job.group.rank == 0 and not job.dry_run:
         held = StoreLock(store.files, ttl=job.lock_seconds)
@@ -59,10 +59,12 @@ def repair(job: RepairJob, usage: Usage | None, tell: Tell) -> RepairResult:
         model = store.load()
         tell(f"{model.name}, codebook {model.codebook.version}")
         dead = detect_dead_codes(store, model.codebook, job, usage, tell)
-        done = _repair_codebook(model, dead, job, tell)
-        if isinstance(done, RepairResult):
-            return done
-        return _publish(store, model, done, job, lock, tell)
+        done = _repair_codebook(model, dead, job, tell, watcher)
+        if isinstance(done, _Candidate):
+            watcher.reached(done.result)
+            done = _publish(store, model, done, job, lock, tell, watcher)
+        watcher.reached(done)
+        return done
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,36 +86,41 @@ class _Figures(NamedTuple):
     gate_after: gates.QuantizationFigures
 
 
-def _repair_codebook(model: Model, report: DeadCodeReport, job: RepairJob, tell: Tell) -> "RepairResult | _Candidate":
+def _repair_codebook(
+    model: Model, report: DeadCodeReport, job: RepairJob, tell: Tell, watcher: Watcher
+) -> "RepairResult | _Candidate":
     """A repaired codebook, or the result of a repair that has nothing to do or was not to do it."""
     config, version = job.config, model.codebook.version
-    (_, dead, exposure), notes = report.dead_codes, list[str]()
-    if exposure < config.min_exposure:
-        notes.append(
-            f"{exposure:.2f} residues were seen a code, and {config.min_exposure:g} are asked for: "
-            "no code is called dead"
-        )
-        dead = torch.zeros_like(dead)
+    (_, dead, exposure), notes = report.dead_codes, list(report.notes)
     codes = tuple(torch.nonzero(dead).flatten().tolist())
-    statistics = {"usage": figures(report.counts).as_json()}
+    statistics: dict[str, Any] = {"usage": figures(report.counts).as_json()}
+    if report.evidence is not None:
+        statistics["evidence"] = report.statistics()
     idle = RepairResult(
         len(codes), (), False, version, None, exposure=exposure, statistics=statistics, notes=tuple(notes)
     )
+    watcher.reached(idle)
     if not codes and config.scope == "repair":
         return replace(idle, notes=(*notes, "nothing is to be repaired"))
     if job.dry_run:
-        return replace(idle, replaced=codes, notes=(*notes, "a dry run: nothing was changed"))
-    inputs = prepare_inputs(model, job, tell)
-    return _candidate(model, dead, inputs, replace(idle, replaced=codes, parent=version), job, tell)
+        return replace(idle, replaced=codes, notes=(*notes, f"a dry run: {len(codes)} codes would be replaced"))
+    inputs = prepare_inputs(model, job, tell, watcher)
+    return _candidate(model, dead, inputs, replace(idle, replaced=codes, parent=version), job, tell, watcher)
 
 
 def _candidate(
-    model: Model, dead: Tensor, inputs: RepairInputs, begun: RepairResult, job: RepairJob, tell: Tell
+    model: Model,
+    dead: Tensor,
+    inputs: RepairInputs,
+    begun: RepairResult,
+    job: RepairJob,
+    tell: Tell,
+    watcher: Watcher,
 ) -> _Candidate:
     """Reset the dead codes, retrain their decoder rows, and measure what the gates ask for."""
     config, old = job.config, model.codebook
-    codebook = _reset(old.codebook, dead, inputs.train.z, job, tell)
-    measured = _quantize(old.codebook, codebook, inputs)
+    codebook = _reset(old.codebook, dead, inputs.train.z, job, tell, watcher)
+    measured = _quantize(old.codebook, codebook, inputs, watcher)
     windows = _windows(old, codebook, dead, inputs.train, measured.train_after.tokens, whole=config.scope == "finetune")
     version = CodebookVersion("new", "", codebook, windows, old.decoder_rows)
     passed = gates.codebook_gates(measured.gate_before, measured.gate_after, config.limits)
@@ -124,10 +131,10 @@ def _candidate(
     if model.decoder is not None and (inputs.gate if reads_vectors else inputs.train).data is not None:
         # A decoder that reads the codes' vectors has no rows: whoever moves a code moves its meaning with it.
         if not reads_vectors and inputs.train.data is not None:
-            rows = _finetune_rows(model, codebook, dead, inputs.train.data, measured, job, tell)
+            rows = _finetune_rows(model, codebook, dead, inputs.train.data, measured, job, tell, watcher)
         tell("decoding the gates' chains")
         tokens = measured.gate_before.tokens, measured.gate_after.tokens
-        decoded = _reconstructions(model, version, rows, inputs.gate, tokens, config)
+        decoded = _reconstructions(model, version, rows, inputs.gate, tokens, config, watcher)
         passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
         statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
     elif model.decoder is not None and not reads_vectors:
@@ -139,7 +146,7 @@ def _candidate(
         gates=passed,
         churn=passed["churn"].after,
         statistics=statistics,
-        about=_about(job, inputs),
+        about=origin(job, inputs),
         notes=tuple(notes),
         codebook=codebook,
         hits=(hits[0], hits[1]),
@@ -147,27 +154,41 @@ def _candidate(
     return _Candidate(version, rows, canary_of(model, version), result)
 
 
-def _reset(codebook: Codebook, dead: Tensor, z: Tensor, job: RepairJob, tell: Tell) -> Codebook:
+def _reset(codebook: Codebook, dead: Tensor, z: Tensor, job: RepairJob, tell: Tell, watcher: Watcher) -> Codebook:
     """The codebook with its dead codes (codes,) bool reset among z (rows, out); fine-tuned if the scope says so."""
     config = job.config
     tell(f"moving {int(dead.sum())} codes among {len(z)} vectors")
+    advance = watcher.phase("moving codes", int(dead.sum()))
     codebook = dead_code_reset.reset_dead_codes(
-        codebook, dead, z, config.strategy, config.rounds, config.seed, job.group
+        codebook, dead, z, config.strategy, config.rounds, config.seed, job.group, watch=advance
     )
     if config.scope == "finetune":
         tell(f"{config.finetune_steps} steps of moving averages")
         steps = (config.finetune_steps, config.finetune_batch, config.decay, config.seed)
-        codebook = dead_code_reset.finetune(codebook, z, *steps, job.group)
+        advance = watcher.phase("moving averages", config.finetune_steps)
+        codebook = dead_code_reset.finetune(codebook, z, *steps, job.group, watch=advance)
     return codebook
 
 
-def _quantize(old: Codebook, new: Codebook, inputs: RepairInputs) -> _Figures:
-    splits = inputs.train.z, inputs.gate.z
-    return _Figures(*(gates.quantization_figures(z, each.embeddings) for z in splits for each in (old, new)))
+def _quantize(old: Codebook, new: Codebook, inputs: RepairInputs, watcher: Watcher) -> _Figures:
+    pairs = [(z, each.embeddings) for z in (inputs.train.z, inputs.gate.z) for each in (old, new)]
+    advance = watcher.phase("measuring vectors", sum(len(z) for z, _ in pairs))
+    found = []
+    for z, embeddings in pairs:
+        found.append(gates.quantization_figures(z, embeddings))
+        advance(len(z))
+    return _Figures(*found)
 
 
 def _finetune_rows(
-    model: Model, codebook: Codebook, dead: Tensor, data: PreparedSet, measured: _Figures, job: RepairJob, tell: Tell
+    model: Model,
+    codebook: Codebook,
+    dead: Tensor,
+    data: PreparedSet,
+    measured: _Figures,
+    job: RepairJob,
+    tell: Tell,
+    watcher: Watcher,
 ) -> DecoderRows:
     """The decoder's rows of the codes that moved, trained on a split's chains."""
     trained = dead if job.config.scope == "repair" else torch.ones_like(dead)
@@ -176,8 +197,11 @@ def _finetune_rows(
         gates.whole_tokens(data, each.tokens, gates.frameless_code(model, version.embeddings))
         for each, version in ((measured.train_before, model.codebook.codebook), (measured.train_after, codebook))
     )
+    advance = watcher.phase("training rows", job.config.rows.steps)
     return decoder_finetune.finetune_rows(
-        model, data, dead, before, after, job.config.rows, job.group, job.device, trained=trained
+        *(model, data, dead, before, after, job.config.rows, job.group, job.device),
+        trained=trained,
+        watch=lambda _: advance(1),
     )
 
 
@@ -190,25 +214,14 @@ def _statistics(measured: _Figures, replaced: tuple[int, ...]) -> dict[str, Any]
     }
 
 
-def _about(job: RepairJob, inputs: RepairInputs) -> dict[str, Any]:
-    """How the version was made, for its manifest."""
-    config = job.config
-    return {
-        "made_by": "repair",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "foldmint": installed_version("foldmint"),
-        "scope": config.scope,
-        "strategy": config.strategy,
-        "dead_threshold": config.dead_threshold,
-        "measure": config.measure,
-        "seed": config.seed,
-        "data": inputs.about,
-        "processes": job.group.size,
-    }
-
-
 def _publish(
-    store: Store, model: Model, candidate: _Candidate, job: RepairJob, lock: StoreLock | None, tell: Tell
+    store: Store,
+    model: Model,
+    candidate: _Candidate,
+    job: RepairJob,
+    lock: StoreLock | None,
+    tell: Tell,
+    watcher: Watcher,
 ) -> RepairResult:
     """Publish and activate what has passed its gates."""
     result = candidate.result
@@ -232,8 +245,12 @@ def _publish(
         about=about | {"canary": candidate.canary.as_json()},
     ).version
     tell(f"published codebook {version}")
-    rollout.activate(store, lock, job.activate, version, candidate.canary, tell, **job.connection)
-    return replace(result, published=True, activated=True, version=version)
+    result = replace(result, published=True, version=version)
+    watcher.reached(result)
+    rollout.activate(
+        *(store, lock, job.activate, version, candidate.canary, tell), outcome=watcher.swapped, **job.connection
+    )
+    return replace(result, activated=True)
 
 
 def _windows(
@@ -260,6 +277,7 @@ def _reconstructions(
     part: DataSplit,
     tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
     config: RepairConfig,
+    watcher: Watcher,
 ) -> dict[str, gates.ReconstructionFigures]:
     """Of the gates' chains: before; after; and, where there are rows, after, had they not been retrained."""
     assert part.data is not None  # noqa: S101 (for types; there are chains where there are rows)
@@ -273,8 +291,11 @@ def _reconstructions(
     }
     if rows is not None:
         versions["without_rows"] = (made, ids[1])
+    lengths = [len(record.sequence) for record in part.records]
+    whole = sum(length for length in lengths if length <= config.gate_decoded) * len(versions)
+    advance = watcher.phase("decoding residues", whole)
     return {
-        name: gates.reconstruct(model, version, part.records, part.data, own, config.gate_decoded)
+        name: gates.reconstruct(model, version, part.records, part.data, own, config.gate_decoded, advance)
         for name, (version, own) in versions.items()
     }
 

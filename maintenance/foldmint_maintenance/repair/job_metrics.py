@@ -27,6 +27,13 @@ JOB = "foldmint_repair"
 """Prometheus' label `job` of what is pushed."""
 
 _ERROR = 1
+
+
+def outcome_of(code: int) -> str:
+    """What an exit code of the command means: one of OUTCOMES."""
+    return OUTCOMES.get(code, OUTCOMES[_ERROR])
+
+
 _SECONDS = 30.0  # that a Pushgateway may take to answer
 
 
@@ -176,8 +183,7 @@ def recorded(
         raise
     finally:
         ended = clock()
-        outcome = OUTCOMES.get(code, OUTCOMES[_ERROR])
-        metrics = JobMetrics.of_result(store, outcome, ended, ended - started, record.result)
+        metrics = JobMetrics.of_result(store, outcome_of(code), ended, ended - started, record.result)
         sends = [] if path is None else [partial(metrics.write, path)]
         sends += [] if url is None else [partial(metrics.push, url)]
         for send in sends:

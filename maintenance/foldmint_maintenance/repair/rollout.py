@@ -1,6 +1,7 @@
 """A version handed to running servers: active in the store, then served and checked by the canary; or all go back."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Unpack
 
 from foldmint_client import Backbone, Client, FailedPrecondition, FoldmintError, PermissionDenied, Unauthenticated
@@ -19,6 +20,24 @@ class Swapped(NamedTuple):
     previous: str | None
 
 
+class ServerOutcome(NamedTuple):
+    """What became of a server in a swap.
+
+    outcome: `swapped`, `failed`, `brought back`, `not brought back`, or `not asked`. version: what it was asked to
+    serve. previous: what it served before, None if not known. reason: why it failed, empty if it did not.
+    """
+
+    address: str
+    outcome: str
+    version: str
+    previous: str | None = None
+    reason: str = ""
+
+
+def _nothing(outcome: ServerOutcome) -> None:
+    """Whoever wants no outcomes."""
+
+
 def activate(
     store: Store,
     lock: StoreLock,
@@ -26,12 +45,14 @@ def activate(
     version: str,
     canary: Canary | None,
     tell: Callable[[str], None],
+    outcome: Callable[[ServerOutcome], None] = _nothing,
     **options: Unpack[ConnectionOptions],
 ) -> list[Swapped]:
     """Make a version the active one of a store, and see that its servers serve it, one after another.
 
     lock: the store's, held. addresses: the servers' admin listeners; they serve at once what their store says, and
-    servers that are not named find it there by themselves. options: of the connections.
+    servers that are not named find it there by themselves. outcome: told what became of each server, of one that is
+    brought back again. options: of the connections.
 
     Raises ActivationFailed, after the store and those that had swapped were brought back, if a server refuses, cannot
     be reached, or gives other tokens for the canary; its message tells of servers that could not be brought back
@@ -43,6 +64,8 @@ def activate(
     tell(f"codebook {version} is active in the store")
     swapped: list[Swapped] = []
     for address in addresses:
+        outcome(ServerOutcome(address, "not asked", version))
+    for address in addresses:
         # Before it is asked: an answer that was lost may have been a swap.
         swapped.append(Swapped(address, None))
         try:
@@ -51,11 +74,13 @@ def activate(
             swapped[-1] = Swapped(address, previous)
             tell(f"{address} serves codebook {version}, and served {previous}")
             _check(address, version, canary, options)
+            outcome(ServerOutcome(address, "swapped", version, previous))
         except (FoldmintError, ActivationFailed) as error:
+            outcome(ServerOutcome(address, "failed", version, swapped[-1].previous, str(error)))
             lock.check()
             if before != version:
                 store.roll_back(version)
-            left = _back(swapped, before, tell, options)
+            left = _back(swapped, before, tell, partial(_note_back, version, outcome), options)
             reason = f"{address}: {error}; the store and all servers are back on codebook {before}"
             if left:
                 reason = f"{address}: {error}; the store is back on codebook {before}, and not: {', '.join(left)}"
@@ -77,20 +102,41 @@ def _check(address: str, version: str, canary: Canary | None, options: Connectio
         raise ActivationFailed("its tokens of the canary are not those that the manifest holds")
 
 
+def _note_back(
+    version: str,
+    outcome: Callable[[ServerOutcome], None],
+    address: str,
+    what: str,
+    previous: str | None,
+    reason: str,
+) -> None:
+    """Tell of a server that was asked to serve a version, and then to go back."""
+    outcome(ServerOutcome(address, what, version, previous, reason))
+
+
 def _back(
-    swapped: Sequence[Swapped], version: str, tell: Callable[[str], None], options: ConnectionOptions
+    swapped: Sequence[Swapped],
+    version: str,
+    tell: Callable[[str], None],
+    outcome: Callable[[str, str, str | None, str], None],
+    options: ConnectionOptions,
 ) -> list[str]:
     """Let servers serve the version that is active in the store again, the last first; returns those that do not."""
     left = []
+    failed = swapped[-1].address
     for address, previous in reversed(swapped):
         try:
             with CodebookAdmin(address, **options) as admin:
                 admin.activate(version)
             tell(f"{address} is back on codebook {version}")
+            if address != failed:  # of that one, the reason stands
+                outcome(address, "brought back", previous, "")
         except (FailedPrecondition, Unauthenticated, PermissionDenied) as error:
             # Who never answered may never have swapped; who does not let us in has not.
             if previous is not None:
                 left.append(f"{address} ({error})")
+                outcome(address, "not brought back", previous, str(error))
         except FoldmintError as error:
             left.append(f"{address} ({error})")
+            outcome(address, "not brought back", previous, str(error))
     return left

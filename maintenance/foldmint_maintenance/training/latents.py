@@ -1,7 +1,7 @@
 """Vectors and tokens of a whole set, computed by all processes together."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,19 @@ _BATCH = 4096
 
 
 def vectors_of(
-    encoder: Encoder, data: PreparedSet, select: NDArray[np.integer], group: ProcessGroup, device: torch.device | str
+    encoder: Encoder,
+    data: PreparedSet,
+    select: NDArray[np.integer],
+    group: ProcessGroup,
+    device: torch.device | str,
+    watch: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """z (rows, out), float32, on the CPU, of the rows `select` of a set."""
-    return torch.cat([z.cpu() for z in _encoded(encoder, data, select, group, device)])[: len(select)]
+    """z (rows, out), float32, on the CPU, of the rows `select` of a set. watch: told how many more are done."""
+    parts = []
+    for z in _encoded(encoder, data, select, group, device):
+        parts.append(z.cpu())
+        watch(len(z))
+    return torch.cat(parts)[: len(select)]
 
 
 def tokens_of(

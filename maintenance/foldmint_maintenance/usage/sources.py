@@ -1,6 +1,7 @@
 """Sources of code counts: a store, Prometheus, servers, or a set of backbones to encode."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -31,6 +32,18 @@ def from_store(location: Location | None = None, version: str | None = None) -> 
     return CodeCounts(counts, None, found.version, f"moving averages in {store.files}")
 
 
+def with_store(counts: CodeCounts, location: Location) -> CodeCounts:
+    """The counts with N of their version in a store, by which codes without a hit are judged.
+
+    Raises ModelError if it cannot be read; UsageUnknown if the codebook has another number of codes.
+    """
+    N = Store(location).codebook(counts.version).codebook.N.double().numpy()
+    try:
+        return replace(counts, N=N)
+    except ValueError as error:
+        raise UsageUnknown(f"{counts.source} is of another codebook than {location}: {error}") from error
+
+
 def from_data(
     path: Path,
     model: Location | None = None,
@@ -56,7 +69,8 @@ def from_data(
                 report(len(rows.codes))
     if not hits.any():
         raise InvalidSet("the set holds no residue with N, CA and C")
-    return CodeCounts(hits.astype(np.float64), int(hits.sum()), loaded.codebook.version, f"residues of {path}")
+    counts, N = hits.astype(np.float64), loaded.codebook.codebook.N.double().numpy()
+    return CodeCounts(counts, int(hits.sum()), loaded.codebook.version, f"residues of {path}", N=N)
 
 
 def from_prometheus(

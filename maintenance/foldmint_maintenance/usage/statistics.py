@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
-from foldmint.usage import EXPOSURE, enough_exposure, perplexity
+from foldmint.usage import EXPOSURE, enough_exposure, evidence, perplexity
 
 STEP_RESIDUES = 2**18
 """Residues per step of ESM's training, the unit of N: hits per step."""
@@ -27,7 +27,8 @@ class CodeCounts:
 
     counts: (codes,) float64. residues: number of counted residues, if counts are hits; None if counts are N, moving
     averages of hits per step of `STEP_RESIDUES`. version: of the codebook, None if unknown. source: its description.
-    notes: remarks for the reader. Raises `ValueError` if counts are negative, not finite or not one-dimensional.
+    notes: remarks for the reader. N: (codes,), the codebook's moving averages, from which the expected hits follow;
+    None if unknown. Raises `ValueError` if counts are negative, not finite or not one-dimensional, or N does not fit.
     """
 
     counts: NDArray[np.float64]
@@ -35,9 +36,12 @@ class CodeCounts:
     version: str | None
     source: str
     notes: tuple[str, ...] = ()
+    N: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", _checked(self.counts))
+        if self.N is not None and np.shape(self.N) != self.counts.shape:
+            raise ValueError(f"N has the shape {np.shape(self.N)}, and counts {self.counts.shape}")
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class UsageFigures:
     mean, std (of the population: divided by the number of codes), quartiles (first, median, third; linear between
     codes), min, max, dead and below are of N: hits a step of `step_residues`. total: the sum of the counts as the
     source gave them: residues, or N. residues: number of counted residues, None if counts are N. residues_a_code: the
-    exposure. never_hit: codes whose count is 0. dead: codes with N below `dead_threshold`. perplexity: e to the entropy
-    of the codes. utilization: share of codes whose count is not 0. gini: 0 if all codes are used equally, near 1 if a
+    exposure. never_hit: codes whose count is 0. dead: codes with N below `dead_threshold`; of codes never hit, those
+    that `foldmint.usage.evidence` allows to call dead, if the codebook's N is known. perplexity: e to the entropy of
+    the codes. utilization: share of codes whose count is not 0. gini: 0 if all codes are used equally, near 1 if a
     single code is used.
     """
 
@@ -131,6 +136,16 @@ def figures(
         hit = step_residues / counted.residues
         # With three hits expected, at least one occurs with a probability of 95 %.
         notes.append(f"one hit is an N of {hit:.3g}; N of a code never hit is below {3 * hit:.3g} (95 % confidence)")
+    told = dead_threshold > N
+    if known and counted.residues is not None and counted.N is not None:
+        found = evidence(counted.counts, counted.N, dead_threshold)
+        unproved = told & (counted.counts == 0) & ~found.judged
+        told = told & ~unproved
+        notes.append(
+            f"these residues count as {found.independent / codes:.3g} independent ones a code (design effect "
+            f"{found.design_effect:.3g}); by chance alone, {found.unhit_by_chance:.3g} living codes would never be "
+            f"hit; {int(unproved.sum())} codes never hit are too rare to be called dead"
+        )
     if exposure is None and abs(total - step_residues) > 0.01 * step_residues:
         notes.append(f"N is of steps of about {total:.6g} residues; thresholds are as for {step_residues}")
     if total == 0:
@@ -151,7 +166,7 @@ def figures(
         min=float(N.min()),
         max=float(N.max()),
         never_hit=int((N == 0).sum()),
-        dead=int((dead_threshold > N).sum()) if known else None,
+        dead=int(told.sum()) if known else None,
         dead_threshold=dead_threshold,
         below=tuple(
             Below(limit, limit / mean if mean else None, int((limit > N).sum()) if known else None)

@@ -4,6 +4,7 @@ Every process holds all vectors and computes a slice of each sum; random samples
 processes end with the same bits, which differ from those of a single process only by the order of summation.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -15,6 +16,8 @@ from foldmint_tokenizer.codebook import Codebook, nearest_code
 
 Strategy = Literal["batch", "kmeans++"]
 Measure = Literal["count", "frequency"]
+Watch = Callable[[int], None]
+"""Told how much more is done."""
 
 PUBLISHED_STEP = 2**18
 """Residues per step of the published codebook, whose N are hits per step."""
@@ -47,7 +50,13 @@ def find_dead_codes(counts: Tensor, step: float, exposure: float, threshold: flo
     return DeadCodes(values, values < threshold, exposure)
 
 
-def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int) -> Tensor:
+def _unwatched(done: int) -> None:
+    """Ignore progress."""
+
+
+def sample_vectors(
+    z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int, watch: Watch = _unwatched
+) -> Tensor:
     """New vectors (count, out) for dead codes, sampled from z (rows, out).
 
     batch: uniformly, without replacement if there are enough, as in the published training. kmeans++: one by one, with
@@ -67,6 +76,7 @@ def sample_vectors(z: Tensor, live: Tensor, count: int, strategy: Strategy, seed
         at = torch.rand((), generator=generator, dtype=torch.float64, device=z.device) * cumulative[-1]
         place = int(torch.searchsorted(cumulative, at, right=True).clamp_max(len(z) - 1))
         chosen.append(z[place])
+        watch(1)
         distance = torch.addmv(square + square[place], z, z[place], alpha=-2).clamp_min(0)
         error = torch.minimum(error, distance)
     return torch.stack(chosen)
@@ -80,12 +90,20 @@ def all_reduce_statistics(z: Tensor, codebook: Codebook, group: ProcessGroup) ->
 
 
 def reset_dead_codes(
-    codebook: Codebook, dead: Tensor, z: Tensor, strategy: Strategy, rounds: int, seed: int, group: ProcessGroup
+    codebook: Codebook,
+    dead: Tensor,
+    z: Tensor,
+    strategy: Strategy,
+    rounds: int,
+    seed: int,
+    group: ProcessGroup,
+    watch: Watch = _unwatched,
 ) -> Codebook:
     """The codebook with its dead codes (codes,) bool re-initialized from z (rows, out); live rows stay bit-identical.
 
     rounds: of k-means over z that refine the reset codes while the others are fixed; reset codes without a hit are
     sampled again. N and z_avg of reset codes are their hits and sums, scaled to the codebook's residues per step.
+    watch: receives the number of codes sampled.
     """
     if not bool(dead.any()):
         return codebook
@@ -94,7 +112,7 @@ def reset_dead_codes(
     moved = dead
     for attempt in range(max(1, rounds)):
         live = codebook.embeddings[~moved]
-        fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt)
+        fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt, watch)
         vectors = torch.zeros_like(codebook.embeddings)
         vectors[moved] = group.broadcast(fresh)
         codebook = ema.reset_codes(codebook, moved, vectors, mean)
@@ -110,7 +128,14 @@ def reset_dead_codes(
 
 
 def finetune(
-    codebook: Codebook, z: Tensor, steps: int, batch: int, decay: float, seed: int, group: ProcessGroup
+    codebook: Codebook,
+    z: Tensor,
+    steps: int,
+    batch: int,
+    decay: float,
+    seed: int,
+    group: ProcessGroup,
+    watch: Watch = _unwatched,
 ) -> Codebook:
     """The codebook after `steps` EMA updates of all codes, on random batches of z (rows, out)."""
     scale = _step(codebook) / batch
@@ -119,6 +144,7 @@ def finetune(
         select = torch.randint(len(z), (batch,), generator=generator).to(z.device)
         hits, sums = all_reduce_statistics(z[select], codebook, group)
         codebook = ema.ema_update(codebook, hits * scale, sums * scale, decay)
+        watch(1)
     return codebook
 
 

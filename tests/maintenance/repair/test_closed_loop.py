@@ -6,44 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from foldmint_maintenance.datasets.records import Record, prepared, write_parquet
-from foldmint_maintenance.distributed.process_group import ALONE
-from foldmint_maintenance.training.latents import vectors_of
-from foldmint_maintenance.vq import quantizer
-from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
-from foldmint_tokenizer.store.model_store import Store, create_store, load_model
+from foldmint_maintenance.datasets.records import Record, write_parquet
+from foldmint_tokenizer.store.model_store import Store
+from helpers.harmed_store import KILLED, create_harmed_store
 from helpers.real_prometheus import asked, awaited, prometheus
 from helpers.support import running_server, stub_of
 from helpers.traffic import streamed
 
-CODES = 64
-KILLED = (3, 17, 31, 32, 50, 63)
-
 
 @pytest.fixture
 def store(chains: list[Record], tmp_path: Path) -> Path:
-    """The default encoder with a codebook of 64 codes, trained on half of the chains; some codes were killed since."""
-    default = load_model()
-    sizes = default.config
-    encoder = Encoder(ModelConfig(sizes.width, sizes.heads, sizes.layers, sizes.out, CODES))
-    encoder.load_state_dict(default.encoder.state_dict())
-    data = prepared(chains[::2])
-    z = vectors_of(encoder, data, np.arange(len(data)), ALONE, "cpu")
-    trained = quantizer.first_codebook(z, CODES, 10, 0, 0, len(z))
+    """Codes trained on half of the chains; some were killed since."""
     path = tmp_path / "store"
-    create_store(path, name="loop", encoder=encoder, codebook=trained, about={})
-    dead = torch.zeros(CODES, dtype=torch.bool)
-    dead[list(KILLED)] = True
-    vectors = torch.where(dead[:, None], trained.embeddings + 1e4, trained.embeddings)
-    counts = torch.where(dead, torch.zeros_like(trained.N), trained.N)
-    store = Store(path)
-    store.publish(Codebook(vectors, counts, vectors * counts[:, None]), parent="000001", about={})
-    store.activate("000002")
+    create_harmed_store(path, chains[::2])
     return path
 
 
@@ -56,7 +33,7 @@ def test_killed_codes_are_found_repaired_and_hit_again(store: Path, chains: list
     half = list(itertools.islice(chains, 0, None, 2))
     data, gate_data = tmp_path / "data.parquet", tmp_path / "gate.parquet"
     write_parquet(half, data)
-    write_parquet(chains[1::4], gate_data)
+    write_parquet(chains[1::2], gate_data)
     folder = tmp_path / "prometheus"
     folder.mkdir()
     with (

@@ -179,6 +179,28 @@ def test_hits_tell_what_is_dead(job: RepairJob) -> None:
     assert done.exposure == pytest.approx(1400 / 16)
 
 
+def test_repeats_are_no_evidence_of_death(job: RepairJob) -> None:
+    """15 residues a code, but a few structures sent twenty times: the codes that they lack are rare, not dead."""
+    hits = 20.0 * np.array([1, 0, 0, 1, 2, 0, 1, 0, 3, 1, 0, 0, 1, 0, 1, 1])
+    counts = CodeCounts(hits, int(hits.sum()), "000002", "a test")
+    done = repair(replace(job, dry_run=True), lambda *_: counts, _quiet)
+    assert done.exposure > CONFIG.min_exposure
+    assert done.replaced == (2, 5, 11), "those that the codebook's own N calls dead too"
+    told = done.statistics["evidence"]
+    assert told["design_effect"] > 5
+    assert told["undecided"] == 4
+    assert any("4 codes without a hit are too rare to be called dead" in note for note in done.notes)
+    forced = replace(job, dry_run=True, config=replace(CONFIG, force=True))
+    assert repair(forced, lambda *_: counts, _quiet).replaced == (1, 2, 5, 7, 10, 11, 13)
+
+
+def test_gates_need_a_set_of_some_size(job: RepairJob) -> None:
+    small = replace(CONFIG, min_gate_chains=30, min_gate_residues=5000)
+    with pytest.raises(InvalidSet, match=r"6 chains with 255 residues, and 30 chains with 5000 residues are needed"):
+        repair(replace(job, config=small), None, _quiet)
+    assert repair(replace(job, config=replace(small, force=True)), None, _quiet).published
+
+
 @pytest.mark.parametrize(("threshold", "measure", "dead"), [(0.02, "frequency", 1), (40_000, "count", 16)])
 def test_thresholds(threshold: float, measure: Any, dead: int, job: RepairJob) -> None:
     hits = np.full(16, 100.0)

@@ -113,7 +113,7 @@ def test_live_traffic_is_enough(
 ) -> None:
     """No corpus: vectors from the servers' reservoirs, hits from their counts."""
     addresses = tuple(server.admin for server in servers)
-    config = RepairConfig(rounds=3, limits=CONFIG.limits, min_exposure=5)
+    config = RepairConfig(rounds=3, limits=CONFIG.limits, min_exposure=5, min_gate_chains=0, min_gate_residues=0)
     job = RepairJob(str(harmed), config, servers=addresses, activate=addresses)
 
     def usage(store: Store, version: str) -> CodeCounts:

@@ -212,7 +212,7 @@ def test_a_repair_needs_no_decoder_rows(tmp_path: Path, parquet: Path) -> None:
     far[dead] += 1000
     killed = whole._replace(embeddings=far, N=torch.where(dead, 0, whole.N))
     store.activate(store.publish(killed, parent="000001", about={}).version)
-    config = RepairConfig(min_exposure=0)
+    config = RepairConfig(min_exposure=0, min_gate_chains=0, min_gate_residues=0)
     done = repair(RepairJob(str(folder), config, parquet, gate_data=parquet), None, _nothing)
     assert set(done.statistics["reconstruction"]) == {"before", "after"}
     made = Store(folder).load(done.version)
