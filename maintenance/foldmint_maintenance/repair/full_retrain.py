@@ -100,14 +100,15 @@ def _recipe(model: Model, steps: int, batch: int, crop: int, seed: int) -> Recip
         )
     if model.lever is None:
         raise InvalidRecipe(f"scope full needs a decoder, or codes that state motions, and {model.name} has neither")
+    warmup = steps // 10
     encoder = MotionConfig(
         steps=steps,
         batch=batch,
         lever=model.lever,
-        # A quarter of what random weights are trained with, and falling from the beginning.
-        learning_rate=5e-4,
-        warmup=min(50, steps // 10),
-        cooling=steps,
+        # Far below that of a training from scratch: a new optimizer's first steps would undo what was learned.
+        learning_rate=3e-4,
+        warmup=warmup,
+        cooling=steps - warmup,
         # Images that repair have no compiler.
         compiled=False,
         seed=seed,
@@ -120,7 +121,7 @@ def _recipe(model: Model, steps: int, batch: int, crop: int, seed: int) -> Recip
         recipe,
         motion_decoder=MotionDecoderSizes(sizes.width, sizes.heads, sizes.layers, sizes.corrections),
         motion_decoder_stage=MotionDecoderTraining(
-            steps=steps, batch=batch, crop=crop, settling=steps * 3 // 8, warmup=min(30, steps // 10), seed=seed
+            steps=steps, batch=batch, crop=crop, settling=steps * 3 // 8, warmup=warmup, seed=seed
         ),
     )
 
