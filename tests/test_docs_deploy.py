@@ -15,6 +15,7 @@ import typer
 import yaml  # type: ignore[import-untyped]
 
 from foldmint_client import Client
+from foldmint_maintenance.cli import main as maintenance
 from foldmint_server.cli import main
 from foldmint_server.settings import Settings
 from foldmint_tokenizer.store.model_store import DEFAULT, Store
@@ -23,6 +24,7 @@ from helpers.support import ROOT, RunningServer, metrics_of, missing
 COMPOSE = ROOT / "deploy/compose.yaml"
 SERVER = ROOT / "deploy/kubernetes/server.yaml"
 CRONJOB = ROOT / "deploy/kubernetes/cronjob.yaml"
+ROLLBACK = ROOT / "deploy/kubernetes/rollback.yaml"
 KUBERNETES = "1.33"
 
 
@@ -126,13 +128,33 @@ def objects() -> dict[str, dict[str, Any]]:
     return {one["kind"]: one for one in yaml.safe_load_all(SERVER.read_text(encoding="utf-8"))}
 
 
-@pytest.mark.parametrize("path", [SERVER, CRONJOB], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [SERVER, CRONJOB, ROLLBACK], ids=lambda path: path.stem)
 def test_kubernetes_files_are_of_their_schema(path: Path) -> None:
     for one in yaml.safe_load_all(path.read_text(encoding="utf-8")):
         kubernetes_validate.validate(one, KUBERNETES, strict=True)
         one["spec"]["nonsense"] = 1
         with pytest.raises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(one, KUBERNETES, strict=True)
+
+
+def test_the_rollback_is_a_command_that_exists_and_reaches_the_servers(objects: dict[str, dict[str, Any]]) -> None:
+    (job,) = yaml.safe_load_all(ROLLBACK.read_text(encoding="utf-8"))
+    pod = job["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["command"] == ["foldmint-maintenance", "codebooks", "rollback"]
+    group: Any = typer.main.get_command(maintenance.app)
+    given = group.commands["codebooks"].commands["rollback"].make_context("rollback", container["args"]).params
+    service = objects["Service"]["metadata"]["name"]
+    names = [f"{objects['StatefulSet']['metadata']['name']}-{number}.{service}:50052" for number in range(2)]
+    assert given["servers"].split(",") == names
+    (store,) = container["volumeMounts"]
+    assert (store["mountPath"], store.get("readOnly", False)) == (given["store"], False)
+    (claim,) = pod["spec"]["volumes"]
+    assert claim["persistentVolumeClaim"]["claimName"] == objects["PersistentVolumeClaim"]["metadata"]["name"]
+    (peer,) = [rule["from"][0] for rule in objects["NetworkPolicy"]["spec"]["ingress"] if "from" in rule]
+    assert peer["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    # A second try would go back twice.
+    assert job["spec"]["backoffLimit"] == 0
 
 
 def _pod(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:

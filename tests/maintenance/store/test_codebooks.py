@@ -160,14 +160,14 @@ def test_verify_looks_at_all(place: Path, store: Store, file: Path, tmp_path: Pa
     assert (status, err) == (0, "")
     assert "codebook 000002: its parent 000001 was removed" in out
     assert "codebook 000004 is incomplete: a run was killed at it, or is at it; harmless" in out
-    assert f"{place} verifies: model, ACTIVE, codebook 000002, codebook 000003" in out
+    assert f"{place} verifies: model, ACTIVE, HISTORY, CANARY, codebook 000002, codebook 000003" in out
     assert json.loads((tmp_path / "verify.json").read_text())["passed"] is True
     (place / "codebooks/000002/codebook.safetensors").write_bytes(b"")
     (place / "encoder.safetensors").unlink()
     status, _, err = _run("verify", "--store", place, "--json", tmp_path / "verify.json")
     assert status == 1
     assert [line.split(": ")[1] for line in err.splitlines()[:2]] == ["model", "codebook 000002"]
-    assert "2 of 4 parts are bad" in err
+    assert "2 of 6 parts are bad" in err
     assert len(json.loads((tmp_path / "verify.json").read_text())["problems"]) == 2
     assert verified(store, ["000003"]).checked == ("model", "ACTIVE", "codebook 000003")
 
@@ -204,7 +204,7 @@ def test_prune_keeps_the_newest_the_active_and_its_parent(place: Path, store: St
     arguments = ("prune", "--store", place, "--keep", "1")
     status, out, _ = _run(*arguments, "--dry-run")
     assert status == 0
-    removed = ["000001", "000003", "000004", "000005", "000006"]
+    removed = ["000003", "000004", "000005", "000006"]
     assert [line.split()[-1] for line in out.splitlines() if line.startswith("would remove")] == removed
     assert len(store.versions()) == 8
     status, out, _ = _run(*arguments)
@@ -212,9 +212,11 @@ def test_prune_keeps_the_newest_the_active_and_its_parent(place: Path, store: St
     assert [line.split()[-1] for line in out.splitlines() if line.startswith("removed codebook")] == removed
     assert "kept codebook 000007: it is in use" in out
     assert "kept codebook 000002: 000007, which is in use, was made from it" in out
-    assert store.versions() == ["000002", "000007", "000008"]
+    assert "kept codebook 000001: a rollback goes back to it" in out
+    left = ["000001", "000002", "000007", "000008"]
+    assert store.versions() == left
     assert verified(store).problems == ()
-    assert sorted(path.name for path in (place / "codebooks").iterdir()) == ["000002", "000007", "000008"]
+    assert sorted(path.name for path in (place / "codebooks").iterdir()) == left
     assert "nothing to remove" in _run("prune", "--store", place, "--keep", "9")[1]
 
 

@@ -9,9 +9,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from foldmint.v1 import codebook_pb2, tokenizer_pb2
+from foldmint_tokenizer.store.control import hash_of
 from foldmint_tokenizer.store.model_store import Store
 from helpers.chains import RealChain
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
+from helpers.waiting import wait_until
 
 POLLING = ("--poll-seconds", "0.1")
 
@@ -107,6 +109,33 @@ def test_a_server_follows_its_store(versions_copy: Path, tmp_path: Path) -> None
         store.activate("000001")
         assert awaited(server, "000001") == "000001"
         assert refused(server) == 3
+
+
+def test_the_canary_and_the_way_back_stay_in_memory(own_versions: Path, short: list[RealChain]) -> None:
+    store, name = Store(own_versions), "foldmint-0"
+    arguments = ("--model", str(own_versions), *POLLING, "--keep-versions", "3", "--server-name", name)
+    with running_server(*arguments) as server, stub_of(server) as stub, admin_of(server) as admin:
+
+        def kept() -> set[str]:
+            listed = admin.ListCodebooks(codebook_pb2.ListCodebooksRequest()).codebooks
+            return {one.version for one in listed if one.kept}
+
+        store.start_canary("000008", hash_of(name) / 2)  # on other servers
+        wait_until(lambda: "000008" in kept())
+        for version in ("000002", "000003", "000004", "000005"):
+            admin.ActivateCodebook(codebook_pb2.ActivateCodebookRequest(version=version))
+        assert kept() == {"000004", "000005", "000008"}
+        assert stub.Tokenize(request_of(short[0], "000008")).codebook_version == "000008"
+        for version in ("000004", "000003", "000002"):
+            assert admin.RollbackCodebook(codebook_pb2.RollbackCodebookRequest()).codebook.version == version
+        assert {"000002", "000008"} < kept()
+        state = admin.GetUsage(codebook_pb2.GetUsageRequest()).store
+        assert (state.active, state.canary, state.expected, state.follows) == ("000002", "000008", "000002", True)
+        store.end_canary()
+        wait_until(lambda: not admin.GetUsage(codebook_pb2.GetUsageRequest()).store.canary)
+        admin.ActivateCodebook(codebook_pb2.ActivateCodebookRequest(version="000006"))
+        admin.ActivateCodebook(codebook_pb2.ActivateCodebookRequest(version="000007"))
+        assert "000008" not in kept()
 
 
 @pytest.fixture

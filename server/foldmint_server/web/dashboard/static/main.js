@@ -30,6 +30,7 @@ connection.addEventListener("data", ({ usage: told, now }) => {
   say("residues", count(usage.total));
   say("window-name", `Last ${duration(told.window.seconds)}`);
   say("since", told.since === null ? `in the last ${duration(told.window.seconds)}` : `since ${new Date(1000 * told.since).toLocaleString()}`);
+  follow(told);
   say("updated", `Updated ${new Date().toLocaleTimeString()}`);
   byId("code").max = told.hits.length - 1;
   figures(told);
@@ -42,6 +43,20 @@ connection.addEventListener("data", ({ usage: told, now }) => {
   const swap = told.codebook.activated > told.started + 1 ? { back: now - told.codebook.activated, name: told.codebook.version } : null;
   for (const unit of ["residues", "structures"]) rates[unit].show(told.traffic[`${unit}_per_second`], told.traffic.interval, swap);
 });
+
+/** A line if the server serves something else than its store says, or serves a canary. */
+function follow({ codebook, store }) {
+  const canary = store.canary && codebook.version === store.canary.version;
+  const lines = [];
+  if (!store.follows) {
+    lines.push(`This server serves codebook ${codebook.version}`, store.expected ? `; its store says ${store.expected}` : "");
+    lines.push(store.problem ? `: ${store.problem}` : ".");
+  } else if (canary) {
+    lines.push(`Codebook ${codebook.version} is a canary on ${percent(store.canary.share)} of the servers; ${store.active} is active.`);
+  }
+  say("store-note", lines.join(""));
+  byId("store-note").hidden = !lines.length;
+}
 
 function figures({ window, hits, traffic }) {
   const over = `over ${duration(window.seconds)}`;
