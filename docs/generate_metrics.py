@@ -126,6 +126,9 @@ def _service() -> Iterable[Metric]:
     metrics.describe(device="cpu", precision="float32", queued_residues=1, queued_detokenize_residues=1)
     metrics.codebook_info.labels("model", "version", "digest")
     metrics.certificate_expiry.labels("server")
+    metrics.open_calls.labels("calls")
+    metrics.store_active.labels("version")
+    metrics.store_canary_share.labels("version")
     return registry.collect()
 
 

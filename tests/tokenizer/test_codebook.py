@@ -1,5 +1,8 @@
 """The nearest code: found as by looking at all, and never where a vector is not finite."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -31,3 +34,18 @@ def test_gradients_flow_through_distances() -> None:
     nearest_code(z, torch.randn(16, 24))[1].sum().backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None
     assert torch.allclose(z.grad.norm(dim=1), torch.ones(3))
+
+
+def test_memory_does_not_grow_with_the_number_of_vectors() -> None:
+    """All distances at once would take 16 KB a vector: 1.6 GB here."""
+    program = """
+import resource, torch
+from foldmint_tokenizer.codebook import nearest_code
+codes = torch.randn(4096, 16)
+nearest_code(torch.randn(1000, 16), codes)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+nearest_code(torch.randn(100_000, 16), codes)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100_000  # KB

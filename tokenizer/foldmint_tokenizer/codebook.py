@@ -30,12 +30,17 @@ def nearest_code(z: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     (residues,) float32. The distance of a vector that is not finite is not finite either.
     """
     z, embeddings = z.float(), embeddings.float()
-    square = embeddings.square().sum(1)
     rows = _CHUNK.get(z.device.type, _CHUNK_ELSEWHERE)
-    with torch.autocast(z.device.type, enabled=False):
-        # |z|² is the same for all codes of a residue, and left out.
-        chunks = [_argmin(torch.addmm(square, chunk, embeddings.t(), alpha=-2)) for chunk in torch.split(z, rows)]
-    code = torch.cat(chunks)
+    code = torch.empty(len(z), dtype=torch.int64, device=z.device)
+    # One buffer for all chunks: freed between small allocations, large blocks are not used again by glibc's malloc.
+    buffer = torch.empty(min(rows, len(z)), len(embeddings), device=z.device)
+    with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+        square = embeddings.square().sum(1)
+        for start in range(0, len(z), rows):
+            chunk = z[start : start + rows]
+            # |z|² is the same for all codes of a residue, and left out.
+            distances = torch.addmm(square, chunk, embeddings.t(), alpha=-2, out=buffer[: len(chunk)])
+            code[start : start + len(chunk)] = _argmin(distances)
     # From the difference, not from |z|² - 2ze + |e|², which cancels.
     return code, (z - embeddings[code]).norm(dim=1)
 

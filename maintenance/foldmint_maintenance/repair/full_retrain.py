@@ -1,4 +1,4 @@
-"""Scope full of a repair: encoder, codebook and decoder go on training together, and become a new model.
+"""Scope full of a repair: encoder, codebook and decoder go on training, and become a new model.
 
 OUT/training/   the job of `train`, which resumes
 OUT/model/      the new store, there only if the gates passed
@@ -24,6 +24,9 @@ from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.repair.run_record import NO_PROGRESS, Advance, Log, RunProgress
 from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.job import TrainJob, train
+from foldmint_maintenance.training.motion.codes import KMeansConfig
+from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
+from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import Model
@@ -43,9 +46,10 @@ def retrained(
 ) -> RepairResult:
     """Train a store's model on, dead codes being put elsewhere on the way, and prove that it got no worse.
 
-    steps: of each of the two stages, all together and then the decoder alone, of `batch` residues in chains cut to
-    `crop`. Raises InvalidRecipe if the model has no decoder, or there is no set for the gates alone; CheckpointMismatch
-    if OUT holds a finished model.
+    steps: of each of the two stages, of `batch` residues: encoder, codebook and decoder, then the decoder alone, in
+    chains cut to `crop`. If the codes encode motions: the encoder alone, then new codes on the same scale of vectors,
+    then a new decoder if the model has one. Raises InvalidRecipe if the model has neither such codes nor a decoder, or
+    if there is no set for the gates alone; CheckpointMismatch if OUT holds a finished model.
     """
     if job.data is None or job.gate_data is None:
         raise InvalidRecipe("scope full needs a set to train on, and another for the gates (--gate-data)")
@@ -54,8 +58,7 @@ def retrained(
         raise CheckpointMismatch(f"{finished} is there already: choose another folder, or remove it")
     store = Store(job.store)
     model = store.load()
-    if not isinstance(model.decoder, Decoder):
-        raise InvalidRecipe(f"scope full needs a decoder that reads token ids, and {model.name} has none")
+    recipe = _recipe(model, steps, batch, crop, job.config.seed)
     dead = detect_dead_codes(store, model.codebook, job, usage, log)
     result = RepairResult(
         int(dead.dead_codes.dead.sum()), (), False, model.codebook.version, None, exposure=dead.dead_codes.exposure
@@ -64,17 +67,13 @@ def retrained(
     progress.report_result(result)
     if job.dry_run:
         return replace(result, notes=(*result.notes, "a dry run: a new model would be trained"))
-    common = ChainConfig(steps=steps, batch=batch, crop=crop, settling=0, coarse_from=0.0, seed=job.config.seed)
-    recipe = Recipe(
-        name=model.name,
-        joint_stage=replace(common, stage="joint"),
-        decoder_stage=replace(common, settling=min(steps // 10, 600)),
-    )
     training = TrainJob(job.data, out / "training", recipe, Path(job.store), device=job.device, group=job.group)
     made = load_or_train(training, log, progress)
     log("measuring both models on the gates' chains")
     before, after = (_figures(each, job) for each in (model, made))
     found = _gates(before, after, job.config.limits)
+    if model.lever is not None:
+        found["quantization_error"] = _error_gate(before, after, job.config.limits)
     statistics = {"before": before.as_json(), "after": after.as_json()}
     result = replace(result, gates=found, parent=model.codebook.version, statistics=statistics, churn=1.0)
     result = replace(result, notes=(*result.notes, "a new encoder: all tokens mean something else than before"))
@@ -88,6 +87,43 @@ def retrained(
         part.rename(finished)
         log(f"the new model is in {finished}")
     return replace(result, published=True, version=made.codebook.version, about={"model": str(finished)})
+
+
+def _recipe(model: Model, steps: int, batch: int, crop: int, seed: int) -> Recipe:
+    """The stages that train a model further."""
+    if isinstance(model.decoder, Decoder):
+        common = ChainConfig(steps=steps, batch=batch, crop=crop, settling=0, coarse_from=0.0, seed=seed)
+        return Recipe(
+            name=model.name,
+            joint_stage=replace(common, stage="joint"),
+            decoder_stage=replace(common, settling=min(steps // 10, 600)),
+        )
+    if model.lever is None:
+        raise InvalidRecipe(f"scope full needs a decoder, or codes that encode motions, and {model.name} has neither")
+    warmup = steps // 10
+    encoder = MotionConfig(
+        steps=steps,
+        batch=batch,
+        lever=model.lever,
+        # Far below that of a training from scratch: a new optimizer's first steps would undo what was learned.
+        learning_rate=3e-4,
+        warmup=warmup,
+        cooling=steps - warmup,
+        # Images that repair have no compiler.
+        compiled=False,
+        seed=seed,
+    )
+    recipe = Recipe(name=model.name, encoder=encoder, kmeans=KMeansConfig(seed=seed))
+    if model.decoder is None:
+        return recipe
+    sizes = model.decoder.config
+    return replace(
+        recipe,
+        motion_decoder=MotionDecoderSizes(sizes.width, sizes.heads, sizes.layers, sizes.corrections),
+        motion_decoder_stage=MotionDecoderTraining(
+            steps=steps, batch=batch, crop=crop, settling=steps * 3 // 8, warmup=warmup, seed=seed
+        ),
+    )
 
 
 def load_or_train(training: TrainJob, log: Log, progress: RunProgress = NO_PROGRESS) -> Model:
@@ -113,6 +149,12 @@ def _figures(model: Model, job: RepairJob) -> Evaluation:
     config = job.config
     chains = drawn_chains(read_set(job.gate_data), config.gate_residues, config.seed)
     return evaluate(model, chains, config=EvaluationConfig(max_decode_residues=config.gate_decoded, seed=config.seed))
+
+
+def _error_gate(before: Evaluation, after: Evaluation, limits: GateLimits) -> Gate:
+    """The gate of the codes' errors, for models whose vectors have the same scale."""
+    errors = before.quantization_squared_distance_mean, after.quantization_squared_distance_mean
+    return gates.at_most(*errors, errors[0] * (1 + limits.quantization_error))
 
 
 def _gates(before: Evaluation, after: Evaluation, limits: GateLimits) -> dict[str, Gate]:

@@ -70,7 +70,8 @@ def restore(trainer: Resumable, folder: Path) -> None:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     step = metadata.pop("step")
     expected = json.loads(_metadata(trainer))
-    different = [key for key in metadata if metadata[key] != expected.get(key)]
+    expected.pop("step")
+    different = sorted(key for key in {*metadata, *expected} if metadata.get(key) != expected.get(key))
     if different:
         raise CheckpointMismatch(f"the checkpoint in {folder} is of another training: {', '.join(different)} differ")
     for name, module in trainer.modules.items():

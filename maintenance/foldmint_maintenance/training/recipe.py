@@ -4,6 +4,7 @@ name = "mine"                       the model's name
 [sizes]                             of encoder and codebook: ModelConfig
 [encoder]                           a motion encoder: MotionConfig
 [vectors]                           its vectors' scale, and codes by k-means: MotionCodesConfig
+[kmeans]                            new codes by k-means, without changing the vectors' scale: KMeansConfig
 [motion_decoder]                    sizes of a decoder that reads vectors: MotionDecoderSizes
 [motion_decoder_stage]              that decoder on the frozen codebook: MotionDecoderTraining
 [codes]                             encoder and codebook by the local objective: TrainConfig
@@ -28,7 +29,7 @@ from pydantic_core import ErrorDetails
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.encoder_trainer import TrainConfig
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig
+from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
 from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.projection_refit import RefitConfig
@@ -37,7 +38,7 @@ from foldmint_tokenizer.encoder import ModelConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = RECIPES / "foldmint.toml"
-STAGES = ("encoder", "vectors", "motion_decoder_stage", "codes", "refit", "joint_stage", "decoder_stage")
+STAGES = ("encoder", "vectors", "kmeans", "motion_decoder_stage", "codes", "refit", "joint_stage", "decoder_stage")
 """In the order in which they run."""
 
 
@@ -53,6 +54,7 @@ class Recipe:
     sizes: ModelConfig | None = None
     encoder: MotionConfig | None = None
     vectors: MotionCodesConfig | None = None
+    kmeans: KMeansConfig | None = None
     motion_decoder: MotionDecoderSizes | None = None
     motion_decoder_stage: MotionDecoderTraining | None = None
     codes: TrainConfig | None = None

@@ -27,6 +27,7 @@ from foldmint_maintenance.training.loop import Report, Steps, run_steps
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderTrainer, tracking_tokens
 from foldmint_maintenance.training.motion.trainer import MotionTrainer
+from foldmint_maintenance.training.motion.warm_start import WarmStart
 from foldmint_maintenance.training.projection_refit import refitted
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_maintenance.vq import quantizer
@@ -101,51 +102,86 @@ class StageState(NamedTuple):
 Stage = Callable[[StageContext, StageState], StageState]
 
 
-def _train_motion_encoder(context: StageContext, state: StageState) -> StageState:  # noqa: ARG001 (starts from scratch)
+def _train_motion_encoder(context: StageContext, state: StageState) -> StageState:
+    """From the initial model's encoder, if it encodes motions: lever arm and scale are as configured, or the model's."""
     config, sizes = context.recipe.encoder, context.recipe.sizes
-    if config is None or sizes is None:
+    start = None if state.encoder is None or state.lever is None else WarmStart(state.encoder, state.lever)
+    asked = sizes if start is None else start.sizes(sizes)
+    if config is None or asked is None:
         raise InvalidRecipe("encoder: the recipe has no sizes")
     context.check_batch("encoder", config.batch)
-    trainer = MotionTrainer(sizes, config, context.data, context.group, context.device)
+    context.log("from random weights" if start is None else "from the model's encoder")
+    trainer = MotionTrainer(asked, config, context.data, context.group, context.device, start)
     figures = context.run(trainer, config.steps)
-    # Good enough for a store; the stage `vectors` computes better codes.
-    codes = MotionCodesConfig(config.lever, residues=16 * sizes.codes, rounds=2)
-    return _cluster(context, trainer.averaged.cpu().eval(), config.lever, codes, figures)
+    encoder = trainer.averaged.cpu().eval()
+    # Good enough for a store; the stages `vectors` and `kmeans` compute better codes.
+    codes = MotionCodesConfig(config.lever, residues=16 * asked.codes, rounds=2)
+    drawn, z = _draw_vectors(context, encoder, codes)
+    if start is not None and (sizes is None or sizes.out == start.encoder.config.out):
+        before = vectors_of(start.encoder, context.data, drawn, context.group, context.device)
+        space = VectorSpace.like(z, before)
+    else:
+        space = _configured_space(context, drawn, z, config.lever, codes)
+    return _cluster(context, space.encoder(encoder), drawn, space(z), codes, figures)
 
 
-def _cluster_vectors(context: StageContext, state: StageState) -> StageState:
+def _scale_vectors(context: StageContext, state: StageState) -> StageState:
     config = context.recipe.vectors
     if config is None or state.encoder is None or state.lever is None:
         raise InvalidRecipe("vectors: there is no encoder of motions; give a model, or the stage encoder")
-    return _cluster(context, state.encoder, state.lever, config, {})
+    drawn, z = _draw_vectors(context, state.encoder, config)
+    space = _configured_space(context, drawn, z, state.lever, config)
+    return _cluster(context, space.encoder(state.encoder), drawn, space(z), config, {})
+
+
+def _renew_codes(context: StageContext, state: StageState) -> StageState:
+    if context.recipe.kmeans is None or state.encoder is None or state.lever is None:
+        raise InvalidRecipe("kmeans: there is no encoder of motions; give a model, or the stage encoder")
+    config = context.recipe.kmeans.at(state.lever)
+    drawn, z = _draw_vectors(context, state.encoder, config)
+    return _cluster(context, state.encoder, drawn, z, config, {})
+
+
+def _draw_vectors(
+    context: StageContext, encoder: Encoder, config: MotionCodesConfig
+) -> tuple[NDArray[np.int64], Tensor]:
+    """Numbers of rows (drawn,) of the data, and their vectors (drawn, out)."""
+    drawn = context.draw(config.residues, config.seed)
+    return drawn, vectors_of(encoder, context.data, drawn, context.group, context.device)
+
+
+def _configured_space(
+    context: StageContext, drawn: NDArray[np.int64], z: Tensor, lever: float, config: MotionCodesConfig
+) -> VectorSpace:
+    neighbors = surroundings(context.data).neighbors[context.data.shape.queries[drawn]]
+    return VectorSpace.of(z, torch.from_numpy(neighbors), lever, config)
 
 
 def _cluster(
-    context: StageContext, encoder: Encoder, lever: float, config: MotionCodesConfig, figures: Mapping[str, float]
+    context: StageContext,
+    encoder: Encoder,
+    drawn: NDArray[np.int64],
+    z: Tensor,
+    config: MotionCodesConfig,
+    figures: Mapping[str, float],
 ) -> StageState:
-    """Scale the encoder's vectors as configured, and make a codebook of them by k-means."""
-    data, group = context.data, context.group
-    drawn = context.draw(config.residues, config.seed)
-    z = vectors_of(encoder, data, drawn, group, context.device)
-    neighbors = surroundings(data).neighbors[data.shape.queries[drawn]]
-    space = VectorSpace.of(z, torch.from_numpy(neighbors), lever, config)
-    scaled = space(z)
+    """A codebook by k-means of the encoder's vectors z (drawn, out), with the mean fragment of each code."""
     context.log("codes")
-    codebook = _broadcast(motion_codebook(scaled, encoder.config.codes, config), group)
+    codebook = _broadcast(motion_codebook(z, encoder.config.codes, config), context.group)
     means = WindowMeans(encoder.config.codes)
-    codes = nearest_code(scaled, codebook.embeddings)[0].numpy()
+    codes = nearest_code(z, codebook.embeddings)[0].numpy()
     for start in range(0, len(drawn), _FRAGMENTS):
-        fragments = data.windows(drawn[start : start + _FRAGMENTS])
+        fragments = context.data.windows(drawn[start : start + _FRAGMENTS])
         complete = fragments.exists.all(1)
         means.add(fragments.positions[complete], codes[start : start + _FRAGMENTS][complete])
-    return StageState(space.encoder(encoder), codebook, torch.from_numpy(means.windows()), None, config.lever, figures)
+    return StageState(encoder, codebook, torch.from_numpy(means.windows()), None, config.lever, figures)
 
 
 def _train_motion_decoder(context: StageContext, state: StageState) -> StageState:
     config, sizes = context.recipe.motion_decoder_stage, context.recipe.motion_decoder
     encoder, codebook, lever = state.encoder, state.codebook, state.lever
     if config is None or encoder is None or codebook is None or lever is None:
-        raise InvalidRecipe("motion_decoder_stage: there are no codes that state motions; give a model, or stages")
+        raise InvalidRecipe("motion_decoder_stage: there are no codes that encode motions; give a model, or stages")
     if sizes is None:
         raise InvalidRecipe("motion_decoder_stage: the recipe has no motion_decoder")
     torch.manual_seed(config.seed)
@@ -247,7 +283,8 @@ def _with_fragments(
 
 STAGES: dict[str, Stage] = {
     "encoder": _train_motion_encoder,
-    "vectors": _cluster_vectors,
+    "vectors": _scale_vectors,
+    "kmeans": _renew_codes,
     "motion_decoder_stage": _train_motion_decoder,
     "codes": _train_encoder,
     "refit": _refit_projection,

@@ -114,8 +114,11 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             made.labels(value)
         return made
 
-    def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
-        return Gauge(name, text, list(labels), registry=registry)
+    def gauge(name: str, text: str, labels: Iterable[str] = (), values: Iterable[str] = ()) -> Gauge:
+        made = Gauge(name, text, list(labels), registry=registry)
+        for value in values:
+            made.labels(value)
+        return made
 
     def histogram(
         name: str, text: str, buckets: Iterable[float], labels: Iterable[str] = (), values: Iterable[str] = ()
@@ -198,6 +201,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "foldmint_connections",
             "Open connections to a gRPC listener (public, admin), seen each second.",
             ["listener"],
+            ["public", "admin"],
         ),
         batch_failures=counter(
             "foldmint_step_failures",

@@ -157,7 +157,7 @@ def test_an_interrupted_training_says_so_and_exits_with_130(
 
     from foldmint_maintenance.cli.progress import TrainingDisplay
 
-    monkeypatch.setattr(TrainingDisplay, "watch", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(TrainingDisplay, "report", lambda *_: signal.raise_signal(signal.SIGINT))
     status, _, err = _run("train", "--data", parquet, "--out", tmp_path / "job", "--recipe", recipe_file)
     assert status == 130
     assert err == "stopped after step 1; the same command goes on from there\n"

@@ -1,16 +1,46 @@
 """Scope full: a new model, published only if it is no worse."""
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from foldmint_maintenance.datasets.records import PreparedSet, Record, write_parquet
+from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.full_retrain import retrained
+from foldmint_maintenance.repair.gates import GateLimits
+from foldmint_maintenance.training.latents import vectors_of
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig, motion_codebook
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
-from foldmint_tokenizer.store.model_store import Store, load_model
-from helpers.distributed_repair import CONFIG, LIMITS
+from foldmint_tokenizer.motion.motion_decoder import MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.store.model_store import DEFAULT, Store, create_store, load_model
+from helpers.distributed_repair import CONFIG, LIMITS, killed
+
+
+@pytest.fixture
+def motions(sizes: ModelConfig, data: PreparedSet, tmp_path: Path) -> Callable[[int, bool], Path]:
+    """Makes stores of models whose codes encode motions: so many numbers a vector, with a decoder or without."""
+
+    def make(out: int, decodes: bool) -> Path:
+        torch.manual_seed(0)
+        encoder = Encoder(replace(sizes, out=out)).eval()
+        z = vectors_of(encoder, data, np.arange(len(data)), ALONE, "cpu")
+        codebook = motion_codebook(z, sizes.codes, MotionCodesConfig(9.0, rounds=3))
+        decoder = MotionDecoder(MotionDecoderConfig(32, 2, 1, out, corrections=False)) if decodes else None
+        path = tmp_path / "motions"
+        create_store(path, name="tiny", encoder=encoder, codebook=codebook, decoder=decoder, lever=9.0, about={})
+        store = Store(path)
+        store.activate(store.publish(killed(codebook), parent="000001", about={}).version)
+        return path
+
+    return make
 
 
 @pytest.fixture
@@ -63,3 +93,55 @@ def test_what_it_needs(job: RepairJob, model: Model, tmp_path: Path) -> None:
         _done(replace(job, gate_data=None), tmp_path / "new")
     with pytest.raises(InvalidRecipe, match="needs a decoder"):
         _done(replace(job, store=str(tmp_path / "a-model")), tmp_path / "new")
+
+
+@pytest.mark.parametrize(("out", "decodes"), [(16, True), (12, False)])
+def test_a_model_whose_codes_state_motions_goes_on(
+    out: int, decodes: bool, motions: Callable[[int, bool], Path], job: RepairJob, tmp_path: Path
+) -> None:
+    path = motions(out, decodes)
+    old = load_model(path)
+    job = replace(job, store=str(path))
+
+    def die(text: str) -> None:
+        if text == "stage kmeans":
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        retrained(job, tmp_path / "new", 6, None, die, batch=128, crop=32)
+    told: list[str] = []
+    done = retrained(job, tmp_path / "new", 6, None, told.append, batch=128, crop=32)
+    assert "encoder is done" in told
+    assert (done.dead, done.published, done.parent) == (3, True, "000002")
+    made = load_model(tmp_path / "new" / "model")
+    assert (made.config, made.lever) == (old.config, old.lever)
+    assert made.encoder_digest != old.encoder_digest
+    assert (made.decoder is None) == (old.decoder is None)
+    assert (made.codebook.codebook.N > 0).all()
+    assert {"utilization", "perplexity", "quantization_error"} <= done.gates.keys()
+    assert ("reconstruction_backbone_rmsd" in done.gates) == decodes
+    assert Store(path).versions() == ["000001", "000002"]
+
+
+@pytest.mark.slow
+def test_the_embedded_model_goes_on_with_killed_codes_and_is_repaired(chains: list[Record], tmp_path: Path) -> None:
+    """With limits that 4,096 codes of so few residues can keep."""
+    path = tmp_path / "store"
+    shutil.copytree(DEFAULT, path)
+    store = Store(path)
+    whole = store.load().codebook.codebook
+    store.activate(store.publish(killed(whole, tuple(range(0, 4096, 10))), parent="000001", about={}).version)
+    write_parquet(chains[:60], tmp_path / "train.parquet")
+    write_parquet(chains[60:75], tmp_path / "gate.parquet")
+    config = replace(
+        CONFIG,
+        limits=replace(GateLimits(), quantization_error=0.1, utilization=0.01, perplexity=0.1, reconstruction=0.5),
+    )
+    job = RepairJob(str(path), config, tmp_path / "train.parquet", gate_data=tmp_path / "gate.parquet")
+    done = retrained(job, tmp_path / "new", 8, None, _quiet, batch=256, crop=64)
+    assert (done.dead, done.published, done.parent) == (410, True, "000002")
+    made = load_model(tmp_path / "new" / "model")
+    assert (made.config, made.lever) == (load_model().config, load_model().lever)
+    assert (made.codebook.codebook.N > 0).all()
+    lddt = done.gates["reconstruction_lddt_ca"]
+    assert lddt.after > 0.9 * lddt.before

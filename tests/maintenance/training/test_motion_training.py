@@ -11,21 +11,22 @@ from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared,
 from foldmint_maintenance.datasets.secondary_structure import letters
 from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ALONE
-from foldmint_maintenance.errors import TrainingStopped
+from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe, InvalidSet, TrainingStopped
 from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.latents import vectors_of
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.training.motion.objective import TargetTable, follows, motion_loss
-from foldmint_maintenance.training.motion.trainer import MotionConfig
+from foldmint_maintenance.training.motion.trainer import MotionConfig, Progress
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
+from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
 from foldmint_tokenizer.motion.motions import code_motions
-from foldmint_tokenizer.store.model_store import Store, load_model
+from foldmint_tokenizer.store.model_store import DEFAULT, Store, load_model
 
 TINY = [
     "sizes.width=16",
@@ -73,8 +74,26 @@ def small(records: list[Record]) -> PreparedSet:
 
 
 @pytest.fixture(scope="module")
-def trained(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return train(TrainJob(parquet, tmp_path_factory.mktemp("job") / "job", tiny()), _nothing, _nothing)
+def job(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    return TrainJob(parquet, tmp_path_factory.mktemp("job") / "job", tiny())
+
+
+@pytest.fixture(scope="module")
+def trained(job: TrainJob) -> Model:
+    return train(job, _nothing, _nothing)
+
+
+@pytest.fixture(scope="module")
+def geometry(job: TrainJob, trained: Model, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    """A job whose model took the encoder of `trained`."""
+    made = TrainJob(
+        job.data,
+        tmp_path_factory.mktemp("geometry") / "job",
+        replace(tiny("geometry"), encoder=None),
+        job.out / "encoder" / "model",
+    )
+    train(made, _nothing, _nothing)
+    return made
 
 
 def test_a_recipe_makes_a_model_that_states_motions(trained: Model) -> None:
@@ -89,11 +108,8 @@ def test_a_recipe_makes_a_model_that_states_motions(trained: Model) -> None:
     torch.testing.assert_close(held, rotation, atol=1e-5, rtol=0)
 
 
-def test_the_other_recipe_takes_its_encoder(trained: Model, parquet: Path, tmp_path: Path) -> None:
-    create = TrainJob(parquet, tmp_path / "job", tiny())
-    train(create, _nothing, _nothing)
-    recipe = replace(tiny("geometry"), encoder=None)
-    made = train(TrainJob(parquet, tmp_path / "other", recipe, create.out / "encoder" / "model"), _nothing, _nothing)
+def test_the_other_recipe_takes_its_encoder(trained: Model, geometry: TrainJob) -> None:
+    made = load_model(geometry.finished)
     assert (made.lever, made.config.out) == (8.0, 12)
     one, other = trained.encoder.state_dict(), made.encoder.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in one.items() if not name.startswith("pre_vq_proj"))
@@ -247,3 +263,82 @@ def test_an_encoder_without_room_for_motions_is_refused(parquet: Path, tmp_path:
 def test_the_averaged_encoder_is_the_result(trained: Model) -> None:
     assert isinstance(trained.encoder, Encoder)
     assert all(torch.isfinite(value).all() for value in trained.encoder.state_dict().values())
+
+
+def _first(recipe: Recipe, parquet: Path, out: Path, model: Path | None = None) -> tuple[Progress, list[str]]:
+    """What the first step of the stage `encoder` tells, and what was logged."""
+    told: list[Progress] = []
+    said: list[str] = []
+    train(TrainJob(parquet, out, recipe, model), lambda progress, _: told.append(progress), said.append)
+    return told[0], said
+
+
+def _alone(*settings: str) -> Recipe:
+    return read_recipe(recipe_path("foldmint"), [*TINY, *_EMBEDDED, *settings], ["encoder"])
+
+
+_EMBEDDED = ["sizes.width=128", "sizes.heads=16", "encoder.steps=3", "encoder.cooling=1", "encoder.bf16=false"]
+
+
+@pytest.mark.parametrize("start", ["default", "geometry"])
+def test_an_encoder_goes_on_from_the_models(start: str, parquet: Path, tmp_path: Path) -> None:
+    """At another lever arm than the model's; of `geometry`, the rows of the environment begin anew."""
+    recipe = _alone("encoder.lever=12.0")
+    scratch, said = _first(recipe, parquet, tmp_path / "scratch")
+    assert "from random weights" in said
+    warm, said = _first(recipe, parquet, tmp_path / "warm", DEFAULT.with_name(start))
+    assert "from the model's encoder" in said
+    assert warm.motion_loss < scratch.motion_loss / 5
+    assert warm.angle < scratch.angle / 10
+    made = load_model(tmp_path / "warm" / "model")
+    assert (made.lever, made.config.out) == (12.0, 16)
+
+
+@pytest.mark.parametrize("start", ["job", "geometry"])
+def test_the_scale_of_a_models_vectors_is_kept(
+    start: str, small: PreparedSet, tmp_path: Path, request: pytest.FixtureRequest, trained: Model
+) -> None:
+    """Without sizes, those of the model are the result's; and new codes are in its space."""
+    origin: TrainJob = request.getfixturevalue(start)
+    model = load_model(origin.finished)
+    encoder = tiny().encoder
+    assert model.lever is not None
+    assert encoder is not None
+    recipe = Recipe("on", encoder=replace(encoder, lever=model.lever), kmeans=KMeansConfig(residues=2000, rounds=3))
+    made = train(TrainJob(origin.data, tmp_path / "job", recipe, origin.finished), _nothing, _nothing)
+    assert (made.config, made.lever) == (model.config, model.lever)
+    assert made.encoder_digest != model.encoder_digest
+    before, after = (vectors_of(each.encoder, small, np.arange(len(small)), ALONE, "cpu") for each in (model, made))
+    # It is matched on a sample of the residues.
+    np.testing.assert_allclose(after[:, 12:].numpy().std(0), before[:, 12:].numpy().std(0), rtol=0.05)
+    np.testing.assert_allclose(after[:, 12:].mean(0), before[:, 12:].mean(0), atol=0.1)
+    nearest = nearest_code(after, made.codebook.codebook.embeddings)[1].square().mean()
+    assert nearest < nearest_code(after, model.codebook.codebook.embeddings)[1].square().mean()
+
+
+def test_more_codes_than_residues_are_refused() -> None:
+    with pytest.raises(InvalidSet, match="40 residues with a frame are too few for 50 codes"):
+        motion_codebook(torch.randn(40, 12), 50, MotionCodesConfig())
+
+
+def test_a_model_of_other_sizes_gives_no_encoder(parquet: Path, tmp_path: Path) -> None:
+    recipe = _alone("sizes.width=64", "sizes.heads=8", "sizes.out=14")
+    with pytest.raises(InvalidRecipe, match="width is 128, not 64, heads is 16, not 8, out is 16, not 14"):
+        train(TrainJob(parquet, tmp_path / "job", recipe, DEFAULT), _nothing, _nothing)
+
+
+def test_a_warm_training_that_was_stopped_ends_the_same(parquet: Path, tmp_path: Path) -> None:
+    job = TrainJob(parquet, tmp_path / "job", _alone(), DEFAULT, checkpoint_every=2)
+    whole = train(replace(job, out=tmp_path / "whole"), _nothing, _nothing)
+
+    def stop(progress: Progress, _: int) -> None:
+        if progress.step == 3:
+            raise TrainingStopped("as if killed")
+
+    with pytest.raises(TrainingStopped):
+        train(job, stop, _nothing)
+    # A training from another encoder, or from none, is another training.
+    for other in (None, DEFAULT.with_name("geometry")):
+        with pytest.raises(CheckpointMismatch, match="start differ"):
+            train(replace(job, model=other), _nothing, _nothing)
+    assert train(job, _nothing, _nothing).encoder_digest == whole.encoder_digest

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.vq import ema
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -41,6 +42,23 @@ class MotionCodesConfig:
             raise ValueError("residues, rounds and batch must be positive")
 
 
+@dataclass(frozen=True)
+class KMeansConfig:
+    """How codes are made of vectors whose scale stays as it is; as `MotionCodesConfig` has it."""
+
+    residues: int = 600_000
+    rounds: int = 16
+    batch: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.at(1.0)
+
+    def at(self, lever: float) -> MotionCodesConfig:
+        """The same for vectors of a lever arm, Å."""
+        return MotionCodesConfig(lever, residues=self.residues, rounds=self.rounds, batch=self.batch, seed=self.seed)
+
+
 class VectorSpace(NamedTuple):
     """Affine map of an encoder's vectors: z @ matrix + shift; matrix (out, new out), shift (new out,)."""
 
@@ -69,6 +87,20 @@ class VectorSpace(NamedTuple):
         matrix = torch.block_diag(motion, environment)  # type: ignore[no-untyped-call]
         return cls(matrix, torch.cat([torch.zeros(MOTION, dtype=torch.float64), -mean @ environment]))
 
+    @classmethod
+    def like(cls, z: Tensor, other: Tensor) -> "VectorSpace":
+        """The space in which each environment feature has the mean and the spread that it has in other vectors.
+
+        z: (rows, out); other: (rows, up to out), of the same residues, which says how many features are kept.
+        """
+        around, wanted = z[:, MOTION : other.shape[1]].double(), other[:, MOTION:].double()
+        factor = _spread(wanted) / _spread(around).clamp_min(1e-6)
+        matrix = torch.zeros(z.shape[1], other.shape[1], dtype=torch.float64)
+        matrix.diagonal().copy_(torch.cat([torch.ones(MOTION, dtype=torch.float64), factor]))
+        shift = torch.zeros(other.shape[1], dtype=torch.float64)
+        shift[MOTION:] = wanted.mean(0) - around.mean(0) * factor
+        return cls(matrix, shift)
+
     def __call__(self, z: Tensor) -> Tensor:
         """Vectors (rows, new out), float32, of vectors z (rows, out)."""
         return (z.double() @ self.matrix + self.shift).float()
@@ -85,12 +117,19 @@ class VectorSpace(NamedTuple):
         return renewed.eval()
 
 
+def _spread(features: Tensor) -> Tensor:
+    """Standard deviations (features,) of features (rows, features), of which there may be none."""
+    return (features - features.mean(0)).square().mean(0).sqrt()
+
+
 def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook:
     """Codes of vectors z (rows, out) by k-means (Lloyd), with exact rotations.
 
     Codes without a hit are re-initialized to random vectors. All but the last three rounds use a part of the vectors,
-    for speed.
+    for speed. Raises InvalidSet if there are fewer vectors than codes.
     """
+    if len(z) < size:
+        raise InvalidSet(f"{len(z)} residues with a frame are too few for {size} codes")
     generator = torch.Generator().manual_seed(config.seed)
     part = min(len(z), 40 * size)
     codes = z[torch.randperm(len(z), generator=generator)[:size]].clone()

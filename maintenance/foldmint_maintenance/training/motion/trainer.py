@@ -23,6 +23,7 @@ from foldmint_maintenance.training.motion.objective import (
     environment_loss,
     motion_loss,
 )
+from foldmint_maintenance.training.motion.warm_start import SMALLEST, WarmStart
 from foldmint_maintenance.training.optimization import (
     adamw,
     apply_gradients,
@@ -101,7 +102,8 @@ class MotionTrainer:
     """Trains encoder and predictor.
 
     Batch and noise of a step depend on seed and step number only, so that resuming is bit-exact. group: the processes
-    that share a batch. averaged: the encoder with the moving average of its weights.
+    that share a batch. start: the encoder to start from; random weights by default. averaged: the encoder with the
+    moving average of its weights.
     """
 
     codebook: Codebook | None = None
@@ -113,9 +115,10 @@ class MotionTrainer:
         data: PreparedSet,
         group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
+        start: WarmStart | None = None,
     ) -> None:
-        if model.out <= MOTION + 1:
-            raise ValueError(f"vectors of {model.out} numbers hold no motion and environment: {MOTION + 2} do")
+        if model.out < SMALLEST:
+            raise ValueError(f"vectors of {model.out} numbers hold no motion and environment: {SMALLEST} do")
         torch.manual_seed(config.seed)
         self.config, self.data, self.group = config, data, group
         self.device = torch.device(device)
@@ -123,6 +126,9 @@ class MotionTrainer:
         self._share = group.even_slice(config.batch)
         self._table = TargetTable(data)
         self.encoder = Encoder(model).to(self.device)
+        self._start = None if start is None else start.digest
+        if start is not None:
+            start.load(self.encoder, config.lever)
         self.predictor = EnvironmentPredictor(model.out - MOTION, config.lever, config.blur, config.motion_blur)
         self.predictor.to(self.device)
         self.averaged = copy.deepcopy(self.encoder).requires_grad_(False)
@@ -145,7 +151,8 @@ class MotionTrainer:
     @property
     def identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be resumed."""
-        return {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
+        identity = {"model": asdict(self.encoder.config), "config": asdict(self.config), "data": self.data_digest}
+        return identity if self._start is None else identity | {"start": self._start}
 
     def run(self, report: Callable[[Progress], None]) -> None:
         """Train from the current step to the last, calling `report` after each."""
