@@ -63,13 +63,14 @@ class Credentials(NamedTuple):
         """Options of a connection. Raises BadParameter if a file cannot be read, InvalidOptions for half a pair."""
         from foldmint_client.connection import Tls
 
+        files = (self.tls_ca, self.tls_certificate, self.tls_key)
+        tls = Tls(*files) if self.tls or any(files) else None
         for name in ("tls_ca", "tls_certificate", "tls_key", "token_file"):
             path = getattr(self, name)
             if path is not None:
                 _check_readable(path, f"--{name.replace('_', '-')}")
-        files = (self.tls_ca, self.tls_certificate, self.tls_key)
         token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
-        return {"tls": Tls(*files) if self.tls or any(files) else None, "token": token}
+        return {"tls": tls, "token": token}
 
 
 def _check_readable(path: Path, option: str) -> None:
