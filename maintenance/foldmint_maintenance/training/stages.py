@@ -103,7 +103,7 @@ Stage = Callable[[StageContext, StageState], StageState]
 
 
 def _train_motion_encoder(context: StageContext, state: StageState) -> StageState:
-    """From the initial model's encoder, if it encodes motions: lever arm and scale are as configured, or the model's."""
+    """From the initial model's encoder, if it encodes motions: lever arm and scale as configured, or the model's."""
     config, sizes = context.recipe.encoder, context.recipe.sizes
     start = None if state.encoder is None or state.lever is None else WarmStart(state.encoder, state.lever)
     asked = sizes if start is None else start.sizes(sizes)
