@@ -101,7 +101,7 @@ def test_a_model_without_motions_refuses(
 ) -> None:
     with Client(decoding_server.address) as plain:
         assert plain.model().lever is None
-        with pytest.raises(FailedPrecondition, match="state no motions"):
+        with pytest.raises(FailedPrecondition, match="do not encode motions"):
             plain.tokenize(some[0], **options)  # type: ignore[arg-type]
         assert plain.tokenize(some[0]).chains[0].assignment is None
 
@@ -110,7 +110,7 @@ def test_tokens_that_were_assigned_are_not_for_a_model_without_motions(
     decoding_server: RunningServer, client: Client, some: list[Backbone]
 ) -> None:
     tokens = client.tokenize(some[1], assignment="tracking").chains[0]
-    with Client(decoding_server.address) as plain, pytest.raises(FailedPrecondition, match="state no motions"):
+    with Client(decoding_server.address) as plain, pytest.raises(FailedPrecondition, match="do not encode motions"):
         plain.detokenize(tokens)
 
 

@@ -111,7 +111,7 @@ class CodebookAdmin:
     address: HOST:PORT. Keywords are those of `foldmint_client.Client`. Nothing is sent before the first call. Every
     method raises FoldmintError, and no error of gRPC's: NotFound for a version that neither server nor store has,
     FailedPrecondition with the server's reason where it declines. timeout: seconds, retries included. While the server
-    is UNAVAILABLE, queries are retried; `activate` and `rollback` are not, since a second answer would not tell what
+    is UNAVAILABLE, queries are retried; `activate` and `rollback` are not, since a second answer would not show what
     the first call did. Every method is retried when the server rejects it and says when to retry.
     """
 

@@ -10,7 +10,7 @@ MaintenanceError
 ├── OtherVersion         counts of codes that are of another version of the codebook than is active
 ├── ActivationFailed     a server that did not serve a new version as it should; all were brought back
 ├── PreflightFailed      what a repair needs and does not have, found before it began
-├── UsageUnknown         counts of codes that a source cannot tell, or that cannot be compared
+├── UsageUnknown         counts of codes that a source does not have, or that cannot be compared
 └── MetricsExportError   metrics of the job that cannot be written or pushed
 """
 
@@ -56,7 +56,7 @@ class PreflightFailed(MaintenanceError):
 
 
 class UsageUnknown(MaintenanceError):
-    """Counts of codes that a source cannot tell, or that cannot be compared."""
+    """Counts of codes that a source does not have, or that cannot be compared."""
 
 
 class GroupBroken(MaintenanceError):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 EXPOSURE = 10
-"""Residues per code, below which a code without a hit is not called dead: too few were seen to tell."""
+"""Residues per code, below which a code without a hit is not called dead: too few were seen to judge."""
 
 MAX_FALSE_DEAD = 1.0
 """How many living codes may be expected to stay unhit by chance among those that counts can call dead."""
@@ -57,7 +57,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(hits: ArrayLike, N: ArrayLike, dead_threshold: float = 0.0) -> Evidence:
-    """What codes without hits tell, if living codes are hit as often as N says.
+    """What follows from codes without hits, if living codes are hit as often as N says.
 
     hits: (codes,), counted. N: (codes,), the codebook's moving averages of hits. dead_threshold: codes whose N is below
     it are not living, and are always judged. Raises ValueError if the shapes differ.

@@ -111,7 +111,7 @@ def failure_of(error: Exception) -> pb.Failure:
         if isinstance(error, kind):
             return pb.Failure(code=_number(code), message=str(error))
     return pb.Failure(
-        code=_number(grpc.StatusCode.INTERNAL), message=f"{type(error).__name__} in the server; its log tells more"
+        code=_number(grpc.StatusCode.INTERNAL), message=f"{type(error).__name__} in the server; see its log"
     )
 
 

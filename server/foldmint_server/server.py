@@ -225,7 +225,7 @@ class Server:
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, public)
         admin = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])
         codebook_pb2_grpc.add_CodebookServiceServicer_to_server(admin_servicer, admin)
-        # So that who swaps can look, at the same address, at what is served.
+        # An operator who swaps codebooks can query, at the same address, what is served.
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, admin)
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, public)

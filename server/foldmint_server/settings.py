@@ -233,7 +233,7 @@ class TlsSettings(BaseModel):
     )
     metrics_tls_client_ca: str = Field(
         "",
-        description="PEM file of an authority whose certificates those need who ask for /metrics and the page; "
+        description="PEM file of the authority that clients of /metrics and the page need a certificate of; "
         "--tls-client-ca does not cover them.",
     )
 

@@ -151,7 +151,7 @@ def test_options_reach_the_server(client: "Both", server: "ScriptedServer") -> N
         ([1, 2**32], None, "tokens[1]", "4294967296"),
         (chain("A", [1, 2, 3, 4], 1), None, "tokens", "'A' has 4 for 1 residues"),
         (chain("A", [1], 2), None, "tokens", "'A' has 1 for 2 residues"),
-        ([1], [ChainLabels(residue_index=[0.5])], "chains[0].residue_index", "whole numbers"),  # type: ignore[list-item]
+        ([1], [ChainLabels(residue_index=[0.5])], "chains[0].residue_index", "integers"),  # type: ignore[list-item]
         ([1], [ChainLabels(), ChainLabels(residue_index=[2**31])], "chains[1].residue_index", "32 bits"),
     ],
 )

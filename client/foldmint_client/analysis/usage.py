@@ -18,7 +18,7 @@ class UsageFigures:
 
     residues: with a frame. used: codes that were hit, of all `codes`. utilization: their share. perplexity: e to the
     entropy of the shares, 1 to codes; None without residues. dead: codes that were not hit; None with fewer than
-    `foldmint.usage.EXPOSURE` residues per code, too few to tell. top: the most frequent codes, with their hits.
+    `foldmint.usage.EXPOSURE` residues per code, too few to judge. top: the most frequent codes, with their hits.
     """
 
     residues: int

@@ -18,7 +18,7 @@ _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 
 def diagnose(target: str, tls: "Tls | None", listen: str = "--listen") -> str | None:
-    """What is wrong with a connection, and the option that mends it; None if this cannot tell.
+    """What is wrong with a connection, and the option that fixes it; None if this is not known.
 
     target: as gRPC takes it; only HOST:PORT is looked into, and nothing behind a proxy. listen: the server's option
     that should name the target. Takes a few seconds at most, and sends nothing but TLS handshakes and a GET.

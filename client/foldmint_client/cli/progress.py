@@ -11,7 +11,7 @@ from typing import IO, Self
 
 import typer
 
-_SHOWN = 10  # failures that are told one by one
+_SHOWN = 10  # failures that are reported one by one
 _NAMED = 5  # inputs that a summary names of each cause
 _RATE_PERIOD = 30.0  # seconds that rates and the time to come are judged by
 

@@ -5,8 +5,6 @@ foldmint tokenize --server HOST:PORT --format jsonl PATH...
 
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,11 +31,12 @@ from foldmint_client.cli.common import (
     output_errors,
 )
 from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
+from foldmint_client.cli.tokenize_output import Format, check_output, resume_hint
 
 if TYPE_CHECKING:
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.client import Client
-    from foldmint_client.io.discovery import Input
+    from foldmint_client.io.pending_inputs import PendingInputs
     from foldmint_client.io.token_writers import Writer
     from foldmint_client.models.left_out import Tally
     from foldmint_client.models.tokenize_request import TokenizeKeywords
@@ -47,12 +46,6 @@ class _Assignment(StrEnum):
     INDEPENDENT = "independent"
     ANCHORED = "anchored"
     TRACKING = "tracking"
-
-
-class _Format(StrEnum):
-    JSONL = "jsonl"
-    PARQUET = "parquet"
-    NPZ = "npz"
 
 
 @with_credentials
@@ -66,8 +59,8 @@ def tokenize(
         ),
     ],
     form: Annotated[
-        _Format, typer.Option("--format", help="Format of the output.", rich_help_panel=OUTPUT)
-    ] = _Format.JSONL,
+        Format, typer.Option("--format", help="Format of the output.", rich_help_panel=OUTPUT)
+    ] = Format.JSONL,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -209,12 +202,13 @@ def tokenize(
     """
     if output == STDOUT:
         output = None
-    _check_output(form, output, rows_per_shard, resume, as_json, overwrite)
+    check_output(form, output, rows_per_shard, resume, as_json, overwrite)
     check_output_file(failures, "--failures")
     if paths.count(STDIN) > 1:
         raise typer.BadParameter("standard input can be read once only", param_hint="PATH")
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.io.discovery import find_inputs
+    from foldmint_client.io.pending_inputs import PendingInputs
     from foldmint_client.io.resumable_output import output as opened
     from foldmint_client.io.token_writers import OutputFormat
     from foldmint_client.models.left_out import Tally
@@ -223,7 +217,7 @@ def tokenize(
     problems: list[tuple[str, str]] = []
     notes: list[str] = []
     inputs = [*find_inputs(paths, lambda path, why: problems.append((path, why)), notes.append)]
-    asked = _Asked(inputs)
+    pending = PendingInputs(inputs)
     tally = Tally()
     options: TokenizeKeywords = {
         "model_number": model_number,
@@ -240,14 +234,14 @@ def tokenize(
         "codebook_version": codebook_version,
     }
     with (
-        _hint(output, rows_per_shard),
+        resume_hint(output, rows_per_shard),
         output_errors(output),
         connected(server, timeout, attempts, credentials) as client,
         opened(
             OutputFormat(form),
             output,
             rows_per_shard=rows_per_shard,
-            resumed=asked if resume else None,
+            resumed=pending if resume else None,
             insertion_codes=insertion_codes,
         ) as (writer, resume_state),
     ):
@@ -261,24 +255,24 @@ def tokenize(
             )
             options["codebook_version"] = codebook_version or resume_state.version
         if resume:
-            asked.leave_out(resume_state.sources)
+            pending.skip(resume_state.sources)
         bar = not quiet and not (output is None and sys.stdout.isatty())
-        with Reporter(asked.number, shown=bar, failures=failures, quiet=quiet) as reporter:
+        with Reporter(pending.number, shown=bar, failures=failures, quiet=quiet) as reporter:
             for note in notes:
                 reporter.note(note)
             for path, why in problems:
                 reporter.failure(path, why, counted=False)
-            _write_all(client, asked, in_flight, unordered, options, writer, reporter, tally)
+            _write_all(client, pending, in_flight, unordered, options, writer, reporter, tally)
     for line in () if quiet else tally.lines():
         typer.echo(line, err=True)
-    total = asked.left_out + reporter.succeeded + reporter.failed
+    total = pending.skipped + reporter.succeeded + reporter.failed
     finish(
         reporter,
         f"{reporter.failed} of {total} inputs have no tokens",
         {
             "inputs": total,
             "tokenized": reporter.succeeded,
-            "earlier": asked.left_out,
+            "earlier": pending.skipped,
             "failed": reporter.failed,
             "residues": reporter.residues,
             "seconds": round(time.monotonic() - started, 3),
@@ -293,63 +287,9 @@ def tokenize(
     )
 
 
-class _Asked:
-    """The inputs, without those in the output already."""
-
-    def __init__(self, inputs: "Sequence[Input]") -> None:
-        self.inputs = inputs
-        self.left_out = 0
-        self._done: set[str] | None = None
-
-    def __contains__(self, source: object) -> bool:
-        return isinstance(source, str) and any(found.may_hold(source) for found in self.inputs)
-
-    def leave_out(self, done: Collection[str]) -> None:
-        """Leave out these sources, and any source that comes a second time."""
-        self._done = set(done)
-
-    @property
-    def number(self) -> int | None:
-        """Number of structures; None if there are archives, which are not read yet."""
-        if any(found.has_several for found in self.inputs):
-            return None
-        if self._done is None:
-            return len(self.inputs)
-        return len({found.source for found in self.inputs} - self._done)
-
-    def wants(self, source: str) -> bool:
-        """Whether to tokenize a structure; counts it if not."""
-        if self._done is None:
-            return True
-        if source in self._done:
-            self.left_out += 1
-            return False
-        self._done.add(source)
-        return True
-
-
-def _check_output(
-    form: _Format, output: Path | None, rows_per_shard: int, resume: bool, as_json: bool, overwrite: bool
-) -> None:
-    if rows_per_shard:
-        if form is not _Format.PARQUET:
-            raise typer.BadParameter("shards need --format parquet", param_hint="--rows-per-shard")
-        if output is None or not output.resolve().parent.is_dir() or (output.exists() and not output.is_dir()):
-            raise typer.BadParameter(f"{output}: shards need a folder to write to", param_hint="--output")
-    else:
-        if output is None and form is not _Format.JSONL:
-            raise typer.BadParameter(f"{form} is binary and needs a file: --output FILE", param_hint="--format")
-        check_output_file(output, "--output", overwrite=overwrite or resume)
-    if as_json and output is None:
-        raise typer.BadParameter("tokens go to standard output: --output FILE", param_hint="--json")
-    if resume and (output is None or not (rows_per_shard or form is _Format.JSONL)):
-        reason = "only a file of JSON lines or shards can be resumed: --output FILE, or --rows-per-shard N"
-        raise typer.BadParameter(reason, param_hint="--resume")
-
-
 def _write_all(
     client: "Client",
-    asked: _Asked,
+    pending: "PendingInputs",
     in_flight: int,
     unordered: bool,
     options: "TokenizeKeywords",
@@ -362,8 +302,8 @@ def _write_all(
     from foldmint_client.io.input_reader import InputReader
     from foldmint_client.models.responses import Tokens
 
-    with InputReader(asked.wants, reporter.failure, reporter.note) as reader:
-        structures = reader.read(asked.inputs)
+    with InputReader(pending.wants, reporter.failure, reporter.note) as reader:
+        structures = reader.read(pending.inputs)
         results = client.tokenize_many(structures, in_flight=in_flight, ordered=not unordered, **options)
         with closing(results):
             for source, result in results:
@@ -373,18 +313,3 @@ def _write_all(
                     reporter.done(len(result))
                 else:
                     reporter.failure(source, str(result).removeprefix(f"{source}: "), result)
-
-
-@contextmanager
-def _hint(output: Path | None, rows_per_shard: int) -> Iterator[None]:
-    """Explain how to resume a run that is interrupted."""
-    try:
-        yield
-    except (typer.Exit, KeyboardInterrupt):
-        from foldmint_client.io.resumable_output import unfinished
-
-        if output is not None and (
-            any(output.glob("part-*.parquet")) if rows_per_shard else unfinished(output).exists()
-        ):
-            typer.echo("results so far are kept; to continue, run the same command with --resume", err=True)
-        raise

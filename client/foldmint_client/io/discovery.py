@@ -32,8 +32,8 @@ Note = Callable[[str], object]
 class Input:
     """A file, or standard input: one structure or, if it is an archive or a database, any number.
 
-    path: as it was given or found. chains: names of those that are wanted; empty: what the options say. member: of an
-    archive or database the one that is wanted; empty: all.
+    path: as it was given or found. chains: names of those to read; empty: what the options say. member: of an
+    archive or database the one to read; empty: all.
     """
 
     path: str

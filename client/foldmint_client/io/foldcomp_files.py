@@ -84,7 +84,7 @@ class Foldcomp:
 
 
 def entries(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | InvalidStructure]]:
-    """The entries of a database that are wanted, by name, as Foldcomp compressed them, in the order of its index.
+    """The selected entries of a database, by name, as Foldcomp compressed them, in the order of its index.
 
     Raises UnreadableInput if its index is damaged.
     """

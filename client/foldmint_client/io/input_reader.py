@@ -18,7 +18,7 @@ class Failure(Protocol):
     """Called for a structure that cannot be read: its name in outputs, the reason, and the error."""
 
     def __call__(self, source: str, reason: str, error: Exception, /) -> object:
-        """Take it in."""
+        """Record the failure."""
 
 
 class InputReader:

@@ -46,7 +46,7 @@ class Folder:
         path.mkdir(parents=True, exist_ok=True)
 
     def claim(self, found: Found) -> Path:
-        """The file for a structure; -2, -3, … tells apart what would have one name.
+        """The file for a structure; -2, -3, … distinguishes those that would have one name.
 
         Raises InvalidOptions if it is there already, and is not to be written over.
         """

@@ -34,7 +34,7 @@ _NPZ_COLUMNS = tuple(
         "warnings",
     )
 )
-_NPZ_KEY = re.compile(r"(.*):([^:]*?)(#\d+)?", re.DOTALL)  # source, chain, and what tells chains of one name apart
+_NPZ_KEY = re.compile(r"(.*):([^:]*?)(#\d+)?", re.DOTALL)  # source, chain, and what distinguishes chains of one name
 
 _Integer = TypeVar("_Integer", bound=np.integer)
 
@@ -210,7 +210,7 @@ def _npz(stream: IO[bytes]) -> Iterator[_Row | Found]:
 def _of_columns(source: str, row: Mapping[str, Any]) -> _Row | Found:
     """A chain, or a structure's bare token ids. Raises ValueError if the columns are not what they should be."""
     if row.get("tokens") is None:
-        raise ValueError("there is no 'tokens'")
+        raise ValueError("'tokens' is missing")
     source = _text(row, "source") or source
     model, version = _text(row, "model"), _text(row, "codebook_version")
     if row.get("residue_index") is None:
@@ -237,7 +237,7 @@ def _frames(values: object, length: int) -> npt.NDArray[np.bool_]:
         return np.ones(length, np.bool_)
     array = np.asarray(values)
     if array.shape != (length,) or (length and array.dtype != np.bool_):
-        raise ValueError(f"'has_frame' are no {length} times true or false")
+        raise ValueError(f"'has_frame' is not an array of {length} booleans")
     return array.astype(np.bool_)
 
 
@@ -263,9 +263,9 @@ def _first_frames(row: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     try:
         frames = np.asarray(row["first_frames"], np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError("'first_frames' are no numbers of shape (segments, 12)") from error
+        raise ValueError("'first_frames' is not an array of numbers of shape (segments, 12)") from error
     if frames.size % 12 or frames.ndim not in (1, 2):
-        raise ValueError(f"'first_frames' have shape {frames.shape}, not (segments, 12)")
+        raise ValueError(f"'first_frames' has shape {frames.shape}, not (segments, 12)")
     return frames.reshape(-1, 12)
 
 
@@ -279,8 +279,10 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 def _integers(values: object, name: str, dtype: type[_Integer]) -> npt.NDArray[_Integer]:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"{name!r} are no whole numbers of shape (length,)")
+        raise ValueError(f"{name!r} is not an array of integers of shape (length,)")
     bounds = np.iinfo(dtype)
     if array.size and not bounds.min <= array.min() <= array.max() <= bounds.max:
-        raise ValueError(f"{name!r} go from {array.min()} to {array.max()}")
+        raise ValueError(
+            f"{name!r} has values from {array.min()} to {array.max()}; allowed: {bounds.min} to {bounds.max}"
+        )
     return array.astype(dtype)

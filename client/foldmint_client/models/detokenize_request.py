@@ -54,10 +54,10 @@ class ChainLabels:
 
     chain: a name; A, B, C, ... by default. sequence: one letter a residue, which gives the file's residue names; X and
     the residue name UNK by default. residue_index: (residues,), integers; 1, 2, 3, ... by default. insertion_codes:
-    one character a residue, a space for none. has_frame: (residues,), bool: which residues are no gaps; all unless
-    told.
+    one character a residue, a space for none. has_frame: (residues,), bool: which residues are not gaps; all by
+    default.
 
-    Of models whose codes state motions: segment_starts: (segments,), the first residue of each segment; by
+    Of models whose codes encode motions: segment_starts: (segments,), the first residue of each segment; by
     default, one begins wherever residue_index neither stays nor grows by one. first_frames: (segments, 12), the first
     frame of each, which places it.
     """
@@ -166,7 +166,7 @@ def _messages(
 def _starts(place: int, starts: npt.NDArray[np.integer] | Sequence[int]) -> list[int]:
     given = np.asarray(starts)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer) or (given.size and given.min() < 0):
-        _refuse(f"chains[{place}].segment_starts", "whole numbers from 0 on, of shape (segments,), are wanted")
+        _refuse(f"chains[{place}].segment_starts", "expected integers from 0 on, of shape (segments,)")
     found: list[int] = given.tolist()
     return found
 
@@ -213,12 +213,12 @@ def _of_residues(chain: ChainTokens) -> list[int]:
 def _ids(tokens: object) -> list[int]:
     given = np.asarray(tokens)
     if given.ndim != 1:
-        _refuse("tokens", f"the shape is {given.shape}; (length,) is wanted")
+        _refuse("tokens", f"the shape is {given.shape}; expected (length,)")
     if given.size and not np.issubdtype(given.dtype, np.integer):
-        _refuse("tokens", f"the type is {given.dtype}; integers are wanted")
+        _refuse("tokens", f"the type is {given.dtype}; expected integers")
     wrong = (given < 0) | (given > _UINT32.max)
     if wrong.any():
-        _refuse(f"tokens[{wrong.argmax()}]", f"{given[wrong.argmax()]} is no token")
+        _refuse(f"tokens[{wrong.argmax()}]", f"{given[wrong.argmax()]} is not a token id")
     ids: list[int] = given.tolist()
     return ids
 
@@ -227,14 +227,14 @@ def _frames(place: int, chain: Labels) -> list[bool]:
     """Which residues of a chain have a frame; empty if all have, or it is unknown."""
     frames = np.asarray(getattr(chain, "has_frame", ()))
     if frames.size and (frames.ndim != 1 or frames.dtype != np.bool_):
-        _refuse(f"chains[{place}].has_frame", "true or false for each residue is wanted")
+        _refuse(f"chains[{place}].has_frame", "expected a boolean for each residue")
     return [] if frames.all() else frames.tolist()
 
 
 def _to_message(place: int, label: Labels, has_frame: list[bool]) -> tokenizer_pb2.ChainLabels:
     index = np.asarray(label.residue_index)
     if index.size and not (index.ndim == 1 and np.issubdtype(index.dtype, np.integer)):
-        _refuse(f"chains[{place}].residue_index", "whole numbers of shape (residues,) are wanted")
+        _refuse(f"chains[{place}].residue_index", "expected integers of shape (residues,)")
     if index.size and (index.min() < _INT32.min or index.max() > _INT32.max):
         _refuse(f"chains[{place}].residue_index", "there is a number that 32 bits do not hold")
     return tokenizer_pb2.ChainLabels(

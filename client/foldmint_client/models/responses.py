@@ -39,7 +39,7 @@ class ChainTokens:
     (residues,), bool: whether N, CA and C are there; the token of a residue without them says nothing but that.
     distances: (residues,), float32, in the units of the code vectors, NaN without a frame; None unless requested.
 
-    Of models whose codes state motions, None of others: assignment: how the tokens were chosen. segment_starts:
+    Of models whose codes encode motions, None of others: assignment: how the tokens were chosen. segment_starts:
     (segments,), int32, the first residue of each stretch without a gap. first_frames: (segments, 12), float32, the
     frame of that residue, rotation matrix row by row and CA in Å, NaN where it has none; None unless requested.
     composed_rmsd: RMSD of N, CA and C, Å, that composing the tokens reaches, each segment superposed on its own; None
@@ -123,7 +123,7 @@ class RequestLimits:
 class DecoderInfo:
     """A decoder: SHA-256 of its weights, and its sizes. chained: whether it places each residue from the one before.
 
-    reads_vectors: whether it reads the codes' vectors, and corrects the motions that they state; otherwise, token ids.
+    reads_vectors: whether it reads the codes' vectors, and corrects the motions that they encode; otherwise, token ids.
     """
 
     digest: str
@@ -138,7 +138,7 @@ class DecoderInfo:
 class ModelInfo:
     """What a server serves. Digests are SHA-256, in hexadecimal. decoder: None if it cannot detokenize.
 
-    default_reading: which residues of a file count if a request does not say. lever: Å, of codes that state motions;
+    default_reading: which residues of a file count if a request does not say. lever: Å, of codes that encode motions;
     None if they state none.
     """
 

@@ -52,18 +52,16 @@ class Backbone:
     def __post_init__(self) -> None:
         coordinates = np.asarray(self.coordinates)
         if coordinates.shape[1:] != (3, 3) or coordinates.ndim != 3:
-            _refuse("coordinates", f"the shape is {coordinates.shape}; (residues, 3, 3) is wanted")
+            _refuse("coordinates", f"the shape is {coordinates.shape}; expected (residues, 3, 3)")
         if not np.issubdtype(coordinates.dtype, np.floating):
-            _refuse("coordinates", f"the type is {coordinates.dtype}; float32 is wanted")
+            _refuse("coordinates", f"the type is {coordinates.dtype}; expected float32")
         if self.residue_index is None:
             return
         index = np.asarray(self.residue_index)
         if index.shape != coordinates.shape[:1]:
-            _refuse(
-                "residue_index", f"the shape is {index.shape}; {coordinates.shape[:1]} is wanted, as of coordinates"
-            )
+            _refuse("residue_index", f"the shape is {index.shape}; expected {coordinates.shape[:1]}, as of coordinates")
         if index.size and not np.issubdtype(index.dtype, np.integer):
-            _refuse("residue_index", f"the type is {index.dtype}; integers are wanted")
+            _refuse("residue_index", f"the type is {index.dtype}; expected integers")
         if index.size and (index.min() < _INT32.min or index.max() > _INT32.max):
             _refuse("residue_index", "there is a number that 32 bits do not hold")
 
@@ -120,7 +118,7 @@ class TokenizeOptions:
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
     between the chains of a complex. distances: return each residue's distance from its code. assignment: how codes are
     chosen; first_frames: return the frame that each segment begins with; both, unless by default, are for models whose
-    codes state motions, and FailedPrecondition with others. codebook_version: of the
+    codes encode motions, and FailedPrecondition with others. codebook_version: of the
     codebook to quantize with, so that all tokens of a job are of one; FailedPrecondition where the server does not, or
     no longer, keep it. By default, the one that is active when the structure arrives or, of a stream, was active when
     the stream began; one that broke begins anew. `ACTIVE`: the one that is active, on a stream too.
@@ -203,7 +201,7 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
         request.backbones.chains.extend(map(_to_message, structure))
         request.backbones.SetInParent()
     else:
-        _refuse("structure", f"a path, bytes, or backbones are wanted, not {type(structure).__name__}")
+        _refuse("structure", f"expected a path, bytes, or backbones, not {type(structure).__name__}")
     check_size(request, max_bytes)
     return request
 

@@ -37,7 +37,7 @@ def activate(
     addresses, options = _connections(servers, credentials)
     with changes():
         control = activation.activate(Store(store), version)
-        _tell(control)
+        _print_control(control)
         _wait(addresses, control, timeout, options)
 
 
@@ -58,7 +58,7 @@ def rollback(
     addresses, options = _connections(servers, credentials)
     with changes():
         control = activation.roll_back(Store(store), from_version)
-        _tell(control)
+        _print_control(control)
         _wait(addresses, control, timeout, options)
 
 
@@ -94,7 +94,7 @@ def canary(
             control = activation.end_canary(opened)
         else:
             control = activation.start_canary(opened, version, part)
-        _tell(control)
+        _print_control(control)
         _wait(addresses, control, timeout, options)
 
 
@@ -118,7 +118,7 @@ def _share(text: str) -> float:
     return share
 
 
-def _tell(control: "Control") -> None:
+def _print_control(control: "Control") -> None:
     typer.echo(f"codebook {control.active} is active in the store")
     if control.canary is not None:
         typer.echo(f"codebook {control.canary.version} is the canary of {control.canary.share:.4g} of the servers")

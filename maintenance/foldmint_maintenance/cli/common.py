@@ -81,7 +81,7 @@ def usage_errors() -> Iterator[None]:
 
 
 def check_device(device: str) -> None:
-    """Raise BadParameter for what is no device, before torch is imported."""
+    """Raise BadParameter for an invalid device, before torch is imported."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise typer.BadParameter(f"{device!r} is not a device: auto, cpu, cuda or cuda:NUMBER", param_hint="'--device'")
 
@@ -90,7 +90,7 @@ def check_outputs(**files: Path | None) -> None:
     """Raise BadParameter, which names the option, for a file that is a folder; - is standard output."""
     for name, path in files.items():
         if path is not None and path.is_dir():
-            raise typer.BadParameter(f"{path} is a folder; a file is wanted", param_hint=f"'--{name}'")
+            raise typer.BadParameter(f"{path} is a folder; expected a file", param_hint=f"'--{name}'")
 
 
 def to_stdout(file: Path | None) -> bool:
@@ -99,7 +99,7 @@ def to_stdout(file: Path | None) -> bool:
 
 
 def make_parents(*files: Path | None) -> None:
-    """Make the folders of files: one that cannot be made is better told before the work than after it."""
+    """Make the folders of files: one that cannot be made is better reported before the work than after it."""
     for file in files:
         if file is not None and not to_stdout(file):
             file.parent.mkdir(parents=True, exist_ok=True)

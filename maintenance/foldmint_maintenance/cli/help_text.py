@@ -81,9 +81,10 @@ def as_typed(message: str, options: Mapping[str, str]) -> str:
 def _epilog(examples: Mapping[str, str], exits: Mapping[int, str]) -> str:
     """examples: what for, and the command. exits: codes, and what they mean."""
     shown = [f"  {what}:\n    $ {command}" for what, command in examples.items()]
-    told = [f"  {code:<3}  {meaning}" for code, meaning in sorted(exits.items())]
+    meanings = [f"  {code:<3}  {meaning}" for code, meaning in sorted(exits.items())]
     # Paragraphs that begin with \b are not filled anew.
-    return "\n\n".join(f"\b\n{part}" for part in ("\n".join(["Examples:", *shown]), "\n".join(["Exit codes:", *told])))
+    parts = "\n".join(["Examples:", *shown]), "\n".join(["Exit codes:", *meanings])
+    return "\n\n".join(f"\b\n{part}" for part in parts)
 
 
 _ERRORS = {1: "an error, with its reason", 2: "a wrong option"}

@@ -64,7 +64,7 @@ def ingest(
     min_residues: Annotated[int, typer.Option(min=1, help="Chains with fewer are left out.")] = 30,
     max_residues: Annotated[int | None, typer.Option(min=1, help="Chains with more are left out.")] = None,
 ) -> None:
-    """Turn structure files into a set of backbones in one Parquet file, and tell what was left out and why."""
+    """Turn structure files into a set of backbones in one Parquet file, and report what was left out and why."""
     from foldmint_maintenance.datasets import loading
 
     with usage_errors():
@@ -144,7 +144,7 @@ def train(
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:
-            run_training(job, display.watch, display.tell)
+            run_training(job, display.report, display.log)
         finally:
             display.close()
         if group.rank == 0:

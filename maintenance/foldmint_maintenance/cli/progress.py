@@ -28,23 +28,23 @@ class TrainingDisplay:
         self._task = self._progress.add_task("", total=None)
         self._began, self._first, self._last = 0.0, 0, 0
 
-    def tell(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Show a line."""
         self._console.print(text, markup=False, highlight=False)
 
-    def watch(self, step: NamedTuple, steps: int) -> None:
+    def report(self, step: NamedTuple, steps: int) -> None:
         """Show a step of a stage of so many; its figures are those that are not zero."""
         self._progress.start()
-        told = step._asdict()
-        done = told.pop("step")
+        values = step._asdict()
+        done = values.pop("step")
         if done <= self._last or self._last == 0:  # a stage begins, or goes on from a checkpoint
             self._began, self._first = self._clock(), done
         self._last = done
-        figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in told.items() if value)
+        figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items() if value)
         self._progress.update(self._task, completed=done, total=steps, description=figures)
         if not self._console.is_terminal and (done % self._every == 0 or done == steps):
             left = remaining(done - self._first, steps - done, self._clock() - self._began)
-            self.tell(f"step {done}/{steps}  {figures}{left and f'  {left}'}")
+            self.log(f"step {done}/{steps}  {figures}{left and f'  {left}'}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -66,12 +66,12 @@ class PhaseDisplay:
             disable=not console.is_terminal,
         )
 
-    def tell(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Show a line, above the bar if there is one."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def phase(self, name: str, total: int | None) -> Callable[[int], None]:
-        """Begin a phase, in place of the one before. Returns what is told how much more of it is done."""
+        """Begin a phase, in place of the one before. Returns what is to be called with how much more of it is done."""
         for task in self._progress.task_ids:
             self._progress.remove_task(task)
         self._progress.start()
@@ -89,7 +89,7 @@ class PhaseDisplay:
             shown = now
             left = remaining(done, 0 if total is None else total - done, now - began)
             of = "" if total is None else f" of {total:,}"
-            self.tell(f"{name}: {done:,}{of}{left and f', {left}'}")
+            self.log(f"{name}: {done:,}{of}{left and f', {left}'}")
 
         return advance
 
@@ -104,8 +104,8 @@ def remaining(done: int, left: int, seconds: float) -> str:
         return ""
     whole = round(seconds / done * left)
     hours, minutes = whole // 3600, whole % 3600 // 60
-    told = f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
-    return f"{told} left"
+    duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+    return f"{duration} left"
 
 
 @contextmanager

@@ -91,7 +91,8 @@ def repair(
     max_churn: Annotated[float, typer.Option(min=0, max=1, help="A gate: the share of tokens that may change.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all that the repair needs, and tell what is dead; change nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check all that the repair needs, and report what is dead; change nothing."),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Go on where hits prove little, or the gates' data are few.")
@@ -126,12 +127,12 @@ def repair(
     if from_servers is not None and gate_data is not None:
         raise typer.BadParameter("--gate-data goes with --data")
     with usage_errors():
-        # Servers that give vectors tell how their codes are used too, unless Prometheus does.
+        # Servers that give vectors report how their codes are used too, unless Prometheus does.
         asked = server_addresses(servers or (None if prometheus else from_servers))
         options = credentials.read()
         checked(options, *asked, *server_addresses(from_servers), *server_addresses(activate))
         entry, since = _prometheus(prometheus, window, asked, prometheus_auth, prometheus_ca)
-    # Of several processes, the first tells what they did.
+    # Of several processes, the first reports what they did.
     leads = int(os.environ.get("RANK", "0")) == 0
     # From here on, torch is imported.
     from rich.console import Console
@@ -148,7 +149,7 @@ def repair(
 
     use_threads(threads)
     display = PhaseDisplay(Console(stderr=True, quiet=not leads))
-    tell = display.tell
+    log = display.log
     with usage_errors():
         own = own_device(device)
         config = RepairConfig(
@@ -186,7 +187,7 @@ def repair(
 
     with (
         faults(),
-        recorded(store, metrics_file if leads else None, pushgateway if leads else None, tell) as record,
+        recorded(store, metrics_file if leads else None, pushgateway if leads else None, log) as record,
         concluded(run, conclude),
         faults(),
         stoppable(),
@@ -196,18 +197,18 @@ def repair(
             found = _checked(job, asked, prometheus, entry, (json_file, report, metrics_file), out)
             run.problems, run.warnings = ([str(one) for one in some] for some in (found.problems, found.warnings))
             for warning in run.warnings:
-                tell(f"warning: {warning}")
+                log(f"warning: {warning}")
             found.check()
             make_parents(json_file, report)
         with process_group(own) as group:
             job = replace(job, group=group)
             if out is None:
-                done = module.repair(job, counts, tell, run)
+                done = module.repair(job, counts, log, run)
             else:
-                done = retrained(job, out, full_steps, counts, tell, run)
-            run.reached(done)
+                done = retrained(job, out, full_steps, counts, log, run)
+            run.report_result(done)
         if leads:
-            _tell(run, json_file)
+            _print_result(run, json_file)
         if not done.passed:
             raise typer.Exit(GATE_FAILED)
 
@@ -215,7 +216,7 @@ def repair(
 def _prometheus(
     url: str | None, window: str, servers: Sequence[str], auth: Path | None, ca: Path | None
 ) -> "tuple[Entry, float]":
-    """How to get into a Prometheus, and the window in seconds. Raises ValueError for what makes no sense."""
+    """How to get into a Prometheus, and the window in seconds. Raises ValueError if the options are invalid."""
     from foldmint_maintenance.usage.prometheus_api import Prometheus, parse_duration, read_entry
 
     if url is not None and servers:
@@ -293,7 +294,7 @@ def _write(run: "RunRecord", json_file: Path | None, report: Path | None) -> Non
         report.write_text(repair_report.page(run), encoding="utf-8")
 
 
-def _tell(run: "RunRecord", json_file: Path | None) -> None:
+def _print_result(run: "RunRecord", json_file: Path | None) -> None:
     done = run.result
     if done is None:
         return

@@ -46,7 +46,7 @@ def usage(
     ] = None,
     prometheus: Annotated[str | None, typer.Option(metavar="URL", help="Hits that a Prometheus has read.")] = None,
     servers: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT,…", help="Hits that servers tell, on their admin listeners.")
+        str | None, typer.Option(metavar="HOST:PORT,…", help="Hits that servers report, on their admin listeners.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A set that is encoded: Parquet, packed corpus, or structure files.")
@@ -56,7 +56,7 @@ def usage(
         typer.Option(
             metavar="DIR",
             help="What --data is encoded by; the embedded model by default. With --prometheus or --servers: the store "
-            "whose N tells which codes without a hit may be called dead.",
+            "whose N shows which codes without a hit may be called dead.",
         ),
     ] = None,
     version: Annotated[
@@ -88,7 +88,7 @@ def usage(
     credentials: Credentials = NO_CREDENTIALS,
     threads: Threads = None,
 ) -> None:
-    """Tell how the codes are used, from one of --store, --prometheus, --servers and --data, and compare it."""
+    """Report how the codes are used, from one of --store, --prometheus, --servers and --data, and compare it."""
     given = {"--store": store, "--prometheus": prometheus, "--servers": servers, "--data": data}
     chosen = _one_of(given, against, against_version, against_window, model)
     if max_psi is not None and not (against or against_version or against_window):
@@ -108,7 +108,7 @@ def usage(
             usage_plot.check(plot)
         if max_psi is not None and not max_psi >= 0:
             raise ValueError(f"max_psi must be 0 or more, not {max_psi}")
-        # What is wrong with an option is better told before the work than after it.
+        # What is wrong with an option is better reported before the work than after it.
         module.figures([1.0], dead_threshold=dead_threshold, step_residues=step_residues)
         if chosen == "--prometheus":
             entry = read_entry(prometheus_auth, prometheus_ca)
@@ -186,8 +186,8 @@ def _data(path: Path, model: str | None, version: str | None, against: str | Non
     from foldmint_maintenance.usage.sources import from_data
 
     def encoded(of: str | None) -> "CodeCounts":
-        with counting(Console(stderr=True), "residues encoded:") as (watch,):
-            return from_data(path, model, of, skip=skip, report=watch)
+        with counting(Console(stderr=True), "residues encoded:") as (report,):
+            return from_data(path, model, of, skip=skip, report=report)
 
     def skip(file: Path, why: str) -> None:
         typer.echo(f"passed over {file}: {why}", err=True)
@@ -234,13 +234,13 @@ def _prometheus(
 
 
 def _read(file: Path) -> "CodeCounts":
-    """Counts that this command wrote. Raises UsageUnknown if they are none."""
+    """Counts that this command wrote. Raises UsageUnknown if the file holds something else."""
     from foldmint_maintenance.errors import UsageUnknown
     from foldmint_maintenance.usage.statistics import CodeCounts
 
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return CodeCounts(told["counts"], told["residues"], told["version"], told["source"])
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return CodeCounts(stored["counts"], stored["residues"], stored["version"], stored["source"])
     except (ValueError, KeyError, TypeError) as error:
         raise UsageUnknown(f"{file} holds no counts, as usage --json FILE --counts writes them: {error!r}") from error
 
@@ -248,14 +248,14 @@ def _read(file: Path) -> "CodeCounts":
 def _write(
     file: Path, figures: "UsageFigures", drift: "Drift | None", max_psi: float | None, counted: "CodeCounts | None"
 ) -> None:
-    told: dict[str, Any] = figures.as_json()
+    fields: dict[str, Any] = figures.as_json()
     if drift is not None:
-        told["against"] = drift.as_json()
+        fields["against"] = drift.as_json()
         if max_psi is not None:
-            told["against"] |= {"max_psi": max_psi, "drifted": drift.psi > max_psi}
+            fields["against"] |= {"max_psi": max_psi, "drifted": drift.psi > max_psi}
     if counted is not None:
-        told["counts"] = [int(count) if count.is_integer() else count for count in counted.counts.tolist()]
-    write_json(file, told, indent=None if counted is not None else 2)
+        fields["counts"] = [int(count) if count.is_integer() else count for count in counted.counts.tolist()]
+    write_json(file, fields, indent=None if counted is not None else 2)
 
 
 def _print(figures: "UsageFigures", drift: "Drift | None", json_file: Path | None) -> None:

@@ -49,7 +49,7 @@ class Composing:
 
     def __init__(self, model: Model, max_residues: int) -> None:
         if model.lever is None:
-            raise ValueError(f"the codes of {model.name} state no motions")
+            raise ValueError(f"the codes of {model.name} do not encode motions")
         self.chains: dict[Assignment, list[ChainFigures]] = {Assignment.ANCHORED: [], Assignment.TRACKING: []}
         self._table = CodeTable.of(model.codebook.codebook.embeddings, model.lever)
         self._max_residues = max_residues

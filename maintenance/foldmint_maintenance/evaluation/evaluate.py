@@ -268,7 +268,7 @@ def _lettered(data: Iterable[Record], notes: list[str]) -> Iterator[Record]:
 
 def _assignment_figures(composing: Composing | None, decoding: Decoding | None, notes: list[str]) -> dict[str, Any]:
     if composing is None:
-        notes.append("no figures of assignments: the model's codes state no motions")
+        notes.append("no figures of assignments: the model's codes do not encode motions")
         names = ("tracking_rmsd_median", "tracking_lddt_ca_median", "tracking_tm_score_median", "anchored_rmsd_median")
         return dict.fromkeys((*names, "assignments"))
     found = composing.figures()

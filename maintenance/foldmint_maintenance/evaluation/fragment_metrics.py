@@ -62,7 +62,7 @@ def window_rmsd(
 ) -> NDArray[np.float64]:
     """RMSD (rows,), Å, of full windows (rows, 9, 3, 3) to the mean windows of their codes (rows,).
 
-    table: (codes, 9, 3, 3), Å. A code without a mean window (NaN) tells nothing of the shape: all its atoms are taken
+    table: (codes, 9, 3, 3), Å. A code without a mean window (NaN) says nothing of the shape: all its atoms are taken
     to lie in one point.
     """
     known = np.where(np.isnan(table).any((1, 2, 3), keepdims=True), 0, table)

@@ -1,4 +1,4 @@
-"""A small structure whose tokens tell that a server serves what was published."""
+"""A small structure whose tokens show that a server serves what was published."""
 
 import json
 from collections.abc import Mapping
@@ -45,14 +45,14 @@ def canary_of(model: Model, version: CodebookVersion) -> Canary:
 
 def canary_from(manifest: Mapping[str, Any]) -> Canary | None:
     """The canary of a version's manifest; None if it has none."""
-    told = manifest.get("about", {}).get("canary")
-    return None if told is None else Canary(_backbone(told), tuple(told["tokens"]))
+    stored = manifest.get("about", {}).get("canary")
+    return None if stored is None else Canary(_backbone(stored), tuple(stored["tokens"]))
 
 
-def _backbone(told: Mapping[str, Any]) -> Backbone:
+def _backbone(stored: Mapping[str, Any]) -> Backbone:
     return Backbone(
-        chain=told["chain"],
-        sequence=told["sequence"],
-        residue_index=np.array(told["residue_index"], np.int64),
-        coordinates=np.array(told["coordinates"], np.float32).reshape(-1, 3, 3),
+        chain=stored["chain"],
+        sequence=stored["sequence"],
+        residue_index=np.array(stored["residue_index"], np.int64),
+        coordinates=np.array(stored["coordinates"], np.float32).reshape(-1, 3, 3),
     )

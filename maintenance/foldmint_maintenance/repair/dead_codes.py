@@ -1,4 +1,4 @@
-"""Which codes are dead, told from moving averages or from hits."""
+"""Which codes are dead, by moving averages or by hits."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,18 +10,18 @@ from torch import Tensor
 from foldmint.usage import Evidence, evidence
 from foldmint_maintenance.errors import OtherVersion
 from foldmint_maintenance.repair.config import RepairJob
+from foldmint_maintenance.repair.run_record import Log
 from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.model import CodebookVersion
 from foldmint_tokenizer.store.model_store import Store
 
-Tell = Callable[[str], None]
 Usage = Callable[[Store, str], CodeCounts]
-"""Tells the counts of a version of a store's codebook."""
+"""Returns the counts of a version of a store's codebook."""
 
 
 class DeadCodeReport(NamedTuple):
-    """What was found dead, and the counts that it was told from.
+    """What was found dead, and the counts that show it.
 
     evidence: what absent hits mean in these counts; None of the codebook's own moving averages. undecided: codes
     without a hit that are not called dead, because too few hits were to be expected. notes: in words.
@@ -53,12 +53,12 @@ def detect_dead_codes(
     held: CodebookVersion,
     job: RepairJob,
     usage: Usage | None,
-    tell: Tell,
+    log: Log,
 ) -> DeadCodeReport:
     """Which codes of a version are dead; all but the source of the counts is the same in all processes.
 
     usage: as in `repair`. Unless the job is forced, codes are called dead only where `foldmint.usage.evidence` allows
-    it, and none is below the least exposure. Raises OtherVersion if usage tells of another version, or of another
+    it, and none is below the least exposure. Raises OtherVersion if the counts are of another version, or of another
     number of codes.
     """
     config, own = job.config, held.codebook.N.double()
@@ -70,10 +70,10 @@ def detect_dead_codes(
         counts = torch.zeros_like(own)
         source = ""
         if job.group.rank == 0:
-            told = usage(store, held.version)
-            if told.version is not None and told.version != held.version:
-                raise OtherVersion(f"the counts are of codebook {told.version}, and {held.version} is active")
-            counts, source = torch.from_numpy(np.asarray(told.counts, np.float64).copy()), told.source
+            given = usage(store, held.version)
+            if given.version is not None and given.version != held.version:
+                raise OtherVersion(f"the counts are of codebook {given.version}, and {held.version} is active")
+            counts, source = torch.from_numpy(np.asarray(given.counts, np.float64).copy()), given.source
         if counts.shape != own.shape:
             raise OtherVersion(f"there are counts of {len(counts)} codes, and the codebook has {len(own)}")
         counts = job.group.broadcast(counts.to(job.device)).cpu()
@@ -84,9 +84,9 @@ def detect_dead_codes(
     )
     report = _judge(DeadCodeReport(found, counted), own, job)
     number = int(report.dead_codes.dead.sum())
-    tell(f"{number} of {len(own)} codes are dead, {exposure:.1f} residues seen a code: {counted.source}")
+    log(f"{number} of {len(own)} codes are dead, {exposure:.1f} residues seen a code: {counted.source}")
     for note in report.notes:
-        tell(note)
+        log(note)
     return report
 
 

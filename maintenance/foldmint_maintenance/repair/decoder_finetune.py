@@ -62,7 +62,7 @@ def finetune_rows(
     device: str = "cpu",
     *,
     trained: Tensor | None = None,
-    watch: Callable[[ChainProgress], None] | None = None,
+    report: Callable[[ChainProgress], None] | None = None,
 ) -> DecoderRows:
     """Rows of the replaced codes (codes,) bool, together with those that the model's codebook had already.
 
@@ -96,7 +96,7 @@ def finetune_rows(
             rows=_of_all(own),
             among=of_interest,
         )
-        trainer.run(watch or (lambda _: None))
+        trainer.run(report or (lambda _: None))
     codes = own.clone()
     if model.codebook.decoder_rows is not None:
         codes[model.codebook.decoder_rows.codes] = True

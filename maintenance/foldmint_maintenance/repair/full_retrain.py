@@ -18,10 +18,10 @@ from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from foldmint_maintenance.repair import gates
 from foldmint_maintenance.repair.config import RepairJob
-from foldmint_maintenance.repair.dead_codes import Tell, Usage, detect_dead_codes
+from foldmint_maintenance.repair.dead_codes import Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate, GateLimits
 from foldmint_maintenance.repair.result import RepairResult
-from foldmint_maintenance.repair.run_record import UNWATCHED, Advance, Watcher
+from foldmint_maintenance.repair.run_record import NO_PROGRESS, Advance, Log, RunProgress
 from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.motion.codes import KMeansConfig
@@ -38,8 +38,8 @@ def retrained(
     out: Path,
     steps: int,
     usage: Usage | None,
-    tell: Tell,
-    watcher: Watcher = UNWATCHED,
+    log: Log,
+    progress: RunProgress = NO_PROGRESS,
     *,
     batch: int = 1024,
     crop: int = 256,
@@ -59,17 +59,17 @@ def retrained(
     store = Store(job.store)
     model = store.load()
     recipe = _recipe(model, steps, batch, crop, job.config.seed)
-    dead = detect_dead_codes(store, model.codebook, job, usage, tell)
+    dead = detect_dead_codes(store, model.codebook, job, usage, log)
     result = RepairResult(
         int(dead.dead_codes.dead.sum()), (), False, model.codebook.version, None, exposure=dead.dead_codes.exposure
     )
     result = replace(result, notes=dead.notes)
-    watcher.reached(result)
+    progress.report_result(result)
     if job.dry_run:
         return replace(result, notes=(*result.notes, "a dry run: a new model would be trained"))
     training = TrainJob(job.data, out / "training", recipe, Path(job.store), device=job.device, group=job.group)
-    made = load_or_train(training, tell, watcher)
-    tell("measuring both models on the gates' chains")
+    made = load_or_train(training, log, progress)
+    log("measuring both models on the gates' chains")
     before, after = (_figures(each, job) for each in (model, made))
     found = _gates(before, after, job.config.limits)
     if model.lever is not None:
@@ -77,7 +77,7 @@ def retrained(
     statistics = {"before": before.as_json(), "after": after.as_json()}
     result = replace(result, gates=found, parent=model.codebook.version, statistics=statistics, churn=1.0)
     result = replace(result, notes=(*result.notes, "a new encoder: all tokens mean something else than before"))
-    watcher.reached(result)
+    progress.report_result(result)
     if not result.passed:
         return replace(result, notes=(*result.notes, "a gate did not pass: the model is left in OUT/training alone"))
     if job.group.rank == 0:
@@ -85,7 +85,7 @@ def retrained(
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(training.finished, part)
         part.rename(finished)
-        tell(f"the new model is in {finished}")
+        log(f"the new model is in {finished}")
     return replace(result, published=True, version=made.codebook.version, about={"model": str(finished)})
 
 
@@ -99,7 +99,7 @@ def _recipe(model: Model, steps: int, batch: int, crop: int, seed: int) -> Recip
             decoder_stage=replace(common, settling=min(steps // 10, 600)),
         )
     if model.lever is None:
-        raise InvalidRecipe(f"scope full needs a decoder, or codes that state motions, and {model.name} has neither")
+        raise InvalidRecipe(f"scope full needs a decoder, or codes that encode motions, and {model.name} has neither")
     warmup = steps // 10
     encoder = MotionConfig(
         steps=steps,
@@ -126,22 +126,22 @@ def _recipe(model: Model, steps: int, batch: int, crop: int, seed: int) -> Recip
     )
 
 
-def load_or_train(training: TrainJob, tell: Tell, watcher: Watcher = UNWATCHED) -> Model:
+def load_or_train(training: TrainJob, log: Log, progress: RunProgress = NO_PROGRESS) -> Model:
     """The model of a training, which goes on where it was stopped."""
     if training.finished.exists():
         return Store(training.finished).load()
     advance: Advance | None = None
     done = 0
 
-    def watch(progress: NamedTuple, steps: int) -> None:
+    def report(figures: NamedTuple, steps: int) -> None:
         nonlocal advance, done
-        step = int(progress._asdict()["step"])
+        step = int(figures._asdict()["step"])
         if advance is None or step <= done:  # of another stage
-            advance, done = watcher.phase("training steps", steps), 0
+            advance, done = progress.phase("training steps", steps), 0
         advance(step - done)
         done = step
 
-    return train(training, watch, tell)
+    return train(training, report, log)
 
 
 def _figures(model: Model, job: RepairJob) -> Evaluation:

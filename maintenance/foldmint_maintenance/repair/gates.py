@@ -127,7 +127,7 @@ def reconstruct(
     data: PreparedSet,
     tokens: NDArray[np.int64],
     max_residues: int,
-    watch: Callable[[int], None] | None = None,
+    report: Callable[[int], None] | None = None,
 ) -> ReconstructionFigures:
     """What the model's decoder makes of a set's chains, by the rows of a version.
 
@@ -135,7 +135,7 @@ def reconstruct(
     """
     if model.decoder is None:
         return ReconstructionFigures(None, None)
-    decoding = Decoding(StructureDetokenizer(replace(model, codebook=version)), max_residues, report=watch)
+    decoding = Decoding(StructureDetokenizer(replace(model, codebook=version)), max_residues, report=report)
     ends = np.cumsum([len(record.sequence) for record in records])[:-1]
     for chain in zip(records, np.split(tokens, ends), np.split(data.shape.frames.exists, ends), strict=True):
         decoding.add(*chain)

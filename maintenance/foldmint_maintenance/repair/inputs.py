@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -19,11 +19,10 @@ from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
 from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
-from foldmint_maintenance.repair.run_record import UNWATCHED, Advance, Watcher
+from foldmint_maintenance.repair.run_record import NO_PROGRESS, Advance, Log, RunProgress
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_tokenizer.model import Model
 
-Tell = Callable[[str], None]
 MAX_GATE_SHARE = 0.5
 """The largest share of a set that is kept for the gates."""
 
@@ -46,20 +45,20 @@ class RepairInputs:
     about: dict[str, Any]
 
 
-def prepare_inputs(model: Model, job: RepairJob, tell: Tell, watcher: Watcher = UNWATCHED) -> RepairInputs:
+def prepare_inputs(model: Model, job: RepairJob, log: Log, progress: RunProgress = NO_PROGRESS) -> RepairInputs:
     """Vectors of a set's chains, or of servers' reservoirs.
 
     Raises InvalidSet if there are too few; FoldmintError if a server cannot be reached or keeps no reservoir.
     """
-    return _of_servers(model, job, tell) if job.servers else _of_data(model, job, tell, watcher)
+    return _of_servers(model, job, log) if job.servers else _of_data(model, job, log, progress)
 
 
-def _of_data(model: Model, job: RepairJob, tell: Tell, watcher: Watcher) -> RepairInputs:
+def _of_data(model: Model, job: RepairJob, log: Log, progress: RunProgress) -> RepairInputs:
     assert job.data is not None  # noqa: S101 (for types; the job has checked it)
     config, digest = job.config, Digest()
-    tell(f"reading {job.data}")
-    skip = lambda path, why: tell(f"passed over {path}: {why}")  # noqa: E731
-    advance = watcher.phase("reading chains", None)
+    log(f"reading {job.data}")
+    skip = lambda path, why: log(f"passed over {path}: {why}")  # noqa: E731
+    advance = progress.phase("reading chains", None)
     records = list(_counted(digest.through(read_set(job.data, skip)), advance))
     about: dict[str, Any] = {"name": job.data.name, "sha256": digest.sha256(), "chains": digest.chains}
     if job.gate_data is None:
@@ -76,8 +75,8 @@ def _of_data(model: Model, job: RepairJob, tell: Tell, watcher: Watcher) -> Repa
     fault = gates_fault(len(gate), sum(len(record.sequence) for record in gate), config)
     if fault is not None:
         raise InvalidSet(fault)
-    train = _split_of(model, drawn_chains(records, config.residues, config.seed), job, tell, watcher)
-    looked_at = _split_of(model, drawn_chains(gate, config.gate_residues, config.seed), job, tell, watcher)
+    train = _split_of(model, drawn_chains(records, config.residues, config.seed), job, log, progress)
+    looked_at = _split_of(model, drawn_chains(gate, config.gate_residues, config.seed), job, log, progress)
     about |= {"residues": len(train.z), "gate_residues": len(looked_at.z)}
     return RepairInputs(train, looked_at, about)
 
@@ -88,10 +87,10 @@ def _counted(records: Iterable[Record], advance: Advance) -> Iterator[Record]:
         yield record
 
 
-def _split_of(model: Model, records: list[Record], job: RepairJob, tell: Tell, watcher: Watcher) -> DataSplit:
+def _split_of(model: Model, records: list[Record], job: RepairJob, log: Log, progress: RunProgress) -> DataSplit:
     data = prepared(records)
-    tell(f"vectors of {len(data)} residues of {len(records)} chains")
-    advance = watcher.phase("computing vectors", len(data))
+    log(f"vectors of {len(data)} residues of {len(records)} chains")
+    advance = progress.phase("computing vectors", len(data))
     vectors = vectors_of(model.encoder, data, np.arange(len(data)), job.group, job.device, advance)
     return DataSplit(vectors, records, data)
 
@@ -127,11 +126,11 @@ def gates_fault(chains: int | None, residues: int, config: RepairConfig) -> str 
     counted = f"{residues} residues" if chains is None else f"{chains} chains with {residues} residues"
     return (
         f"the gates' data are {counted}, and {config.min_gate_chains} chains with {config.min_gate_residues} residues "
-        "are needed to tell a better codebook from a worse one"
+        "are needed to distinguish a better codebook from a worse one"
     )
 
 
-def _of_servers(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
+def _of_servers(model: Model, job: RepairJob, log: Log) -> RepairInputs:
     """Of the servers' reservoirs, each counting as much as it has seen."""
     found: Tensor | None = None
     seen = [0]
@@ -142,7 +141,7 @@ def _of_servers(model: Model, job: RepairJob, tell: Tell) -> RepairInputs:
                 sample = admin.sample()
             if sample.encoder_digest != model.encoder_digest:
                 raise InvalidSet(f"{address} serves another encoder than the store has")
-            tell(f"{address}: {len(sample.embeddings)} vectors of {sample.seen} residues")
+            log(f"{address}: {len(sample.embeddings)} vectors of {sample.seen} residues")
             samples.append(np.asarray(sample.embeddings, np.float32))
             counts.append(sample.seen)
         found, seen = torch.from_numpy(_mix_samples(samples, counts, job.config.seed)), counts

@@ -5,7 +5,7 @@ Every process of a group does the same and ends with the same bits; rank 0 holds
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -26,7 +26,7 @@ from foldmint_maintenance.repair.dead_codes import DeadCodeReport, Usage, detect
 from foldmint_maintenance.repair.gates import Gate
 from foldmint_maintenance.repair.inputs import DataSplit, RepairInputs, origin, prepare_inputs
 from foldmint_maintenance.repair.result import RepairResult
-from foldmint_maintenance.repair.run_record import UNWATCHED, Watcher
+from foldmint_maintenance.repair.run_record import NO_PROGRESS, Log, RunProgress
 from foldmint_maintenance.usage.statistics import figures
 from foldmint_maintenance.vq import dead_code_reset
 from foldmint_tokenizer.codebook import Codebook
@@ -35,16 +35,14 @@ from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
 from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
 
-Tell = Callable[[str], None]
 
-
-def repair(job: RepairJob, usage: Usage | None, tell: Tell, watcher: Watcher = UNWATCHED) -> RepairResult:
+def repair(job: RepairJob, usage: Usage | None, log: Log, progress: RunProgress = NO_PROGRESS) -> RepairResult:
     """Repair a store's active codebook.
 
-    usage: asked by rank 0 for the counts of a store's version; None for the codebook's own moving averages. tell: told
-    what goes on; watcher: how far it has come, however it ends. A gate that fails publishes nothing; where nothing is
-    dead, and all codes are not to be fine-tuned, nothing changes. SIGTERM and SIGINT end it with TrainingStopped.
-    Whenever it ends, even by SIGKILL, the store is whole.
+    usage: asked by rank 0 for the counts of a store's version; None for the codebook's own moving averages. log: called
+    with lines of text. progress: called with phases and results, however it ends. A gate that fails publishes nothing;
+    where nothing is dead, and all codes are not to be fine-tuned, nothing changes. SIGTERM and SIGINT end it with
+    TrainingStopped. Whenever it ends, even by SIGKILL, the store is whole.
 
     Raises StoreLocked, ModelError, InvalidSet, OtherVersion if the counts are another version's, ActivationFailed, and
     GroupBroken if another process has ended. In processes other than rank 0 the result says nothing of publishing.
@@ -54,16 +52,16 @@ def repair(job: RepairJob, usage: Usage | None, tell: Tell, watcher: Watcher = U
     held: AbstractContextManager[StoreLock | None] = nullcontext()
     if job.group.rank == 0 and not job.dry_run:
         held = StoreLock(store.files, ttl=job.lock_seconds)
-    with _stopped_by_signals(), held as lock, _told_if_broken(job):
+    with _stopped_by_signals(), held as lock, _raise_if_broken(job):
         job.group.barrier()
         model = store.load()
-        tell(f"{model.name}, codebook {model.codebook.version}")
-        dead = detect_dead_codes(store, model.codebook, job, usage, tell)
-        done = _repair_codebook(model, dead, job, tell, watcher)
+        log(f"{model.name}, codebook {model.codebook.version}")
+        dead = detect_dead_codes(store, model.codebook, job, usage, log)
+        done = _repair_codebook(model, dead, job, log, progress)
         if isinstance(done, _Candidate):
-            watcher.reached(done.result)
-            done = _publish(store, model, done, job, lock, tell, watcher)
-        watcher.reached(done)
+            progress.report_result(done.result)
+            done = _publish(store, model, done, job, lock, log, progress)
+        progress.report_result(done)
         return done
 
 
@@ -87,7 +85,7 @@ class _Figures(NamedTuple):
 
 
 def _repair_codebook(
-    model: Model, report: DeadCodeReport, job: RepairJob, tell: Tell, watcher: Watcher
+    model: Model, report: DeadCodeReport, job: RepairJob, log: Log, progress: RunProgress
 ) -> "RepairResult | _Candidate":
     """A repaired codebook, or the result of a repair that has nothing to do or was not to do it."""
     config, version = job.config, model.codebook.version
@@ -99,13 +97,13 @@ def _repair_codebook(
     idle = RepairResult(
         len(codes), (), False, version, None, exposure=exposure, statistics=statistics, notes=tuple(notes)
     )
-    watcher.reached(idle)
+    progress.report_result(idle)
     if not codes and config.scope == "repair":
         return replace(idle, notes=(*notes, "nothing is to be repaired"))
     if job.dry_run:
         return replace(idle, replaced=codes, notes=(*notes, f"a dry run: {len(codes)} codes would be replaced"))
-    inputs = prepare_inputs(model, job, tell, watcher)
-    return _candidate(model, dead, inputs, replace(idle, replaced=codes, parent=version), job, tell, watcher)
+    inputs = prepare_inputs(model, job, log, progress)
+    return _candidate(model, dead, inputs, replace(idle, replaced=codes, parent=version), job, log, progress)
 
 
 def _candidate(
@@ -114,13 +112,13 @@ def _candidate(
     inputs: RepairInputs,
     begun: RepairResult,
     job: RepairJob,
-    tell: Tell,
-    watcher: Watcher,
+    log: Log,
+    progress: RunProgress,
 ) -> _Candidate:
     """Reset the dead codes, retrain their decoder rows, and measure what the gates ask for."""
     config, old = job.config, model.codebook
-    codebook = _reset(old.codebook, dead, inputs.train.z, job, tell, watcher)
-    measured = _quantize(old.codebook, codebook, inputs, watcher)
+    codebook = _reset(old.codebook, dead, inputs.train.z, job, log, progress)
+    measured = _quantize(old.codebook, codebook, inputs, progress)
     windows = _windows(old, codebook, dead, inputs.train, measured.train_after.tokens, whole=config.scope == "finetune")
     version = CodebookVersion("new", "", codebook, windows, old.decoder_rows)
     passed = gates.codebook_gates(measured.gate_before, measured.gate_after, config.limits)
@@ -129,12 +127,12 @@ def _candidate(
     statistics, notes, rows = dict(begun.statistics), list(begun.notes), None
     reads_vectors = isinstance(model.decoder, MotionDecoder)
     if model.decoder is not None and (inputs.gate if reads_vectors else inputs.train).data is not None:
-        # A decoder that reads the codes' vectors has no rows: whoever moves a code moves its meaning with it.
+        # A decoder that reads the codes' vectors has no rows: moving a code moves its meaning with it.
         if not reads_vectors and inputs.train.data is not None:
-            rows = _finetune_rows(model, codebook, dead, inputs.train.data, measured, job, tell, watcher)
-        tell("decoding the gates' chains")
+            rows = _finetune_rows(model, codebook, dead, inputs.train.data, measured, job, log, progress)
+        log("decoding the gates' chains")
         tokens = measured.gate_before.tokens, measured.gate_after.tokens
-        decoded = _reconstructions(model, version, rows, inputs.gate, tokens, config, watcher)
+        decoded = _reconstructions(model, version, rows, inputs.gate, tokens, config, progress)
         passed |= gates.reconstruction_gates(decoded["before"], decoded["after"], config.limits)
         statistics["reconstruction"] = {name: each._asdict() for name, each in decoded.items()}
     elif model.decoder is not None and not reads_vectors:
@@ -154,25 +152,25 @@ def _candidate(
     return _Candidate(version, rows, canary_of(model, version), result)
 
 
-def _reset(codebook: Codebook, dead: Tensor, z: Tensor, job: RepairJob, tell: Tell, watcher: Watcher) -> Codebook:
+def _reset(codebook: Codebook, dead: Tensor, z: Tensor, job: RepairJob, log: Log, progress: RunProgress) -> Codebook:
     """The codebook with its dead codes (codes,) bool reset among z (rows, out); fine-tuned if the scope says so."""
     config = job.config
-    tell(f"moving {int(dead.sum())} codes among {len(z)} vectors")
-    advance = watcher.phase("moving codes", int(dead.sum()))
+    log(f"moving {int(dead.sum())} codes among {len(z)} vectors")
+    advance = progress.phase("moving codes", int(dead.sum()))
     codebook = dead_code_reset.reset_dead_codes(
-        codebook, dead, z, config.strategy, config.rounds, config.seed, job.group, watch=advance
+        codebook, dead, z, config.strategy, config.rounds, config.seed, job.group, report=advance
     )
     if config.scope == "finetune":
-        tell(f"{config.finetune_steps} steps of moving averages")
+        log(f"{config.finetune_steps} steps of moving averages")
         steps = (config.finetune_steps, config.finetune_batch, config.decay, config.seed)
-        advance = watcher.phase("moving averages", config.finetune_steps)
-        codebook = dead_code_reset.finetune(codebook, z, *steps, job.group, watch=advance)
+        advance = progress.phase("moving averages", config.finetune_steps)
+        codebook = dead_code_reset.finetune(codebook, z, *steps, job.group, report=advance)
     return codebook
 
 
-def _quantize(old: Codebook, new: Codebook, inputs: RepairInputs, watcher: Watcher) -> _Figures:
+def _quantize(old: Codebook, new: Codebook, inputs: RepairInputs, progress: RunProgress) -> _Figures:
     pairs = [(z, each.embeddings) for z in (inputs.train.z, inputs.gate.z) for each in (old, new)]
-    advance = watcher.phase("measuring vectors", sum(len(z) for z, _ in pairs))
+    advance = progress.phase("measuring vectors", sum(len(z) for z, _ in pairs))
     found = []
     for z, embeddings in pairs:
         found.append(gates.quantization_figures(z, embeddings))
@@ -187,21 +185,21 @@ def _finetune_rows(
     data: PreparedSet,
     measured: _Figures,
     job: RepairJob,
-    tell: Tell,
-    watcher: Watcher,
+    log: Log,
+    progress: RunProgress,
 ) -> DecoderRows:
     """The decoder's rows of the codes that moved, trained on a split's chains."""
     trained = dead if job.config.scope == "repair" else torch.ones_like(dead)
-    tell(f"retraining the decoder's rows of {int(trained.sum())} codes")
+    log(f"retraining the decoder's rows of {int(trained.sum())} codes")
     before, after = (
         gates.whole_tokens(data, each.tokens, gates.frameless_code(model, version.embeddings))
         for each, version in ((measured.train_before, model.codebook.codebook), (measured.train_after, codebook))
     )
-    advance = watcher.phase("training rows", job.config.rows.steps)
+    advance = progress.phase("training rows", job.config.rows.steps)
     return decoder_finetune.finetune_rows(
         *(model, data, dead, before, after, job.config.rows, job.group, job.device),
         trained=trained,
-        watch=lambda _: advance(1),
+        report=lambda _: advance(1),
     )
 
 
@@ -220,13 +218,13 @@ def _publish(
     candidate: _Candidate,
     job: RepairJob,
     lock: StoreLock | None,
-    tell: Tell,
-    watcher: Watcher,
+    log: Log,
+    progress: RunProgress,
 ) -> RepairResult:
     """Publish and activate what has passed its gates."""
     result = candidate.result
     for name, gate in result.gates.items():
-        tell(f"gate {name}: {gate.before:.6g} -> {gate.after:.6g}, limit {gate.limit:.6g}, {_word(gate)}")
+        log(f"gate {name}: {gate.before:.6g} -> {gate.after:.6g}, limit {gate.limit:.6g}, {_word(gate)}")
     if not result.passed:
         failed = [name for name, gate in result.gates.items() if not gate.passed]
         return replace(result, notes=(*result.notes, f"nothing is published: {', '.join(failed)} did not pass"))
@@ -235,8 +233,8 @@ def _publish(
     if lock is None:
         return result
     lock.check()
-    told = result.as_json()
-    about = result.about | {name: told[name] for name in ("dead", "replaced", "gates", "churn", "statistics")}
+    fields = result.as_json()
+    about = result.about | {name: fields[name] for name in ("dead", "replaced", "gates", "churn", "statistics")}
     version = store.publish(
         candidate.version.codebook,
         parent=model.codebook.version,
@@ -244,11 +242,11 @@ def _publish(
         decoder_rows=candidate.rows,
         about=about | {"canary": candidate.canary.as_json()},
     ).version
-    tell(f"published codebook {version}")
+    log(f"published codebook {version}")
     result = replace(result, published=True, version=version)
-    watcher.reached(result)
+    progress.report_result(result)
     rollout.activate(
-        *(store, lock, job.activate, version, candidate.canary, tell), outcome=watcher.swapped, **job.connection
+        *(store, lock, job.activate, version, candidate.canary, log), outcome=progress.report_server, **job.connection
     )
     return replace(result, activated=True)
 
@@ -277,7 +275,7 @@ def _reconstructions(
     part: DataSplit,
     tokens: tuple[NDArray[np.int64], NDArray[np.int64]],
     config: RepairConfig,
-    watcher: Watcher,
+    progress: RunProgress,
 ) -> dict[str, gates.ReconstructionFigures]:
     """Of the gates' chains: before; after; and, where there are rows, after, had they not been retrained."""
     assert part.data is not None  # noqa: S101 (for types; there are chains where there are rows)
@@ -293,7 +291,7 @@ def _reconstructions(
         versions["without_rows"] = (made, ids[1])
     lengths = [len(record.sequence) for record in part.records]
     whole = sum(length for length in lengths if length <= config.gate_decoded) * len(versions)
-    advance = watcher.phase("decoding residues", whole)
+    advance = progress.phase("decoding residues", whole)
     return {
         name: gates.reconstruct(model, version, part.records, part.data, own, config.gate_decoded, advance)
         for name, (version, own) in versions.items()
@@ -314,7 +312,7 @@ def _word(gate: Gate) -> str:
 
 
 @contextmanager
-def _told_if_broken(job: RepairJob) -> Iterator[None]:
+def _raise_if_broken(job: RepairJob) -> Iterator[None]:
     """Raise GroupBroken for what torch.distributed raises when another process is gone: a plain RuntimeError."""
     try:
         yield

@@ -49,7 +49,7 @@ class GateValues:
 
 @dataclass(frozen=True)
 class JobMetrics:
-    """What one run of the repair job tells. store: which; finished: seconds since 1970; duration: seconds.
+    """The figures of one run of the repair job. store: which; finished: seconds since 1970; duration: seconds.
 
     outcome: one of OUTCOMES. dead, replaced: codes; churn: share of tokens that changed; gates: by name; version: of
     the codebook that is active after the run. What the run did not come to is None, or empty.
@@ -163,14 +163,15 @@ def recorded(
     store: str,
     path: Path | None,
     url: str | None,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Record]:
     """Write and push the metrics of what runs inside, whatever becomes of it.
 
     path, url: where to; nothing happens for those that are None. An exception with an `exit_code`, as typer's have,
-    counts as OUTCOMES says, others as errors. Metrics that cannot be told do not change what the run did: that goes to
-    `tell`. Raises MetricsExportError before anything runs if there is something else than metrics at path.
+    counts as OUTCOMES says, others as errors. Metrics that cannot be written or pushed do not change what the run did:
+    the reason goes to `log`. Raises MetricsExportError before anything runs if there is something else than metrics at
+    path.
     """
     if path is not None:
         earlier(path, store)
@@ -190,7 +191,7 @@ def recorded(
             try:
                 send()
             except MetricsExportError as failed:
-                tell(str(failed))
+                log(str(failed))
 
 
 def earlier(path: Path, store: str) -> list[Metric]:

@@ -80,7 +80,7 @@ def preflight(job: RepairJob, counted_by: Sequence[str] = (), checks: Iterable[C
 
 
 def writable(path: Path) -> bool:
-    """Whether a file can be written there, as far as permissions tell; folders that are missing would be made."""
+    """Whether a file can be written there, as far as permissions show; folders that are missing would be made."""
     if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
         return False
     folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
@@ -205,7 +205,7 @@ def _empty_stream(address: str, options: ConnectionOptions) -> None:
 
 
 def _same_store(name: str, encoder: str, admin: CodebookAdmin, store: Store, found: Findings) -> None:
-    """Whether a server follows this store, as far as encoder and versions tell."""
+    """Whether a server follows this store, as far as encoder and versions show."""
     if encoder != store.about().get("encoder_sha256"):
         found.add(f"{name} serves another encoder than {store.files} has", "name a server of this store's model")
         return
@@ -213,7 +213,7 @@ def _same_store(name: str, encoder: str, admin: CodebookAdmin, store: Store, fou
     try:
         known = {info.version: info for info in admin.codebooks()}
     except FoldmintError:
-        return  # told above
+        return  # reported above
     missing = [version for version in store.versions() if version not in known]
     digest = str(store.manifest(active).get("codebook_sha256"))
     other = active in known and known[active].digest not in ("", digest)
@@ -247,7 +247,7 @@ def _remedy(error: FoldmintError) -> str:
 
 
 def _data(job: RepairJob, store: Store | None, found: Findings) -> None:
-    """Read as much of the sets as tells that they suffice."""
+    """Read as much of the sets as it takes to know that they suffice."""
     if job.data is None:
         return
     codes = 0

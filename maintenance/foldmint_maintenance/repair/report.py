@@ -68,7 +68,7 @@ def _result(done: RepairResult) -> Iterator[str]:
             (
                 name,
                 MEANINGS.get(name, ""),
-                *(_told(value) for value in (gate.before, gate.after, gate.limit)),
+                *(_format(value) for value in (gate.before, gate.after, gate.limit)),
                 "yes" if gate.passed else "NO",
             )
             for name, gate in done.gates.items()
@@ -89,7 +89,7 @@ def _result(done: RepairResult) -> Iterator[str]:
         yield table(
             ("codebook", "backbone RMSD, Å, median", "lDDT-CA, median"),
             [
-                (name.replace("_", " "), _told(each["backbone_rmsd"]), _told(each["lddt_ca"]))
+                (name.replace("_", " "), _format(each["backbone_rmsd"]), _format(each["lddt_ca"]))
                 for name, each in done.statistics["reconstruction"].items()
             ],
         )
@@ -100,5 +100,5 @@ def _result(done: RepairResult) -> Iterator[str]:
         yield "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in done.notes) + "</ul>"
 
 
-def _told(value: Any) -> str:  # noqa: ANN401 (a number or None)
+def _format(value: Any) -> str:  # noqa: ANN401 (a number or None)
     return "–" if value is None else f"{value:.6g}"

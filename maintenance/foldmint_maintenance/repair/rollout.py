@@ -1,4 +1,4 @@
-"""A version handed to running servers: active in the store, then served and checked by the canary; or all go back."""
+"""Activation of a version in the store and on its servers, which the canary checks; if one fails, all go back."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,8 +34,8 @@ class ServerOutcome(NamedTuple):
     reason: str = ""
 
 
-def _nothing(outcome: ServerOutcome) -> None:
-    """Whoever wants no outcomes."""
+def _ignore(outcome: ServerOutcome) -> None:
+    """Ignore an outcome."""
 
 
 def activate(
@@ -44,24 +44,24 @@ def activate(
     addresses: Sequence[str],
     version: str,
     canary: Canary | None,
-    tell: Callable[[str], None],
-    outcome: Callable[[ServerOutcome], None] = _nothing,
+    log: Callable[[str], None],
+    outcome: Callable[[ServerOutcome], None] = _ignore,
     **options: Unpack[ConnectionOptions],
 ) -> list[Swapped]:
     """Make a version the active one of a store, and see that its servers serve it, one after another.
 
     lock: the store's, held. addresses: the servers' admin listeners; they serve at once what their store says, and
-    servers that are not named find it there by themselves. outcome: told what became of each server, of one that is
-    brought back again. options: of the connections.
+    servers that are not named find it there by themselves. outcome: called with what became of each server, again
+    for one that is brought back. options: of the connections.
 
     Raises ActivationFailed, after the store and those that had swapped were brought back, if a server refuses, cannot
-    be reached, or gives other tokens for the canary; its message tells of servers that could not be brought back
+    be reached, or gives other tokens for the canary; its message names servers that could not be brought back
     either. Raises ModelError if the version cannot be used, LockLost.
     """
     before = store.active()
     lock.check()
     store.activate(version)
-    tell(f"codebook {version} is active in the store")
+    log(f"codebook {version} is active in the store")
     swapped: list[Swapped] = []
     for address in addresses:
         outcome(ServerOutcome(address, "not asked", version))
@@ -72,7 +72,7 @@ def activate(
             with CodebookAdmin(address, **options) as admin:
                 previous = admin.activate(version).previous_version
             swapped[-1] = Swapped(address, previous)
-            tell(f"{address} serves codebook {version}, and served {previous}")
+            log(f"{address} serves codebook {version}, and served {previous}")
             _check(address, version, canary, options)
             outcome(ServerOutcome(address, "swapped", version, previous))
         except (FoldmintError, ActivationFailed) as error:
@@ -80,7 +80,7 @@ def activate(
             lock.check()
             if before != version:
                 store.roll_back(version)
-            left = _back(swapped, before, tell, partial(_note_back, version, outcome), options)
+            left = _back(swapped, before, log, partial(_note_back, version, outcome), options)
             reason = f"{address}: {error}; the store and all servers are back on codebook {before}"
             if left:
                 reason = f"{address}: {error}; the store is back on codebook {before}, and not: {', '.join(left)}"
@@ -110,14 +110,14 @@ def _note_back(
     previous: str | None,
     reason: str,
 ) -> None:
-    """Tell of a server that was asked to serve a version, and then to go back."""
+    """Report a server that was asked to serve a version, and then to go back."""
     outcome(ServerOutcome(address, what, version, previous, reason))
 
 
 def _back(
     swapped: Sequence[Swapped],
     version: str,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     outcome: Callable[[str, str, str | None, str], None],
     options: ConnectionOptions,
 ) -> list[str]:
@@ -128,11 +128,11 @@ def _back(
         try:
             with CodebookAdmin(address, **options) as admin:
                 admin.activate(version)
-            tell(f"{address} is back on codebook {version}")
+            log(f"{address} is back on codebook {version}")
             if address != failed:  # of that one, the reason stands
                 outcome(address, "brought back", previous, "")
         except (FailedPrecondition, Unauthenticated, PermissionDenied) as error:
-            # Who never answered may never have swapped; who does not let us in has not.
+            # A server that never answered may never have swapped; one that rejects the call has not.
             if previous is not None:
                 left.append(f"{address} ({error})")
                 outcome(address, "not brought back", previous, str(error))

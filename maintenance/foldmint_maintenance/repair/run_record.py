@@ -11,33 +11,36 @@ from foldmint_maintenance.repair.job_metrics import outcome_of
 from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.repair.rollout import ServerOutcome
 
+Log = Callable[[str], None]
+"""Called with a line of text."""
+
 Advance = Callable[[int], None]
-"""Told how much more of a phase is done."""
+"""Called with how much more of a phase is done."""
 
 
-def _unwatched(name: str, total: int | None) -> Advance:  # noqa: ARG001 (as a display takes them)
+def _no_progress(name: str, total: int | None) -> Advance:  # noqa: ARG001 (as a display takes them)
     return lambda _: None
 
 
-class Watcher:
-    """Told how far a repair has come; does nothing with it."""
+class RunProgress:
+    """Receives the progress of a repair; this one ignores it."""
 
-    def reached(self, result: RepairResult) -> None:
-        """What is known by now, and would be the result if the repair ended here."""
+    def report_result(self, result: RepairResult) -> None:
+        """Called with what is known by now, which is the result if the repair ends here."""
 
-    def swapped(self, server: ServerOutcome) -> None:
-        """What became of a server."""
+    def report_server(self, server: ServerOutcome) -> None:
+        """Called with what became of a server."""
 
     def phase(self, name: str, total: int | None) -> Advance:
-        """A phase begins. total: what it has to do; None if that is not known."""
-        return _unwatched(name, total)
+        """Called when a phase begins. total: what it has to do; None if that is not known."""
+        return _no_progress(name, total)
 
 
-UNWATCHED = Watcher()
+NO_PROGRESS = RunProgress()
 
 
 @dataclass
-class RunRecord(Watcher):
+class RunRecord(RunProgress):
     """A run of the repair job, from its beginning to its end.
 
     started, finished: UTC. outcome: one of `job_metrics.OUTCOMES`. error: why it ended, empty if it ended well.
@@ -55,31 +58,31 @@ class RunRecord(Watcher):
     warnings: Sequence[str] = ()
     servers: list[ServerOutcome] = field(default_factory=list)
     result: RepairResult | None = None
-    show: Callable[[str, int | None], Advance] = _unwatched
+    show: Callable[[str, int | None], Advance] = _no_progress
 
     def phase(self, name: str, total: int | None) -> Advance:
         """Show a phase."""
         return self.show(name, total)
 
-    def reached(self, result: RepairResult) -> None:
-        """Note how far the run has come."""
+    def report_result(self, result: RepairResult) -> None:
+        """Keep the result so far."""
         self.result = result
 
-    def swapped(self, server: ServerOutcome) -> None:
-        """Note what became of a server, in place of what was noted of it before."""
+    def report_server(self, server: ServerOutcome) -> None:
+        """Keep what became of a server, in place of what was kept of it before."""
         self.servers = [*(one for one in self.servers if one.address != server.address), server]
 
     def measured(self) -> dict[str, Any] | None:
         """The result for the metrics, with the version that is active after the run; None if there is none."""
         if self.result is None:
             return None
-        told = self.result.as_json()
-        return told | {"version": told["parent"]} if told["published"] and not told["activated"] else told
+        fields = self.result.as_json()
+        return fields | {"version": fields["parent"]} if fields["published"] and not fields["activated"] else fields
 
     def as_json(self) -> dict[str, Any]:
         """For json.dumps: the result's figures, and what became of the run. Figures that it lacks are null or empty."""
-        told = _EMPTY if self.result is None else self.result.as_json()
-        gates = {name: gate | {"meaning": MEANINGS.get(name, "")} for name, gate in told["gates"].items()}
+        fields = _EMPTY if self.result is None else self.result.as_json()
+        gates = {name: gate | {"meaning": MEANINGS.get(name, "")} for name, gate in fields["gates"].items()}
         return {
             "store": self.store,
             "started": self.started.isoformat(timespec="seconds"),
@@ -90,7 +93,7 @@ class RunRecord(Watcher):
             "problems": list(self.problems),
             "warnings": list(self.warnings),
             "servers": [server._asdict() for server in self.servers],
-            **told,
+            **fields,
             "gates": gates,
         }
 

@@ -48,7 +48,7 @@ def end_canary(store: Store, *, wait: float = LOCK_SECONDS) -> Control:
 
 @contextmanager
 def _locked(store: Store, wait: float) -> Iterator[None]:
-    store.about()  # what is no store gets no lock
+    store.about()  # only a store gets a lock
     with StoreLock(store.files, wait=wait) as lock:
         lock.check()
         yield

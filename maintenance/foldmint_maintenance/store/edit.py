@@ -49,7 +49,7 @@ def pruned(
     """Remove all versions but the newest, the active one and its parent, the canary, and what a rollback activates.
 
     keep: how many of the newest, at least 1. What killed runs left goes once nothing of it was written for a day;
-    incomplete versions go at once if `incomplete`. dry_run: only tell. clock: seconds since 1970.
+    incomplete versions go at once if `incomplete`. dry_run: only report. clock: seconds since 1970.
 
     Raises ValueError if keep is below 1, StoreLocked if another run is at the store, LockLost, ModelError.
     """
@@ -105,7 +105,7 @@ def imported(store: Store, file: Path, *, activate: bool = True, now: datetime |
     try:
         tensors = load(content)
     except SafetensorError as error:
-        raise InvalidCodebook(f"{file} is no safetensors file: {error}") from error
+        raise InvalidCodebook(f"{file} is not a safetensors file: {error}") from error
     digest = hashlib.sha256(content).hexdigest()
     own = {name: tensors[name] for name in Codebook._fields if name in tensors}
     with StoreLock(store.files) as lock:

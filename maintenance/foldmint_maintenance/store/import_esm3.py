@@ -44,10 +44,10 @@ def import_esm3(
 ) -> Model:
     """Write the model of state dicts of the reference's StructureTokenEncoder, and StructureTokenDecoder if given.
 
-    Sizes may be any. decoder_heads: of the decoder's attention, which no shape tells; heads of 64 dimensions, as in
+    Sizes may be any. decoder_heads: of the decoder's attention, which no shape shows; heads of 64 dimensions, as in
     the published decoder, by default. reading: which residues of a file count by default; `esm` gives the tokens that
     ESM's SDK gives of the same file; all if None. Tensors may be float32, bfloat16 or float16, and are stored as
-    float32. Raises ModelError, naming the tensor, if a file is no such state dict; OSError if it cannot be read.
+    float32. Raises ModelError, naming the tensor, if a file is not such a state dict; OSError if it cannot be read.
     """
     encoder, codebook = _encoder(_loaded(encoder_pth))
     about: dict[str, object] = {"imported_from": encoder_pth.name, "sha256": _digest(encoder_pth)}
@@ -112,7 +112,7 @@ def _loaded(path: Path) -> dict[str, Tensor]:
 
 
 def _config(tensors: Mapping[str, Tensor]) -> ModelConfig:
-    """Sizes from the shapes of the tensors that tell them."""
+    """Sizes from the shapes of the tensors."""
     config = (
         _width(tensors, _TABLE, OFFSETS, _ENCODER),
         _size(tensors, "transformer.blocks.0.geom_attn.distance_scale_per_head", 1, 0, _ENCODER),

@@ -17,7 +17,7 @@ DEAD_THRESHOLD = 1e-5
 
 @dataclass(frozen=True)
 class Listed:
-    """One version as `codebooks list` tells of it.
+    """One version as `codebooks list` shows it.
 
     digest: SHA-256 of its file. created: when, if the manifest says so; made_by: what, if it says so. dead: codes whose
     N is below the threshold. problem: why it cannot be read. canary: the share of the servers that serve it, if it is

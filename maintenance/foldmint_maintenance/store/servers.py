@@ -39,7 +39,7 @@ def wait_for_servers(
     addresses: HOST:PORT of their admin listeners; tokens need the scope `read`. control: what the store says. seconds:
     to wait for, at most. options: of the connections.
 
-    Raises ActivationFailed if some do not follow; its message tells of each of them why.
+    Raises ActivationFailed if some do not follow; its message gives the reason of each.
     """
     end = time.monotonic() + seconds
     found: dict[str, Following] = {}
@@ -77,8 +77,8 @@ def _asked(address: str, admin: CodebookAdmin, control: Control, seconds: float)
     except FoldmintError as error:
         return _Missing(str(error), final=isinstance(error, Unauthenticated | PermissionDenied))
     if state is None:
-        return _Missing("its release does not tell what its store says", final=True)
-    if (state.active, state.canary, state.canary_share) == _told(control):
+        return _Missing("its release does not report what its store says", final=True)
+    if (state.active, state.canary, state.canary_share) == _reported(control):
         if state.follows:
             return Following(address, state.server_name, state.serving, canary=state.serving != state.active)
         return _Missing(f"{state.problem or 'it is at it'}; it serves {state.serving}", final=bool(state.problem))
@@ -97,5 +97,5 @@ def _behind(state: StoreState) -> _Missing:
     return _Missing(f"in its store, ACTIVE is {state.active}{canary}: another store, or it lags", final=False)
 
 
-def _told(control: Control) -> tuple[str, str | None, float | None]:
+def _reported(control: Control) -> tuple[str, str | None, float | None]:
     return (control.active, *(control.canary or (None, None)))

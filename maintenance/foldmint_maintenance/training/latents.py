@@ -26,13 +26,13 @@ def vectors_of(
     select: NDArray[np.integer],
     group: ProcessGroup,
     device: torch.device | str,
-    watch: Callable[[int], None] = lambda _: None,
+    report: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """z (rows, out), float32, on the CPU, of the rows `select` of a set. watch: told how many more are done."""
+    """z (rows, out), float32, on the CPU, of the rows `select` of a set. report: called with how many more are done."""
     parts = []
     for z in _encoded(encoder, data, select, group, device):
         parts.append(z.cpu())
-        watch(len(z))
+        report(len(z))
     return torch.cat(parts)[: len(select)]
 
 

@@ -85,7 +85,7 @@ def counted(
         f"counted from {_format_time(first)} to {_format_time(last)} on {len(targets)} servers, in {len(own)} stretches"
     ]
     if len(own) < len(stretches):
-        notes.append("the window holds readings of other codebooks, or of none that is told; they do not count")
+        notes.append("the window holds readings of other codebooks, or of unknown ones; they do not count")
     where = f"{prometheus.url}, {{{selector}}}" if selector else prometheus.url
     counts = CodeCounts(hits.astype(np.float64), int(hits.sum()), codebook.version, f"hits in {where}", tuple(notes))
     return WindowCounts(counts, first, last)
@@ -122,7 +122,7 @@ def _chosen(stretches: Iterable[Stretch], version: str | None) -> Codebook:
     if version is not None:
         choice = {codebook for codebook in choice if codebook.version == version}
     if not choice:
-        raise UsageUnknown(f"no server told of codebook {version or 'versions'} in this window")
+        raise UsageUnknown(f"no server reported codebook {version or 'versions'} in this window")
     if len(choice) > 1:
         listed = ", ".join(f"{one.version} of {one.model} ({one.digest[:12]})" for one in sorted(choice))
         raise UsageUnknown(f"the servers do not serve one codebook, but {listed}; a selector or a version chooses")

@@ -131,16 +131,16 @@ def figures(
     exposure = None if counted.residues is None else counted.residues / codes
     known = counted.residues is None or enough_exposure(counted.residues, codes)
     if not known:
-        notes.append(f"dead codes are not told: {exposure:.3g} residues a code were counted, {EXPOSURE} are needed")
+        notes.append(f"dead codes are not reported: {exposure:.3g} residues a code were counted, {EXPOSURE} are needed")
     elif counted.residues is not None:
         hit = step_residues / counted.residues
         # With three hits expected, at least one occurs with a probability of 95 %.
         notes.append(f"one hit is an N of {hit:.3g}; N of a code never hit is below {3 * hit:.3g} (95 % confidence)")
-    told = dead_threshold > N
+    dead = dead_threshold > N
     if known and counted.residues is not None and counted.N is not None:
         found = evidence(counted.counts, counted.N, dead_threshold)
-        unproved = told & (counted.counts == 0) & ~found.judged
-        told = told & ~unproved
+        unproved = dead & (counted.counts == 0) & ~found.judged
+        dead = dead & ~unproved
         notes.append(
             f"these residues count as {found.independent / codes:.3g} independent ones a code (design effect "
             f"{found.design_effect:.3g}); by chance alone, {found.unhit_by_chance:.3g} living codes would never be "
@@ -166,7 +166,7 @@ def figures(
         min=float(N.min()),
         max=float(N.max()),
         never_hit=int((N == 0).sum()),
-        dead=int(told.sum()) if known else None,
+        dead=int(dead.sum()) if known else None,
         dead_threshold=dead_threshold,
         below=tuple(
             Below(limit, limit / mean if mean else None, int((limit > N).sum()) if known else None)
@@ -257,7 +257,7 @@ def drift(counted: CodeCounts, reference: CodeCounts) -> Drift:
         chance = psi_by_chance(len(counted.counts), counted.residues, reference.residues)
         chance_95 = psi_by_chance(len(counted.counts), counted.residues, reference.residues, 0.95)
     else:
-        notes.append("what chance does to the stability index is not known: moving averages tell no number of residues")
+        notes.append("what chance does to the stability index is not known: moving averages have no number of residues")
     if any(
         one.residues is not None and not enough_exposure(one.residues, len(one.counts)) for one in (counted, reference)
     ):

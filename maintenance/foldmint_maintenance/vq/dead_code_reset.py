@@ -16,8 +16,8 @@ from foldmint_tokenizer.codebook import Codebook, nearest_code
 
 Strategy = Literal["batch", "kmeans++"]
 Measure = Literal["count", "frequency"]
-Watch = Callable[[int], None]
-"""Told how much more is done."""
+Report = Callable[[int], None]
+"""Called with how much more is done."""
 
 PUBLISHED_STEP = 2**18
 """Residues per step of the published codebook, whose N are hits per step."""
@@ -50,12 +50,12 @@ def find_dead_codes(counts: Tensor, step: float, exposure: float, threshold: flo
     return DeadCodes(values, values < threshold, exposure)
 
 
-def _unwatched(done: int) -> None:
+def _no_report(done: int) -> None:
     """Ignore progress."""
 
 
 def sample_vectors(
-    z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int, watch: Watch = _unwatched
+    z: Tensor, live: Tensor, count: int, strategy: Strategy, seed: int, report: Report = _no_report
 ) -> Tensor:
     """New vectors (count, out) for dead codes, sampled from z (rows, out).
 
@@ -76,7 +76,7 @@ def sample_vectors(
         at = torch.rand((), generator=generator, dtype=torch.float64, device=z.device) * cumulative[-1]
         place = int(torch.searchsorted(cumulative, at, right=True).clamp_max(len(z) - 1))
         chosen.append(z[place])
-        watch(1)
+        report(1)
         distance = torch.addmv(square + square[place], z, z[place], alpha=-2).clamp_min(0)
         error = torch.minimum(error, distance)
     return torch.stack(chosen)
@@ -97,13 +97,13 @@ def reset_dead_codes(
     rounds: int,
     seed: int,
     group: ProcessGroup,
-    watch: Watch = _unwatched,
+    report: Report = _no_report,
 ) -> Codebook:
     """The codebook with its dead codes (codes,) bool re-initialized from z (rows, out); live rows stay bit-identical.
 
     rounds: of k-means over z that refine the reset codes while the others are fixed; reset codes without a hit are
     sampled again. N and z_avg of reset codes are their hits and sums, scaled to the codebook's residues per step.
-    watch: receives the number of codes sampled.
+    report: called with the number of codes sampled.
     """
     if not bool(dead.any()):
         return codebook
@@ -112,7 +112,7 @@ def reset_dead_codes(
     moved = dead
     for attempt in range(max(1, rounds)):
         live = codebook.embeddings[~moved]
-        fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt, watch)
+        fresh = sample_vectors(z, live, int(moved.sum()), strategy, seed + attempt, report)
         vectors = torch.zeros_like(codebook.embeddings)
         vectors[moved] = group.broadcast(fresh)
         codebook = ema.reset_codes(codebook, moved, vectors, mean)
@@ -135,7 +135,7 @@ def finetune(
     decay: float,
     seed: int,
     group: ProcessGroup,
-    watch: Watch = _unwatched,
+    report: Report = _no_report,
 ) -> Codebook:
     """The codebook after `steps` EMA updates of all codes, on random batches of z (rows, out)."""
     scale = _step(codebook) / batch
@@ -144,7 +144,7 @@ def finetune(
         select = torch.randint(len(z), (batch,), generator=generator).to(z.device)
         hits, sums = all_reduce_statistics(z[select], codebook, group)
         codebook = ema.ema_update(codebook, hits * scale, sums * scale, decay)
-        watch(1)
+        report(1)
     return codebook
 
 

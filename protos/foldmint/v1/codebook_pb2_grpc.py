@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CodebookServiceStub:
-    """Tells of the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
+    """Reports on the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
     own.
 
     Errors, in all methods: NOT_FOUND for a version that neither server nor store has; FAILED_PRECONDITION for one that
@@ -72,7 +72,7 @@ class CodebookServiceStub:
 
 
 class CodebookServiceServicer:
-    """Tells of the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
+    """Reports on the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
     own.
 
     Errors, in all methods: NOT_FOUND for a version that neither server nor store has; FAILED_PRECONDITION for one that
@@ -168,7 +168,7 @@ def add_CodebookServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CodebookService:
-    """Tells of the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
+    """Reports on the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
     own.
 
     Errors, in all methods: NOT_FOUND for a version that neither server nor store has; FAILED_PRECONDITION for one that

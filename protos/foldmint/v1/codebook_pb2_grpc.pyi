@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CodebookServiceStub:
-    """Tells of the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
+    """Reports on the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
     own.
 
     Errors, in all methods: NOT_FOUND for a version that neither server nor store has; FAILED_PRECONDITION for one that
@@ -61,7 +61,7 @@ class CodebookServiceStub:
 
 @_typing.type_check_only
 class CodebookServiceAsyncStub(CodebookServiceStub):
-    """Tells of the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
+    """Reports on the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
     own.
 
     Errors, in all methods: NOT_FOUND for a version that neither server nor store has; FAILED_PRECONDITION for one that
@@ -91,7 +91,7 @@ class CodebookServiceAsyncStub(CodebookServiceStub):
     """
 
 class CodebookServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells of the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
+    """Reports on the codebook of one server, and exchanges it while requests go on. For operators: it has a listener of its
     own.
 
     Errors, in all methods: NOT_FOUND for a version that neither server nor store has; FAILED_PRECONDITION for one that

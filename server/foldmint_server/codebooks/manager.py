@@ -34,7 +34,7 @@ class LoadedCodebook(NamedTuple):
 
     embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
     decoder_inputs: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models
-    whose codes state no motions. manifest: of the version.
+    whose codes do not encode motions. manifest: of the version.
     """
 
     model: str
@@ -146,7 +146,7 @@ class CodebookManager:
         """A version, warm: one that is kept, or from the store; nothing is served otherwise.
 
         Raises UnknownVersion if neither server nor store has it, CodebookRejected with the reason if it cannot be used;
-        that is logged and counted. quiet: but for a store that cannot be reached, since that was told before.
+        that is logged and counted. quiet: but for a store that cannot be reached, since that was logged before.
         """
         if version in self._kept:
             return self._kept[version]

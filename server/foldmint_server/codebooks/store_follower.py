@@ -19,7 +19,7 @@ class StoreState(NamedTuple):
     """What the store said when it was read last.
 
     control: None if it could never be read. server: the server's name. problem: why the server does not serve that;
-    empty if there is nothing to tell.
+    empty if there is none.
     """
 
     control: Control | None
@@ -118,7 +118,7 @@ class StoreFollower:
         task = asyncio.create_task(change)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # Whoever gave up takes no error.
+        # A caller that gave up does not retrieve the error.
         task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
         return await asyncio.shield(task)
 
@@ -172,18 +172,18 @@ class StoreFollower:
         if not problem:
             self._refused = None
         if control != before:
-            self._metrics.tell_store(control, before)
+            self._metrics.record_store(control, before)
         self._metrics.codebook_follows_store.set(self.follows)
 
     def _refuse(self, problem: str) -> None:
-        """Tell once that what the store says makes no sense."""
+        """Log once that what the store says is invalid."""
         if problem != self.state.problem:
             self._metrics.codebook_swaps.labels("refused").inc()
-            log.error("the store makes no sense; serving on", reason=problem, serving=self.serving)
+            log.error("the store's control files are invalid; serving on", reason=problem, serving=self.serving)
         self._set_problem(problem)
 
     def _lose(self, problem: str) -> None:
-        """Tell once that the store cannot be reached."""
+        """Log once that the store cannot be reached."""
         if not self._lost:
             self._lost = True
             self._metrics.store_reachable.set(0)
@@ -191,7 +191,7 @@ class StoreFollower:
         self._set_problem(problem)
 
     def _find(self) -> None:
-        """Tell once that the store is reached again."""
+        """Log once that the store is reached again."""
         if self._lost:
             self._lost = False
             self._metrics.store_reachable.set(1)

@@ -89,8 +89,8 @@ class Metrics:
         self.queued_residues_limit.set(queued_residues)
         self.queued_detokenize_residues_limit.set(queued_detokenize_residues)
 
-    def tell_store(self, control: Control, before: Control | None) -> None:
-        """Tell what the store says, instead of what it said before."""
+    def record_store(self, control: Control, before: Control | None) -> None:
+        """Set the metrics to what the store says now, in place of what it said before."""
         self.store_active.labels(control.active).set(1)
         if control.canary is not None:
             self.store_canary_share.labels(control.canary.version).set(control.canary.share)
@@ -268,7 +268,7 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         store_active=gauge(
             "foldmint_store_active_info",
-            "Always 1; its label tells the version that ACTIVE of the store named when it was read last.",
+            "Always 1; its label is the version that ACTIVE of the store named when it was read last.",
             ["version"],
         ),
         store_canary_share=gauge(

@@ -12,12 +12,12 @@ class HealthServicer(health.aio.HealthServicer):
     """grpc-health-checking's, for names of a sensible length."""
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> Any:  # noqa: N802, ANN401
-        """Tell a service's health once."""
+        """Answer with a service's health once."""
         await _check_name(request, context)
         return await super().Check(request, context)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802, ANN401
-        """Tell a service's health now and whenever it changes."""
+        """Stream a service's health now and whenever it changes."""
         await _check_name(request, context)
         await super().Watch(request, context)
 

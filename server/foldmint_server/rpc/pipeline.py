@@ -75,7 +75,9 @@ class Pipeline:
         """
         loaded, options = self.codebooks.resolve_version(request.codebook_version, default), tokenize_options(request)
         if loaded.coding is None and (lacking := options.needs_motions):
-            raise VersionNotAvailable(f"the codes of the model {loaded.model} state no motions: it has no {lacking}")
+            raise VersionNotAvailable(
+                f"the codes of the model {loaded.model} do not encode motions: it has no {lacking}"
+            )
         describe(model=loaded.model, codebook_version=loaded.codebook_version)
         content, geometry = await self._in_thread(self._parsed, request)
         describe(chains=len(content.chains), residues=len(geometry.residue_index))
@@ -128,7 +130,7 @@ class Pipeline:
         describe(model=model, codebook_version=loaded.codebook_version)
         wanted = await self._in_thread(self._parsed_tokens, request, loaded.codes)
         if loaded.coding is None and (lacking := wanted.needs_motions):
-            raise VersionNotAvailable(f"the codes of the model {model} state no motions: it has no {lacking}")
+            raise VersionNotAvailable(f"the codes of the model {model} do not encode motions: it has no {lacking}")
         describe(residues=wanted.residues)
         await self._rates.admit(wanted.residues, wait=False)
         with work_spans("decode") as batch_times:

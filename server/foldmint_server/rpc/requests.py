@@ -114,7 +114,7 @@ class ParsedTokens:
 
     @property
     def needs_motions(self) -> str:
-        """What needs a model whose codes state motions, in words; empty if nothing does."""
+        """What needs a model whose codes encode motions, in words; empty if nothing does."""
         if self.assignment is not Assignment.INDEPENDENT:
             return f"{self.assignment} tokens"
         return "" if all(np.isnan(own.frames).all() for own in self.segments) else "first frames of segments"

@@ -104,7 +104,7 @@ class Authorizer:
             raise AccessDenied(
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"this needs the scope {wanted}, and the server has no tokens (--tokens-file) to give it; "
-                "--insecure-admin lets whoever reaches the admin listener in",
+                "--insecure-admin admits anyone who reaches the admin listener",
             )
         raise AccessDenied(
             grpc.StatusCode.UNAUTHENTICATED,

@@ -15,7 +15,7 @@ def require_host(
 ) -> WSGIApplication:
     """The application, for requests whose `Host` is an address, localhost, below it, or one of `names`; others get 421.
 
-    refused: is told of these.
+    refused: called for these.
     """
     known = {name.lower() for name in names}
 

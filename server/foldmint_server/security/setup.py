@@ -92,7 +92,7 @@ class Security:
         listeners = {"listen": settings.listen, "metrics": settings.metrics_listen, "admin": settings.admin_listen}
         open_to_others = {name: address for name, address in listeners.items() if not is_loopback(address)}
         if not open_to_others:
-            log.info("listens on loopback only: nobody on another machine can reach it", **listeners)
+            log.info("listens on loopback only: other machines cannot reach it", **listeners)
         for name, address in open_to_others.items():
             lacking = self._lacking(name)
             if lacking:
@@ -103,7 +103,9 @@ class Security:
                     "a file of secrets is open to others", file=file, may_be=exposed, remedy=f"chmod 600 {file}"
                 )
         if settings.insecure_admin:
-            log.warning("whoever reaches the admin listener may exchange the codebook", address=settings.admin_listen)
+            log.warning(
+                "anyone who reaches the admin listener may exchange the codebook", address=settings.admin_listen
+            )
 
     def _lacking(self, listener: str) -> str:
         """What a listener that other machines can reach lacks."""
@@ -154,11 +156,11 @@ class Security:
         files = TlsFiles(Path(settings.tls_server_certificate), Path(settings.tls_server_key))
         callers = Path(settings.metrics_tls_client_ca) if settings.metrics_tls_client_ca else None
 
-        def told(web: WebCertificate) -> None:
+        def record(web: WebCertificate) -> None:
             if web.authority is not None:
                 expiry.record("metrics_client_ca", web.authority.expires)
 
-        reloading = ReloadedFile("the certificate of /metrics", lambda: read_web_certificate(files, callers), told)
+        reloading = ReloadedFile("the certificate of /metrics", lambda: read_web_certificate(files, callers), record)
         self._checked.append(reloading)
         return reloading
 

@@ -1,7 +1,7 @@
 """A small HTTP server: wsgiref's, a thread a connection, with limits on the size and duration of a request.
 
-By TLS, if it is given a context. The handshake is the connection's thread's; who adds authentication puts it around the
-application.
+It speaks TLS if it is given a context. The handshake is done by the connection's thread. Authentication is added by
+wrapping the application.
 """
 
 import contextlib

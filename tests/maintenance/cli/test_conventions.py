@@ -152,10 +152,10 @@ def test_steps_of_a_training_are_told_with_the_time_that_is_left() -> None:
     out = io.StringIO()
     display = TrainingDisplay(Console(file=out, width=100), 2, lambda: now)
     for step in range(1, 7):
-        display.watch(Step(step, 0.5), 6)
+        display.report(Step(step, 0.5), 6)
         now += 60.0
-    display.watch(Step(1, 0.5), 2)  # another stage
-    display.watch(Step(2, 0.5), 2)
+    display.report(Step(1, 0.5), 2)  # another stage
+    display.report(Step(2, 0.5), 2)
     display.close()
     assert out.getvalue().splitlines() == [
         "step 2/6  loss 0.5  4 min 0 s left",

@@ -93,7 +93,7 @@ def test_without_windows_motions_and_decoder_the_figures_are_null_with_reasons(
     notes = " ".join(figures["notes"])
     assert "no window RMSD" in notes
     assert "DSSP letters that the set lacks are pydssp's" in notes
-    assert "state no motions" in notes
+    assert "do not encode motions" in notes
     assert "no decoder" in notes
 
 

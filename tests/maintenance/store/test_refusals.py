@@ -223,9 +223,9 @@ def test_a_store_that_is_not_whole_does_not_verify(name: str, store: Store) -> N
 
 
 IMPORTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a corrupt header": (lambda p: _flip(p, 0), "is no safetensors file"),
-    "a truncated file": (lambda p: _truncate(p, 500), "is no safetensors file"),
-    "an empty file": (lambda p: _truncate(p, 0), "is no safetensors file"),
+    "a corrupt header": (lambda p: _flip(p, 0), "is not a safetensors file"),
+    "a truncated file": (lambda p: _truncate(p, 500), "is not a safetensors file"),
+    "an empty file": (lambda p: _truncate(p, 0), "is not a safetensors file"),
     "no file": (lambda p: p.unlink(), "cannot be read"),
     "a folder": (_make_folder, "cannot be read"),
     "no counts": (lambda p: _save(p, N=None), "has no tensor 'N'"),

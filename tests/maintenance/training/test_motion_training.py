@@ -1,4 +1,4 @@
-"""The recipe of models whose codes state motions: it resumes, codes are what they say, a repair moves meaning."""
+"""The recipe of models whose codes encode motions: it resumes, codes are what they say, a repair moves meaning."""
 
 from dataclasses import replace
 from pathlib import Path

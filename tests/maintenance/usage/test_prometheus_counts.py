@@ -133,7 +133,7 @@ def test_an_earlier_codebook(written: Prometheus) -> None:
     before = counted(written, 30 * MINUTE, selector, counted(written, 7200, selector, END).first - 0.001)
     assert (before.counts.version, before.counts.counts.tolist()) == ("000001", [29, 29 * 2, 0])
     assert before.last == END - 61 * MINUTE
-    with pytest.raises(UsageUnknown, match="no server told of codebook 000009"):
+    with pytest.raises(UsageUnknown, match="no server reported codebook 000009"):
         counted(written, 120 * MINUTE, selector, END, version="000009")
 
 

@@ -65,7 +65,7 @@ def test_without_exposure_no_code_is_called_dead() -> None:
     assert (told.never_hit, told.dead) == (2, None)
     assert [below.codes for below in told.below] == [None] * 5
     (note,) = told.notes
-    assert note == "dead codes are not told: 9.75 residues a code were counted, 10 are needed"
+    assert note == "dead codes are not reported: 9.75 residues a code were counted, 10 are needed"
 
 
 def test_nothing_was_counted() -> None:

@@ -344,6 +344,6 @@ def test_without_tokens_an_operator_needs_insecure_admin(versions: Path, tmp_pat
         assert code_of(lambda: open_to_all.admin().ActivateCodebook(request)) is PERMISSION_DENIED
         assert open_to_all.admin().GetCodebook(cb.GetCodebookRequest()).codebook.version == "000001"
         assert open_to_all.tokenizer().GetModel(tokenizer_pb2.GetModelRequest()).model == "versions"
-        (line,) = open_to_all.lines("listens on loopback only: nobody on another machine can reach it")
+        (line,) = open_to_all.lines("listens on loopback only: other machines cannot reach it")
         assert line["listen"] == "127.0.0.1:0"
         assert not open_to_all.lines("others can reach this listener")

@@ -20,7 +20,7 @@ def security(**given: Any) -> Security:
     return Security(Settings(**given), create_metrics(registry))
 
 
-def told(**given: Any) -> list[tuple[str, str]]:
+def logged(**given: Any) -> list[tuple[str, str]]:
     """What is announced: level, and what is lacking or said."""
     guards = security(**given)
     with structlog.testing.capture_logs() as lines:
@@ -45,7 +45,7 @@ CLEAR, ALL, READ = "TLS: what is sent can be read on its way", "tokens: all may 
 
 
 def test_without_settings_it_listens_on_loopback_and_says_so() -> None:
-    assert told() == [("info", "listens on loopback only: nobody on another machine can reach it")]
+    assert logged() == [("info", "listens on loopback only: other machines cannot reach it")]
     settings = read_settings({}, None)
     assert all(map(is_loopback, (settings.listen, settings.admin_listen, settings.metrics_listen)))
 
@@ -58,11 +58,14 @@ def test_of_each_listener_that_others_can_reach_it_tells_what_is_lacking(pem: di
         (tmp_path / name).chmod(0o600)
     tokens, passwords = {"tokens_file": str(tmp_path / "tokens")}, {"metrics_auth": str(tmp_path / "passwords")}
     both, no_password = f"{CLEAR}; {ALL}", f"{CLEAR}; {READ}"
-    assert told(**everywhere) == [("warning", both), ("warning", no_password), ("warning", both)]
-    assert told(listen="example.org:1", **tokens) == [("warning", CLEAR)]
-    assert told(**everywhere, **pem, **tokens) == [("warning", no_password)]
-    assert told(**everywhere, **pem, **tokens, **passwords, metrics_tls=True) == []
-    assert told(insecure_admin=True)[-1] == ("warning", "whoever reaches the admin listener may exchange the codebook")
+    assert logged(**everywhere) == [("warning", both), ("warning", no_password), ("warning", both)]
+    assert logged(listen="example.org:1", **tokens) == [("warning", CLEAR)]
+    assert logged(**everywhere, **pem, **tokens) == [("warning", no_password)]
+    assert logged(**everywhere, **pem, **tokens, **passwords, metrics_tls=True) == []
+    assert logged(insecure_admin=True)[-1] == (
+        "warning",
+        "anyone who reaches the admin listener may exchange the codebook",
+    )
 
 
 @pytest.mark.parametrize(

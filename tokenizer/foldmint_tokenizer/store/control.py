@@ -7,7 +7,8 @@ CANARY    {"version", "share"}: the version that a share of the servers serves i
 A file changes whole or not at all, and ACTIVE decides. An activation writes HISTORY before ACTIVE, a rollback after it:
 whichever write a crash prevents, the last line of HISTORY is then one too many, and the line before it is ACTIVE.
 
-Whoever changes them holds the store's lock. All functions raise ModelError if a file cannot be read or written.
+A process holds the store's lock while it changes them. All functions raise ModelError if a file cannot be read or
+written.
 """
 
 import hashlib
@@ -177,7 +178,7 @@ def _usable_history(files: Files) -> list[str]:
 
 
 def _refuse_unreachable(error: ModelError) -> None:
-    """Raise the error again unless it tells of a file that is missing or makes no sense."""
+    """Raise the error again unless a file is missing or invalid."""
     if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
         raise error
 

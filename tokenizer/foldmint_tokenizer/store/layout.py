@@ -12,7 +12,7 @@ ACTIVE                                  the active version
 HISTORY                                 the versions that were active, one a line, the last one active; once there are
                                         several
 CANARY                                  a version that a share of the servers serves, if there is one
-LOCK/                                   who changes the store
+LOCK/                                   the process that changes the store
 LAST                                    the highest version number ever used, written from the second version on
 
 A version never changes once written. Its manifest is written last: without one, the version is incomplete.

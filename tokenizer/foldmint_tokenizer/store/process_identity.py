@@ -1,4 +1,4 @@
-"""Identity of a process, to tell later, on the same host, whether it has ended."""
+"""Identity of a process, to find out later, on the same host, whether it has ended."""
 
 import os
 import socket

@@ -1,6 +1,6 @@
 """A bound on the connections that one peer has open to the gRPC listeners, with calls or without.
 
-gRPC tells nobody of connections, and has no hook to refuse one. But they are descriptors of this process: each look
+gRPC does not report connections, and has no hook to refuse one. But they are descriptors of this process: each look
 goes through them, counts the connections of each peer, and shuts down the newest of those with too many, which gRPC
 then takes for hung up. Between two looks a peer may have more, up to `grpc.max_allowed_incoming_connections`.
 """
@@ -35,7 +35,7 @@ class Listener:
 class ConnectionLimiter:
     """Keeps at most `per_peer` connections of each peer to each listener.
 
-    opened: is told how many connections a listener has. closed: of each that is shut down.
+    opened: called with the number of connections that a listener has. closed: called for each that is shut down.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ def _connections(descriptors: Path, ports: set[int]) -> Iterator[tuple[int, Ends
 
 @contextlib.contextmanager
 def _duplicate(descriptor: int) -> Iterator[socket.socket | None]:
-    """A socket of its own for a descriptor that gRPC may close at any time; None for what is no socket."""
+    """A socket of its own for a descriptor that gRPC may close at any time; None if it is not a socket."""
     try:
         copy = os.dup(descriptor)
     except OSError:

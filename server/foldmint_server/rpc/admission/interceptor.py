@@ -98,7 +98,7 @@ class Capacity:
                 del self._under_way[caller]
 
     def _refuse(self, text: str, of: str) -> NoReturn:
-        seconds = random.uniform(*_RETRY_SECONDS)  # noqa: S311 (nobody gains by guessing it)
+        seconds = random.uniform(*_RETRY_SECONDS)  # noqa: S311 (guessing it gains nothing)
         raise CapacityReached(f"{text}; try again later", f"too_many_{self._kind}{of}", seconds)
 
 

@@ -14,7 +14,7 @@ _IPV6_PREFIX = 64  # one subscriber's network, of which it may take any address
 def network_of(peer: str) -> str:
     """The address of a peer, which gRPC writes as `ipv4:ADDRESS:PORT` or `ipv6:%5BADDRESS%5D:PORT`, without the port.
 
-    Of an IPv6 address the /64 network: whoever has one address of it has them all.
+    Of an IPv6 address the /64 network: who has one address of it usually has them all.
     """
     return network_of_host(unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")) or peer
 

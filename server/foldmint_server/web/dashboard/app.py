@@ -83,7 +83,7 @@ def dashboard_app(registry: CollectorRegistry, numbers: UsageApi, lineage: Linea
 
 
 def _usage(numbers: UsageApi, environ: WSGIEnvironment) -> Content | None:
-    """None for a question that makes no sense."""
+    """None for an invalid query."""
     scope = _SCOPES.get(environ.get("QUERY_STRING", ""))
     return None if scope is None else numbers.content(scope)
 

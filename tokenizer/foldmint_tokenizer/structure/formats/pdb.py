@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
@@ -21,16 +19,12 @@ from foldmint_tokenizer.structure.atom_table import (
     decode_name,
 )
 from foldmint_tokenizer.structure.formats.numerals import parse_floats, parse_integers
+from foldmint_tokenizer.structure.formats.pdb_lines import SHORTEST_ATOM, SPACE, Lines, split_lines
 from foldmint_tokenizer.structure.left_out import LeftOut
 from foldmint_tokenizer.structure.options import Limits
 from foldmint_tokenizer.structure.residue_names import STANDARD, is_known_long_name
 
-_FEWEST_LINES = 1_000_000
-_LINE_BYTES = 40  # on average, or more: 81 in files of the PDB
-_SHORTEST_ATOM = 54  # up to the end of z
-_WIDEST = 80
 _UPPER = np.uint8(0xDF)
-_SPACE = np.uint8(ord(" "))
 _FOUR_SPACES = np.uint32(int.from_bytes(b"    ", "little"))
 # Hybrid-36: 9999 is followed by A000 to ZZZZ, then a000 to zzzz (cci.lbl.gov/hybrid_36).
 _HYBRID_36 = re.compile(r"[A-Z][0-9A-Z]{3}|[a-z][0-9a-z]{3}")
@@ -46,41 +40,6 @@ _NAME_CODES = np.array([code for code, _ in _CODES], np.uint32)
 _NAME_ROLES = np.array([role for _, role in _CODES], np.int8)
 
 
-@dataclass(frozen=True, eq=False)
-class _Lines:
-    """Lines of a file, and access to their columns.
-
-    starts, lengths: (lines,), without line ends. grid: (lines, length + 1), the characters, if all lines are equally
-    long, as in files of the PDB.
-    """
-
-    data: NDArray[np.uint8]  # padded with the width of a line in spaces
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    grid: NDArray[np.uint8] | None
-
-    def columns(self, first: int, last: int, lines: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
-        """Characters of lines, (lines, last - first), C-contiguous, from column `first`, counted from 0.
-
-        Spaces beyond the end of a line.
-        """
-        if self.grid is not None:
-            found = self.grid[:, first : min(last, self.grid.shape[1] - 1)][lines]
-            missing = last - first - found.shape[1]
-            found = np.ascontiguousarray(found)
-            return found if missing <= 0 else np.pad(found, ((0, 0), (0, missing)), constant_values=_SPACE)
-        found = sliding_window_view(self.data, last - first)[self.starts[lines] + first]
-        lengths = self.lengths[lines]
-        if len(lengths) and lengths.min() < last:
-            found = np.where(np.arange(first, last) < lengths[:, None], found, _SPACE)
-        return np.asarray(found, np.uint8)
-
-    def text(self, line: int, first: int = 0, last: int = _WIDEST) -> str:
-        """A range of columns of a line."""
-        start, end = self.starts[line] + first, self.starts[line] + min(last, self.lengths[line])
-        return self.data[start : max(start, end)].tobytes().decode("latin-1").rstrip()
-
-
 def read_pdb(
     text: bytes, model_number: int, limits: Limits, *, short_names: bool = False
 ) -> tuple[AtomTable, list[LeftOut]]:
@@ -93,12 +52,12 @@ def read_pdb(
 
     Raises InvalidStructure with field `content` or `model_number`.
     """
-    lines = _split(text, limits)
+    lines = split_lines(text, limits)
     record = (lines.columns(0, 4, slice(None)) & _UPPER).view("<u4")[:, 0]
     atoms = np.flatnonzero((record == _code(b"ATOM")) | (record == _code(b"HETA")))
     if len(atoms) == 0:
         raise InvalidStructure("content", "the PDB file has no atoms")
-    short = lines.lengths[atoms] < _SHORTEST_ATOM
+    short = lines.lengths[atoms] < SHORTEST_ATOM
     if short.any():
         line = int(atoms[short.argmax()])
         raise InvalidStructure("content", f"line {line + 1} is too short for an atom: {lines.text(line)!r}")
@@ -118,32 +77,13 @@ def read_pdb(
     return _table(lines, atoms, part, section, sequence, short_names), others
 
 
-def _split(text: bytes, limits: Limits) -> _Lines:
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    most = max(_FEWEST_LINES, limits.unpacked_bytes // _LINE_BYTES)
-    data = np.frombuffer(text, np.uint8)
-    width = text.find(b"\n") + 1
-    if width > _SHORTEST_ATOM and len(text) % width == 0:
-        grid = data.reshape(-1, width)
-        breaks = grid == ord("\n")
-        if breaks[:, -1].all() and np.count_nonzero(breaks) == len(grid) <= most:
-            return _Lines(data, np.arange(len(grid)) * width, np.full(len(grid), width - 1), grid)
-    data = np.concatenate([data, np.full(_WIDEST, _SPACE)])
-    ends = np.append(np.flatnonzero(data == ord("\n")), len(text))
-    if len(ends) > most:
-        raise InvalidStructure("content", f"{len(ends)} lines; at most {most} are accepted")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    return _Lines(data, starts, ends - starts, None)
-
-
 def _code(name: bytes) -> int:
     """A record's name as `read_pdb` compares it, ignoring case."""
     return int.from_bytes(name, "little")
 
 
 def _models(
-    lines: _Lines, opens: NDArray[np.bool_], closes: NDArray[np.bool_], atoms: NDArray[np.int64]
+    lines: Lines, opens: NDArray[np.bool_], closes: NDArray[np.bool_], atoms: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[int]]:
     """The model of each atom, and the models' numbers: those of MODEL, otherwise their positions in the file."""
     bounds = np.flatnonzero(opens | closes)
@@ -156,7 +96,7 @@ def _models(
     return model, numbers
 
 
-def _repeats(lines: _Lines, ends: NDArray[np.int64], atoms: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
+def _repeats(lines: Lines, ends: NDArray[np.int64], atoms: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
     """The model of each atom in a file divided by END records, and the models' numbers."""
     bounds = np.unique(np.searchsorted(atoms, ends))
     bounds = bounds[(bounds > 0) & (bounds < len(atoms))]
@@ -172,7 +112,7 @@ def _repeats(lines: _Lines, ends: NDArray[np.int64], atoms: NDArray[np.int64]) -
 
 
 def _table(
-    lines: _Lines,
+    lines: Lines,
     atoms: NDArray[np.int64],
     part: NDArray[np.int64],
     section: NDArray[np.int64],
@@ -189,7 +129,7 @@ def _table(
     starts = np.flatnonzero(changes)
     runs = identity[starts, :10].copy()
     if short_names:
-        runs[:, 3] = _SPACE
+        runs[:, 3] = SPACE
     chain, chain_names, name, names = _names(runs[:, :5])
     number, insertion = _numbers(runs[:, 5:10], four_digits=short_names)
     segment, segment_names = _segments(lines, atoms, changes, starts)
@@ -217,7 +157,7 @@ def _table(
 
     return AtomTable(
         role=_roles(head[:, :4], lines, atoms),
-        altloc=np.where(head[:, 4] == _SPACE, 0, head[:, 4].astype(np.int64)),
+        altloc=np.where(head[:, 4] == SPACE, 0, head[:, 4].astype(np.int64)),
         hetatm=lines.columns(0, 1, atoms)[:, 0] & _UPPER == ord("H"),
         starts=np.append(starts, len(atoms)),
         chain=chain,
@@ -240,7 +180,7 @@ def _table(
     )
 
 
-def _roles(names: NDArray[np.uint8], lines: _Lines, atoms: NDArray[np.int64]) -> NDArray[np.int8]:
+def _roles(names: NDArray[np.uint8], lines: Lines, atoms: NDArray[np.int64]) -> NDArray[np.int8]:
     """Atom roles; a name may be anywhere in its four columns. An atom named CA with element calcium is not an alpha
     carbon.
     """
@@ -305,9 +245,9 @@ def _numbers(text: NDArray[np.uint8], *, four_digits: bool) -> tuple[NDArray[np.
     before it: residue 10000 of a file without hybrid-36.
     """
     fifth = text[:, 4] - np.uint8(ord("0")) <= 9
-    five = fifth & ((len(text) > 1 and bool(fifth.all())) | (text[:, 0] != _SPACE)) & (not four_digits)
-    insertion = np.where(five, _SPACE, text[:, 4])
-    number, valid = parse_integers(np.where((np.arange(5) == 4) & ~five[:, None], _SPACE, text))
+    five = fifth & ((len(text) > 1 and bool(fifth.all())) | (text[:, 0] != SPACE)) & (not four_digits)
+    insertion = np.where(five, SPACE, text[:, 4])
+    number, valid = parse_integers(np.where((np.arange(5) == 4) & ~five[:, None], SPACE, text))
     number[~valid] = MISSING
     for run in np.flatnonzero(~valid):
         word = text[run, :4].tobytes().decode("latin-1")
@@ -317,7 +257,7 @@ def _numbers(text: NDArray[np.uint8], *, four_digits: bool) -> tuple[NDArray[np.
 
 
 def _segments(
-    lines: _Lines, atoms: NDArray[np.int64], changes: NDArray[np.bool_], starts: NDArray[np.int64]
+    lines: Lines, atoms: NDArray[np.int64], changes: NDArray[np.bool_], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Segment names of runs, from columns 73 to 76, as indices and names.
 
@@ -330,7 +270,7 @@ def _segments(
     segment = np.ascontiguousarray(text[:, :4]).view("<u4")[:, 0]
     apart = (segment[1:] != segment[:-1]) & ~changes[1:]
     digits = text[:, 4:] - np.uint8(ord("0")) <= 9
-    numbered = (digits[:, 3] & (digits | (text[:, 4:] == _SPACE)).all(1)).all()
+    numbered = (digits[:, 3] & (digits | (text[:, 4:] == SPACE)).all(1)).all()
     if apart.any() or numbered:
         return np.zeros(len(starts), np.int64), [""]
     found, place = np.unique(segment[starts], return_inverse=True)
@@ -338,7 +278,7 @@ def _segments(
     return place.reshape(-1), names
 
 
-def _sequences(lines: _Lines, sequence: NDArray[np.int64]) -> Callable[[Collection[str]], dict[str, list[str]]]:
+def _sequences(lines: Lines, sequence: NDArray[np.int64]) -> Callable[[Collection[str]], dict[str, list[str]]]:
     def read(names: Collection[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         text = lines.columns(19, 70, sequence).tobytes()
