@@ -68,5 +68,5 @@ def test_bars_fail_where_they_should() -> None:
 
 @pytest.mark.parametrize("text", ["", "1,x", "10,0"])
 def test_sizes_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(SystemExit, match=r"whole numbers|at least 1"):
+    with pytest.raises(SystemExit, match=r"comma-separated list of integers|at least 1"):
         numbers(text)
