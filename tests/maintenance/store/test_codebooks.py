@@ -169,7 +169,7 @@ def test_verify_looks_at_all(place: Path, store: Store, file: Path, tmp_path: Pa
     assert [line.split(": ")[1] for line in err.splitlines()[:2]] == ["model", "codebook 000002"]
     assert "2 of 6 parts are bad" in err
     assert len(json.loads((tmp_path / "verify.json").read_text())["problems"]) == 2
-    assert verified(store, ["000003"]).checked == ("model", "ACTIVE", "codebook 000003")
+    assert verified(store, ["000003"]).checked == ("model", "ACTIVE", "HISTORY", "CANARY", "codebook 000003")
 
 
 class _Pruning(Files):

@@ -136,7 +136,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: _change(f, N=torch.ones(32, dtype=torch.int64)),
         "N contains values that are not finite",
     ),
-    "NaN in a vector": (lambda f: _change(f, embeddings=_one(torch.nan, (32, 8))), "embeddings holds values that are"),
+    "NaN in a vector": (lambda f: _change(f, embeddings=_one(torch.nan, (32, 8))), "embeddings contains values that are"),
     "NaN in a count": (lambda f: _change(f, N=_one(torch.nan, (32,))), "N contains values that are not finite"),
     "infinity in a sum": (
         lambda f: _change(f, z_avg=_one(torch.inf, (32, 8))),
@@ -203,7 +203,7 @@ STORE_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a version in use that is not there": (lambda s: (s / "ACTIVE").write_text("000009\n"), "bad: ACTIVE: "),
     "a version in use that is a path": (
         lambda s: (s / "ACTIVE").write_text("../x"),
-        "invalid codebook version: '../x'",
+        "ACTIVE does not name a version",
     ),
     "no version in use": (lambda s: (s / "ACTIVE").unlink(), "bad: ACTIVE: "),
     "a corrupt encoder": (lambda s: _flip(s / "encoder.safetensors", -3), "encoder.safetensors is damaged"),

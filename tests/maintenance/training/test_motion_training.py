@@ -110,7 +110,7 @@ def test_a_recipe_makes_a_model_that_states_motions(trained: Model) -> None:
 
 def test_the_other_recipe_takes_its_encoder(trained: Model, geometry: TrainJob) -> None:
     made = load_model(geometry.finished)
-    assert (made.lever, made.config.out) == (8.0, 12)
+    assert (made.lever, made.config.out) == (11.0, 12)
     one, other = trained.encoder.state_dict(), made.encoder.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in one.items() if not name.startswith("pre_vq_proj"))
 
