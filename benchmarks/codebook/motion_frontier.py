@@ -25,6 +25,7 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.objective import follows, motions
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.frames import Frames
@@ -59,7 +60,7 @@ class Measured:
         self.letters = whole.dssp[whole.shape.queries]
         around = surroundings(whole)
         self.burial, self.order = (classes(column[whole.shape.queries]) for column in (around.neighbors, around.order))
-        self.z = self._vectors(encoder, whole)
+        self.whole, self.z = whole, self._vectors(encoder, whole)
         random = np.random.default_rng(seed)
         moved = [r.coordinates + random.normal(0, NOISE, r.coordinates.shape).astype(np.float32) for r in self.some]
         self.noisy = [
@@ -72,6 +73,18 @@ class Measured:
     @staticmethod
     def _vectors(encoder: Encoder, data: PreparedSet) -> torch.Tensor:
         return vectors_of(encoder, data, np.arange(len(data)), ALONE, "cpu")
+
+
+def encoder_error(measured: Measured, lever: float) -> tuple[float, float]:
+    """RMS errors of the encoder's motions before quantization: of the rotation, degrees, and the translation, Å."""
+    queries, frames = measured.whole.shape.queries, measured.whole.shape.frames
+    bonded = follows(measured.whole)[queries]
+    ends = queries[bonded], queries[bonded] + 1
+    truth = motions(frames.rotation, frames.origin, *ends)
+    apart = measured.z[torch.from_numpy(bonded), :MOTION].numpy() - truth * ([lever] * 9 + [1] * 3)
+    # A rotation by a small angle changes the matrix by sqrt(2) times the angle.
+    angle = np.sqrt(np.square(apart[:, :9]).sum(1).mean() / 2) / lever
+    return float(np.degrees(angle)), float(np.sqrt(np.square(apart[:, 9:]).sum(1).mean()))
 
 
 def row(measured: Measured, train: torch.Tensor, space: VectorSpace, config: MotionCodesConfig) -> dict[str, float]:
@@ -153,6 +166,8 @@ def main(
     z = vectors_of(loaded.encoder, data, np.arange(len(data)), ALONE, "cpu")
     neighbors = torch.from_numpy(surroundings(data).neighbors[data.shape.queries])
     measured = Measured(loaded.encoder, list(read_set(val)), short, long)
+    angle, distance = encoder_error(measured, loaded.lever)
+    print(f"the encoder's motions are off by {angle:.2f} degrees and {distance:.3f} Å (RMS)", flush=True)
     rows = []
     for choice in choices.split(","):
         lever, burial, environment = (float(part) for part in choice.split(":"))
