@@ -143,7 +143,6 @@ def quick() -> TrainConfig:
 _RECIPE = """
 name = "tiny"
 sizes = { width = 16, heads = 4, layers = 2, out = 8, codes = 16 }
-refit = { dimensions = 6, residues = 200, rounds = 2 }
 decoder = { width = 32, heads = 2, layers = 2, chained = true }
 
 [codes]

@@ -8,7 +8,6 @@ name = "mine"                       the model's name
 [motion_decoder]                    sizes of a decoder that reads vectors: MotionDecoderSizes
 [motion_decoder_stage]              that decoder on the frozen codebook: MotionDecoderTraining
 [codes]                             encoder and codebook by the local objective: TrainConfig
-[refit]                             new vectors of that encoder: RefitConfig
 [decoder]                           sizes of the decoder: DecoderConfig
 [joint_stage]                       all three jointly: ChainConfig, and [joint_stage.weights]: LossWeights
 [decoder_stage]                     the decoder alone: the same
@@ -32,13 +31,12 @@ from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
 from foldmint_maintenance.training.motion.trainer import MotionConfig
-from foldmint_maintenance.training.projection_refit import RefitConfig
 from foldmint_tokenizer.decoder import DecoderConfig
 from foldmint_tokenizer.encoder import ModelConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = RECIPES / "foldmint.toml"
-STAGES = ("encoder", "vectors", "kmeans", "motion_decoder_stage", "codes", "refit", "joint_stage", "decoder_stage")
+STAGES = ("encoder", "vectors", "kmeans", "motion_decoder_stage", "codes", "joint_stage", "decoder_stage")
 """In the order in which they run."""
 
 
@@ -58,7 +56,6 @@ class Recipe:
     motion_decoder: MotionDecoderSizes | None = None
     motion_decoder_stage: MotionDecoderTraining | None = None
     codes: TrainConfig | None = None
-    refit: RefitConfig | None = None
     decoder: DecoderConfig | None = None
     joint_stage: ChainConfig | None = None
     decoder_stage: ChainConfig | None = None

@@ -28,9 +28,7 @@ from foldmint_maintenance.training.motion.codes import MotionCodesConfig, Vector
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderTrainer, tracking_tokens
 from foldmint_maintenance.training.motion.trainer import MotionTrainer
 from foldmint_maintenance.training.motion.warm_start import WarmStart
-from foldmint_maintenance.training.projection_refit import refitted
 from foldmint_maintenance.training.recipe import Recipe
-from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
@@ -40,8 +38,6 @@ from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder
 Log = Callable[[str], None]
 
 _FRAGMENTS = 65_536  # averaged at a time, which bounds memory
-# Residues a step that a codebook's N count, where the recipe has no stage `codes`.
-_CODES_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -211,23 +207,6 @@ def _train_encoder(context: StageContext, state: StageState) -> StageState:  # n
     return _with_fragments(context, trainer.encoder.cpu().eval(), trainer.codebook, None, figures)
 
 
-def _refit_projection(context: StageContext, state: StageState) -> StageState:
-    config, encoder = context.recipe.refit, state.encoder
-    if config is None or encoder is None or state.codebook is None:
-        raise InvalidRecipe("refit: there is no encoder to begin with; give a model, or the stage codes")
-    data, group = context.data, context.group
-    drawn = context.draw(config.residues, 0)
-    z = vectors_of(encoder, data, drawn, group, context.device)
-    fragments = data.windows(drawn)
-    complete = torch.from_numpy(fragments.exists.all(1))
-    encoder = refitted(encoder, z[complete], torch.from_numpy(fragments.positions)[complete], config)
-    context.log("new codes")
-    batch = context.recipe.codes.batch if context.recipe.codes else _CODES_BATCH
-    z = vectors_of(encoder, data, drawn, group, context.device)
-    codebook = _broadcast(quantizer.first_codebook(z, len(state.codebook.N), config.rounds, 0, 0, batch), group)
-    return _with_fragments(context, encoder, codebook, None, {})
-
-
 def _train_jointly(context: StageContext, state: StageState) -> StageState:
     return _train_on_chains("joint_stage", context.recipe.joint_stage, context, state)
 
@@ -287,7 +266,6 @@ STAGES: dict[str, Stage] = {
     "kmeans": _renew_codes,
     "motion_decoder_stage": _train_motion_decoder,
     "codes": _train_encoder,
-    "refit": _refit_projection,
     "joint_stage": _train_jointly,
     "decoder_stage": _train_decoder,
 }

@@ -136,7 +136,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: _change(f, N=torch.ones(32, dtype=torch.int64)),
         "N contains values that are not finite",
     ),
-    "NaN in a vector": (lambda f: _change(f, embeddings=_one(torch.nan, (32, 8))), "embeddings contains values that are"),
+    "NaN in a vector": (
+        lambda f: _change(f, embeddings=_one(torch.nan, (32, 8))),
+        "embeddings contains values that are",
+    ),
     "NaN in a count": (lambda f: _change(f, N=_one(torch.nan, (32,))), "N contains values that are not finite"),
     "infinity in a sum": (
         lambda f: _change(f, z_avg=_one(torch.inf, (32, 8))),

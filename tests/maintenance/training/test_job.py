@@ -195,7 +195,7 @@ def test_no_resume_begins_anew_and_a_finished_job_is_not_overwritten(job: TrainJ
 
 
 def test_no_resume_forgets_later_stages_too(job: TrainJob, recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = replace(job, recipe=read_recipe(recipe_file, stages=["codes", "refit"]))
+    both = replace(job, recipe=read_recipe(recipe_file, stages=["codes", "joint_stage"]))
     train(both, _nothing, _nothing)
     (both.out / "model").rename(both.out / "kept")
     with pytest.raises(TrainingStopped):
@@ -203,7 +203,7 @@ def test_no_resume_forgets_later_stages_too(job: TrainJob, recipe_file: Path, mo
     assert sorted(path.name for path in both.out.iterdir()) == ["codes", "kept"]
     said: list[str] = []
     train(both, _nothing, said.append)
-    assert "refit is done" not in said
+    assert "joint_stage is done" not in said
 
 
 def test_a_job_with_other_settings_does_not_go_on(job: TrainJob) -> None:
@@ -241,9 +241,8 @@ def test_a_stage_without_what_it_begins_with_is_refused(job: TrainJob, recipe_fi
     for recipe, message in (
         (Recipe("tiny"), "no stage"),
         (Recipe("tiny", codes=job.recipe.codes), "codes: the recipe has no sizes"),
-        (Recipe("tiny", refit=whole.refit), "refit: there is no encoder"),
         (Recipe("tiny", joint_stage=whole.joint_stage), "joint_stage: there is no encoder"),
-        (replace(whole, refit=None, decoder=None), "joint_stage: the recipe has no decoder"),
+        (replace(whole, decoder=None), "joint_stage: the recipe has no decoder"),
     ):
         with pytest.raises(InvalidRecipe, match=message):
             train(replace(job, recipe=recipe), _nothing, _nothing)

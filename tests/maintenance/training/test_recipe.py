@@ -15,7 +15,6 @@ from foldmint_maintenance.training.encoder_trainer import TrainConfig
 from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
 from foldmint_maintenance.training.motion.trainer import MotionConfig
-from foldmint_maintenance.training.projection_refit import RefitConfig
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.decoder import DecoderConfig
 from foldmint_tokenizer.encoder import ModelConfig
@@ -28,7 +27,6 @@ TABLES: dict[str, type[Any]] = {
     "motion_decoder": MotionDecoderSizes,
     "motion_decoder_stage": MotionDecoderTraining,
     "codes": TrainConfig,
-    "refit": RefitConfig,
     "decoder": DecoderConfig,
     "joint_stage": ChainConfig,
     "decoder_stage": ChainConfig,
@@ -116,7 +114,6 @@ def test_settings_change_tables_keys_and_what_was_not_there(recipe_file: Path) -
             "codes.bf16=true",
             "codes.estimator=rotation",
             'joint_stage.estimator="rotation"',
-            "refit.weights=[1, 2, 3, 4, 5]",
             "decoder_stage.weights.binned=0.5",
             "name=another name",
         ],
@@ -127,16 +124,15 @@ def test_settings_change_tables_keys_and_what_was_not_there(recipe_file: Path) -
     assert recipe.codes.batch == 32
     assert recipe.joint_stage is not None
     assert recipe.joint_stage.estimator == "rotation"
-    assert recipe.refit == RefitConfig(weights=(1, 2, 3, 4, 5), dimensions=6, residues=200, rounds=2)
     assert recipe.decoder_stage is not None
     assert recipe.decoder_stage.weights == LossWeights(binned=0.5)
     assert recipe.name == "another name"
 
 
 def test_only_the_stages_asked_for_are_kept(recipe_file: Path) -> None:
-    whole, some = read_recipe(recipe_file), read_recipe(recipe_file, stages=["refit", "decoder_stage"])
-    assert (some.codes, some.joint_stage) == (None, None)
-    assert (some.refit, some.decoder_stage) == (whole.refit, whole.decoder_stage)
+    whole, some = read_recipe(recipe_file), read_recipe(recipe_file, stages=["joint_stage", "decoder_stage"])
+    assert some.codes is None
+    assert (some.joint_stage, some.decoder_stage) == (whole.joint_stage, whole.decoder_stage)
     assert (some.name, some.sizes, some.decoder) == (whole.name, whole.sizes, whole.decoder)
     assert read_recipe(recipe_file, stages=[]) == whole
     with pytest.raises(InvalidRecipe, match="there is no stage sizes"):
@@ -168,10 +164,6 @@ def test_only_the_stages_asked_for_are_kept(recipe_file: Path) -> None:
         ("codes.initial_batches=0", "codes: batch, initial_batches"),
         ("sizes.width=wide", "sizes.width cannot be 'wide'"),
         ("decoder.heads=3", "decoder: DecoderConfig.width"),
-        ("refit.weights=[1, 2]", "refit: weights are 5 numbers"),
-        ('refit.weights=[1, 2, 3, 4, "5"]', "refit.weights.4 cannot be '5'"),
-        ("refit.weights=1", "refit.weights cannot be 1"),
-        ("refit.dimensions=0", "refit: dimensions"),
         ("joint_stage.crop=1", "joint_stage: steps, batch"),
         ("joint_stage.estimator=none", "joint_stage.estimator is"),
         ("decoder_stage.decay=1.0", "decoder_stage: learning_rate"),

@@ -21,7 +21,7 @@ from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store.model_store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
-STAGES = ["codes", "refit", "joint_stage", "decoder_stage"]
+STAGES = ["codes", "joint_stage", "decoder_stage"]
 STEPS = {"codes": 8, "joint_stage": 6, "decoder_stage": 7}
 # Enough of each that a poll sees a stage before it ends.
 LONGER = ["codes.steps=40", "joint_stage.steps=25", "decoder_stage.steps=30", "decoder_stage.head_steps=20"]
@@ -55,13 +55,13 @@ def test_stages_follow_each_other_and_each_leaves_its_model(job: TrainJob) -> No
     assert steps == Counter(STEPS.values()) | Counter({of: of for of in STEPS.values()})
     assert [line.removeprefix("stage ") for line in said if line.startswith("stage ")] == STAGES
     after = {stage: load_model(job.out / stage / "model") for stage in STAGES}
-    assert [after[stage].decoder is None for stage in STAGES] == [True, True, False, False]
-    assert [after[stage].config.out for stage in STAGES] == [8, 6, 6, 6]
+    assert [after[stage].decoder is None for stage in STAGES] == [True, False, False]
+    assert [after[stage].config.out for stage in STAGES] == [8, 8, 8]
     assert all(after[stage].codebook.windows is not None for stage in STAGES)
-    assert len({after[stage].encoder_digest for stage in STAGES[:3]}) == 3
+    assert len({after[stage].encoder_digest for stage in STAGES[:2]}) == 2
     # The last stage leaves encoder and codebook as they are.
     assert after["decoder_stage"].encoder_digest == after["joint_stage"].encoder_digest
-    assert after["decoder_stage"].codebook.digest != after["refit"].codebook.digest
+    assert after["decoder_stage"].codebook.digest != after["codes"].codebook.digest
     before, last = after["joint_stage"].codebook.codebook, model.codebook.codebook
     assert torch.equal(before.embeddings, last.embeddings)
     assert _digests(model) == _digests(after["decoder_stage"])
@@ -82,7 +82,7 @@ def test_a_signal_between_any_two_steps_changes_nothing(job: TrainJob) -> None:
         assert _rows(job.out / stage) == list(range(1, at + 1))
     said: list[str] = []
     assert _digests(train(job, _nothing, said.append)) == expected
-    assert [f"{stage} is done" in said for stage in STAGES] == [True, True, True, False]
+    assert [f"{stage} is done" in said for stage in STAGES] == [True, True, False]
     for stage, steps in STEPS.items():
         assert _rows(job.out / stage) == list(range(1, steps + 1))
 
@@ -123,7 +123,7 @@ def test_a_kill_at_any_moment_changes_nothing(job: TrainJob, recipe_file: Path, 
 
 
 def test_stages_done_one_by_one_make_the_same_model(job: TrainJob, recipe_file: Path) -> None:
-    stages = ["codes", "refit", "decoder_stage"]
+    stages = ["codes", "decoder_stage"]
     together = replace(job, out=job.out.with_name("whole"), recipe=read_recipe(recipe_file, stages=stages))
     expected = train(together, _nothing, _nothing)
     begin: Path | None = None
@@ -138,10 +138,9 @@ def test_stages_done_one_by_one_make_the_same_model(job: TrainJob, recipe_file: 
 def test_a_decoder_of_other_codes_is_not_kept(
     job: TrainJob, decoding_model: Model, recipe_file: Path, tmp_path: Path
 ) -> None:
-    for stage in ("codes", "refit"):
-        recipe = read_recipe(recipe_file, stages=[stage])
-        again = replace(job, out=tmp_path / f"{stage}-alone", recipe=recipe, model=tmp_path / "a-decoding-model")
-        assert train(again, _nothing, _nothing).decoder is None
+    recipe = read_recipe(recipe_file, stages=["codes"])
+    again = replace(job, out=tmp_path / "codes-alone", recipe=recipe, model=tmp_path / "a-decoding-model")
+    assert train(again, _nothing, _nothing).decoder is None
 
 
 def test_a_model_is_begun_with_as_it_is(
