@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from math import inf
 from typing import NamedTuple, Unpack
 
 from foldmint_client.admin import CodebookAdmin, StoreState
@@ -25,10 +26,10 @@ class Following(NamedTuple):
 
 
 class _Missing(NamedTuple):
-    """Why a server does not follow. final: whether it is not worth asking again."""
+    """Why a server does not follow. final_after: seconds for which it gives this reason until it is not asked again."""
 
     reason: str
-    final: bool
+    final_after: float
 
 
 def wait_for_servers(
@@ -44,11 +45,17 @@ def wait_for_servers(
     end = time.monotonic() + seconds
     found: dict[str, Following] = {}
     missing: dict[str, _Missing] = {}
+    since: dict[tuple[str, str], float] = {}
+
+    def final(address: str) -> bool:
+        reason, final_after = missing[address]
+        return time.monotonic() - since[address, reason] >= final_after
+
     with ExitStack() as connections:
         admins = {address: connections.enter_context(CodebookAdmin(address, **options)) for address in addresses}
         while True:
             for address, admin in admins.items():
-                if address in found or (address in missing and missing[address].final):
+                if address in found or (address in missing and final(address)):
                     continue
                 answer = _asked(address, admin, control, min(_ANSWER, max(0.1, end - time.monotonic())))
                 if isinstance(answer, Following):
@@ -56,7 +63,8 @@ def wait_for_servers(
                     missing.pop(address, None)
                 else:
                     missing[address] = answer
-            if all(one.final for one in missing.values()) or time.monotonic() >= end:
+                    since.setdefault((address, answer.reason), time.monotonic())
+            if all(final(address) for address in missing) or time.monotonic() >= end:
                 break
             time.sleep(_PAUSE)
     if missing:
@@ -75,26 +83,26 @@ def _asked(address: str, admin: CodebookAdmin, control: Control, seconds: float)
     try:
         state = admin.usage(timeout=seconds).store
     except FoldmintError as error:
-        return _Missing(str(error), final=isinstance(error, Unauthenticated | PermissionDenied))
+        return _Missing(str(error), 0.0 if isinstance(error, Unauthenticated | PermissionDenied) else inf)
     if state is None:
-        return _Missing("its release does not report what its store says", final=True)
+        return _Missing("its release does not report what its store says", 0.0)
     if (state.active, state.canary, state.canary_share) == _reported(control):
         if state.follows:
             return Following(address, state.server_name, state.serving, canary=state.serving != state.active)
-        return _Missing(f"{state.problem or 'it is at it'}; it serves {state.serving}", final=bool(state.problem))
+        # A problem may be of the reading before this change.
+        final_after = max(_ANSWER, 2 * state.poll_seconds) if state.problem else inf
+        return _Missing(f"{state.problem or 'it is at it'}; it serves {state.serving}", final_after)
     return _behind(state)
 
 
 def _behind(state: StoreState) -> _Missing:
     """Of a server that has not read what the store says."""
     if not state.poll_seconds:
-        return _Missing(
-            f"it reads its store at its start alone (--poll-seconds 0); it serves {state.serving}", final=True
-        )
+        return _Missing(f"it reads its store at its start alone (--poll-seconds 0); it serves {state.serving}", 0.0)
     if state.problem:
-        return _Missing(f"{state.problem}; it serves {state.serving}", final=False)
+        return _Missing(f"{state.problem}; it serves {state.serving}", inf)
     canary = "" if state.canary is None else f" and CANARY {state.canary}"
-    return _Missing(f"in its store, ACTIVE is {state.active}{canary}: another store, or it lags", final=False)
+    return _Missing(f"in its store, ACTIVE is {state.active}{canary}: another store, or it lags", inf)
 
 
 def _reported(control: Control) -> tuple[str, str | None, float | None]:

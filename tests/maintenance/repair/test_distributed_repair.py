@@ -42,7 +42,8 @@ def test_two_processes_repair_as_one_does(harmed: Path, parquet: Path, gate_data
 def test_a_process_that_is_killed_ends_the_job(rank: int, harmed: Path, parquet: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command: list[str | Path] = ["-m", "foldmint_maintenance.cli", "repair", "--store", harmed, "--data", parquet]
-    command += ["--gate-data", parquet, "--row-steps", "100000", "--device", "cpu", "--threads", "1", "--json", report]
+    command += ["--gate-data", parquet, "--force", "--row-steps", "100000", "--device", "cpu", "--threads", "1"]
+    command += ["--json", report]
     process = torchrun(*command)
     assert process.stderr is not None
     said = ""

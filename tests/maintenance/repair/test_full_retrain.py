@@ -14,7 +14,6 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.full_retrain import retrained
-from foldmint_maintenance.repair.gates import GateLimits
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig, motion_codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -124,8 +123,10 @@ def test_a_model_whose_codes_state_motions_goes_on(
 
 
 @pytest.mark.slow
-def test_the_embedded_model_goes_on_with_killed_codes_and_is_repaired(chains: list[Record], tmp_path: Path) -> None:
-    """With limits that 4,096 codes of so few residues can keep."""
+def test_the_embedded_model_goes_on_and_gates_refuse_what_a_few_steps_made_worse(
+    chains: list[Record], tmp_path: Path
+) -> None:
+    """Eight steps give every killed code a place, and cost accuracy that only a long run wins back."""
     path = tmp_path / "store"
     shutil.copytree(DEFAULT, path)
     store = Store(path)
@@ -133,15 +134,14 @@ def test_the_embedded_model_goes_on_with_killed_codes_and_is_repaired(chains: li
     store.activate(store.publish(killed(whole, tuple(range(0, 4096, 10))), parent="000001", about={}).version)
     write_parquet(chains[:60], tmp_path / "train.parquet")
     write_parquet(chains[60:75], tmp_path / "gate.parquet")
-    config = replace(
-        CONFIG,
-        limits=replace(GateLimits(), quantization_error=0.1, utilization=0.01, perplexity=0.1, reconstruction=0.5),
-    )
+    config = replace(CONFIG, limits=GateLimits())
     job = RepairJob(str(path), config, tmp_path / "train.parquet", gate_data=tmp_path / "gate.parquet")
     done = retrained(job, tmp_path / "new", 8, None, _quiet, batch=256, crop=64)
-    assert (done.dead, done.published, done.parent) == (410, True, "000002")
-    made = load_model(tmp_path / "new" / "model")
+    assert (done.dead, done.published, done.parent) == (410, False, "000002")
+    assert not done.gates["reconstruction_backbone_rmsd"].passed
+    assert not (tmp_path / "new" / "model").exists()
+    made = load_model(tmp_path / "new" / "training" / "model")
     assert (made.config, made.lever) == (load_model().config, load_model().lever)
     assert (made.codebook.codebook.N > 0).all()
     lddt = done.gates["reconstruction_lddt_ca"]
-    assert lddt.after > 0.9 * lddt.before
+    assert lddt.after > 0.7 * lddt.before
