@@ -14,6 +14,7 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.full_retrain import retrained
+from foldmint_maintenance.repair.gates import GateLimits
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig, motion_codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
