@@ -1,5 +1,6 @@
 """Fixtures of all tests: real structures and a real server."""
 
+import signal
 import sys
 import uuid
 import warnings
@@ -15,6 +16,10 @@ from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store.model_store import create_store, load_model
 from helpers.chains import RealChain, read_chains
 from helpers.support import DATA, ROOT, RunningServer, missing, running_server, stub_of
+
+# A shell starts what it puts in the background with SIGINT ignored, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Begun first, since they take longest: of what begins last, one worker would wait for the other.
 LONGEST = [
