@@ -24,7 +24,7 @@ class RetryState:
     how many otherwise. retryable: the errors that another attempt may not meet.
     server_paced: pause exactly as long as the server asks, and give up if it does not ask; by default the pause is
     that of `retry`, or the server's where that is longer. seconds: time for all attempts together. longest_pause:
-    in seconds; there is no other attempt if the server asks for more.
+    in seconds; gives up if the server asks for more.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class InFlightTracker(Generic[K]):
     def due_retries(self) -> tuple[float, list[Message]]:
         """Seconds to wait, then messages to send again, of structures that the server rejected.
 
-        There is no wait while the server has other structures to answer: the messages are those due by now.
+        Does not wait while the server has other structures to answer: returns the messages due by now.
         """
         horizon = self._clock()
         delay = 0.0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-_SECONDS = 30.0  # between two lines of a phase, where there is no terminal
+_SECONDS = 30.0  # between two lines of a phase when the output is not a terminal
 
 
 class TrainingDisplay:
@@ -52,7 +52,7 @@ class TrainingDisplay:
 
 
 class PhaseDisplay:
-    """A bar for the phase that is under way; where there is no terminal, a line every half minute and at its end."""
+    """A bar for the current phase; outside a terminal, a line every half minute and at its end."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
