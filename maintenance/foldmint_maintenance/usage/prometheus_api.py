@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from foldmint_client.connection import is_loopback
+from foldmint_client.addresses import is_loopback
 from foldmint_maintenance.errors import UsageUnknown
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
