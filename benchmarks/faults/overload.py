@@ -3,8 +3,9 @@
     python -m benchmarks overload --json FILE
 
 A real server with its default limits. First many unary calls at once, once each, as a caller without retries makes
-them, over three connections and over one; then as many by the asyncio client, which waits as long as it is told; then health watches over three connections,
-held open while calls are made. All the while the server is probed over a new connection each time, as Kubernetes does.
+them, over three connections and over one; then as many by the asyncio client, which waits as long as it is told; then
+health watches over three connections, held open while calls are made. All the while the server is probed over a new
+connection each time, as Kubernetes does.
 """
 
 import asyncio

@@ -237,7 +237,13 @@ class Server:
         self.address = self._bound(public, settings.listen)
         self.admin_address = self._bound(admin, settings.admin_listen, admin=True)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")
-        web = WebServer(metrics_host.strip("[]"), int(metrics_port), web_app, self._security.web_tls)
+        web = WebServer(
+            metrics_host.strip("[]"),
+            int(metrics_port),
+            web_app,
+            self._security.web_tls,
+            self._security.web_connection_refused,
+        )
         web.start()
         resources.callback(web.stop)
         allow_connections(2 * settings.max_connections)

@@ -23,8 +23,8 @@ class RetryState:
     retry: the pauses, and how many attempts there are in all if the server says when to make the next one. attempts:
     how many otherwise. retryable: the errors that another attempt may not meet.
     server_paced: pause exactly as long as the server asks, and give up if it does not ask, unless its HTTP/2 layer
-    refused the call, which cannot ask; by default the pause is that of `retry`, or the server's where that is longer. seconds: time for all attempts together. longest_pause:
-    in seconds; gives up if the server asks for more.
+    refused the call, which cannot ask; by default the pause is that of `retry`, or the server's where that is longer.
+    seconds: time for all attempts together. longest_pause: in seconds; gives up if the server asks for more.
     """
 
     def __init__(
