@@ -192,7 +192,7 @@ def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], t
         admins = [one.admin for one in running]
         names = {f"foldmint-{number}.foldmint:50052": admin for number, admin in enumerate(admins)}
         own = Places({**own.instead, **names, "prometheus.monitoring:9090": address})
-        command = [*repair["command"], *own.all_of(repair["args"]), "--json=-"]
+        command = [*repair["command"], *own.all_of(repair["args"]), "--json"]
         environment = {**path, **{one["name"]: str(tmp_path) for one in repair["env"]}}
         done = _run(command, environment, tmp_path)
         assert done.returncode == 0, done.stderr

@@ -44,7 +44,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_made(tmp_path: Path) -> No
     wanted = tmp_path / "stroe"
     status, _, err = _run(
         *("--store", wanted, "--data", tmp_path / "absent.parquet", "--activate", nobody),
-        *("--prometheus", f"http://{nobody}", "--json", tmp_path / "new" / "told.json"),
+        *("--prometheus", f"http://{nobody}", "--json-file", tmp_path / "new" / "told.json"),
         *("--report", tmp_path / "told.html", "--metrics-file", tmp_path / "job.prom"),
     )
     assert status == 1
@@ -160,7 +160,7 @@ def test_json_goes_to_standard_output(
     harmed: Path, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = _run("--store", harmed, "--data", parquet, "--dry-run", "--force", "--json", "-")
+    status, out, err = _run("--store", harmed, "--data", parquet, "--dry-run", "--force", "--json")
     assert (status, json.loads(out)["dead"]) == (0, 3)
     assert "3 codes dead" in err
     assert not (tmp_path / "-").exists()
@@ -181,7 +181,7 @@ def test_a_swap_that_fails_is_reported_server_by_server(
         status, _, err = _run(
             *("--store", harmed, "--data", parquet, "--gate-data", gate_data, *QUICK),
             *("--activate", ",".join((first.admin, second.admin, third.admin))),
-            *("--json", tmp_path / "told.json", "--report", tmp_path / "told.html"),
+            *("--json-file", tmp_path / "told.json", "--report", tmp_path / "told.html"),
             *("--metrics-file", tmp_path / "job.prom"),
         )
         assert status == 5, err
@@ -207,7 +207,7 @@ def test_a_swap_that_fails_is_reported_server_by_server(
 
 def test_a_stop_is_reported(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "foldmint_maintenance.cli", "repair", "--store", str(harmed), *QUICK]
-    command += ["--data", str(parquet), "--gate-data", str(gate_data), "--json", str(tmp_path / "told.json")]
+    command += ["--data", str(parquet), "--gate-data", str(gate_data), "--json-file", str(tmp_path / "told.json")]
     command += ["--row-steps", "100000", "--report", str(tmp_path / "told.html")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -224,7 +224,7 @@ def test_a_stop_is_reported(harmed: Path, parquet: Path, gate_data: Path, tmp_pa
 def test_a_gate_that_fails_is_reported(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
     asked = ("--store", harmed, "--data", parquet, "--gate-data", gate_data, *QUICK)
     status, _, _ = _run(
-        *asked, "--max-churn", "0", "--json", tmp_path / "told.json", "--report", tmp_path / "told.html"
+        *asked, "--max-churn", "0", "--json-file", tmp_path / "told.json", "--report", tmp_path / "told.html"
     )
     assert status == 3
     told = _json(tmp_path / "told.json")
