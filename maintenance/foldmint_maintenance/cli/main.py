@@ -146,7 +146,7 @@ def train(
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:
-            run_training(job, display.report, display.log)
+            run_training(job, display.report, display.log, display.phase)
         finally:
             display.close()
         if group.rank == 0:

@@ -173,6 +173,10 @@ def test_steps_of_a_training_are_told_with_the_time_that_is_left() -> None:
     for step in range(1, 7):
         display.report(Step(step, 0.5), 6)
         now += 60.0
+    count = display.phase("k-means", 1000)
+    now += 40.0
+    count(400)
+    count(600)
     display.report(Step(1, 0.5), 2)  # another stage
     display.report(Step(2, 0.5), 2)
     display.close()
@@ -180,7 +184,20 @@ def test_steps_of_a_training_are_told_with_the_time_that_is_left() -> None:
         "step 2/6  loss 0.5  4 min 0 s left",
         "step 4/6  loss 0.5  2 min 0 s left",
         "step 6/6  loss 0.5",
+        "k-means: 400 of 1,000, 1 min 0 s left",
+        "k-means: 1,000 of 1,000",
         "step 2/2  loss 0.5",
     ]
+
+    # A terminal shows one bar at a time.
+    shown = io.StringIO()
+    display = TrainingDisplay(Console(file=shown, width=100, force_terminal=True), 2, lambda: now)
+    display.phase("k-means", 10)(5)
+    display.report(Step(1, 0.5), 2)
+    display.phase("assigning codes", 10)(10)
+    display.report(Step(2, 0.5), 2)
+    display.close()
+    assert "k-means" in shown.getvalue()
+    assert "assigning codes" in shown.getvalue()
     assert remaining(1, 100, 100.0) == "2 h 46 min left"
     assert remaining(0, 100, 100.0) == ""
