@@ -1,15 +1,21 @@
 """What a repair finds out before it begins, and what it writes however it ends."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
+import s3fs
 from typer.testing import CliRunner
 
 from foldmint_client.admin import CodebookAdmin
@@ -145,6 +151,58 @@ def test_files_that_cannot_be_written_are_told_first(harmed: Path, parquet: Path
     assert status == 1
     assert f"--report: {tmp_path / 'file' / 'x.html'} cannot be written" in err
     assert "1 problem found" in err, "the metrics' file is not needed"
+
+
+def test_a_dry_run_proves_that_a_bucket_can_be_written(
+    harmed: Path, parquet: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an object that is gone afterwards; who may only read is told so before the work."""
+    s3 = s3fs.S3FileSystem()
+    s3.put(f"{harmed}/", f"{bucket}/store/", recursive=True)
+    before = s3.find(f"{bucket}/store")
+    asked = ("--store", f"{bucket}/store", "--data", parquet, "--dry-run", "--force", "--threads", "1")
+    status, _, err = _run(*asked)
+    assert status == 0, err
+    assert s3.find(f"{bucket}/store") == before
+
+    key = _reader(os.environ["AWS_ENDPOINT_URL"])
+    with _permissions_enforced(os.environ["AWS_ENDPOINT_URL"]):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key[0])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key[1])
+        s3fs.S3FileSystem.clear_instance_cache()
+        status, _, err = _run(*asked)
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert status == 1
+    assert f"--store: {bucket}/store cannot be written: " in err
+    assert "the repair was not begun, 1 problem found" in err
+
+
+def _reader(endpoint: str) -> tuple[str, str]:
+    """Key and secret of a user who may read and list all buckets."""
+    iam = botocore.session.get_session().create_client("iam", endpoint_url=endpoint)
+    iam.create_user(UserName="reader")
+    allowed = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*", "s3:Head*"], "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="reader", PolicyName="reads", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    return key["AccessKeyId"], key["SecretAccessKey"]
+
+
+@contextmanager
+def _permissions_enforced(endpoint: str) -> Iterator[None]:
+    """moto lets everything pass until it is told how many calls are exempt."""
+    host = endpoint.removeprefix("http://")
+
+    def exempt(calls: str) -> None:
+        with closing(HTTPConnection(host, timeout=30)) as connection:
+            connection.request("POST", "/moto-api/reset-auth", calls, {"Content-Type": "text/plain"})
+            assert connection.getresponse().status == 200
+
+    exempt("0")
+    try:
+        yield
+    finally:
+        exempt("inf")
 
 
 def test_a_dry_run_says_would(harmed: Path, parquet: Path, gate_data: Path) -> None:
