@@ -9,6 +9,7 @@ TokenizerError
 """
 
 _LONGEST = 100
+_LONGEST_REASON = 1_000
 
 
 def printable(text: str) -> str:
@@ -16,6 +17,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _bounded(reason: str) -> str:
+    """A reason, printable and of limited length: it may quote the input."""
+    reason = printable(reason[: _LONGEST_REASON + 1])
+    return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
 
 
 class TokenizerError(Exception):
@@ -31,7 +38,7 @@ class InvalidStructure(TokenizerError, ValueError):
 
     def __init__(self, field: str, reason: str, *, chain: str | None = None, residue: str | None = None) -> None:
         # Untrusted names go into messages and logs.
-        self.field, self.reason = field, printable(reason)
+        self.field, self.reason = field, _bounded(reason)
         self.chain = None if chain is None else chain[:_LONGEST]
         self.residue = None if residue is None else printable(residue[:_LONGEST])
         super().__init__(f"{field}: {self.description}")
@@ -55,7 +62,7 @@ class InvalidTokens(TokenizerError, ValueError):
     """
 
     def __init__(self, reason: str, position: int | None = None) -> None:
-        self.reason, self.position = printable(reason), position
+        self.reason, self.position = _bounded(reason), position
         super().__init__(self.reason if position is None else f"token {position}: {self.reason}")
 
 
