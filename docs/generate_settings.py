@@ -25,8 +25,8 @@ file. Sizes are in residues or bytes, times in seconds. On invalid values or unk
 variable or key with the reason, and exits with 2.
 
 `foldmint-server --check-config` checks all that a start needs, and serves nothing: settings, files of tokens, passwords
-and TLS, free ports, devices, and the store, which it reads. It prints problems by option and exits with 1, or prints the
-settings in use as TOML, without user names and passwords in URLs.
+and TLS, free ports, devices, and the store, which it reads. It prints problems by option and exits with 1, or prints
+the settings in use as TOML, without user names and passwords in URLs.
 
 ```toml
 # foldmint.toml, for foldmint-server --config foldmint.toml

@@ -135,7 +135,11 @@ def _store(job: RepairJob, found: Findings) -> Store | None:
 def _prove_writable(files: Files, found: Findings) -> None:
     """Write and remove an object beside the versions: permissions of a bucket show in no other way."""
     name = f"codebooks/.preflight-{uuid.uuid4().hex}"
-    for what, act in (("written", lambda: files.write(name, b"")), ("removed from", lambda: files.remove(name))):
+    steps: dict[str, Callable[[], None]] = {
+        "written": lambda: files.write(name, b""),
+        "removed from": lambda: files.remove(name),
+    }
+    for what, act in steps.items():
         try:
             act()
         except OSError as error:

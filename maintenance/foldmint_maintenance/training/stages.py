@@ -177,7 +177,7 @@ def _cluster(
         fragments = context.data.windows(drawn[start : start + _FRAGMENTS])
         complete = fragments.exists.all(1)
         means.add(fragments.positions[complete], codes[start : start + _FRAGMENTS][complete])
-        advance(len(complete))
+        advance(len(fragments.positions))
     return StageState(encoder, codebook, torch.from_numpy(means.windows()), None, config.lever, figures)
 
 

@@ -17,7 +17,7 @@ from foldmint_server.cli.main import app
 from foldmint_server.settings import GROUPS, Settings, read_settings
 from foldmint_tokenizer.store.model_store import DEFAULT
 
-COMMANDS = ([], ["tokens", "create"], ["tokens", "list"], ["tokens", "revoke"], ["password"])
+COMMANDS: tuple[list[str], ...] = ([], ["tokens", "create"], ["tokens", "list"], ["tokens", "revoke"], ["password"])
 FREE = [f"--{name}-listen=127.0.0.1:0" for name in ("metrics", "admin")] + ["--listen=127.0.0.1:0"]
 # Prints at its end whether torch was loaded.
 _WATCHED = """
@@ -134,7 +134,14 @@ def test_all_that_is_wrong_with_a_configuration_is_printed(tmp_path: Path) -> No
     with (tmp_path / "store/encoder.safetensors").open("r+b") as file:
         file.truncate(1000)
     (tmp_path / "cert.pem").write_text("no certificate")
-    wrong = ["--model", tmp_path / "store", "--tokens-file", tmp_path / "none", "--metrics-auth", tmp_path / "none"]
+    wrong: list[str | Path] = [
+        "--model",
+        tmp_path / "store",
+        "--tokens-file",
+        tmp_path / "none",
+        "--metrics-auth",
+        tmp_path / "none",
+    ]
     wrong += ["--tls-server-certificate", tmp_path / "cert.pem", "--tls-server-key", tmp_path / "cert.pem"]
     wrong += ["--tls-client-ca", tmp_path / "cert.pem", "--metrics-listen", "127.0.0.1:0"]
     with socket.socket() as taken:

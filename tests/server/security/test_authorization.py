@@ -145,7 +145,7 @@ def test_methods_without_an_entry_are_called_by_no_one(tokens: bool) -> None:
     async def run() -> list[grpc.StatusCode]:
         refused: list[str] = []
         server = grpc.aio.server(interceptors=[AuthorizationInterceptor(access, AuditLog(), refused.append)])
-        handlers = {"Hidden": grpc.unary_unary_rpc_method_handler(hidden)}
+        handlers: dict[str, Any] = {"Hidden": grpc.unary_unary_rpc_method_handler(hidden)}
         service = TOKENIZE.split("/")[1]
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         port = server.add_insecure_port("127.0.0.1:0")
@@ -153,8 +153,8 @@ def test_methods_without_an_entry_are_called_by_no_one(tokens: bool) -> None:
         codes = []
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             for name in ("operator-token", "alice-token", "guess"):
-                call = channel.unary_unary(f"/{service}/Hidden")(b"x", metadata=[("authorization", f"Bearer {name}")])
-                codes.append(await call.code())
+                method: Any = channel.unary_unary(f"/{service}/Hidden")
+                codes.append(await method(b"x", metadata=[("authorization", f"Bearer {name}")]).code())
         await server.stop(None)
         assert refused == [code.name for code in codes]
         return codes

@@ -157,7 +157,8 @@ def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig, phase: Phas
 def assigned(z: Tensor, embeddings: Tensor, advance: Advance) -> Tensor:
     """The nearest codes (rows,) int64 of vectors z (rows, out). advance: called with how many more are assigned."""
     codes = []
-    for part in z.split(_ASSIGNED):
+    for start in range(0, len(z), _ASSIGNED):
+        part = z[start : start + _ASSIGNED]
         codes.append(nearest_code(part, embeddings)[0])
         advance(len(part))
     return torch.cat(codes)
