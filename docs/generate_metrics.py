@@ -105,7 +105,7 @@ RECORDED = {
 
 def page() -> str:
     """The whole page, in Markdown. Raises ValueError if other series are recorded than are told of."""
-    gpus = GpuCollector([torch.device("cuda:0")], lambda _: GpuMemory(0, 0, 0, 0))
+    gpus = GpuCollector([torch.device("cuda:0")], lambda _: GpuMemory(0, 0, 0, 0), lambda _: 0.0)
     process = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=process)
@@ -127,6 +127,11 @@ def _service() -> Iterable[Metric]:
     metrics.codebook_info.labels("model", "version", "digest")
     metrics.certificate_expiry.labels("server")
     metrics.open_calls.labels("calls")
+    metrics.token_expiry.labels("alice")
+    metrics.token_last_use.labels("alice")
+    metrics.batch_seconds.labels("cpu")
+    metrics.batch_residues.labels("cpu")
+    metrics.callers.refused("alice", "RESOURCE_EXHAUSTED")
     metrics.store_active.labels("version")
     metrics.store_canary_share.labels("version")
     return registry.collect()

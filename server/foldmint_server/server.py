@@ -43,10 +43,12 @@ from foldmint_server.rpc.channel_options import channel_options
 from foldmint_server.rpc.codebook_service import CodebookServicer
 from foldmint_server.rpc.health import HealthServicer
 from foldmint_server.rpc.malformed_messages import MalformedMessageInterceptor
+from foldmint_server.rpc.message_sizes import MessageSizeInterceptor
 from foldmint_server.rpc.model_info import about, decode_limits_of, limits_of
 from foldmint_server.rpc.pipeline import Pipeline
 from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
+from foldmint_server.security.authorization import CALLER
 from foldmint_server.security.file_reload import check_periodically
 from foldmint_server.security.setup import Security
 from foldmint_server.settings import Settings
@@ -115,6 +117,7 @@ class Server:
         usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic, settings.code_metrics)
         self._metrics = metrics = self._create_metrics(usage, engines)
         self._security = security = Security(settings, metrics)
+        resources.push_async_callback(asyncio.to_thread, security.close)
         pool = ThreadPoolExecutor(settings.parse_threads, "parse")
         resources.callback(pool.shutdown, cancel_futures=True)
 
@@ -131,7 +134,13 @@ class Server:
         # Before the first request: this server may serve a canary.
         await follower.poll()
         observe = None if reservoir is None else reservoir.record
-        scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
+        scheduler = Scheduler(
+            engines,
+            scheduling(settings, engines),
+            metrics,
+            observe=observe,
+            names=[str(engine.device) for engine in engines],
+        )
         resources.push_async_callback(asyncio.to_thread, scheduler.close)
         decoder = None
         if detokenizer is not None:
@@ -199,7 +208,7 @@ class Server:
 
     def _create_metrics(self, usage: CodeUsage, engines: Sequence[Engine]) -> Metrics:
         self._registry.register(usage)
-        metrics = create_metrics(self._registry)
+        metrics = create_metrics(self._registry, self.settings.max_caller_names)
         self._registry.register(GpuCollector({engine.device for engine in engines}))
         metrics.describe(
             device=_names(engines),
@@ -219,8 +228,13 @@ class Server:
         """Bind and start the listeners: gRPC, gRPC of operators, HTTP."""
         settings = self.settings
         options = channel_options(settings)
-        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors, TracingInterceptor()]
         limits, metrics = CallLimits.from_settings(settings), self._metrics
+        interceptors = [
+            MalformedMessageInterceptor(lambda status: metrics.callers.refused(CALLER.get().name, status)),
+            *self._security.interceptors,
+            MessageSizeInterceptor(metrics),
+            TracingInterceptor(),
+        ]
         public = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, public)
         admin = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])

@@ -18,11 +18,13 @@ Call = tuple[Callable[[], None], "Future[None]"]
 class DeviceWorker:
     """A device and its thread.
 
+    name: of the device, which several workers of a CPU share.
     calls: to be made in the thread before the next batch. began: when its batch did, None between batches. lost: the
     thread ended before the scheduler was closed.
     """
 
     number: int
+    name: str
     device: Device
     executor: BatchExecutor
     calls: deque[Call] = field(default_factory=deque)
