@@ -76,7 +76,9 @@ class Scheduler:
         self._batch_wait = BatchWait(config.batch_residues, config.max_delay, clock)
         self._closed = ""  # or why
         self._workers = [
-            DeviceWorker(number, name, device, BatchExecutor(number, device, config.batch_residues, metrics, clock))
+            DeviceWorker(
+                number, device, BatchExecutor(number, device, config.batch_residues, metrics, clock), name=name
+            )
             for number, (name, device) in enumerate(
                 zip(names or [str(number) for number in range(len(devices))], devices, strict=True)
             )

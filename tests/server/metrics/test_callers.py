@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -48,7 +49,7 @@ def series(server: RunningServer, metric: str) -> dict[str, float]:
     }
 
 
-def refused(call: grpc.UnaryUnaryMultiCallable, request: object, caller: str) -> str:
+def refused(call: Any, request: object, caller: str) -> str:
     with pytest.raises(grpc.RpcError) as caught:
         call(request, metadata=bearer(caller))
     code: grpc.StatusCode = caught.value.code()
@@ -82,7 +83,7 @@ def test_a_caller_s_share_is_told_by_the_name_of_its_token(
         assert refused(stub.Tokenize, junk, "alice") == "INVALID_ARGUMENT"
         stub.GetModel(pb.GetModelRequest(), metadata=bearer("alice"))  # no structure
     with grpc.insecure_channel(server.address) as channel:
-        raw = channel.unary_unary("/foldmint.v1.TokenizerService/Tokenize")
+        raw: Any = channel.unary_unary("/foldmint.v1.TokenizerService/Tokenize")
         assert refused(raw, b"\xff\xff", "alice") == "INVALID_ARGUMENT"  # not a message
 
     assert series(server, "foldmint_caller_residues_total") == {
@@ -113,9 +114,9 @@ def test_a_caller_s_share_is_told_by_the_name_of_its_token(
     assert series(server, "foldmint_caller_structures_total").keys() == structures.keys()
 
 
-def _allowed(stub: object, request: pb.TokenizeRequest, name: str) -> bool:
+def _allowed(stub: Any, request: pb.TokenizeRequest, name: str) -> bool:
     try:
-        stub.Tokenize(request, metadata=bearer(name))  # type: ignore[attr-defined]
+        stub.Tokenize(request, metadata=bearer(name))
     except grpc.RpcError:
         return False
     return True
