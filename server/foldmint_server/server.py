@@ -55,8 +55,10 @@ from foldmint_server.settings import Settings
 from foldmint_server.tracing.interceptor import TracingInterceptor
 from foldmint_server.tracing.setup import start_exporter
 from foldmint_server.web.dashboard.app import dashboard_app
+from foldmint_server.web.dashboard.devices import Devices
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
+from foldmint_server.web.dashboard.usage_api import Listener as DashboardListener
 from foldmint_server.web.dashboard.usage_api import UsageApi
 from foldmint_server.web.http_server import WebServer
 from foldmint_tokenizer import StructureDetokenizer
@@ -172,12 +174,23 @@ class Server:
             settings.tenant_key,
         )
         traffic = Traffic(metrics)
-        usage_api = UsageApi(usage, settings.usage_window, codebooks, follower, traffic)
+        devices = Devices(
+            metrics,
+            [str(engine.device) for engine in engines],
+            None if detokenizer is None else str(detokenizer.device),
+            self._gpus.memory,
+        )
+        usage_api = UsageApi(
+            usage, settings.usage_window, codebooks, follower, traffic, devices, docs_url=settings.docs_url
+        )
         await self._listen(
             servicer,
             CodebookServicer(codebooks, follower, usage, reservoir, settings.poll_seconds),
             security.protect(dashboard_app(self._registry, usage_api, Lineage(codebooks))),
             resources,
+        )
+        usage_api.listener = DashboardListener(
+            _port(self.address), tls=bool(settings.tls_server_certificate), token=security.needs_token
         )
 
         # While health says NOT_SERVING: libraries load and memory is taken at the first batch, not at a request.
@@ -188,7 +201,7 @@ class Server:
         if codebooks.active.coding is not None:
             # Beside the first requests, of which few ask for it; the process may end before it is done.
             threading.Thread(target=assignment.warm_up, name="assignment", daemon=True).start()
-        tasks = [self._watch_devices(scheduler, decoder), traffic.run(), security.run()]
+        tasks = [self._watch_devices(scheduler, decoder), traffic.run(devices.sample), security.run()]
         tasks += [check_periodically([self._connections], _LOOK_SECONDS), flush_log_periodically()]
         if settings.poll_seconds:
             tasks.append(follower.run(settings.poll_seconds))
@@ -209,7 +222,8 @@ class Server:
     def _create_metrics(self, usage: CodeUsage, engines: Sequence[Engine]) -> Metrics:
         self._registry.register(usage)
         metrics = create_metrics(self._registry, self.settings.max_caller_names)
-        self._registry.register(GpuCollector({engine.device for engine in engines}))
+        self._gpus = GpuCollector(dict.fromkeys(engine.device for engine in engines))
+        self._registry.register(self._gpus)
         metrics.describe(
             device=_names(engines),
             precision=self.settings.precision,

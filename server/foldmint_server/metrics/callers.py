@@ -84,6 +84,11 @@ class CallerUsage:
         name = caller or ANONYMOUS
         self._refusals.labels(name if name in self._known else OTHER, status).inc()
 
+    def refusals(self) -> float:
+        """How many structures and calls were refused or failed, of all callers."""
+        (family,) = self._refusals.collect()
+        return float(sum(one.value for one in family.samples if one.name.endswith("_total")))
+
     def _of(self, caller: str) -> _Series:
         known = self._known
         return known.get(caller or ANONYMOUS) or known[OTHER]

@@ -77,6 +77,11 @@ class Security:
         )
         self.interceptors = [AuthorizationInterceptor(access, AuditLog(), self._refused)]
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether callers need a token to tokenize."""
+        return bool(self._settings.tokens_file) and "tokenize" not in self._settings.anonymous_scopes
+
     def bind(self, server: grpc.aio.Server, address: str, *, admin: bool) -> int:
         """Let a server listen at HOST:PORT, by TLS where there is a certificate; returns the port."""
         if self._pair is None:
