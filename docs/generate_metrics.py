@@ -112,7 +112,7 @@ def page() -> str:
     sections = {
         "Requests and load": _table(_service()),
         "Codes": "\n".join([_table(_codes("full")), "", _CODE_METRICS.format(rows="\n".join(_modes()))]),
-        "GPU": f"Where the server computes on one.\n\n{_table(gpus.collect())}",
+        "GPU": f"Where the server computes on one; utilization needs the extra `gpu` (`nvidia-ml-py`).\n\n{_table(gpus.collect())}",
         "Process": _table(process.collect()),
         "Repair job": f"{_REPAIR}\n{_table(_job().families())}",
         "Recorded by rules": f"{_RECORDED}\n{_recorded()}",
