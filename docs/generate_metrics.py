@@ -34,6 +34,10 @@ Counters start at the server's start. Series whose labels are known in advance s
 a section of the [runbook](runbook.md).
 """
 
+_GPU = """\
+Where the server computes on one. Utilization needs the extra `gpu` (`nvidia-ml-py`).
+"""
+
 _CODE_METRICS = """\
 `--code-metrics` selects which metrics of codes are exposed. It does not change what is counted for the dashboard,
 `foldmint usage` and the admin call `GetUsage`.
@@ -112,7 +116,7 @@ def page() -> str:
     sections = {
         "Requests and load": _table(_service()),
         "Codes": "\n".join([_table(_codes("full")), "", _CODE_METRICS.format(rows="\n".join(_modes()))]),
-        "GPU": f"Where the server computes on one; utilization needs the extra `gpu` (`nvidia-ml-py`).\n\n{_table(gpus.collect())}",
+        "GPU": f"{_GPU}\n{_table(gpus.collect())}",
         "Process": _table(process.collect()),
         "Repair job": f"{_REPAIR}\n{_table(_job().families())}",
         "Recorded by rules": f"{_RECORDED}\n{_recorded()}",
