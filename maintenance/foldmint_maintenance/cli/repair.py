@@ -221,7 +221,8 @@ def _prometheus(
     url: str | None, window: str, servers: Sequence[str], auth: Path | None, ca: Path | None
 ) -> "tuple[Entry, float]":
     """How to get into a Prometheus, and the window in seconds. Raises ValueError if the options are invalid."""
-    from foldmint_maintenance.usage.prometheus_api import Prometheus, parse_duration, read_entry
+    from foldmint.durations import parse_duration
+    from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
 
     if url is not None and servers:
         raise ValueError("hits are counted by --prometheus or by --servers, not by both")

@@ -217,7 +217,7 @@ def _prometheus(
     against: str | None,
     against_window: str | None,
 ) -> _Source:
-    from foldmint_maintenance.usage.prometheus_api import parse_duration
+    from foldmint.durations import parse_duration
     from foldmint_maintenance.usage.prometheus_counts import WindowCounts, counted
 
     length = parse_duration(window)

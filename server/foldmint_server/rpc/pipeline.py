@@ -18,6 +18,7 @@ from foldmint_server.metrics.registry import LEFT_OUT, Metrics
 from foldmint_server.rpc.requests import ParsedTokens, parse_tokens, reading_of, tokenize_options
 from foldmint_server.rpc.responses import chain_message, detokenize_response, left_out_message, reading_name
 from foldmint_server.rpc.structure_parser import StructureParser, in_thread
+from foldmint_server.security.authorization import CALLER
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.spans import describe, stage_span, work_spans
 from foldmint_tokenizer import Assignment, Limits
@@ -98,6 +99,9 @@ class Pipeline:
         self._usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
+        self._metrics.callers.add_residues(CALLER.get().name, len(geometry.residue_index))
+        for chain in content.chains:
+            self._metrics.chain_residues.observe(len(chain.residue_index))
         for left_out in content.left_out:
             if left_out.kind in LEFT_OUT:
                 self._metrics.left_out_residues.labels(left_out.kind).inc(left_out.residues)
@@ -141,6 +145,7 @@ class Pipeline:
                 ),
                 batch_times,
             )
+        self._metrics.callers.add_residues(CALLER.get().name, wanted.residues)
         # In a thread, for it may write a file.
         return await in_thread(
             self._pool, detokenize_response, structure, wanted, request, model, loaded.codebook_version

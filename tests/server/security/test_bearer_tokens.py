@@ -117,7 +117,11 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
     )
     assert created.stdout.strip() not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
-    assert command("tokens", "list", *at).stdout == "alice  read,tokenize\nbob  admin  50/s, burst 500\n"
+    assert command("tokens", "list", *at).stdout == (
+        "NAME   SCOPES         RATE             EXPIRES  LAST USE\n"
+        "alice  read,tokenize  -                never    -\n"
+        "bob    admin          50/s, burst 500  never    -\n"
+    )
     assert command("tokens", "revoke", "alice", *at).stdout == "revoked alice\n"
     assert [token.name for token in read_tokens(file).tokens] == ["bob"]
     assert os.listdir(tmp_path) == ["tokens.toml"]  # noqa: PTH208
