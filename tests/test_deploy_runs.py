@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 
 from foldmint_client.admin import CodebookAdmin
 from foldmint_maintenance.datasets.records import Record, read_parquet, write_parquet
 from foldmint_tokenizer.store.model_store import DEFAULT, Store
 from helpers.harmed_store import create_harmed_store
+from helpers.kustomize import container_of, named, rendered
 from helpers.real_prometheus import awaited, prometheus
 from helpers.support import DATA, ROOT, RunningServer, running_server, stub_of
 from helpers.traffic import streamed
 
-SYSTEMD, KUBERNETES = ROOT / "deploy/systemd", ROOT / "deploy/kubernetes"
+SYSTEMD = ROOT / "deploy/systemd"
 BIN = Path(sys.executable).parent
 
 
@@ -152,23 +152,14 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
             assert admin.codebook().version == "000003"
 
 
-def _container(path: Path, kind: str, *keys: str) -> dict[str, Any]:
-    """The one container of an object in a file."""
-    (found,) = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one["kind"] == kind]
-    for key in keys:
-        found = found[key]
-    (container,) = found
-    assert isinstance(container, dict)
-    return container
-
-
 @pytest.mark.slow
 def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], tmp_path: Path) -> None:
     folder, traffic = sets
-    pod = ("spec", "template", "spec")
-    filled = _container(KUBERNETES / "server.yaml", "StatefulSet", *pod, "initContainers")
-    server = _container(KUBERNETES / "server.yaml", "StatefulSet", *pod, "containers")
-    repair = _container(KUBERNETES / "cronjob.yaml", "CronJob", "spec", "jobTemplate", *pod, "containers")
+    objects = rendered("repair")
+    filled = container_of(named(objects, "StatefulSet"), "initContainers")
+    server = container_of(named(objects, "StatefulSet"))
+    repair = container_of(named(objects, "CronJob", "foldmint-repair"))
+    rollback = container_of(named(objects, "CronJob", "foldmint-rollback"))
     store = tmp_path / "store"
     store.mkdir()
     path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -197,6 +188,17 @@ def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], t
         done = _run(command, environment, tmp_path)
         assert done.returncode == 0, done.stderr
         _repaired(json.loads(done.stdout), admins)
-        for admin in admins:
-            with CodebookAdmin(admin) as asked:
-                assert asked.codebook().version == "000003"
+        assert [_serving(admin) for admin in admins] == ["000003", "000003"]
+        command = [*rollback["command"], *own.all_of(rollback["args"])]
+        done = _run(command, path, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [_serving(admin) for admin in admins] == ["000002", "000002"]
+    # And so after a restart.
+    with _server(own.all_of(server["args"]), tmp_path / "log") as again:
+        assert _serving(again.admin) == "000002"
+
+
+def _serving(admin: str) -> str:
+    """The version that a server serves by default."""
+    with CodebookAdmin(admin) as asked:
+        return asked.codebook().version
