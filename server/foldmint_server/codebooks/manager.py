@@ -170,6 +170,7 @@ class CodebookManager:
     def keep(self, loaded: LoadedCodebook) -> None:
         """Keep a version for requests that ask for it, though it was never active here."""
         self._kept.setdefault(loaded.codebook_version, loaded)
+        self._usage.keep(loaded.codebook_version, self._clock())
         self._drop()
 
     def protect(self, versions: Collection[str]) -> None:
