@@ -62,12 +62,21 @@ def test_the_service_runs_a_command_that_exists() -> None:
 
 def test_the_servers_unit_has_options_that_exist_and_restarts_what_may_recover() -> None:
     unit = _unit(ROOT / "deploy/systemd/foldmint-server.service")
-    (command,) = unit["ExecStart"]
-    program, *arguments = shlex.split(command)
+    # Options would win over variables, which is what `systemctl edit` adds.
+    (program,) = unit["ExecStart"]
     assert Path(program).name == "foldmint-server"
-    given = {name.lstrip("-").replace("-", "_"): value for name, _, value in (one.partition("=") for one in arguments)}
+    variables = dict(one.partition("=")[::2] for one in unit["Environment"])
+    assert all(name.startswith("FOLDMINT_") for name in variables)
+    given = {name.removeprefix("FOLDMINT_").lower(): value for name, value in variables.items()}
     settings = Settings.model_validate(given)
     assert settings.model == "/var/lib/foldmint/store"
+    # And what the page adds to them are settings, too.
+    page = (ROOT / "docs/systemd.md").read_text(encoding="utf-8")
+    added = dict(
+        re.findall(r"(?m)^Environment=FOLDMINT_(\w+)=(.*)$", page.partition("[Service]")[2].partition("```")[0])
+    )
+    assert len(added) == 4
+    Settings.model_validate(given | {name.lower(): value for name, value in added.items()})
     assert unit["Restart"] == ["on-failure"]  # 3, when the last device is lost, is a failure
     assert unit["RestartPreventExitStatus"] == ["2"]
     assert int(unit["TimeoutStopSec"][0]) > settings.drain_seconds

@@ -62,11 +62,11 @@ def _words(command: str) -> list[str]:
 
 
 @contextmanager
-def _server(arguments: Sequence[str], log: Path) -> Iterator[RunningServer]:
+def _server(arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
     """A server with these arguments, on free ports; it may be told what to do only as they say."""
     own = [one for one in arguments if not re.match(r"--(metrics-|admin-)?listen=", one)]
     allowed = () if "--insecure-admin" in own else ("--no-insecure-admin",)
-    with running_server(*own, *allowed, log=log) as running:
+    with running_server(*own, *allowed, environment=environment, log=log) as running:
         yield running
 
 
@@ -105,13 +105,12 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
     own = Places(places)
     server, repair = _unit("foldmint-server.service"), _unit("foldmint-repair.service")
 
-    # What the header says is done once; the user is this one.
-    (made,) = re.findall(
-        r"#   runuser --user=foldmint -- (sh .*)", (SYSTEMD / "foldmint-server.service").read_text(encoding="utf-8")
-    )
+    # What the page says is done once; the user is this one.
     (tmp_path / "etc").mkdir(mode=0o700)
-    done = _run(own.all_of(shlex.split(made)), {}, tmp_path)
-    assert done.returncode == 0, done.stderr
+    page = (ROOT / "docs/systemd.md").read_text(encoding="utf-8")
+    for made in re.findall(r"\$ runuser --user=foldmint -- (sh .*)", page):
+        done = _run(own.all_of(shlex.split(made)), {}, tmp_path)
+        assert done.returncode == 0, done.stderr
     # An empty store is filled; one that is not is left as it is.
     (prepare,) = server["ExecStartPre"]
     done = _run(own.all_of(_words(prepare)), {}, tmp_path)
@@ -124,7 +123,8 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
 
     program, *arguments = own.all_of(_words(server["ExecStart"][0]))
     assert Path(program).name == "foldmint-server"
-    with _server(arguments, tmp_path / "log") as running, stub_of(running) as stub:
+    settings = {name: own.of(value) for name, _, value in (one.partition("=") for one in server["Environment"])}
+    with _server(arguments, tmp_path / "log", settings) as running, stub_of(running) as stub:
         watched = tmp_path / "prometheus"
         watched.mkdir()
         with prometheus(running.metrics, watched) as address:
@@ -148,8 +148,18 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
             assert done.returncode == 1
             assert "--token-file" in done.stderr
             assert Store(state / "store").versions() == ["000001", "000002", "000003"]
-        with CodebookAdmin(running.admin) as admin:
-            assert admin.codebook().version == "000003"
+        assert _serving(running.admin) == "000003"
+        # By the page's last commands; the canary of a single server, its activation, and the way back.
+        last = re.findall(r"runuser --user=foldmint -- (\S*foldmint-maintenance codebooks [car].*)", page)
+        assert len(last) == 3
+        served = []
+        for command in (shlex.split(line.replace("000002", "000001")) for line in last):
+            done = _run(own.all_of(command), {"FOLDMINT_TOKEN_FILE": token}, tmp_path)
+            assert done.returncode == 0, done.stderr
+            served.append(_serving(running.admin))
+        assert served == ["000001", "000001", "000003"]
+    with _server(arguments, tmp_path / "log", settings) as again:
+        assert _serving(again.admin) == "000003"
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def test_servers_that_cannot_follow(folder: Path, tmp_path: Path) -> None:
         with StoreLock(store.files), CodebookAdmin(still.admin) as admin:
             assert admin.activate("000001").previous_version == "000002"
         status, told = _run("activate", folder, "000001", "--servers", "127.0.0.1:9", "--timeout", "0.5")
-        assert (status, "127.0.0.1:9: " in told) == (5, True)
+        assert (status, "127.0.0.1:9: it did not report what it serves: " in told) == (5, True)
 
         # A version of an encoder that was exchanged under a server that runs.
         version = store.publish(store.codebook().codebook, parent="000001", about={}).version
