@@ -27,6 +27,7 @@ from prometheus_client import (
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
+from foldmint_server.codebooks.requested_versions import RequestedVersions
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.inference.decode_worker import DecodeWorker
@@ -145,6 +146,7 @@ class Server:
 
         pipeline = Pipeline(
             codebooks,
+            RequestedVersions(codebooks, name),
             scheduler,
             decoder,
             pool,
