@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from foldmint_client import FailedPrecondition
 from foldmint_client.admin import CodebookAdmin
 from foldmint_maintenance.datasets.records import Record, read_parquet, write_parquet
 from foldmint_tokenizer.store.model_store import DEFAULT, Store
@@ -62,11 +63,19 @@ def _words(command: str) -> list[str]:
 
 
 @contextmanager
-def _server(arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
-    """A server with these arguments, on free ports; it may be told what to do only as they say."""
+def _server(
+    arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None, read_only: Path | None = None
+) -> Iterator[RunningServer]:
+    """A server with these arguments, on free ports; it may be told what to do only as they say.
+
+    read_only: a folder that it cannot write to.
+    """
     own = [one for one in arguments if not re.match(r"--(metrics-|admin-)?listen=", one)]
     allowed = () if "--insecure-admin" in own else ("--no-insecure-admin",)
-    with running_server(*own, *allowed, environment=environment, log=log) as running:
+    module, environment = "foldmint_server.cli", dict(environment or {})
+    if read_only is not None:
+        module, environment["FOLDMINT_TEST_READ_ONLY"] = "helpers.read_only_server", str(read_only)
+    with running_server(*own, *allowed, environment=environment, log=log, module=module) as running:
         yield running
 
 
@@ -183,7 +192,12 @@ def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], t
     create_harmed_store(store, traffic)
 
     with ExitStack() as open_:
-        running = [open_.enter_context(_server(own.all_of(server["args"]), tmp_path / "log")) for _ in range(2)]
+        (mount,) = [one for one in server["volumeMounts"] if one["name"] == "store"]
+        read_only = store if mount["readOnly"] else None
+        running = [
+            open_.enter_context(_server(own.all_of(server["args"]), tmp_path / "log", read_only=read_only))
+            for _ in range(2)
+        ]
         watched = tmp_path / "prometheus"
         watched.mkdir()
         others = {"foldmint": [running[1].metrics]}
@@ -199,6 +213,12 @@ def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], t
         assert done.returncode == 0, done.stderr
         _repaired(json.loads(done.stdout), admins)
         assert [_serving(admin) for admin in admins] == ["000003", "000003"]
+        # By themselves, servers cannot change the store, and say what can.
+        with (
+            CodebookAdmin(admins[0]) as asked,
+            pytest.raises(FailedPrecondition, match="run `foldmint-maintenance codebooks activate 000002 "),
+        ):
+            asked.activate("000002")
         command = [*rollback["command"], *own.all_of(rollback["args"])]
         done = _run(command, path, tmp_path)
         assert done.returncode == 0, done.stderr

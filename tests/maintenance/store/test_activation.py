@@ -238,13 +238,16 @@ def test_a_server_that_cannot_write_to_its_store(folder: Path, tmp_path: Path) -
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted(folder.rglob("*")):
             packed.write(path, f"store/{path.relative_to(folder)}")
-    reason = r"this server cannot change its store: .*foldmint-maintenance codebooks"
     with (
         running_server("--model", f"zip://store::{archive}", "--threads", "1") as server,
         CodebookAdmin(server.admin) as admin,
     ):
-        changes: list[Callable[[], object]] = [lambda: admin.activate("000003"), admin.rollback]
-        for change in changes:
+        changes: dict[str, Callable[[], object]] = {
+            "activate 000003": lambda: admin.activate("000003"),
+            "rollback --from 000002": admin.rollback,
+        }
+        for command, change in changes.items():
+            reason = f"this server cannot change its store: .*`foldmint-maintenance codebooks {command} --store STORE`"
             with pytest.raises(FailedPrecondition, match=reason):
                 change()
         assert _serving(server) == ["000002"]
