@@ -81,9 +81,10 @@ class AsyncClient:
     ) -> Tokens:
         """The tokens of one structure; see `foldmint_client.Client.tokenize`."""
         deadline = self._connection.deadline(timeout)
-        request = await self._request(structure, TokenizeOptions(**options))
+        request_options = TokenizeOptions(**options)
+        request = await self._request(structure, request_options)
         response = await self._call(self._tokenizer.Tokenize, request, deadline)
-        return to_tokens(response, request)
+        return to_tokens(response, request, request_options.version)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair means a key and a structure
@@ -122,7 +123,7 @@ class AsyncClient:
         wait, request_options = self._connection.deadline(timeout), TokenizeOptions(**options)
         job = StreamJob(
             structures,
-            InFlightTracker(in_flight, ordered, self._connection.retry, wait),
+            InFlightTracker(in_flight, ordered, self._connection.retry, wait, request_options.version),
             lambda structure: self._request(structure, request_options),
             lambda: Stream(self._tokenizer, self._metadata),
             self._sleep,

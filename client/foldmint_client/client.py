@@ -86,9 +86,10 @@ class Client:
         `foldmint_client.models.tokenize_request.TokenizeOptions`.
         """
         deadline = self._connection.deadline(timeout)
-        request = self._request(structure, TokenizeOptions(**options))
+        request_options = TokenizeOptions(**options)
+        request = self._request(structure, request_options)
         response = self._call(self._tokenizer.Tokenize, request, deadline)
-        return to_tokens(response, request)
+        return to_tokens(response, request, request_options.version)
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair means a key and a structure
@@ -135,7 +136,7 @@ class Client:
         wait, request_options = self._connection.deadline(timeout), TokenizeOptions(**options)
         job = StreamJob(
             structures,
-            InFlightTracker(in_flight, ordered, self._connection.retry, wait),
+            InFlightTracker(in_flight, ordered, self._connection.retry, wait, request_options.version),
             lambda structure: self._request(structure, request_options),
             lambda: Stream(self._tokenizer, self._metadata),
             self._sleep,

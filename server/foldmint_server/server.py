@@ -27,6 +27,7 @@ from prometheus_client import (
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
+from foldmint_server.codebooks.requested_versions import RequestedVersions
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.inference.decode_worker import DecodeWorker
@@ -166,6 +167,7 @@ class Server:
         resources.push_async_callback(asyncio.to_thread, parser.close)
         pipeline = Pipeline(
             codebooks,
+            RequestedVersions(codebooks, name),
             scheduler,
             decoder,
             parser,

@@ -9,7 +9,16 @@ from typing import Generic, TypeVar
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.connection import Retry
-from foldmint_client.errors import DeadlineExceeded, FoldmintError, InvalidOptions, Overloaded, ServerError, Unavailable
+from foldmint_client.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    FoldmintError,
+    InvalidOptions,
+    Overloaded,
+    ServerError,
+    Unavailable,
+)
+from foldmint_client.models.job_version import JobVersion
 from foldmint_client.models.responses import Tokens, to_tokens
 from foldmint_client.transport.retry import RetryState
 from foldmint_client.transport.status import from_failure
@@ -44,6 +53,7 @@ class InFlightTracker(Generic[K]):
         ordered: bool,
         retry: Retry,
         timeout: float,
+        version: JobVersion,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -60,6 +70,7 @@ class InFlightTracker(Generic[K]):
             retry, retry.attempts, _TRANSIENT, longest_pause=timeout, clock=clock, chance=chance
         )
         self._stalls = 0  # since the last answer
+        self._version = version  # of the job, as far as it is known
 
     @property
     def has_room(self) -> bool:
@@ -78,11 +89,11 @@ class InFlightTracker(Generic[K]):
 
     def add(self, key: K, request: tokenizer_pb2.TokenizeRequest) -> Message:
         """Add a structure. Returns the message to send."""
-        message = Message(id=self._next_id, request=request)
-        self._entries[self._next_id] = _Entry(key, message)
-        self._sent.add(self._next_id)
+        number = self._next_id
+        self._entries[number] = _Entry(key, Message(id=number, request=request))
+        self._sent.add(number)
         self._next_id += 1
-        return message
+        return self._message(number)
 
     def add_failed(self, key: K, error: FoldmintError) -> None:
         """Add a structure that cannot be sent."""
@@ -97,7 +108,9 @@ class InFlightTracker(Generic[K]):
         self._stream_retries.record_success()
         self._stalls = 0
         self._sent.remove(response.id)
-        result = _result(response, self._message(response.id).request)
+        result = _result(response, self._unanswered(response.id).request, self._version)
+        if isinstance(result, Tokens):
+            self._version = self._version.merged(result.version)  # the first answer decides for the whole job
         pause = self._pause_after(self._entries[response.id], result)
         if pause is None:
             self._finish(response.id, result)
@@ -177,19 +190,27 @@ class InFlightTracker(Generic[K]):
             self._done.append(number)
 
     def _message(self, number: int) -> Message:
+        """A structure's message, to be sent: of the version that the job has."""
+        message = self._unanswered(number)
+        message.request.codebook_version = self._version.codebook_version
+        return message
+
+    def _unanswered(self, number: int) -> Message:
         message = self._entries[number].message
         if message is None:
             raise AssertionError(f"structure {number} has its answer already")
         return message
 
 
-def _result(response: tokenizer_pb2.TokenizeStreamResponse, request: tokenizer_pb2.TokenizeRequest) -> Result:
+def _result(
+    response: tokenizer_pb2.TokenizeStreamResponse, request: tokenizer_pb2.TokenizeRequest, version: JobVersion
+) -> Result:
     kind = response.WhichOneof("result")
     if kind == "failure":
         return from_failure(response.failure)
     if kind is None:
         return ServerError("the server's answer is empty")
     try:
-        return to_tokens(response.response, request)
-    except ServerError as error:
+        return to_tokens(response.response, request, version)
+    except (FailedPrecondition, ServerError) as error:
         return error

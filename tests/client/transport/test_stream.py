@@ -18,9 +18,11 @@ from foldmint_client import (
     Backbone,
     Cancelled,
     DeadlineExceeded,
+    FailedPrecondition,
     FoldmintError,
     InvalidOptions,
     InvalidStructure,
+    JobVersion,
     Overloaded,
     Retry,
     ServerError,
@@ -170,6 +172,48 @@ def test_a_stream_that_ends_early_is_opened_again(client: "Both", server: "Scrip
     server.servicer.stream = ending
     assert firsts(client.many(numbers(10))) == [(number, number) for number in range(10)]
     assert server.servicer.streams == 2
+
+
+@pytest.mark.parametrize("wanted", [None, "ACTIVE"])
+def test_a_job_keeps_the_version_of_its_first_answer(
+    client: "Both", server: "ScriptedServer", wanted: str | None
+) -> None:
+    """Whatever is active where the next stream ends up."""
+
+    def swapped(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        active = f"{server.servicer.streams:06d}"
+        for count, request in enumerate(requests):
+            if count == 7 and server.servicer.streams < 4:
+                context.abort(Code.UNAVAILABLE, "going away")
+            response = server.answer(request)
+            asked = request.request.codebook_version
+            response.response.codebook_version = active if asked in ("", "ACTIVE") else asked
+            yield response
+
+    server.servicer.stream = swapped
+    results = client.many(numbers(40), in_flight=5, codebook_version=wanted)
+    assert firsts(results) == [(number, number) for number in range(40)]
+    assert {tokens.codebook_version for _, tokens in results} == (
+        {f"{number:06d}" for number in range(1, 5)} if wanted else {"000001"}
+    )
+
+
+def test_another_codebook_under_the_same_number_is_refused(client: "Both", server: "ScriptedServer") -> None:
+    def exchanged(requests: Requests, context: grpc.ServicerContext) -> Responses:
+        for count, request in enumerate(requests):
+            if count == 3 and server.servicer.streams == 1:
+                context.abort(Code.UNAVAILABLE, "going away")
+            response = server.answer(request)
+            response.response.codebook_digest = f"{server.servicer.streams:064x}"
+            yield response
+
+    server.servicer.stream = exchanged
+    results = client.many(numbers(6), in_flight=1)
+    assert [type(result) for _, result in results] == [Tokens] * 3 + [FailedPrecondition] * 3
+    assert f"digest of codebook 000007 {2:064x} instead of {1:064x}" in str(results[-1][1])
+    version = results[0][1].version
+    with pytest.raises(FailedPrecondition, match="model scripted instead of other"):
+        client.tokenize(b"1", codebook_version=JobVersion(version.codebook_version, model="other"))
 
 
 @pytest.mark.parametrize("code", [Code.INTERNAL, Code.CANCELLED])
