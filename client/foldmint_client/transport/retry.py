@@ -84,7 +84,8 @@ def call_with_retries(call: Callable[[float], T], state: RetryState, sleep: Slee
             pause = state.record_failure(error)
             if pause is None:
                 raise
-        sleep(pause)
+        if pause:
+            sleep(pause)
 
 
 async def await_with_retries(call: Callable[[float], Awaitable[T]], state: RetryState, sleep: AsyncSleep) -> T:
@@ -96,4 +97,5 @@ async def await_with_retries(call: Callable[[float], Awaitable[T]], state: Retry
             pause = state.record_failure(error)
             if pause is None:
                 raise
-        await sleep(pause)
+        if pause:
+            await sleep(pause)

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2
+from foldmint_client.addresses import Address
 from foldmint_client.errors import FieldViolation, FoldmintError, RefusedStream, ServerError, Unavailable, from_status
 
 _DETAILS = "grpc-status-details-bin"
@@ -20,12 +21,23 @@ _OF_A_RESET = (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise the client's own error where gRPC raises its; around an `await` too."""
+def translated(server: Address | None = None) -> Iterator[None]:
+    """Raise the client's own error where gRPC raises its; around an `await` too. server: to be named, if given."""
     try:
         yield
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        own = from_rpc_error(error)
+        raise own if server is None else named(own, server) from error
+    except FoldmintError as error:
+        if server is not None:
+            named(error, server)
+        raise
+
+
+def named(error: FoldmintError, server: Address) -> FoldmintError:
+    """The error, with the server's name before its message."""
+    error.args = (f"{server}: {error}",)
+    return error
 
 
 def from_rpc_error(error: grpc.RpcError) -> FoldmintError:

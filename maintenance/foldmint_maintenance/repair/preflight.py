@@ -17,7 +17,7 @@ from foldmint_client import Client, FoldmintError
 from foldmint_client.admin import CodebookAdmin
 from foldmint_client.connection import Connection, ConnectionOptions
 from foldmint_client.errors import FailedPrecondition, PermissionDenied, Unauthenticated
-from foldmint_client.transport.common import open_channel
+from foldmint_client.transport.channels import open_channel
 from foldmint_client.transport.status import translated
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.errors import InvalidSet, PreflightFailed
