@@ -160,7 +160,7 @@ def test_one_thread_is_one_lane() -> None:
 def test_an_error_in_a_thread_is_raised(rows: Neighborhoods) -> None:
     engine = Engine(encoder(CONFIGS["small"]), threads=2)
     bad = rows._replace(offset=np.full_like(rows.offset, 66))
-    with pytest.raises(RuntimeError, match="out of DATA bounds"):
+    with pytest.raises(ValueError, match="an offset is not between 0 and 65"):
         engine.vectors(bad)
     assert len(engine.vectors(rows)) == len(rows.offset)
 
