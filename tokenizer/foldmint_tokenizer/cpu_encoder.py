@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foldmint_tokenizer.encoder import Block, Encoder
 from foldmint_tokenizer.kernels import encoder as kernels
 from foldmint_tokenizer.kernels.vectors import LANES
-from foldmint_tokenizer.encoder import Block, Encoder
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSETS, Neighborhoods
 
-# Measured on Zen 4 cores with 1 MiB of cache each: rows a block, for small and for large encoders; elements of the
-# feed-forward layer's hidden array.
+# Measured on Zen 4 cores with 1 MiB of cache each: rows a block, for small and for large encoders; slots a feed-forward
+# product.
 _ROWS, _ROWS_IF_WIDE, _WIDE = 256, 96, 512
-_HIDDEN_ELEMENTS = 2**18
-_FEWEST_COLUMNS = 64
+_FEED_FORWARD_SLOTS = 512
 
 _Floats = NDArray[np.float32]
 
@@ -50,7 +49,8 @@ class _Weights(NamedTuple):
     heads is padded to a multiple of 16, with weights of zero. keys: (width, 9 * heads), to the keys of rotation, the
     values, and the keys of distance, component by component, the last scaled by the head's distance_scale (heads,).
     queries: (width, 6 * heads), to the queries of rotation and distance, both scaled. out: (3 * heads, width). up:
-    (width, 2 * hidden). down: (hidden, width). Biases likewise. epsilons: of the norms before attention and feed-forward.
+    (width, 2 * hidden). down: (hidden, width). Biases likewise. epsilons: of the norms before attention and
+    feed-forward.
     """
 
     keys: Tensor
@@ -168,9 +168,8 @@ class FastEncoder:
         """Add the bias of attention, and SwiGLU's output without its bias, to x (any, width)."""
         normed = self._normed(x, block.out_bias, block.epsilons[1], work)
         hidden = self.config.hidden
-        together = max(_FEWEST_COLUMNS, _HIDDEN_ELEMENTS // (2 * hidden))
-        for start in range(0, len(x), together):
-            some = slice(start, min(start + together, len(x)))
+        for start in range(0, len(x), _FEED_FORWARD_SLOTS):
+            some = slice(start, min(start + _FEED_FORWARD_SLOTS, len(x)))
             up = torch.mm(normed[some], block.up, out=work.array("up", some.stop - some.start, 2 * hidden))
             kernels.gate(up.view(-1).numpy(), block.up_bias)
             x[some].addmm_(up[:, :hidden], block.down)

@@ -87,16 +87,16 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
     ca = frames.origin[queries]
     wanted = min(NEIGHBORS, len(queries))
     if len(queries) <= _COMPARED:
-        found = np.empty((len(queries), wanted), np.int32)
-        kernels.nearest(ca, found)
-        nearest[:, :wanted] = queries[found]
+        compared = np.empty((len(queries), wanted), np.int32)
+        kernels.nearest(ca, compared)
+        nearest[:, :wanted] = queries[compared]
         return nearest
     kept = _thinned(ca)
     tree = KDTree(ca[kept])
     for start in range(0, len(queries), _QUERY_CHUNK):
         own = np.arange(start, min(start + _QUERY_CHUNK, len(queries)))
         _, neighbors = tree.query(ca[own], k=np.arange(1, wanted + 1))
-        found = kept[np.asarray(neighbors, np.int64)]  # (chunk, wanted)
+        found: NDArray[np.int64] = kept[np.asarray(neighbors, np.int64)]  # (chunk, wanted)
         # If another residue has exactly the same CA, the tree may list it first: move the query to the front.
         wrong = np.flatnonzero(found[:, 0] != own)
         found[wrong] = _query_first(found[wrong], own[wrong])

@@ -63,7 +63,7 @@ def nearest_codes(z: Floats, embeddings: Floats, codes: NDArray[np.int64], dista
         store(where, 2 * LANES, tile_c)
         store(where, 3 * LANES, tile_d)
         for k in range(count):
-            nearest, found = np.float32(np.inf), 0
+            nearest, found = np.float32(np.inf), np.int64(0)
             for lane in range(LANES):
                 value = least[k * LANES + lane]
                 code = np.int64(where[k * LANES + lane]) * LANES + lane

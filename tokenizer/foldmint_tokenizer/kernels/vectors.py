@@ -2,6 +2,8 @@
 
 For functions whose inner loops are too short for the compiler to vectorize. Operations become LLVM's vector operations,
 which it translates for any CPU; NaN propagates through all of them.
+
+numba's cached functions do not notice a change of this module: remove `__pycache__` after one.
 """
 
 import operator
@@ -19,26 +21,29 @@ _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 _ALIGNED = 4  # bytes; of any float32
 
-# exp(x) = 2^n exp(r) with n = round(x / ln 2). Adding 1.5 * 2^23 rounds to an integer, and leaves it in the lowest bits;
-# the bias of the exponent, 127, is added with it. ln 2 in two parts; the polynomial is Cephes' expf.
+# exp(x) = 2^n exp(r) with n = round(x / ln 2). Adding 1.5 * 2^23 rounds to an integer, and leaves it in the lowest
+# bits; the bias of the exponent, 127, is added with it. ln 2 in two parts; the polynomial is Cephes' expf.
 _LEAST, _MOST = -87.0, 88.0
 _ROUND = 1.5 * 2.0**23 + 127
 _PER_LN2, _LN2_HIGH, _LN2_LOW = 1.44269504088896341, 0.693359375, -2.12194440e-4
 _POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
 
-class _Float32x16(types.Type):  # type: ignore[misc]
+class _Float32x16(types.Type):
     def __init__(self) -> None:
         super().__init__(name="float32x16")
 
 
 float32x16 = _Float32x16()
 
+# numba's decorator makes a function of a signature and a generator of instructions; it has no type for the result.
+_operation: Callable[[Callable[..., Any]], Any] = intrinsic
+
 
 @register_model(_Float32x16)
-class _Float32x16Model(models.PrimitiveModel):  # type: ignore[misc]
+class _Float32x16Model(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:  # noqa: ANN401 (numba's own)
-        super().__init__(dmm, fe_type, _FLOATS)
+        super().__init__(dmm, fe_type, _FLOATS)  # type: ignore[no-untyped-call]
 
 
 def _constant(value: float) -> ir.Constant:
@@ -46,7 +51,7 @@ def _constant(value: float) -> ir.Constant:
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
-    data = make_array(array_type)(context, builder, array).data
+    data = make_array(array_type)(context, builder, array).data  # type: ignore[no-untyped-call]
     return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
 
 
@@ -59,8 +64,8 @@ def _call(builder: Any, name: str, *arguments: Any) -> Any:  # noqa: ANN401
     return builder.call(function, arguments)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load(_: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
+@_operation
+def load(_: Any, array: Any, index: Any) -> Any:  # noqa: ANN401, ARG001
     """The numbers array[index : index + 16] of a contiguous array (numbers,), float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
@@ -71,8 +76,8 @@ def load(_: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
     return float32x16(array, types.intp), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def store(_: Any, array: Any, index: Any, vector: Any) -> Any:  # noqa: ANN401
+@_operation
+def store(_: Any, array: Any, index: Any, vector: Any) -> Any:  # noqa: ANN401, ARG001
     """Write a vector to array[index : index + 16]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
@@ -83,8 +88,8 @@ def store(_: Any, array: Any, index: Any, vector: Any) -> Any:  # noqa: ANN401
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def broadcast(_: Any, number: Any) -> Any:  # noqa: ANN401
+@_operation
+def broadcast(_: Any, number: Any) -> Any:  # noqa: ANN401, ARG001
     """A vector of 16 times the same number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
@@ -95,31 +100,31 @@ def broadcast(_: Any, number: Any) -> Any:  # noqa: ANN401
     return float32x16(types.float32), generate
 
 
-def _operator(function: Callable[..., Any], operation: str) -> None:
+def _operator(function: Callable[..., Any], instruction: str) -> None:
     """Let an operator of Python work on two vectors."""
 
-    @type_callable(function)  # type: ignore[untyped-decorator]
+    @type_callable(function)
     def _typer(_: Any) -> Any:  # noqa: ANN401
         def result(left: Any, right: Any) -> Any:  # noqa: ANN401
             return float32x16 if left == float32x16 and right == float32x16 else None
 
         return result
 
-    @lower_builtin(function, float32x16, float32x16)  # type: ignore[untyped-decorator]
+    @lower_builtin(function, float32x16, float32x16)  # type: ignore[no-untyped-call, untyped-decorator]
     def _generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
-        return getattr(builder, operation)(*arguments)
+        return getattr(builder, instruction)(*arguments)
 
 
-for _function, _operation in (
+for _function, _instruction in (
     (operator.add, "fadd"),
     (operator.sub, "fsub"),
     (operator.mul, "fmul"),
     (operator.truediv, "fdiv"),
 ):
-    _operator(_function, _operation)
+    _operator(_function, _instruction)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_operation
 def multiply_add(_: Any, left: Any, right: Any, addend: Any) -> Any:  # noqa: ANN401
     """left * right + addend, with one rounding where the CPU can."""
 
@@ -129,7 +134,7 @@ def multiply_add(_: Any, left: Any, right: Any, addend: Any) -> Any:  # noqa: AN
     return float32x16(left, right, addend), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_operation
 def square_root(_: Any, vector: Any) -> Any:  # noqa: ANN401
     """The square root of each number."""
 
@@ -139,7 +144,7 @@ def square_root(_: Any, vector: Any) -> Any:  # noqa: ANN401
     return float32x16(vector), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_operation
 def maximum(_: Any, left: Any, right: Any) -> Any:  # noqa: ANN401
     """The greater number of each pair; the left one if either is NaN."""
 
@@ -149,7 +154,7 @@ def maximum(_: Any, left: Any, right: Any) -> Any:  # noqa: ANN401
     return float32x16(left, right), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_operation
 def pick(_: Any, left: Any, right: Any, if_less: Any, otherwise: Any) -> Any:  # noqa: ANN401
     """The numbers of `if_less` where left < right, and else those of `otherwise`."""
 
@@ -159,7 +164,7 @@ def pick(_: Any, left: Any, right: Any, if_less: Any, otherwise: Any) -> Any:  #
     return float32x16(left, right, if_less, otherwise), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_operation
 def exponential(_: Any, vector: Any) -> Any:  # noqa: ANN401
     """e to the power of each number, to 2 units in the last place; numbers are limited to -87 to 88 first."""
 
