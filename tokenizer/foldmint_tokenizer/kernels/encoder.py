@@ -182,4 +182,4 @@ def gate(up: Floats, bias: Floats) -> None:
         for i in range(0, hidden, LANES):
             x = load(up, start + i) + load(bias, i)
             value = load(up, start + hidden + i) + load(bias, hidden + i)
-            store(up, start + i, x * value / (one + exponential(zero - x)))
+            store(up, start + i, x / (one + exponential(zero - x)) * value)

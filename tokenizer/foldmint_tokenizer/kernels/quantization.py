@@ -63,10 +63,10 @@ def nearest_codes(z: Floats, embeddings: Floats, codes: NDArray[np.int64], dista
         store(where, 2 * LANES, tile_c)
         store(where, 3 * LANES, tile_d)
         for k in range(count):
-            nearest, found = np.float32(np.inf), np.int64(0)
+            nearest, found = np.inf, 0
             for lane in range(LANES):
-                value = least[k * LANES + lane]
-                code = np.int64(where[k * LANES + lane]) * LANES + lane
+                value = float(least[k * LANES + lane])
+                code = int(where[k * LANES + lane]) * LANES + lane
                 if value < nearest or (value == nearest and code < found):
                     nearest, found = value, code
             codes[start + k] = found
