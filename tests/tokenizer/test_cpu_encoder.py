@@ -286,6 +286,7 @@ def test_tokens_of_the_default_model(chains: list[RealChain]) -> None:
         total += len(found)
         different += int(apart.sum())
         near, far = ((z[apart] - embeddings[codes[apart]]).norm(dim=1) for codes in (expected, found))
-        assert torch.allclose(near, far, rtol=1e-4, atol=0)
+        assert (far - near < 1e-5 * z[apart].norm(dim=1)).all()
+    print(f"{different} of {total} tokens differ")  # noqa: T201
     assert total > 20_000
     assert different <= 1e-4 * total
