@@ -7,8 +7,19 @@ from foldmint_tokenizer.kernels.compilation import compiled
 from foldmint_tokenizer.kernels.vectors import LANES, broadcast, load, multiply_add, pick, store
 
 _TOGETHER = 4  # vectors that are compared with a code at once
+# Of half of a code's square: far more than products in float32 are wrong by.
+_UNSURE = np.float32(1e-5)
 
 Floats = NDArray[np.float32]
+
+
+@compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def _square_distance(left: Floats, right: Floats) -> np.float32:
+    square = np.float32(0.0)
+    for i in range(len(left)):
+        apart = left[i] - right[i]
+        square += apart * apart
+    return square
 
 
 @compiled(error_model="numpy")
@@ -63,16 +74,19 @@ def nearest_codes(z: Floats, embeddings: Floats, codes: NDArray[np.int64], dista
         store(where, 2 * LANES, tile_c)
         store(where, 3 * LANES, tile_d)
         for k in range(count):
-            nearest, found = np.inf, 0
+            # The nearest of each lane, where the difference of large products may have decided wrongly, are compared by
+            # the squares of differences, which do not cancel.
+            lowest = np.float32(np.inf)
             for lane in range(LANES):
-                value = float(least[k * LANES + lane])
+                lowest = min(lowest, least[k * LANES + lane])
+            nearest, found = np.float32(np.inf), -1
+            for lane in range(LANES):
                 code = int(where[k * LANES + lane]) * LANES + lane
-                if value < nearest or (value == nearest and code < found):
-                    nearest, found = value, code
+                if code < len(embeddings) and least[k * LANES + lane] <= lowest + _UNSURE * half[code]:
+                    square = _square_distance(z[start + k], embeddings[code])
+                    if square < nearest or (square == nearest and code < found):
+                        nearest, found = square, code
+            if found < 0:  # no distance is finite
+                nearest, found = _square_distance(z[start + k], embeddings[0]), 0
             codes[start + k] = found
-            # From the difference, which does not cancel.
-            square = np.float32(0.0)
-            for i in range(out):
-                apart = z[start + k, i] - embeddings[found, i]
-                square += apart * apart
-            distances[start + k] = np.sqrt(square)
+            distances[start + k] = np.sqrt(nearest)
