@@ -86,9 +86,7 @@ def main(
             "all chains in one call": lambda: own.tokenize(held),
             "one chain after another": lambda: [own.tokenize(one) for one in held],
         }
-        of_files: dict[str, Callable[[], object]] = {
-            name: (lambda name=name: own.tokenize(DATA / name)) for name in FILES
-        }
+        of_files: dict[str, Callable[[], object]] = {name: partial(own.tokenize, DATA / name) for name in FILES}
         found = profiled(ways | of_files, rounds)
     finally:
         torch.set_num_threads(threads)
