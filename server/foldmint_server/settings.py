@@ -30,6 +30,12 @@ class ModelSettings(BaseModel):
         False, description="Whether torch.compile fuses the encoder, at its start; not the one for float32 on a CPU."
     )
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
+    parse_processes: int = Field(
+        1,
+        ge=0,
+        description="Child processes that read files of more than 1 MiB, so that they do not delay other requests; 0: "
+        "threads read them, too.",
+    )
 
 
 class ListenSettings(BaseModel):
@@ -38,6 +44,12 @@ class ListenSettings(BaseModel):
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC service; port 0 takes a free one.")
     metrics_listen: str = Field(
         "127.0.0.1:9464", description="HOST:PORT of /metrics and of the server's own page, /; port 0 takes a free one."
+    )
+    docs_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/]+(/\S*)?)?$",
+        description="http(s)://… of this documentation as a site (`make docs`), for links of the page; empty: the page "
+        "names the files.",
     )
     metrics_hosts: str = Field(
         "",
@@ -102,8 +114,9 @@ class LimitSettings(BaseModel):
         128 * 2**20,
         ge=1024,
         description="Size of a file once unpacked; reading it takes up to 32 times as much memory, in each of the "
-        "threads that read.",
+        "threads and processes that read.",
     )
+    max_parse_seconds: float = Field(120, gt=0, description="How long a process may read a file.")
     max_metadata_bytes: int = Field(16_384, ge=1024, description="Size of a call's metadata.")
     max_concurrent_calls: int = Field(
         1024,
@@ -185,6 +198,11 @@ class AuthSettings(BaseModel):
         description="TOML file of hashed bearer tokens, which `foldmint-server tokens` writes; empty: none, "
         "and anyone may tokenize and read.",
     )
+    token_use_file: str = Field(
+        "",
+        description="File where the server notes each minute when tokens were last used, for `foldmint-server tokens "
+        "list`; servers may share it; empty: TOKENS_FILE.last-use.json.",
+    )
     anonymous: str = Field(
         "",
         pattern=r"^((tokenize|read)(,(tokenize|read))*)?$",
@@ -206,6 +224,8 @@ class AuthSettings(BaseModel):
     def _anonymous_needs_tokens(self) -> Self:
         if self.anonymous and not self.tokens_file:
             raise ValueError("anonymous goes with tokens_file; without tokens all may tokenize and read")
+        if self.token_use_file and not self.tokens_file:
+            raise ValueError("token_use_file goes with tokens_file")
         return self
 
     @property
@@ -256,6 +276,13 @@ class ObservabilitySettings(BaseModel):
     code_metrics: Literal["full", "summary", "off"] = Field(
         "full",
         description="Metrics of the codes: full; summary, without a series for each code; off.",
+    )
+    max_caller_names: int = Field(
+        100,
+        ge=0,
+        le=1000,
+        description="Tokens, the first ones of the file, whose callers have metrics of their own; the rest counts as "
+        "other.",
     )
     otlp_endpoint: str = Field(
         "",

@@ -10,11 +10,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.addresses import Address
-from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, Unavailable, from_status
+from foldmint_client.errors import FieldViolation, FoldmintError, RefusedStream, ServerError, Unavailable, from_status
 
 _DETAILS = "grpc-status-details-bin"
 # gRPC's own words where HTTP/2 ended a call without a status: as a proxy does whose server died while it answered.
 _RESET = re.compile(r"Received RST_STREAM with error code \d+")
+# By RFC 9113, 8.7: nothing of the call was processed.
+_REFUSED = re.compile(r"Received RST_STREAM with error code 7\b")
 _OF_A_RESET = (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
@@ -50,6 +52,8 @@ def from_parts(code: grpc.StatusCode, details: str | None, metadata: object) -> 
 
     A call that was reset has no status of the server's; gRPC makes one up, which would blame the server.
     """
+    if code is grpc.StatusCode.UNAVAILABLE and details is not None and _REFUSED.search(details):
+        return RefusedStream(f"the server refused the call for now: {details}")
     if code in _OF_A_RESET and details is not None and _RESET.search(details):
         return Unavailable(f"the connection to the server was lost: {details}")
     number: int = code.value[0]

@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import structlog
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_server.errors import CodebookRejected, UnknownVersion
@@ -30,7 +32,8 @@ log = structlog.get_logger(__name__)
 class LoadedCodebook(NamedTuple):
     """One version of model and codebook; a structure keeps the one that it was admitted under.
 
-    embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
+    embeddings: (codes, out), on each device. N: (codes,), the codes' moving averages of hits. frameless: the code of
+    residues without a frame. codes: how many.
     decoder_inputs: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models
     whose codes do not encode motions. manifest: of the version.
     """
@@ -40,6 +43,7 @@ class LoadedCodebook(NamedTuple):
     codebook_version: str
     codebook_digest: str
     embeddings: Sequence[Tensor]
+    N: NDArray[np.float32]
     frameless: int
     codes: int
     decoder_inputs: DecoderInputs | None
@@ -81,6 +85,7 @@ class CodebookLoader:
             version,
             codebook.digest,
             embeddings,
+            codebook.codebook.N.numpy(),
             self._engines[0].frameless_code(embeddings[0]),
             model.config.codes,
             None if self._detokenizer is None else self._detokenizer.inputs_of(codebook),
@@ -162,6 +167,7 @@ class CodebookManager:
     def keep(self, loaded: LoadedCodebook, in_use: Collection[str] = ()) -> None:
         """Keep a version for requests that ask for it, though it was never active here. in_use: others not to drop."""
         self._kept.setdefault(loaded.codebook_version, loaded)
+        self._usage.keep(loaded.codebook_version, self._clock())
         self._drop({loaded.codebook_version, *in_use})
 
     def touch(self, version: str) -> None:
