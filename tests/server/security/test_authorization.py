@@ -144,7 +144,8 @@ def test_methods_without_an_entry_are_called_by_no_one(tokens: bool) -> None:
 
     async def run() -> list[grpc.StatusCode]:
         refused: list[str] = []
-        server = grpc.aio.server(interceptors=[AuthorizationInterceptor(access, AuditLog(), refused.append)])
+        interceptor = AuthorizationInterceptor(access, AuditLog(), lambda status, _: refused.append(status))
+        server = grpc.aio.server(interceptors=[interceptor])
         handlers: dict[str, Any] = {"Hidden": grpc.unary_unary_rpc_method_handler(hidden)}
         service = TOKENIZE.split("/")[1]
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
