@@ -27,6 +27,7 @@ from prometheus_client import (
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
+from foldmint_server.codebooks.requested_versions import RequestedVersions
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.inference.decode_worker import DecodeWorker
@@ -166,6 +167,7 @@ class Server:
         resources.push_async_callback(asyncio.to_thread, parser.close)
         pipeline = Pipeline(
             codebooks,
+            RequestedVersions(codebooks, name),
             scheduler,
             decoder,
             parser,
@@ -274,7 +276,13 @@ class Server:
         self.address = self._bound(public, settings.listen)
         self.admin_address = self._bound(admin, settings.admin_listen, admin=True)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")
-        web = WebServer(metrics_host.strip("[]"), int(metrics_port), web_app, self._security.web_tls)
+        web = WebServer(
+            metrics_host.strip("[]"),
+            int(metrics_port),
+            web_app,
+            self._security.web_tls,
+            self._security.web_connection_refused,
+        )
         web.start()
         resources.callback(web.stop)
         allow_connections(2 * settings.max_connections)

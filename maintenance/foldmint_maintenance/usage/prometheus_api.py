@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from foldmint_client.connection import is_loopback
+from foldmint_client.addresses import is_loopback
 from foldmint_maintenance.errors import UsageUnknown
 
 # Seconds of samples fetched at once: 5760 of each series at one every 15 seconds.

@@ -4,16 +4,18 @@ foldmint-server tokens create alice --scope tokenize --expires 90d --file tokens
 foldmint-server password prometheus --file metrics-auth
 """
 
+import enum
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
+from foldmint.command_line import GroupedCommand, epilog
 from foldmint.durations import parse_duration
 from foldmint_server.metrics.callers import RESERVED
 from foldmint_server.security.basic_auth import InvalidPasswords, read_passwords
@@ -44,10 +46,30 @@ File = Annotated[Path, typer.Option(envvar="FOLDMINT_TOKENS_FILE", help="The tok
 _FILE = Path("tokens.toml")
 
 
-@tokens.command()
+class _Scope(enum.Enum):
+    """The scopes, as typer takes choices that may be repeated."""
+
+    TOKENIZE = "tokenize"
+    READ = "read"
+    ADMIN = "admin"
+
+
+_EXITS = {0: "done", 1: "the file cannot be used, with the reason", 2: "a wrong option"}
+
+
+def _epilog(what: str, command: str) -> str:
+    return epilog({what: f"foldmint-server {command}"}, _EXITS)
+
+
+@tokens.command(
+    cls=GroupedCommand,
+    epilog=_epilog(
+        "A token of limited rate", "tokens create alice --scope tokenize --residues-per-second 2000 > alice"
+    ),
+)
 def create(
     name: Name,
-    scope: Annotated[list[str], typer.Option(help="A scope: tokenize, read or admin; may be repeated.")],
+    scope: Annotated[list[_Scope], typer.Option(help="What it permits; may be repeated.")],
     file: File = _FILE,
     residues_per_second: Annotated[float | None, typer.Option(help="Rate limit in residues.")] = None,
     burst: Annotated[
@@ -70,13 +92,13 @@ def create(
         if name in {one.name for one in known}:
             raise InvalidTokenFile(f"{file} has a token of that name; revoke it first")
         token = new_token()
-        scopes = frozenset(cast(list[Scope], scope))  # checked by the token itself
+        scopes: frozenset[Scope] = frozenset(one.value for one in scope)
         made = AccessTokens((*known, AccessToken(name, digest_of(token), scopes, rate, end)))
         replace_privately(file, format_tokens(made.tokens))
     typer.echo(token)
 
 
-@tokens.command("list")
+@tokens.command("list", cls=GroupedCommand, epilog=_epilog("Of another file", "tokens list --file tokens.toml"))
 def list_tokens(
     file: File = _FILE,
     use_file: Annotated[
@@ -98,7 +120,7 @@ def list_tokens(
             typer.echo(f"no server has noted a use in {place}", err=True)
 
 
-@tokens.command()
+@tokens.command(cls=GroupedCommand, epilog=_epilog("A token that leaked", "tokens revoke alice"))
 def revoke(name: Name, file: File = _FILE) -> None:
     """Revoke a token."""
     with _errors_reported():
@@ -131,7 +153,8 @@ def password(
 def add_to(app: typer.Typer) -> None:
     """Add the commands to an application."""
     app.add_typer(tokens, name="tokens")
-    app.command()(password)
+    shown = _epilog("For Prometheus", "password prometheus --file metrics-auth > metrics.password")
+    app.command(cls=GroupedCommand, epilog=shown)(password)
 
 
 def _rate(residues_per_second: float | None, burst: float | None) -> Rate | None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotAvailable
+from foldmint_server.errors import CodebookRejected, UnknownVersion
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
@@ -27,8 +27,6 @@ from foldmint_tokenizer.motion.assignment import Coding
 from foldmint_tokenizer.store.model_store import Store
 
 log = structlog.get_logger(__name__)
-ACTIVE = "ACTIVE"
-"""What a request asks for that wants the version that is active when it is admitted."""
 
 
 class LoadedCodebook(NamedTuple):
@@ -118,7 +116,7 @@ class CodebookManager:
         self.activated: dict[str, float] = {}
         self._warm, self._keep, self._clock = warm, keep, clock
         self._usage, self._metrics = usage, metrics
-        self._kept: dict[str, LoadedCodebook] = {}  # the last to be activated comes last
+        self._kept: dict[str, LoadedCodebook] = {}  # the last to be activated or requested comes last
         self._protected: frozenset[str] = frozenset()
         self._thread = ThreadPoolExecutor(1, "codebooks")
         self.active = warm(first)
@@ -129,24 +127,6 @@ class CodebookManager:
         """The versions that requests may ask for."""
         return self._kept
 
-    def resolve_version(self, version: str, default: LoadedCodebook | None = None) -> LoadedCodebook:
-        """What a request gets that asks for a version.
-
-        version: empty for the default, or the active one where none is given; ACTIVE for the active one. Raises
-        VersionNotAvailable if the version is not kept.
-        """
-        default = self.active if default is None else default
-        if version in ("", default.codebook_version):
-            return default
-        if version == ACTIVE:
-            return self.active
-        if version not in self._kept:
-            # Named by a stranger, and part of messages and logs.
-            raise VersionNotAvailable(
-                f"codebook version {version[:100]!r} is not kept; there are {', '.join(sorted(self._kept))}"
-            )
-        return self._kept[version]
-
     async def load(self, version: str, *, quiet: bool = False) -> LoadedCodebook:
         """A version, warm: one that is kept, or from the store; nothing is served otherwise.
 
@@ -156,11 +136,19 @@ class CodebookManager:
         if version in self._kept:
             return self._kept[version]
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._load_from_store, version)
+            return await self.fetch(version)
         except (UnknownVersion, CodebookRejected) as error:
             if not (quiet and isinstance(error, CodebookRejected) and error.unreachable):
                 self._record_rejection(version, str(error))
             raise
+
+    async def fetch(self, version: str) -> LoadedCodebook:
+        """A version of the store, warm. Raises as `load` does, and logs and counts nothing."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._load_from_store, version)
+
+    async def stored_versions(self) -> frozenset[str]:
+        """The complete versions of the store. Raises CodebookRejected if it cannot be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._list_store)
 
     def swap(self, loaded: LoadedCodebook, outcome: str) -> Swap:
         """Let a loaded version be the active one; nothing changes where it is. outcome: activated or rolled_back."""
@@ -172,10 +160,20 @@ class CodebookManager:
         log.info("codebook swapped", outcome=outcome, version=loaded.codebook_version, previous=before.codebook_version)
         return Swap(loaded, before.codebook_version)
 
-    def keep(self, loaded: LoadedCodebook) -> None:
-        """Keep a version for requests that ask for it, though it was never active here."""
+    def has_room(self, in_use: Collection[str]) -> bool:
+        """Whether another version can be kept without dropping one of these."""
+        return len(self._kept) < self._keep or bool(self._droppable(in_use))
+
+    def keep(self, loaded: LoadedCodebook, in_use: Collection[str] = ()) -> None:
+        """Keep a version for requests that ask for it, though it was never active here. in_use: others not to drop."""
         self._kept.setdefault(loaded.codebook_version, loaded)
-        self._drop()
+        self._usage.keep(loaded.codebook_version, self._clock())
+        self._drop({loaded.codebook_version, *in_use})
+
+    def touch(self, version: str) -> None:
+        """Note that a version was requested: of those kept, it is dropped last."""
+        if version in self._kept:
+            self._kept[version] = self._kept.pop(version)
 
     def protect(self, versions: Collection[str]) -> None:
         """Never drop these versions, beside the active one, even if `keep` versions are fewer."""
@@ -190,6 +188,14 @@ class CodebookManager:
         self._metrics.codebook_swaps.labels("refused").inc()
         serving = self.active.codebook_version
         log.error("codebook refused", version=version[:100], reason=reason, serving=serving)
+
+    def _list_store(self) -> frozenset[str]:
+        """The store's versions; in the thread."""
+        try:
+            self.store.about()  # a store that is gone is not an empty one
+            return frozenset(self.store.versions())
+        except ModelError as error:
+            raise CodebookRejected(str(error), unreachable=unreachable(error)) from error
 
     def _load_from_store(self, version: str) -> LoadedCodebook:
         """A version of the store; in the thread."""
@@ -218,11 +224,15 @@ class CodebookManager:
         if before is not loaded:
             self._metrics.codebook_info.remove(before.model, before.codebook_version, before.codebook_digest)
 
-    def _drop(self) -> None:
-        """Forget what was activated the longest ago, if there is too much."""
-        old = [version for version in self._kept if version not in self._protected | {self.active.codebook_version}]
-        for version in old[: max(0, len(self._kept) - self._keep)]:
+    def _drop(self, in_use: Collection[str] = ()) -> None:
+        """Forget what was activated or requested the longest ago, if there is too much."""
+        for version in self._droppable(in_use)[: max(0, len(self._kept) - self._keep)]:
             del self._kept[version]
+
+    def _droppable(self, in_use: Collection[str]) -> list[str]:
+        """Versions that may be forgotten, the first of them first."""
+        needed = self._protected | {self.active.codebook_version} | set(in_use)
+        return [version for version in self._kept if version not in needed]
 
 
 def unreachable(error: ModelError) -> bool:

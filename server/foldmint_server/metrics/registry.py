@@ -35,9 +35,9 @@ REJECTS = (
     "too_many_connections",
 )
 """Of the label `reason`."""
-REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED")
 """Values of the label `status` of rejected calls."""
-WEB_REFUSED = ("no_password", "wrong_password", "host")
+WEB_REFUSED = ("no_password", "wrong_password", "host", "connections")
 """Values of the label `reason` of rejected requests for /metrics and the page."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
@@ -273,14 +273,15 @@ def create_metrics(registry: CollectorRegistry, caller_names: int = 100) -> Metr
         ),
         refused_calls=counter(
             "foldmint_refused_calls",
-            "Calls that were rejected for lack of permission, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
+            "Calls that were rejected for lack of permission, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED; "
+            "or for a method that there is not: UNIMPLEMENTED.",
             ["status"],
             REFUSED,
         ),
         refused_web_requests=counter(
             "foldmint_refused_web_requests",
             "Requests for /metrics and the page that were not answered, by reason (no_password, as a browser's first; "
-            "wrong_password; host: a name that is none of the server's).",
+            "wrong_password; host: a name that is none of the server's; connections: too many of them).",
             ["reason"],
             WEB_REFUSED,
         ),

@@ -10,6 +10,7 @@ import numpy as np
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
+from foldmint_server.codebooks.requested_versions import RequestedVersions
 from foldmint_server.errors import VersionNotAvailable
 from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
@@ -38,6 +39,7 @@ class Pipeline:
     def __init__(
         self,
         codebooks: CodebookManager,
+        versions: RequestedVersions,
         scheduler: Scheduler,
         decoding: DecodeWorker | None,
         parser: StructureParser,
@@ -49,6 +51,7 @@ class Pipeline:
         rates: ResidueRateLimiter | None = None,
     ) -> None:
         self.codebooks = codebooks
+        self._versions = versions
         self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._parser, self._pool = scheduler, decoding, parser, pool
         self._decode_limits = decode_limits
@@ -66,10 +69,11 @@ class Pipeline:
 
         caller: with whose requests it takes turns.
 
-        Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
-        raises.
+        Raises InvalidStructure, RateLimited unless it waits for room, and what `RequestedVersions` and the scheduler
+        raise.
         """
-        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), tokenize_options(request)
+        options = tokenize_options(request)
+        loaded = await self._versions.resolve(request.codebook_version, default)
         if loaded.coding is None and (lacking := options.needs_motions):
             raise VersionNotAvailable(
                 f"the codes of the model {loaded.model} do not encode motions: it has no {lacking}"
@@ -112,12 +116,15 @@ class Pipeline:
             left_out=[left_out_message(left_out) for left_out in content.left_out],
             warnings=content.warnings,
             reading=reading_name(reading_of(request, self._parser.reading)),
+            codebook_digest=loaded.codebook_digest,
+            encoder_digest=loaded.encoder_digest,
         )
 
     async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
         """What tokens stand for.
 
-        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what the decoding raises.
+        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what `RequestedVersions` and the
+        decoding raise.
         """
         model, decoding = self.codebooks.active.model, self._decoding
         if decoding is None:
@@ -125,7 +132,7 @@ class Pipeline:
         if request.model not in ("", model):
             # Shortened: the caller chose it, and it is part of messages and logs.
             raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
-        loaded = self.codebooks.resolve_version(request.codebook_version)
+        loaded = await self._versions.resolve(request.codebook_version)
         describe(model=model, codebook_version=loaded.codebook_version)
         wanted = await in_thread(self._pool, self._parsed_tokens, request, loaded.codes)
         if loaded.coding is None and (lacking := wanted.needs_motions):

@@ -1,6 +1,7 @@
 """Who may call what: a call is authorized by its token, or as anonymous, before its message is read.
 
 A call without the token that it needs ends with UNAUTHENTICATED, one whose token does not reach with PERMISSION_DENIED.
+A method that `NEEDS` does not list is never called: those who have a scope are told that there is none of its name.
 """
 
 import time
@@ -39,7 +40,7 @@ NEEDS: Mapping[str, tuple[Scope, ...]] = {
     "/grpc.health.v1.Health/Check": (),
     "/grpc.health.v1.Health/Watch": (),
 }
-"""For each RPC the scopes of which a caller needs one; none: open to all."""
+"""For each RPC the scopes of which a caller needs one; none: open to all. Others cannot be called by anyone."""
 
 _BEARER = "bearer "
 _LONGEST = 512  # characters of a token that are looked at
@@ -95,11 +96,12 @@ class Authorizer:
         if needed == ():
             return ANONYMOUS
         caller = self._known(authorization)
-        if needed is None:  # an unknown method; gRPC reports it, but only to callers with a scope
-            needed = _ANY
-        if caller.scopes.intersection(needed):
+        wants = _ANY if needed is None else needed
+        if caller.scopes.intersection(wants):
+            if needed is None:
+                raise AccessDenied(grpc.StatusCode.UNIMPLEMENTED, "the server has no such method", caller.name)
             return caller
-        wanted = " or ".join(f"`{scope}`" for scope in needed)
+        wanted = " or ".join(f"`{scope}`" for scope in wants)
         if caller.name:
             raise AccessDenied(
                 grpc.StatusCode.PERMISSION_DENIED, f"the token {caller.name!r} lacks the scope {wanted}", caller.name

@@ -102,6 +102,10 @@ class Security:
         """The context of a new connection to the metrics' port; None for no TLS."""
         return None if self._web is None else self._web().context
 
+    def web_connection_refused(self, peer: str) -> None:
+        """Count and log a connection to the metrics' port that is one too many."""
+        self._web_refused({"REMOTE_ADDR": peer}, "connections")
+
     def log_setup(self) -> None:
         """Log who can reach the server, and warn about listeners without protection."""
         settings = self._settings
