@@ -170,7 +170,8 @@ class FastEncoder:
         hidden = self.config.hidden
         up = work.array("up", min(x.shape[0], _FEED_FORWARD_SLOTS), 2 * hidden)
         flat, gated = up.view(-1).numpy(), up[:, :hidden]
-        for some, given in zip(x.split(_FEED_FORWARD_SLOTS), normed.split(_FEED_FORWARD_SLOTS), strict=True):
+        parts = (torch.split(whole, _FEED_FORWARD_SLOTS) for whole in (x, normed))
+        for some, given in zip(*parts, strict=True):
             if some.shape[0] < up.shape[0]:  # the last
                 up = up[: some.shape[0]]
                 flat, gated = up.view(-1).numpy(), up[:, :hidden]
