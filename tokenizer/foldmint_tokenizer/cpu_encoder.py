@@ -168,11 +168,16 @@ class FastEncoder:
         """Add the bias of attention, and SwiGLU's output without its bias, to x (any, width)."""
         normed = self._normed(x, block.out_bias, block.epsilons[1], work)
         hidden = self.config.hidden
-        for start in range(0, len(x), _FEED_FORWARD_SLOTS):
-            some = slice(start, min(start + _FEED_FORWARD_SLOTS, len(x)))
-            up = torch.mm(normed[some], block.up, out=work.array("up", some.stop - some.start, 2 * hidden))
-            kernels.gate(up.view(-1).numpy(), block.up_bias)
-            x[some].addmm_(up[:, :hidden], block.down)
+        up = work.array("up", min(x.shape[0], _FEED_FORWARD_SLOTS), 2 * hidden)
+        flat, gated = up.view(-1).numpy(), up[:, :hidden]
+        parts = (torch.split(whole, _FEED_FORWARD_SLOTS) for whole in (x, normed))
+        for some, given in zip(*parts, strict=True):
+            if some.shape[0] < up.shape[0]:  # the last
+                up = up[: some.shape[0]]
+                flat, gated = up.view(-1).numpy(), up[:, :hidden]
+            torch.mm(given, block.up, out=up)
+            kernels.gate(flat, block.up_bias)
+            some.addmm_(gated, block.down)
 
 
 def _weights(block: Block) -> _Weights:

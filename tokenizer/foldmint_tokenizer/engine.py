@@ -20,7 +20,14 @@ from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.kernels.quantization import nearest_codes
-from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Geometry, Neighborhoods, concatenate
+from foldmint_tokenizer.neighborhoods import (
+    NEIGHBORS,
+    OFFSET_LIMIT,
+    Geometry,
+    Neighborhoods,
+    build_geometry,
+    concatenate,
+)
 
 # Elements of the largest intermediate array of a step of the plain encoder, (rows, 16, 16, heads) or
 # (rows, 16, 2 * hidden): large enough to keep a device busy, small enough for short steps and little memory. 64 MiB of
@@ -214,7 +221,8 @@ class Engine:
         return int(self.quantize(z, embeddings).codes[0])
 
     def warm_up(self, embeddings: Tensor) -> None:
-        """Compute steps of dummy rows, so that the first request does not wait for libraries to load."""
+        """Compute steps of dummy rows, so that the first request does not wait for libraries or for the compiler."""
+        build_geometry(np.eye(3)[None], np.zeros(1, np.int64)).rows(slice(None))
         for size in self._sizes or [self.step_rows]:
             self.quantize(self.vectors(_dummy_rows(size)), embeddings)
 

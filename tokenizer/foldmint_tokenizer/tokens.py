@@ -122,28 +122,27 @@ def coded(
 
     Arguments as in `assembled`. vectors: (queries, out); required unless the assignment is independent.
     """
-    assigning = options.assignment is not Assignment.INDEPENDENT
-    if assigning and vectors is None:
+    ends = np.cumsum([len(chain) for chain in backbones])
+    parts = [slice(end - len(chain), end) for chain, end in zip(backbones, ends, strict=True)]
+    own_frames = [geometry.frames.part(part) for part in parts]
+    segmented = [
+        chain_segments(frames, chain.residue_index, chain.coordinates)
+        for chain, frames in zip(backbones, own_frames, strict=True)
+    ]
+    if options.assignment is Assignment.INDEPENDENT:
+        return Coded(codes, distances, [ChainCoding(segments, None) for _, segments in segmented])
+    if vectors is None:
         raise ValueError("assignment requires vectors")
     own = np.zeros(len(geometry.residue_index), np.int64)
     own[geometry.queries] = codes
-    environment = np.zeros((len(own), 0 if vectors is None else vectors.shape[1] - MOTION), np.float32)
-    if vectors is not None:
-        environment[geometry.queries] = vectors[:, MOTION:]
+    environment = np.zeros((len(own), vectors.shape[1] - MOTION), np.float32)
+    environment[geometry.queries] = vectors[:, MOTION:]
     chains = []
-    ends = np.cumsum([len(chain) for chain in backbones])
-    for chain, end in zip(backbones, ends, strict=True):
-        part = slice(end - len(chain), end)
-        frames = geometry.frames.part(part)
-        goes_on, segments = chain_segments(frames, chain.residue_index, chain.coordinates)
-        rmsd = None
-        if assigning:
-            own[part], rmsd = assign(
-                coding.table, options.assignment, frames, goes_on, segments, own[part], environment[part]
-            )
+    for part, frames, (goes_on, segments) in zip(parts, own_frames, segmented, strict=True):
+        own[part], rmsd = assign(
+            coding.table, options.assignment, frames, goes_on, segments, own[part], environment[part]
+        )
         chains.append(ChainCoding(segments, rmsd))
-    if vectors is None or not assigning:
-        return Coded(codes, distances, chains)
     found = own[geometry.queries]
     to_code = np.linalg.norm(vectors - coding.embeddings[found], axis=1).astype(np.float32)
     return Coded(found, to_code, chains)

@@ -17,6 +17,26 @@ assert abs(up[0] - 1 / (1 + np.exp(-1))) < 1e-6
 print(kernels.__file__, *kernels.gate.stats.cache_hits.values())
 """
 
+WARM_UP = """
+from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.kernels import encoder, geometry, quantization
+from foldmint_tokenizer.neighborhoods import build_geometry
+from foldmint_tokenizer.store.model_store import load_model
+import numpy as np
+
+def compiled():
+    functions = (geometry.frames, geometry.nearest, geometry.neighborhoods, quantization.nearest_codes)
+    return [len(one.signatures) for one in (*functions, encoder.attend, encoder.gate, encoder.add_and_norm)]
+
+model = load_model()
+engine, embeddings = Engine(model.encoder), model.codebook.codebook.embeddings
+engine.warm_up(embeddings)
+before = compiled()
+coordinates = np.random.default_rng(0).normal(0, 10, (70, 3, 3)).astype(np.float32)
+engine.tokens(build_geometry(coordinates, np.arange(70)), embeddings)
+assert compiled() == before == [1] * 7, (before, compiled())
+"""
+
 
 def run(package: Path) -> tuple[Path, list[str]]:
     """The module that a process with this copy of the package ran, and what it took from a cache."""
@@ -54,3 +74,8 @@ def test_no_folder_for_a_cache(tmp_path: Path) -> None:
     file, hits = run(package)
     assert file.is_relative_to(package)
     assert hits == []
+
+
+def test_nothing_is_compiled_after_the_warm_up() -> None:
+    done = subprocess.run([sys.executable, "-c", WARM_UP], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

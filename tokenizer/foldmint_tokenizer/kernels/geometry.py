@@ -154,3 +154,29 @@ def neighborhoods(
                 )
             difference = residue_index[other] - residue_index[query]
             offset[row, slot] = min(max(difference, -limit), limit) + limit + 1
+
+
+@compiled(error_model="numpy")
+def follows(
+    exists: NDArray[np.bool_],
+    residue_index: NDArray[np.int64],
+    backbone: _Doubles,
+    longest: float,
+    goes_on: NDArray[np.bool_],
+) -> None:
+    """Write to goes_on (residues,) whether each residue is continued by the next one, as `motion.motions.follows` does.
+
+    exists: (residues,), which have a frame. backbone: (residues, 3, 3). longest: Å, of a bond.
+    """
+    for residue in range(len(exists)):
+        goes_on[residue] = False
+        after = residue + 1
+        if after == len(exists) or not (exists[residue] and exists[after]):
+            continue
+        step = residue_index[after] - residue_index[residue]
+        if step == 0 or step == 1:
+            square = 0.0
+            for i in range(3):
+                gap = backbone[after, 0, i] - backbone[residue, 2, i]
+                square += gap * gap
+            goes_on[residue] = square < longest * longest

@@ -17,6 +17,7 @@ from torch import Tensor
 from foldmint_tokenizer.decoder import Rigids, composed
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.frames import Frames
+from foldmint_tokenizer.kernels import geometry as kernels
 
 MOTION = 12
 """Numbers of a vector that encode the motion."""
@@ -55,11 +56,15 @@ def follows(frames: Frames, residue_index: NDArray[np.integer], backbone: NDArra
     True if both have a frame, the residue number stays the same (insertion codes) or increases by one, and C and the
     next N are within 2.5 Å. backbone: (residues, 3, 3), Å.
     """
-    near = np.zeros(len(backbone) - 1, np.bool_)
-    both = frames.exists[1:] & frames.exists[:-1]
-    gap = backbone[1:, 0].astype(np.float64) - backbone[:-1, 2].astype(np.float64)
-    near[both] = (gap[both] ** 2).sum(1) < _LONGEST_BOND**2
-    return np.append(both & near & _consecutive(residue_index), False)
+    goes_on = np.empty(len(backbone), np.bool_)
+    kernels.follows(
+        frames.exists,
+        np.ascontiguousarray(residue_index, np.int64),
+        np.ascontiguousarray(backbone, np.float64),
+        _LONGEST_BOND,
+        goes_on,
+    )
+    return goes_on
 
 
 def _consecutive(residue_index: NDArray[np.integer] | Sequence[int]) -> NDArray[np.bool_]:
