@@ -111,7 +111,7 @@ class Bulk(threading.Thread):
 
     def __init__(self, addresses: Sequence[str], pool: Sequence[Stretch], version: str) -> None:
         super().__init__(name=f"bulk {version}", daemon=True)
-        self.target, self.pool, self.version = f"ipv4:{','.join(addresses)}", pool, version
+        self.target, self.pool, self.version = ",".join(addresses), pool, version
         self.jobs: list[Job] = []
         self.done, self.error = 0, ""
         self.over = threading.Event()
