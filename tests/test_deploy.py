@@ -66,6 +66,7 @@ def test_the_servers_unit_has_options_that_exist_and_restarts_what_may_recover()
     (program,) = unit["ExecStart"]
     assert Path(program).name == "foldmint-server"
     variables = dict(one.partition("=")[::2] for one in unit["Environment"])
+    assert variables.pop("NUMBA_CACHE_DIR") == f"/var/cache/{unit['CacheDirectory'][0]}"
     assert all(name.startswith("FOLDMINT_") for name in variables)
     given = {name.removeprefix("FOLDMINT_").lower(): value for name, value in variables.items()}
     settings = Settings.model_validate(given)

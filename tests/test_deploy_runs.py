@@ -110,7 +110,7 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
     (state / "data").parent.mkdir()
     folder.rename(state / "data")
     places = {"/var/lib/foldmint": str(state), "/etc/foldmint": str(tmp_path / "etc"), "/opt/foldmint/bin": str(BIN)}
-    places["/var/lib/prometheus/node-exporter"] = str(tmp_path / "collected")
+    places |= {"/var/lib/prometheus/node-exporter": str(tmp_path / "collected"), "/var/cache": str(tmp_path / "cache")}
     own = Places(places)
     server, repair = _unit("foldmint-server.service"), _unit("foldmint-repair.service")
 

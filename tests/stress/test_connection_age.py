@@ -10,7 +10,7 @@ from benchmarks.stress.proxy import Faults, FaultyProxy
 from foldmint_client import AsyncClient, Client, Retry
 from helpers.support import RunningServer, metrics_of, running_server
 
-STRUCTURES, CONNECTIONS = 400, 6
+STRUCTURES, CONNECTIONS = 400, 4
 RETRY = Retry(initial_backoff=0.05)
 
 
@@ -21,8 +21,11 @@ def pool() -> list[Stretch]:
 
 @pytest.fixture(scope="module")
 def short_lived() -> Iterator[RunningServer]:
-    """A server whose connections take new calls for half a second, and are cut 0.2 s later."""
-    with running_server("--max-connection-age-seconds", "0.5", "--drain-seconds", "0.2", "--threads", "1") as server:
+    """A server whose connections take new calls for two seconds, and are cut one second later.
+
+    Long enough that a busy machine answers on each of them: a client gives up after several without an answer.
+    """
+    with running_server("--max-connection-age-seconds", "2", "--drain-seconds", "1", "--threads", "1") as server:
         yield server
 
 
