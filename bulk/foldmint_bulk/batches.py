@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_bulk.errors import JobDiffers
+from foldmint_bulk.errors import JobDiffers, WorkerFailed
 from foldmint_bulk.job import Job
 from foldmint_bulk.output.parts import to_tokens
 from foldmint_bulk.parsing.messages import FAILED, Failure, Parsed
@@ -34,7 +34,8 @@ class BatchTokenizer:
     options need another model.
     """
 
-    def __init__(self, job: Job, device: str, threads: int | None) -> None:
+    def __init__(self, job: Job, device: str, threads: int | None, number: int = 0) -> None:
+        """number: of the worker among those of a machine, which share out its GPUs."""
         import torch
 
         from foldmint_tokenizer.motion.assignment import Assignment
@@ -56,10 +57,11 @@ class BatchTokenizer:
                     f"{found}, the job's {wanted}"
                 )
         self._model = expected
-        self._tokenizer = StructureTokenizer(model, device)
+        self.device = own_device(device, number)
+        self._tokenizer = StructureTokenizer(model, self.device)
         self._options = TokenizeOptions(assignment=Assignment(job.options.assignment))
         self._tokenizer.check(self._options)
-        self._batch = BATCH_RESIDUES.get(torch.device(device).type, _BATCH_RESIDUES_ELSEWHERE)
+        self._batch = BATCH_RESIDUES.get(torch.device(self.device).type, _BATCH_RESIDUES_ELSEWHERE)
         self.codes = model.config.codes
         self.device_seconds = 0.0
 
@@ -101,3 +103,14 @@ class BatchTokenizer:
                 hits += np.bincount(chain.tokens[chain.has_frame], minlength=self.codes)
             results.append(Tokenized(one.source, to_tokens(structure, self._model), hits))
         return results
+
+
+def own_device(device: str, number: int) -> str:
+    """The device of a worker: a name as torch has it; `auto` and `cuda` are shared out. Raises WorkerFailed."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise WorkerFailed(f"there is no GPU that torch can use; --device {device} needs one")
+    return f"cuda:{number % torch.cuda.device_count()}" if device == "cuda" else device

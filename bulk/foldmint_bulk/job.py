@@ -66,7 +66,7 @@ class Job:
 
     @classmethod
     def load(cls, out: str) -> Self:
-        """The job of an output. Raises OutputError if there is none, or it cannot be read."""
+        """The job of an output. Raises FileNotFoundError if there is none; OutputError if it cannot be read."""
         text = read(open_output(out), FILE)
         try:
             fields: dict[str, Any] = json.loads(text)
@@ -116,6 +116,14 @@ class Job:
             "options": asdict(self.options),
             "inputs": list(self.inputs),
         }
+
+
+def find_job(out: str) -> Job | None:
+    """The job of an output, None if it has none. Raises OutputError if it cannot be read."""
+    try:
+        return Job.load(out)
+    except FileNotFoundError:
+        return None
 
 
 def _comparable(job: Job) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """The steps of a job, for programs: create and plan it, do its units, finish it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from foldmint_bulk import finishing, storage
 from foldmint_bulk.errors import InvalidInput, OutputError, Unfinished
@@ -9,7 +9,6 @@ from foldmint_bulk.job import Job, JobOptions, identify, slice_of
 from foldmint_bulk.output.completion import left, recorded
 from foldmint_bulk.output.summaries import Summary
 from foldmint_bulk.planning import load_units, plan
-from foldmint_bulk.unit import Unit
 
 
 def create_job(
@@ -43,7 +42,7 @@ def finish(out: str) -> Summary:
     return finishing.finish(job, len(found))
 
 
-def units(out: str, slice: tuple[int, int] = (0, 1)) -> Iterator[Unit]:  # noqa: A002 (the option's name)
+def units(out: str, slice: tuple[int, int] = (0, 1)) -> Units:
     """The units of a job that have no record yet, in order. slice: (I, N), of N slices that with number I, from 0 on.
 
     Raises OutputError if there is no job at the location.
@@ -56,5 +55,4 @@ def units(out: str, slice: tuple[int, int] = (0, 1)) -> Iterator[Unit]:  # noqa:
         raise InvalidInput(f"slice {index} of {count}: numbers from 0 to {count - 1} are wanted")
     with storage.in_parallel() as executor:
         done = recorded(storage.open_output(out), len(found), executor)
-    for number in left(done, slice_of(range(len(found)), index, count)):
-        yield found[number]
+    return found.select(left(done, slice_of(range(len(found)), index, count)))

@@ -1,7 +1,7 @@
 """Plans a job: finds its inputs, divides them into units, and writes the table of units once."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from foldmint_bulk.errors import InvalidInput
@@ -48,3 +48,9 @@ def planned(job: Job, skipped: Counter[str]) -> Iterator[Unit]:
     for kind, group in groupby(found, key=lambda pair: pair[1].name):
         members = [path for path, _ in group]
         yield from KINDS[kind].plan(members, job.options.unit_structures, job.options.inputs)
+
+
+def check_inputs(inputs: Sequence[str]) -> None:
+    """Raise InvalidInput if one of the inputs does not exist, or has no structures, before anything is begun."""
+    for given in inputs:
+        next(find_files([given], kind_of, Counter()))

@@ -75,10 +75,12 @@ def unit_number(id: str) -> int:  # noqa: A002
 
 
 class Units(Sequence[Unit]):
-    """All units of a job, in order; kept as an Arrow table, since there may be millions."""
+    """Units of a job, in order; kept as an Arrow table, since there may be millions."""
 
-    def __init__(self, table: "pa.Table") -> None:
+    def __init__(self, table: "pa.Table", numbers: Sequence[int] | None = None) -> None:
+        """numbers: of the units, by which they have their ids; by default from 0 on."""
         self._table = table.combine_chunks()
+        self._numbers = range(len(self)) if numbers is None else numbers
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -95,7 +97,11 @@ class Units(Sequence[Unit]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         row: dict[str, Any] = self._table.slice(index, 1).to_pylist()[0]
-        return Unit.of(row | {"id": unit_id(index)})
+        return Unit.of(row | {"id": unit_id(self._numbers[index])})
+
+    def select(self, numbers: Sequence[int]) -> "Units":
+        """Those of some numbers, in that order."""
+        return Units(self._table.take(list(numbers)), numbers)
 
     def __iter__(self) -> Iterator[Unit]:
         for number in range(len(self)):

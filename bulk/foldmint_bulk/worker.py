@@ -4,6 +4,7 @@ worker = Worker("s3://bucket/out", device="cuda")
 record = worker(unit)
 """
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,14 +30,16 @@ from foldmint_bulk.unit import Unit
 class WorkerSettings:
     """How a worker runs; none of it changes its output.
 
-    device: as torch names it. parsers: processes that parse. threads: of the CPU that compute; None: as many as torch
-    takes. limits: of each parser.
+    device: as torch names it; `auto` takes a GPU if there is one, and workers of one machine share out its GPUs.
+    parsers: processes that parse; None: 1, with a GPU one for each thread. threads: of the CPU; None: as many as there
+    are cores. limits: of each parser. number: of the worker, on its machine.
     """
 
-    device: str = "cpu"
-    parsers: int = 1
+    device: str = "auto"
+    parsers: int | None = None
     threads: int | None = None
     limits: ParserLimits = field(default_factory=ParserLimits)
+    number: int = 0
 
 
 @dataclass
@@ -68,12 +71,12 @@ class Worker:
         self.settings = settings or WorkerSettings(**options)
         self._files = storage.open_output(self.job.out)
         self._report = report
-        self._parsers = ParserPool(self.settings.parsers, self.settings.limits, self.job.options.reading)
-        try:
-            self._tokenizer = BatchTokenizer(self.job, self.settings.device, self.settings.threads)
-        except BaseException:
-            self._parsers.close()
-            raise
+        own = self.settings
+        self._tokenizer = BatchTokenizer(self.job, own.device, own.threads, own.number)
+        parsers = own.parsers
+        if parsers is None:
+            parsers = 1 if self._tokenizer.device == "cpu" else own.threads or len(os.sched_getaffinity(0))
+        self._parsers = ParserPool(parsers, own.limits, self.job.options.reading)
 
     def __enter__(self) -> Self:
         return self

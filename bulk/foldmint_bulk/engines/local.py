@@ -63,7 +63,8 @@ class _Pool:
         self._closed = False
         self._children: set[Child] = set()
         self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
+            threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
+            for number in range(workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -86,13 +87,13 @@ class _Pool:
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         """Do one unit after another."""
         child: Child | None = None
         try:
             while (unit := self._next()) is not None:
                 for attempt in range(TRIES):
-                    child = child or self._start()
+                    child = child or self._start(number)
                     try:
                         self._results.put(self._done(child, unit))
                         break
@@ -132,7 +133,7 @@ class _Pool:
             return read_record(files, unit.id) or record
         return record
 
-    def _start(self) -> Child:
+    def _start(self, number: int) -> Child:
         """A worker that has loaded the model. Raises WorkerFailed."""
         for attempt in range(TRIES):
             with self._lock:
@@ -141,7 +142,7 @@ class _Pool:
                 child = Child(_MODULE)
                 self._children.add(child)
             try:
-                child.send({"out": self._job.out, **asdict(self._settings)})
+                child.send({"out": self._job.out, **asdict(self._settings), "number": number})
                 answer = child.receive()
             except ChildDied as error:
                 self._end(child)

@@ -27,7 +27,7 @@ def main() -> None:
     requests, answers = connect_parent()
     first = unpacked(requests.recv_bytes())
     limits = ParserLimits(**first["limits"])
-    settings = WorkerSettings(first["device"], first["parsers"], first["threads"], limits)
+    settings = WorkerSettings(first["device"], first["parsers"], first["threads"], limits, first["number"])
     units = _Requests(requests)
     reports = _Reports(answers)
     try:
