@@ -9,6 +9,7 @@ from foldmint_bulk.job import Job, JobOptions, identify, slice_of
 from foldmint_bulk.output.completion import left, recorded
 from foldmint_bulk.output.summaries import Summary
 from foldmint_bulk.planning import load_units, plan
+from foldmint_bulk.unit import Units
 
 
 def create_job(
@@ -42,7 +43,7 @@ def finish(out: str) -> Summary:
     return finishing.finish(job, len(found))
 
 
-def units(out: str, slice: tuple[int, int] = (0, 1)) -> Units:
+def units(out: str, slice: tuple[int, int] = (0, 1)) -> Units:  # noqa: A002 (the option's name)
     """The units of a job that have no record yet, in order. slice: (I, N), of N slices that with number I, from 0 on.
 
     Raises OutputError if there is no job at the location.
