@@ -3,12 +3,14 @@
 TokenizerError
 ├── InvalidStructure    invalid structure or option
 ├── InvalidTokens       tokens that cannot be decoded
+├── ParserKilled        a structure whose child process, which read it, was ended
 └── ModelError          unusable model or codebook, or a result that is not finite
     ├── StoreLocked     another process holds the lock of a store
     └── LockLost        the lock of a store expired, or another process took it over
 """
 
 _LONGEST = 100
+_LONGEST_REASON = 1_000
 
 
 def printable(text: str) -> str:
@@ -16,6 +18,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _bounded(reason: str) -> str:
+    """A reason, printable and of limited length: it may quote the input."""
+    reason = printable(reason[: _LONGEST_REASON + 1])
+    return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
 
 
 class TokenizerError(Exception):
@@ -31,7 +39,7 @@ class InvalidStructure(TokenizerError, ValueError):
 
     def __init__(self, field: str, reason: str, *, chain: str | None = None, residue: str | None = None) -> None:
         # Untrusted names go into messages and logs.
-        self.field, self.reason = field, printable(reason)
+        self.field, self.reason = field, _bounded(reason)
         self.chain = None if chain is None else chain[:_LONGEST]
         self.residue = None if residue is None else printable(residue[:_LONGEST])
         super().__init__(f"{field}: {self.description}")
@@ -55,8 +63,19 @@ class InvalidTokens(TokenizerError, ValueError):
     """
 
     def __init__(self, reason: str, position: int | None = None) -> None:
-        self.reason, self.position = printable(reason), position
+        self.reason, self.position = _bounded(reason), position
         super().__init__(self.reason if position is None else f"token {position}: {self.reason}")
+
+
+class ParserKilled(TokenizerError):
+    """A structure that was not read, since the child process that read it was ended.
+
+    limit: whether by a limit of time or memory; otherwise it crashed, or somebody ended it.
+    """
+
+    def __init__(self, reason: str, *, limit: bool = False) -> None:
+        self.limit = limit
+        super().__init__(reason)
 
 
 class ModelError(TokenizerError):

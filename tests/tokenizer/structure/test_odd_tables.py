@@ -1,5 +1,6 @@
 """Tables of mmCIF files that are written in unusual but sound ways, and what messages say of those that are not."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,25 @@ def test_blocks_of_one_name_are_all_read(text: str) -> None:
 def test_items_that_are_there_twice_are_refused(text: str) -> None:
     with pytest.raises(InvalidStructure, match=r"duplicate tag _entry\.id"):
         read_backbones(text.replace("_entry.id", "_entry.id 1\n_entry.id", 1).encode())
+
+
+@pytest.mark.parametrize("before", ["", "# a comment\n"], ids=["rows only", "a comment among rows"])
+@pytest.mark.parametrize("column", range(6, 18))
+def test_values_that_are_not_utf8_are_read_or_refused(text: str, column: int, before: str) -> None:
+    """Never any other error, in whatever column: parsers of C++ raise their own."""
+    row = _row(text, 9)
+    line = text[row : text.index("\n", row)]
+    values = line.split()
+    values[column] = "'A \udca7'"
+    changed = text.replace(line, before + " ".join(values))
+    with contextlib.suppress(InvalidStructure):  # where the value counts
+        read_backbones(changed.encode("utf-8", "surrogateescape"))
+
+
+def test_errors_that_quote_the_file_are_short(text: str) -> None:
+    for name in ("_atom_site." + "x" * 5000, "_other." + "x" * 5000):
+        changed = text.replace("_atom_site.Cartn_x", name)
+        with pytest.raises(InvalidStructure) as refusal:
+            read_backbones(changed.encode())
+        assert len(str(refusal.value)) < 1_100
+    assert len(str(InvalidStructure("content", "\u202e" * 5000))) < 1_100

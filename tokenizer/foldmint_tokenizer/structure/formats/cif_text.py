@@ -85,7 +85,7 @@ class TextBlock:
         try:
             return len(self._block.find_mmcif_category(f"_{category}."))
         except RuntimeError as error:  # a loop over several categories
-            raise InvalidStructure("content", f"invalid mmCIF: {error}") from error
+            raise _invalid(error) from error
 
     def text(self, category: str, item: str, rows: Rows = None) -> NDArray[np.bytes_] | None:
         """A column as UTF-8."""
@@ -130,7 +130,10 @@ class TextBlock:
         column = self._block.find_values(what)
         if not column:
             return None
-        values = list(column)
+        try:
+            values = list(column)
+        except UnicodeDecodeError as error:
+            raise InvalidStructure("content", f"a value of {what} is not UTF-8 text") from error
         return values if rows is None else [values[row] for row in rows]
 
     def _numbers(self, category: str, item: str, rows: Rows) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
@@ -184,9 +187,12 @@ def _parse(text: bytes) -> gemmi.cif.Document:
         document.check_for_missing_values()
         document.check_for_duplicates()
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidStructure("content", f"invalid mmCIF: {reason}") from error
+        raise _invalid(error) from error
     return document
+
+
+def _invalid(error: Exception) -> InvalidStructure:
+    return InvalidStructure("content", f"invalid mmCIF: {' '.join(str(error).split())[:200]}")
 
 
 def _rename_duplicates(document: gemmi.cif.Document) -> None:
