@@ -82,7 +82,7 @@ def bulk(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Files, folders and patterns of structures and archives; paths or URLs."
+            metavar="INPUT", help="Files, folders and patterns of structures and archives; paths or URLs."
         ),
     ],
     out: Annotated[
