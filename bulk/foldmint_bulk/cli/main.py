@@ -81,9 +81,7 @@ def _version(wanted: bool) -> None:
 def bulk(
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT", help="Files, folders and patterns of structures and archives; paths or URLs."
-        ),
+        typer.Argument(metavar="INPUT", help="Files, folders and patterns of structures and archives; paths or URLs."),
     ],
     out: Annotated[
         str,
