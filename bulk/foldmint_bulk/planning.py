@@ -6,7 +6,7 @@ from itertools import groupby
 
 from foldmint_bulk.errors import InvalidInput
 from foldmint_bulk.inputs.base import InputOptions
-from foldmint_bulk.inputs.files import find_files
+from foldmint_bulk.inputs.files import find_files, refuse_credentials
 from foldmint_bulk.inputs.registry import KINDS, kind_of
 from foldmint_bulk.job import Job
 from foldmint_bulk.storage import create, open_output, read
@@ -57,6 +57,7 @@ def check_inputs(inputs: Sequence[str], options: InputOptions | None = None) -> 
 
     Also if the first file of an input needs a library that is not installed, or does not fit the options.
     """
+    refuse_credentials(options.topology if options else "")
     for given in inputs:
         path, kind = next(find_files([given], kind_of, Counter()))
         (kind or KINDS["files"]).check(path, options or InputOptions())

@@ -222,12 +222,14 @@ def bulk(
     from foldmint_bulk.cli.metrics import Metrics
     from foldmint_bulk.driver import run
     from foldmint_bulk.inputs.base import InputOptions
+    from foldmint_bulk.inputs.files import refuse_credentials
     from foldmint_bulk.parsing.pool import ParserLimits
     from foldmint_bulk.planning import check_inputs, load_units, plan
     from foldmint_bulk.worker import WorkerSettings
 
     given = InputOptions(reading or "all", id_column, structure_column, format_ or "", topology, stride)
     with _faults(), _signals():
+        refuse_credentials(out)
         units = load_units(out)
         if units is None:
             check_inputs(inputs, given)

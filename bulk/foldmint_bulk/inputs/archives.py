@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import IO, ClassVar, cast
 
@@ -91,10 +92,8 @@ class Archives:
         for path in paths:
             unit = Unit(self.name, (path,))
             if path.lower().endswith(ZIP):
-                try:
+                with suppress(UnreadableInput):  # which reading it reports
                     unit = _zip_unit(unit, skipped)
-                except UnreadableInput:
-                    pass  # reading it reports the error
             yield unit
 
     def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:  # noqa: ARG002

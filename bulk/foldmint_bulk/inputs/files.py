@@ -30,7 +30,7 @@ def redacted(text: str) -> str:
 
 def refuse_credentials(url: str) -> None:
     """Raise InvalidInput if a URL has a user, password or query: it would be stored with the job."""
-    if _PASSWORD.search(url) or _SECRETS.match(url):
+    if _PASSWORD.search(url) or _SECRETS.search(url):
         raise InvalidInput(
             f"{redacted(url)}: a URL with a user, password or query is not accepted, since it would be written to the "
             "job's files; credentials come from the environment"

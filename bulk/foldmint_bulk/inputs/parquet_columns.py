@@ -49,8 +49,8 @@ class InvalidRow(ValueError):
 class Columns:
     """The columns to read of a file. An empty name: there is none.
 
-    kind: what structures are: `files` as text or bytes, `coordinates` in one column, or `atoms` in three. structure:
-    the column or columns. within: the field of the structure's column that has the file.
+    kind: `files`, as text or bytes; `coordinates`, in one column; `atoms`, in three. structure: the column or columns
+    with them. within: the field of this column that has the file, or the fields that have atoms.
     """
 
     kind: Kind
