@@ -64,7 +64,8 @@ class Members:
         nested: bool = False,
     ) -> None:
         self._path, self._limit, self._part, self._nested = path, limit, part, nested
-        self._open: Callable[[], IO[bytes]] = opened or partial(Path(path).open, "rb")
+        local: Callable[[], IO[bytes]] = partial(Path(path).open, "rb")
+        self._open = opened or local
         self.skipped: Counter[str] = Counter()
 
     def read(self, wanted: Wanted = lambda _: True) -> Iterator[Member]:

@@ -43,7 +43,9 @@ def test_structures_and_damaged_entries(tmp_path: Path) -> None:
 
     damaged = bytearray(PACKED)
     damaged[80] ^= 0x7F
-    path = write_database(tmp_path / "db", ["one", "torn", "other", "two"], [PACKED, PACKED[:-40], damaged, PACKED])
+    path = write_database(
+        tmp_path / "db", ["one", "torn", "other", "two"], [PACKED, PACKED[:-40], bytes(damaged), PACKED]
+    )
     with ParserPool(1, ParserLimits(), "all") as pool:
         one, torn, other, two = pool.parse(iter(read(plan("foldcomp", path))), "unit")
     expected = read_backbones(foldcomp.decompress(PACKED)[1].encode())

@@ -130,14 +130,13 @@ def test_broken_rows_are_failures_with_their_numbers(tmp_path: Path) -> None:
 def test_columns_that_do_not_fit_are_told_with_those_there_are(tmp_path: Path) -> None:
     one = write(tmp_path / "one.parquet", {"key": ["a"], "protein": ["ATOM"], "size": [1]})
     two = write(tmp_path / "two.parquet", {"pdb": ["a"], "cif": ["b"]})
-    for path, options, message in (
-        (one, {}, "name it by --structure-column; there are: key .string., protein .string., size .int64."),
-        (one, {"structure_column": "pdb"}, "no column 'pdb', as --structure-column wants it; there are: key"),
-        (one, {"structure_column": "size"}, "'size', as --structure-column wants it, has neither text"),
-        (one, {"id_column": "x", "structure_column": "protein"}, "no column 'x', as --id-column wants it"),
-        (two, {}, "several columns may have structures: pdb, cif"),
+    for path, given, message in (
+        (one, InputOptions(), "name it by --structure-column; there are: key .string., protein .string., size .int64."),
+        (one, InputOptions(structure_column="pdb"), "no column 'pdb', as --structure-column wants it; there are: key"),
+        (one, InputOptions(structure_column="size"), "'size', as --structure-column wants it, has neither text"),
+        (one, InputOptions(id_column="x", structure_column="protein"), "no column 'x', as --id-column wants it"),
+        (two, InputOptions(), "several columns may have structures: pdb, cif"),
     ):
-        given = InputOptions(**options)
         with pytest.raises(InvalidInput, match=message):
             KINDS["parquet"].check(str(path), given)
         units = plan("parquet", path, options=given)

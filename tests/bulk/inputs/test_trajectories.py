@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from foldmint_bulk.errors import InvalidInput, UnreadableInput
 from foldmint_bulk.inputs.base import InputOptions, RawStructure
@@ -13,45 +12,10 @@ from foldmint_bulk.inputs.registry import KINDS, kind_of
 from foldmint_bulk.planning import check_inputs
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.reader import read_backbones
-from helpers.bulk_inputs import plan, read
+from helpers.bulk_inputs import Trajectory, plan, read, write_trajectory
 
 FRAMES = 23
 SUFFIXES = ("xtc", "trr", "dcd")
-
-
-def atom_lines(data: Path) -> list[str]:
-    """Of 1A8O: a chain with MSE, and waters; of alternate locations the first, as simulations have it."""
-    lines = [line for line in (data / "1a8o.pdb").read_text().splitlines() if line.startswith(("ATOM", "HETATM"))]
-    return [line for line in lines if line[16] in " A"]
-
-
-def frames_of(lines: list[str]) -> NDArray[np.float64]:
-    """(frames, atoms, 3), Å: multiples of 1/4, which all formats store exactly."""
-    positions = np.array([[float(line[at : at + 8]) for at in (30, 38, 46)] for line in lines])
-    moves = np.random.default_rng(5).normal(0, 0.1, (FRAMES, *positions.shape))
-    return np.round((positions + moves) * 4) / 4
-
-
-def pdb(lines: list[str], positions: NDArray[np.float64]) -> bytes:
-    rows = [
-        line[:30] + "".join(f"{value:8.3f}" for value in place) + line[54:]
-        for line, place in zip(lines, positions, strict=True)
-    ]
-    return ("\n".join(rows) + "\nEND\n").encode()
-
-
-def write(path: Path, positions: NDArray[np.float64]) -> Path:
-    from mdtraj import formats
-
-    kinds = {
-        ".xtc": formats.XTCTrajectoryFile,
-        ".trr": formats.TRRTrajectoryFile,
-        ".dcd": formats.DCDTrajectoryFile,
-    }
-    scale = 1 if path.suffix == ".dcd" else 0.1
-    with kinds[path.suffix](str(path), "w") as file:
-        file.write((positions * scale).astype(np.float32))
-    return path
 
 
 def same(structure: RawStructure, expected: list[Backbone]) -> None:
@@ -64,10 +28,9 @@ def same(structure: RawStructure, expected: list[Backbone]) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_frames_are_what_their_files_would_be(tmp_path: Path, data: Path, suffix: str) -> None:
-    lines = atom_lines(data)
-    positions = frames_of(lines)
-    path = write(tmp_path / f"md.{suffix}", positions)
-    (tmp_path / "md.pdb").write_bytes(pdb(lines, positions[7]))
+    trajectory = Trajectory(data, FRAMES)
+    path = trajectory.write(tmp_path / f"md.{suffix}")
+    (tmp_path / "md.pdb").write_bytes(trajectory.pdb(7))
     assert kind_of(str(path)) is KINDS["trajectory"]
     check_inputs([str(path)])
     units = plan("trajectory", path, structures=10)
@@ -75,28 +38,29 @@ def test_frames_are_what_their_files_would_be(tmp_path: Path, data: Path, suffix
     found = read(units)
     assert [structure.source for structure in found] == [f"{path}!{frame}" for frame in range(FRAMES)]
     for frame, structure in enumerate(found):
-        same(structure, read_backbones(pdb(lines, positions[frame])))
+        same(structure, read_backbones(trajectory.pdb(frame)))
     assert [structure.source for structure in read(units[1:2])] == [f"{path}!{frame}" for frame in range(10, 20)]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_so_many_frames(tmp_path: Path, data: Path, suffix: str) -> None:
-    lines = atom_lines(data)
-    positions = frames_of(lines)
-    path = write(tmp_path / f"md.{suffix}", positions)
-    (tmp_path / "other.pdb").write_bytes(pdb(lines, positions[0]))
+    trajectory = Trajectory(data, FRAMES)
+    path = trajectory.write(tmp_path / f"md.{suffix}")
+    (tmp_path / "other.pdb").write_bytes(trajectory.pdb(0))
     options = InputOptions(topology=str(tmp_path / "other.pdb"), stride=5)
     units = plan("trajectory", path, structures=3, options=options)
     assert [(unit.start, unit.stop, unit.structures) for unit in units] == [(0, 15, 3), (15, 23, 2)]
     found = read(units, options)
     assert [structure.source for structure in found] == [f"{path}!{frame}" for frame in (0, 5, 10, 15, 20)]
     for structure, frame in zip(found, (0, 5, 10, 15, 20), strict=True):
-        same(structure, read_backbones(pdb(lines, positions[frame])))
+        same(structure, read_backbones(trajectory.pdb(frame)))
 
 
 def test_a_gro_file_as_topology(tmp_path: Path, data: Path) -> None:
-    lines = [line for line in atom_lines(data) if line.startswith("ATOM")]
-    rows, positions = [], frames_of(lines)
+    trajectory, rows = Trajectory(data, 1), list[str]()
+    protein = [at for at, line in enumerate(trajectory.lines) if line.startswith("ATOM")]
+    trajectory.lines = lines = [trajectory.lines[at] for at in protein]
+    trajectory.positions = positions = trajectory.positions[:, protein]
     for copy in range(2):  # two chains of the same numbers, as GROMACS writes them
         for number, line in enumerate(lines, 1):
             place = "".join(f"{float(line[at : at + 8]) / 10:8.3f}" for at in (30, 38, 46))
@@ -105,12 +69,12 @@ def test_a_gro_file_as_topology(tmp_path: Path, data: Path) -> None:
     rows.append(f"{99_999:5d}{'SOL':<5}{'OW':>5}{1:5d}{0.1:8.3f}{0.2:8.3f}{0.3:8.3f}")
     (tmp_path / "md.gro").write_text("\n".join(["title", f"{len(rows):5d}", *rows, "   9.0 9.0 9.0", ""]))
     both = np.concatenate([positions, positions + 8, positions[:, :1]], 1)
-    path = write(tmp_path / "md.xtc", both)
-    (first, *_) = read(plan("trajectory", path))
+    path = write_trajectory(tmp_path / "md.xtc", both)
+    (first,) = read(plan("trajectory", path))
     one, two = first.content if isinstance(first.content, tuple) else ((), ())
     assert isinstance(one, Backbone)
     assert isinstance(two, Backbone)
-    (expected,) = read_backbones(pdb(lines, positions[0]))
+    (expected,) = read_backbones(trajectory.pdb(0))
     assert one.sequence == two.sequence == expected.sequence
     assert one.residue_index.tolist() == expected.residue_index.tolist()
     assert np.array_equal(one.coordinates, expected.coordinates, equal_nan=True)
@@ -119,11 +83,10 @@ def test_a_gro_file_as_topology(tmp_path: Path, data: Path) -> None:
 
 
 def test_other_atoms_than_the_topology_has(tmp_path: Path, data: Path) -> None:
-    lines = atom_lines(data)
-    positions = frames_of(lines)
-    path = write(tmp_path / "md.xtc", positions[:, :-1])
-    (tmp_path / "md.pdb").write_bytes(pdb(lines, positions[0]))
-    message = f"it has {len(lines) - 1} atoms, and its topology {len(lines)}"
+    trajectory = Trajectory(data, 2)
+    path = write_trajectory(tmp_path / "md.xtc", trajectory.positions[:, :-1])
+    (tmp_path / "md.pdb").write_bytes(trajectory.pdb(0))
+    message = f"it has {len(trajectory.lines) - 1} atoms, and its topology {len(trajectory.lines)}"
     with pytest.raises(InvalidInput, match=message):
         check_inputs([str(path)])
     with pytest.raises(UnreadableInput, match=message):
@@ -131,7 +94,7 @@ def test_other_atoms_than_the_topology_has(tmp_path: Path, data: Path) -> None:
 
 
 def test_without_a_topology(tmp_path: Path, data: Path) -> None:
-    path = write(tmp_path / "md.xtc", frames_of(atom_lines(data)))
+    path = Trajectory(data, 2).write(tmp_path / "md.xtc")
     with pytest.raises(InvalidInput, match=r"give it by --topology, or put it beside it, named md or topology \(\.pdb"):
         check_inputs([str(path)])
     with pytest.raises(InvalidInput, match=r"gone\.pdb"):
@@ -142,18 +105,17 @@ def test_without_a_topology(tmp_path: Path, data: Path) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_trajectory_that_is_cut_off(tmp_path: Path, data: Path, suffix: str) -> None:
-    lines = atom_lines(data)
-    positions = frames_of(lines)
-    path = write(tmp_path / f"md.{suffix}", positions)
+    trajectory = Trajectory(data, FRAMES)
+    path = trajectory.write(tmp_path / f"md.{suffix}")
     path.write_bytes(path.read_bytes()[:-500])
-    (tmp_path / "topology.pdb").write_bytes(pdb(lines, positions[0]))
+    (tmp_path / "topology.pdb").write_bytes(trajectory.pdb(0))
     found: list[RawStructure] = []
     units = plan("trajectory", path, structures=10)
     structures = chain.from_iterable(KINDS["trajectory"].read(unit, InputOptions()) for unit in units)
     with pytest.raises(UnreadableInput, match=rf"md\.{suffix}: "):
         found.extend(structures)
     assert [structure.source for structure in found] == [f"{path}!{frame}" for frame in range(FRAMES - 1)]
-    same(found[-1], read_backbones(pdb(lines, positions[FRAMES - 2])))
+    same(found[-1], read_backbones(trajectory.pdb(FRAMES - 2)))
 
 
 def test_a_file_that_is_no_trajectory(tmp_path: Path, data: Path) -> None:

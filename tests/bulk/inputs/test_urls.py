@@ -87,7 +87,9 @@ def test_files_tars_and_parquet_by_urls(files: Path, place: str, request: pytest
         url, own = f"{root}/{name}", files / name
         units = plan(kind, url, structures=20)
         assert len(units) == len(plan(kind, own, structures=20)) > 2
-        expected = {source.replace(str(files), root): value for source, value in contents(read(plan(kind, own))).items()}
+        expected = {
+            source.replace(str(files), root): value for source, value in contents(read(plan(kind, own))).items()
+        }
         assert contents(read(units)) == expected
         assert contents(read(units[1:2])) == dict([*expected.items()][20:40])
 
@@ -99,10 +101,10 @@ class Ranges(BaseHTTPRequestHandler):
     folder: Path
     sent = 0
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self.answer(body=False)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
