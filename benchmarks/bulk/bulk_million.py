@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,13 +39,18 @@ class Simulated:
 
     name = "simulated"
 
-    def claims(self, path: str, beside: object) -> bool:  # noqa: ARG002 (as `InputKind` has it)
+    def claims(self, path: str, beside: Container[str]) -> bool:  # noqa: ARG002 (as `InputKind` has it)
         """Whether it is the file that stands for them."""
         return path.endswith(".simulated")
 
-    def plan(self, paths: Sequence[str], unit_structures: int, options: InputOptions) -> Iterator[Unit]:
+    def check(self, path: str, options: InputOptions) -> None:
+        """Nothing is wrong with it."""
+
+    def plan(
+        self, paths: Sequence[str], unit_structures: int, options: InputOptions, skipped: Counter[str]
+    ) -> Iterator[Unit]:
         """As many units as the file says: ranges of tars of AlphaFold DB's kind."""
-        del unit_structures, options
+        del unit_structures, options, skipped
         for number in range(int(Path(paths[0]).read_text())):
             path = f"s3://afdb/proteome-tax_id-{number // 20}.tar"
             yield Unit(self.name, (path,), number % 20 * 2**30, (number % 20 + 1) * 2**30, 10_000)

@@ -1,4 +1,4 @@
-"""Jobs give the rows of a plain loop, whatever is killed, damaged or full meanwhile; as `benchmarks bulk-exact` does."""
+"""Jobs give the rows of a plain loop, whatever is killed, damaged or full: see `benchmarks bulk-exact`."""
 
 import subprocess
 from pathlib import Path
