@@ -9,7 +9,7 @@ from typing import NoReturn
 from foldmint.environment import unknown_variables_warning
 
 MISSING_EXTRA = 1
-_OWN = ("foldmint", "foldmint_client", "foldmint_maintenance", "foldmint_server", "foldmint_tokenizer")
+_OWN = ("foldmint", "foldmint_bulk", "foldmint_client", "foldmint_maintenance", "foldmint_server", "foldmint_tokenizer")
 
 
 def run(

@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -36,22 +37,34 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, 
 Wanted = Callable[[str], bool]
 """Whether a member, of this name, is to be read."""
 
+Member = tuple[str, bytes | InvalidStructure]
+"""A member's name, and its content or the error it has."""
+
 
 class Members:
     """The structures in an archive, in its order, as pairs of a name and its content or the error it has.
 
-    path: a .tar, compressed or not, or a .zip. Directories, links, devices, hidden files and files with other suffixes
-    than those of structures are not returned; `skipped` counts them by kind as the archive is read. Raises
+    path: a .tar, compressed or not, or a .zip. opened: opens it for reading, by default as a local file. part: whether
+    it is a part of a tar, which has no mark of its end. Directories, links, devices, hidden files and files with other
+    suffixes than those of structures are not returned; `skipped` counts them by kind as the archive is read. Raises
     UnreadableInput where an archive is damaged or cut off, after the members that can be read before.
     """
 
-    def __init__(self, path: Path, limit: int = MAX_MEMBER_BYTES) -> None:
-        self._path, self._limit = path, limit
+    def __init__(
+        self,
+        path: Path | str,
+        limit: int = MAX_MEMBER_BYTES,
+        *,
+        opened: Callable[[], IO[bytes]] | None = None,
+        part: bool = False,
+    ) -> None:
+        self._path, self._limit, self._part = path, limit, part
+        self._open: Callable[[], IO[bytes]] = opened or partial(Path(path).open, "rb")
         self.skipped: Counter[str] = Counter()
 
-    def read(self, wanted: Wanted = lambda _: True) -> Iterator[tuple[str, bytes | InvalidStructure]]:
+    def read(self, wanted: Wanted = lambda _: True) -> Iterator[Member]:
         """The members; of those that are not wanted nothing is read."""
-        members = self._zip if self._path.name.lower().endswith(ZIP) else self._tar
+        members = self._zip if str(self._path).lower().endswith(ZIP) else self._tar
         try:
             yield from members(wanted)
         except _DAMAGE as error:
@@ -59,9 +72,9 @@ class Members:
             what = "cannot be read" if isinstance(error, OSError) and error.errno else "is damaged or cut off"
             raise UnreadableInput(f"{self._path}: the archive {what}: {reason}") from error
 
-    def _tar(self, wanted: Wanted) -> Iterator[tuple[str, bytes | InvalidStructure]]:
+    def _tar(self, wanted: Wanted) -> Iterator[Member]:
         with ExitStack() as opened:
-            raw = opened.enter_context(self._path.open("rb"))
+            raw = opened.enter_context(self._open())
             stream = _Metered(raw, opened)
             stream.allow(_HEADERS)
             archive = opened.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK))
@@ -75,10 +88,11 @@ class Members:
                     continue
                 content = archive.extractfile(member)
                 yield member.name, b"" if content is None else content.read()
-            stream.check_end(archive.offset)
+            if not self._part:
+                stream.check_end(archive.offset)
 
-    def _zip(self, wanted: Wanted) -> Iterator[tuple[str, bytes | InvalidStructure]]:
-        with zipfile.ZipFile(self._path) as archive:
+    def _zip(self, wanted: Wanted) -> Iterator[Member]:
+        with self._open() as raw, zipfile.ZipFile(raw) as archive:
             for member in archive.infolist():
                 link = (member.external_attr >> 16) & 0o170000 == 0o120000
                 if not self._counts(member.filename, not link, member.is_dir()) or not wanted(member.filename):

@@ -114,10 +114,10 @@ def _numbers(values: "npt.NDArray[np.float32]") -> list[float | None]:
 class ParquetWriter:
     """One row a chain; the schema's metadata has the models and codebook versions in it, and Foldmint's version.
 
-    left_out and warnings are as in JSON lines.
+    left_out and warnings are as in JSON lines. metadata: more for the schema's.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], *, metadata: Mapping[str, str] | None = None) -> None:
         try:
             import pyarrow as pa
             from pyarrow import parquet
@@ -156,6 +156,7 @@ class ParquetWriter:
         # pyarrow takes the metadata of the file for the schema's only if no schema of Arrow's own is stored.
         self._file = parquet.ParquetWriter(stream, self._schema, compression="zstd", store_schema=False)
         self._rows: list[dict[str, object]] = []
+        self._metadata = dict(metadata or {})
         self._models: set[str] = set()
         self._versions: set[str] = set()
 
@@ -188,6 +189,7 @@ class ParquetWriter:
                 "model": ",".join(sorted(self._models)),
                 "codebook_version": ",".join(sorted(self._versions)),
                 "foldmint_version": installed_version(),
+                **self._metadata,
             }
         )
         self._file.close()
