@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,7 +86,7 @@ class Summary:
 
     def to_json(self) -> bytes:
         """As a file."""
-        fields = asdict(self) | {"hits": pack_hits(self.hits)}
+        fields = {**vars(self), "failures": dict(self.failures), "hits": pack_hits(self.hits)}
         return (json.dumps(fields) + "\n").encode()
 
     @classmethod
