@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from pyarrow import parquet
 
-from helpers.support import DATA
+from helpers.support import DATA, ROOT
 from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 NAMES = ("1gbt.cif.gz", "1lcd.cif.gz", "4cup.cif.gz")
+BULK = [sys.executable, "-m", "foldmint_bulk.cli"]
+RAYJOB = ROOT / "deploy/ray/rayjob.yaml"
 STRUCTURES = 48
 PER_UNIT = 4
 START_SECONDS = 400.0
@@ -41,20 +45,50 @@ def structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(structures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the local engine makes of them."""
     out = tmp_path_factory.mktemp("local") / "out"
-    assert _bulk(structures, out).wait() == 0
+    _finished(_bulk(structures, out))
     return _output(out)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of one node, on the loopback interface."""
+    code = (
+        "import ray, sys\n"
+        "print(ray.init('local', include_dashboard=False, num_cpus=2).address_info['address'], flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    for _ in range(5):  # its parts may take longer than it allows them
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **variables},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            if address := process.stdout.readline().strip():
+                yield address
+                return
+        finally:
+            process.communicate()
+    pytest.fail("no cluster started")
+
+
 def _command(structures: Path, out: Path, *options: str) -> list[str]:
-    own = [str(structures), "-o", str(out), f"--unit-structures={PER_UNIT}", *options]
-    return [sys.executable, "-m", "foldmint_bulk.cli", *own]
+    return [*BULK, str(structures), "-o", str(out), f"--unit-structures={PER_UNIT}", *options]
+
+
+def _started(command: Sequence[str], **variables: str) -> "subprocess.Popen[str]":
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.Popen(
+        command, env={**others, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def _bulk(structures: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return subprocess.Popen(
-        _command(structures, out, *options), env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return _started(_command(structures, out, *options))
 
 
 def _ray(structures: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
@@ -153,7 +187,7 @@ def test_a_cluster_of_its_own_gives_the_same_rows_though_a_worker_is_killed(
 
 
 def test_a_killed_driver_loses_nothing_and_leaves_nothing_running(
-    structures: Path, expected: dict[str, Any], tmp_path: Path
+    structures: Path, expected: dict[str, Any], cluster: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     process = _ray(structures, out)
@@ -163,29 +197,42 @@ def test_a_killed_driver_loses_nothing_and_leaves_nothing_running(
     process.communicate()
     wait_until(lambda: not any(map(_running, started)))
     records = {path: path.read_bytes() for path in out.glob("units/*/*.json")}
-    said = _finished(_ray(structures, out))
+    said = _finished(_ray(structures, out, f"--ray-address={cluster}"))
     assert f"{len(records)} of " in said.splitlines()[0]
     assert {path: path.read_bytes() for path in records} == records
     assert _output(out) == expected
 
 
 def test_a_job_that_was_begun_in_slices_is_finished_on_a_cluster_that_is_there(
-    structures: Path, expected: dict[str, Any], tmp_path: Path
+    structures: Path, expected: dict[str, Any], cluster: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert _bulk(structures, out, "--slice=0/3").wait() == 0
-    with _head() as address:
-        said = _finished(_ray(structures, out, f"--ray-address={address}"))
+    _finished(_bulk(structures, out, "--slice=0/3"))
+    said = _finished(_ray(structures, out, f"--ray-address={cluster}"))
     assert not said.startswith("0 of ")
     assert _output(out) == expected
 
 
-def test_an_error_of_all_units_ends_the_run_with_its_reason(structures: Path, tmp_path: Path) -> None:
+def test_the_rayjobs_command_does_the_job(
+    structures: Path, expected: dict[str, Any], cluster: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    process = _ray(structures, out, "--device=cuda")
+    job = next(one for one in yaml.safe_load_all(RAYJOB.read_text()) if one["kind"] == "RayJob")
+    command = job["spec"]["entrypoint"].replace("/data/structures", str(structures)).replace("/data/tokens", str(out))
+    program, *options = shlex.split(command)
+    assert program == "foldmint-bulk"
+    options.append(f"--unit-structures={PER_UNIT}")
+    _finished(_started([*BULK, *options], RAY_ADDRESS=cluster))
+    assert _output(out) == expected
+
+
+def test_workers_that_need_a_gpu_do_not_wait_for_one(structures: Path, cluster: str, tmp_path: Path) -> None:
+    process = _ray(structures, tmp_path / "out", "--device=cuda", f"--ray-address={cluster}")
     said, _ = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 1
-    assert "error: " in said
+    assert (process.returncode, said.splitlines()[-1]) == (
+        1,
+        "error: the Ray cluster has no GPU; --device cuda needs one",
+    )
 
 
 def test_a_cluster_that_is_not_there_is_named(structures: Path, tmp_path: Path) -> None:
@@ -203,30 +250,3 @@ def test_options_that_do_not_fit(options: list[str], reason: str, structures: Pa
     assert done.returncode == 2
     assert reason in done.stderr
     assert not (tmp_path / "out").exists()
-
-
-@contextmanager
-def _head() -> Iterator[str]:
-    """The address of a cluster of one node, on the loopback interface; ends with the block."""
-    code = (
-        "import ray, sys\n"
-        "print(ray.init('local', include_dashboard=False, num_cpus=2).address_info['address'], flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    for _ in range(3):  # its parts may take longer than it allows them
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, **variables},
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert process.stdout is not None
-            if address := process.stdout.readline().strip():
-                yield address
-                return
-        finally:
-            process.communicate()
-    pytest.fail("no cluster started")

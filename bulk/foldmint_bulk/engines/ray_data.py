@@ -25,7 +25,7 @@ from foldmint_bulk.worker import Progress, WorkerSettings
 _BLOCKS = 20_000
 """Pieces that Ray schedules, at most; of more units, several share a piece, and their records come together."""
 
-_STARTS = 3
+_STARTS = 5
 """Tries to start a cluster: on a busy machine its parts can take longer than Ray allows them (ray issue 65983)."""
 
 # What the environment says goes first.
@@ -129,7 +129,7 @@ def _cluster(address: str, cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical"}
     if address == "local":
         options |= {"include_dashboard": False, "num_cpus": max(len(os.sched_getaffinity(0)), cpus)}
     try:
@@ -170,11 +170,13 @@ def _own_signal_handlers() -> Iterator[None]:
 
 
 def _gpus(device: str) -> bool:
-    """Whether workers take GPUs; those that have to wait for a cluster that has none yet."""
+    """Whether workers take GPUs. Raises WorkerFailed if they have to, and the cluster has none."""
     import ray
 
     there = ray.cluster_resources().get("GPU", 0) > 0
-    return device == "cuda" or (device == "auto" and there)
+    if device == "cuda" and not there:
+        raise WorkerFailed("the Ray cluster has no GPU; --device cuda needs one")
+    return there and device != "cpu"
 
 
 def _cores_of_a_gpu() -> int:
