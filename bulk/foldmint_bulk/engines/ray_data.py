@@ -6,6 +6,7 @@ own, as the local engine's do. What is done is in the records, so nothing that R
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -27,6 +28,8 @@ _BLOCKS = 20_000
 
 _STARTS = 5
 """Tries to start a cluster: on a busy machine its parts can take longer than Ray allows them (ray issue 65983)."""
+
+_LOOPBACK = re.compile(r"(local|(127\.0\.0\.1|localhost):\d+)$")
 
 # What the environment says goes first.
 _VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -58,7 +61,7 @@ def run(
     workers = min(workers, len(units))
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     # Before Ray is imported, which reads some of them.
-    for name, value in (_VARIABLES | (_LOCAL_VARIABLES if address == "local" else {})).items():
+    for name, value in (_VARIABLES | (_LOCAL_VARIABLES if _LOOPBACK.match(address) else {})).items():
         os.environ.setdefault(name, value)
     import ray.data
     from ray.exceptions import RayError
