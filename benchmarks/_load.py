@@ -26,9 +26,10 @@ HEADERS = {
 
 
 @contextmanager
-def server(threads: int) -> Iterator[tuple[str, str]]:
+def server(threads: int, *options: str) -> Iterator[tuple[str, str]]:
     """A server with the default model; yields its addresses, for requests and for scrapes."""
     command = [sys.executable, "-m", "foldmint_server.cli", "--log-level", "warning", "--threads", str(threads)]
+    command += options
     for name in ("listen", "metrics-listen", "admin-listen"):
         command += [f"--{name}", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

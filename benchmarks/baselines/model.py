@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from benchmarks._published import published, published_tokens
 from foldmint_tokenizer import Backbone
 from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.neighborhoods import Geometry, concatenate
+from foldmint_tokenizer.neighborhoods import Geometry, concatenate, structure_geometry
 from foldmint_tokenizer.store.model_store import load_model
-from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled, structure_geometry
+from foldmint_tokenizer.tokens import TokenizedChain, TokenizeOptions, assembled
 
 BATCH_WAIT = 0.002
 """Seconds that a batch may wait to be filled, as long as a step of foldmint-server."""

@@ -16,7 +16,7 @@ from ray.serve.config import gRPCOptions
 
 from benchmarks.baselines.model import BATCH_WAIT, BatchModel, Parsed, free_port, parsed
 from foldmint.v1 import tokenizer_pb2 as pb
-from foldmint_server.rpc.requests import parse_structure
+from foldmint_server.rpc.requests import parse_backbones
 from foldmint_server.rpc.responses import chain_message
 from foldmint_tokenizer import Limits, TokenizedChain
 
@@ -34,7 +34,7 @@ class Tokenizer:
 
     async def Tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeResponse:  # noqa: N802 (the contract's name)
         """Answer one structure."""
-        one = await asyncio.to_thread(lambda: parsed(parse_structure(request, Limits()).chains))
+        one = await asyncio.to_thread(lambda: parsed(parse_backbones(request, Limits()).chains))
         chains = await self._batched(one)
         return pb.TokenizeResponse(model=self._model.name, chains=[chain_message(chain) for chain in chains])
 

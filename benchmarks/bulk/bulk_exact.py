@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from benchmarks._common import write
 from benchmarks.stress.bulk_inputs import differing, plain_loop, rows_of, write_archives
-from benchmarks.stress.bulk_runs import grow, run, run_until_done, small_disk
+from benchmarks.stress.bulk_runs import full_disk, run, run_until_done
 from foldmint_bulk.engines.registry import ENGINES
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_tokenizer import StructureTokenizer
@@ -93,12 +93,12 @@ def compare(
     figures["slices"] = slices
 
     if disk:
-        with small_disk(folder / "disk", 1):
+        with full_disk(folder / "disk", 2**16) as filler:
             out = folder / "disk" / "out"
             assert run(*arguments, "-o", str(out), log=log) == 1
             assert "No space left" in log.read_text()
             assert not (out / "DONE").exists()
-            grow(folder / "disk", 4096)
+            filler.unlink()
             assert run(*arguments, "-o", str(out), log=log) == 0, log.read_text()[-2000:]
             _agree(out, plain, made.bombs)
         figures["full_disk"] = True

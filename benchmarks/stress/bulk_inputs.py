@@ -21,7 +21,10 @@ from foldmint_maintenance.datasets.records import Record
 from foldmint_tokenizer import InvalidStructure, StructureTokenizer
 from foldmint_tokenizer.tokenizer import Assignment
 
-_NAMES = ["ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL"]
+_NAMES = (
+    *("ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE"),
+    *("LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL"),
+)
 _THREE = dict(zip("ARNDCQEGHILKMFPSTWYV", _NAMES, strict=True))
 _COLUMNS = (
     *("group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id"),

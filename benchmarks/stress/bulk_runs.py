@@ -87,16 +87,16 @@ def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
-    """A file system of its own at a folder; needs the rights of an administrator."""
+def full_disk(folder: Path, left: int) -> Iterator[Path]:
+    """A file system of its own at a folder, with so many bytes left until the file that is yielded is removed.
+
+    Needs the rights of an administrator.
+    """
     folder.mkdir(parents=True)
-    subprocess.run([_MOUNT, "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
+    subprocess.run([_MOUNT, "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=True)
     try:
-        yield
+        filler = folder / "filler"
+        filler.write_bytes(bytes(64 * 2**20 - left))
+        yield filler
     finally:
         subprocess.run([_UMOUNT, "-l", str(folder)], check=True)
-
-
-def grow(folder: Path, megabytes: int) -> None:
-    """Give a small disk more room."""
-    subprocess.run([_MOUNT, "-o", f"remount,size={megabytes}m", str(folder)], check=True)

@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks._common import ROOT
 from benchmarks.stress.files import file
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones
+from foldmint_tokenizer.neighborhoods import structure_geometry
 from foldmint_tokenizer.structure.backbone import FARTHEST, LONGEST_NAME
-from foldmint_tokenizer.tokens import structure_geometry
 
 # Of one input, which has at most 300 kB.
 CPU_SECONDS, MEMORY_BYTES = 20.0, 2**30

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -101,7 +103,7 @@ class Units(Sequence[Unit]):
 
     def select(self, numbers: Sequence[int]) -> "Units":
         """Those of some numbers, in that order."""
-        return Units(self._table.take(list(numbers)), numbers)
+        return Units(self._table.take(np.array(numbers, np.int64)), numbers)
 
     def __iter__(self) -> Iterator[Unit]:
         for number in range(len(self)):

@@ -1,4 +1,4 @@
-"""Conventions that the three commands share: `-h`, and options in groups below their help."""
+"""Conventions that the commands share: `-h`, and options in groups below their help."""
 
 from typing import Any
 

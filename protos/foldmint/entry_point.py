@@ -1,4 +1,4 @@
-"""How the three commands start: with a hint, instead of a traceback, where a package of an extra is not installed."""
+"""How the commands start: with a hint, instead of a traceback, where a package of an extra is not installed."""
 
 import os
 import sys

@@ -46,6 +46,7 @@ from foldmint_server.rpc.malformed_messages import MalformedMessageInterceptor
 from foldmint_server.rpc.model_info import about, decode_limits_of, limits_of
 from foldmint_server.rpc.pipeline import Pipeline
 from foldmint_server.rpc.stream_limits import StreamLimits
+from foldmint_server.rpc.structure_parser import StructureParser
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
 from foldmint_server.security.file_reload import check_periodically
 from foldmint_server.security.setup import Security
@@ -143,17 +144,25 @@ class Server:
             )
             resources.push_async_callback(asyncio.to_thread, decoder.close)
 
+        parser = StructureParser(
+            pool,
+            limits_of(settings),
+            metrics,
+            reading=model.reading,
+            processes=settings.parse_processes,
+            seconds=settings.max_parse_seconds,
+        )
+        resources.push_async_callback(asyncio.to_thread, parser.close)
         pipeline = Pipeline(
             codebooks,
             scheduler,
             decoder,
+            parser,
             pool,
-            limits_of(settings),
             decode_limits_of(settings),
             usage,
             metrics,
             rates=security.rates,
-            reading=model.reading,
         )
         servicer = TokenizerServicer(
             pipeline,

@@ -30,6 +30,12 @@ class ModelSettings(BaseModel):
         False, description="Whether torch.compile fuses the encoder, at its start; not the one for float32 on a CPU."
     )
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
+    parse_processes: int = Field(
+        1,
+        ge=0,
+        description="Child processes that read files of more than 1 MiB, so that they do not delay other requests; 0: "
+        "threads read them, too.",
+    )
 
 
 class ListenSettings(BaseModel):
@@ -102,8 +108,9 @@ class LimitSettings(BaseModel):
         128 * 2**20,
         ge=1024,
         description="Size of a file once unpacked; reading it takes up to 32 times as much memory, in each of the "
-        "threads that read.",
+        "threads and processes that read.",
     )
+    max_parse_seconds: float = Field(120, gt=0, description="How long a process may read a file.")
     max_metadata_bytes: int = Field(16_384, ge=1024, description="Size of a call's metadata.")
     max_concurrent_calls: int = Field(
         1024,

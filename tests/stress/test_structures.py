@@ -17,7 +17,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import Backbone, InvalidStructure, StructureTokenizer, TokenizedChain, read_backbones
 from foldmint_tokenizer.codebook import nearest_code
-from foldmint_tokenizer.tokens import structure_geometry
+from foldmint_tokenizer.neighborhoods import structure_geometry
 from helpers.strategies import Chain, as_mmcif, as_pdb, chains, readable, structures
 
 # The same examples on each run; how long one takes is the machine's matter.

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from foldmint_tokenizer import Backbone, InvalidStructure, ModelError, StructureTokenizer, backbone, read_backbones
+from foldmint_tokenizer.neighborhoods import structure_geometry
 from foldmint_tokenizer.store.model_store import load_model
-from foldmint_tokenizer.tokens import structure_geometry
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
 from helpers.chains import RealChain
 

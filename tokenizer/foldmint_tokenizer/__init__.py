@@ -3,6 +3,8 @@
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer
 (chain,) = StructureTokenizer.load().tokenize("1crn.cif")
 StructureDetokenizer.load().detokenize(chain.tokens)
+
+The names below are imported when they are first used: reading structures needs no torch.
 """
 
 from importlib import import_module
@@ -46,34 +48,39 @@ __all__ = [
     "structure_text",
 ]
 
-# Loaded when asked for: what parses structures needs no torch, and a process that does nothing else starts sooner.
-_MODULES = {
-    "Assignment": "foldmint_tokenizer.motion.assignment",
-    "Backbone": "foldmint_tokenizer.structure.backbone",
-    "ChainLabels": "foldmint_tokenizer.structure.chain_labels",
-    "DecodedChain": "foldmint_tokenizer.detokenizer",
-    "DecodedStructure": "foldmint_tokenizer.detokenizer",
-    "InvalidStructure": "foldmint_tokenizer.errors",
-    "InvalidTokens": "foldmint_tokenizer.errors",
-    "LeftOut": "foldmint_tokenizer.structure.left_out",
-    "LeftOutKind": "foldmint_tokenizer.structure.left_out",
-    "Limits": "foldmint_tokenizer.structure.options",
-    "ModelError": "foldmint_tokenizer.errors",
-    "ReadOptions": "foldmint_tokenizer.structure.options",
-    "StructureContent": "foldmint_tokenizer.structure.left_out",
-    "StructureDetokenizer": "foldmint_tokenizer.detokenizer",
-    "StructureTokenizer": "foldmint_tokenizer.tokenizer",
-    "TokenizedChain": "foldmint_tokenizer.tokens",
-    "TokenizedStructure": "foldmint_tokenizer.tokens",
-    "TokenizerError": "foldmint_tokenizer.errors",
-    "backbone": "foldmint_tokenizer.structure.backbone",
-    "read_backbones": "foldmint_tokenizer.structure.reader",
-    "read_structure": "foldmint_tokenizer.structure.reader",
-    "structure_text": "foldmint_tokenizer.structure.writer",
+_HOMES = {
+    "Assignment": "motion.assignment",
+    "Backbone": "structure.backbone",
+    "ChainLabels": "structure.chain_labels",
+    "DecodedChain": "detokenizer",
+    "DecodedStructure": "detokenizer",
+    "InvalidStructure": "errors",
+    "InvalidTokens": "errors",
+    "LeftOut": "structure.left_out",
+    "LeftOutKind": "structure.left_out",
+    "Limits": "structure.options",
+    "ModelError": "errors",
+    "ReadOptions": "structure.options",
+    "StructureContent": "structure.left_out",
+    "StructureDetokenizer": "detokenizer",
+    "StructureTokenizer": "tokenizer",
+    "TokenizedChain": "tokens",
+    "TokenizedStructure": "tokens",
+    "TokenizerError": "errors",
+    "backbone": "structure.backbone",
+    "read_backbones": "structure.reader",
+    "read_structure": "structure.reader",
+    "structure_text": "structure.writer",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 TokenizerError
 ├── InvalidStructure    invalid structure or option
 ├── InvalidTokens       tokens that cannot be decoded
+├── ParserKilled        a structure whose child process, which read it, was ended
 └── ModelError          unusable model or codebook, or a result that is not finite
     ├── StoreLocked     another process holds the lock of a store
     └── LockLost        the lock of a store expired, or another process took it over
@@ -64,6 +65,17 @@ class InvalidTokens(TokenizerError, ValueError):
     def __init__(self, reason: str, position: int | None = None) -> None:
         self.reason, self.position = _bounded(reason), position
         super().__init__(self.reason if position is None else f"token {position}: {self.reason}")
+
+
+class ParserKilled(TokenizerError):
+    """A structure that was not read, since the child process that read it was ended.
+
+    limit: whether by a limit of time or memory; otherwise it crashed, or somebody ended it.
+    """
+
+    def __init__(self, reason: str, *, limit: bool = False) -> None:
+        self.limit = limit
+        super().__init__(reason)
 
 
 class ModelError(TokenizerError):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from foldmint_tokenizer.frames import Frames, backbone_frames
+from foldmint_tokenizer.structure.backbone import Backbone
 
 NEIGHBORS = 16
 OFFSET_LIMIT = 32
@@ -121,6 +122,23 @@ def _query_first(found: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np
     # Sort the query last, the others in their order.
     order = np.argsort(~others, axis=1, kind="stable")
     return np.concatenate([own[:, None], np.take_along_axis(found, order, 1)[:, :-1]], 1)
+
+
+def structure_geometry(backbones: Sequence[Backbone], complex: bool = False) -> Geometry:  # noqa: A002
+    """The encoder's input for a structure: each chain alone, or all chains as one complex.
+
+    In a complex, the residue numbers of different chains are shifted apart by more than the clipping limit, so that no
+    two residues of different chains appear to be close in sequence.
+    """
+    if not complex:
+        return join_geometries([build_geometry(chain.coordinates, chain.residue_index) for chain in backbones])
+    indices: list[NDArray[np.int64]] = []
+    end = 0
+    for chain in backbones:
+        low, high = int(chain.residue_index.min()), int(chain.residue_index.max())
+        indices.append(chain.residue_index - low + end)
+        end += high - low + OFFSET_LIMIT + 1
+    return build_geometry(np.concatenate([chain.coordinates for chain in backbones]), np.concatenate(indices))
 
 
 def join_geometries(parts: Sequence[Geometry]) -> Geometry:

@@ -12,13 +12,13 @@ from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion.assignment import Assignment, Coding
-from foldmint_tokenizer.neighborhoods import Geometry, join_geometries
+from foldmint_tokenizer.neighborhoods import Geometry, join_geometries, structure_geometry
 from foldmint_tokenizer.store.model_store import load_model
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.left_out import StructureContent, frame_warnings
 from foldmint_tokenizer.structure.options import Format, Limits, Reading, ReadOptions
 from foldmint_tokenizer.structure.reader import read_structure
-from foldmint_tokenizer.tokens import TokenizedStructure, TokenizeOptions, assembled, coded, structure_geometry
+from foldmint_tokenizer.tokens import TokenizedStructure, TokenizeOptions, assembled, coded
 
 
 class StructureTokenizer:

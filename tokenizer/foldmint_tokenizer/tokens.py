@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer.motion.assignment import Assignment, Coding, assign, chain_segments
 from foldmint_tokenizer.motion.motions import MOTION, Segments
-from foldmint_tokenizer.neighborhoods import OFFSET_LIMIT, Geometry, build_geometry, join_geometries
+from foldmint_tokenizer.neighborhoods import Geometry
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.left_out import LeftOut
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS
@@ -94,23 +94,6 @@ class TokenizedStructure(Sequence[TokenizedChain]):
         return len(self.chains)
 
 
-def structure_geometry(backbones: Sequence[Backbone], complex: bool = False) -> Geometry:  # noqa: A002
-    """The encoder's input for a structure: each chain alone, or all chains as one complex.
-
-    In a complex, the residue numbers of different chains are shifted apart by more than the clipping limit, so that no
-    two residues of different chains appear to be close in sequence.
-    """
-    if not complex:
-        return join_geometries([build_geometry(chain.coordinates, chain.residue_index) for chain in backbones])
-    indices: list[NDArray[np.int64]] = []
-    end = 0
-    for chain in backbones:
-        low, high = int(chain.residue_index.min()), int(chain.residue_index.max())
-        indices.append(chain.residue_index - low + end)
-        end += high - low + OFFSET_LIMIT + 1
-    return build_geometry(np.concatenate([chain.coordinates for chain in backbones]), np.concatenate(indices))
-
-
 class ChainCoding(NamedTuple):
     """A chain's segments, and the RMSD that composing its assigned tokens reaches; None for independent tokens."""
 
@@ -177,7 +160,7 @@ def assembled(
 ) -> list[TokenizedChain]:
     """The tokenized chains.
 
-    geometry: that of the backbones, from `structure_geometry`. codes, distances: (queries,). frameless: the code of
+    geometry: that of the backbones (`structure_geometry`). codes, distances: (queries,). frameless: the code of
     residues without a frame. codings: one a chain, if the model's codes encode motions.
     """
     residues = len(geometry.residue_index)

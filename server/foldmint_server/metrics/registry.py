@@ -37,6 +37,8 @@ WEB_REFUSED = ("no_password", "wrong_password", "host")
 """Values of the label `reason` of rejected requests for /metrics and the page."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
+PARSERS_KILLED = ("limit", "crash")
+"""Values of the label `reason` of processes that read files."""
 ENDED = ("idle", "not_read", "too_many_structures", "too_many_streams")
 """Of the label `reason` of calls that the server ends."""
 LEFT_OUT = tuple(
@@ -69,6 +71,7 @@ class Metrics:
     connections: Gauge
     open_calls: Gauge
     batch_failures: Counter
+    parsers_killed: Counter
     calls_ended: Counter
     store_reachable: Gauge
     rejects: Counter
@@ -209,6 +212,12 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "that are not finite; error); device_lost: devices that no longer compute.",
             ["reason"],
             BATCH_FAILURES,
+        ),
+        parsers_killed=counter(
+            "foldmint_parsers_killed",
+            "Processes that were ended by the file that they read, by reason (limit: of time or memory; crash).",
+            ["reason"],
+            PARSERS_KILLED,
         ),
         calls_ended=counter(
             "foldmint_calls_ended",

@@ -1,10 +1,8 @@
 """The path of a structure: parse in a thread, compute or decode on the device, answer; counted and timed on its way."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -17,14 +15,13 @@ from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import LEFT_OUT, Metrics
-from foldmint_server.rpc.requests import ParsedTokens, parse_structure, parse_tokens, reading_of, tokenize_options
+from foldmint_server.rpc.requests import ParsedTokens, parse_tokens, reading_of, tokenize_options
 from foldmint_server.rpc.responses import chain_message, detokenize_response, left_out_message, reading_name
+from foldmint_server.rpc.structure_parser import StructureParser, in_thread
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.spans import describe, stage_span, work_spans
-from foldmint_tokenizer import Assignment, Limits, StructureContent
-from foldmint_tokenizer.neighborhoods import Geometry
-from foldmint_tokenizer.structure.options import Reading
-from foldmint_tokenizer.tokens import Coded, assembled, coded, structure_geometry
+from foldmint_tokenizer import Assignment, Limits
+from foldmint_tokenizer.tokens import Coded, assembled, coded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,8 +30,8 @@ R = TypeVar("R")
 class Pipeline:
     """From a request to its response.
 
-    decoding: None if the model has no decoder. limits, decode_limits: of a structure, and of one to decode. rates: of
-    callers, by their tokens. reading: the default for files.
+    decoding: None if the model has no decoder. pool: threads for what takes long. decode_limits: of a structure to
+    decode. rates: of callers, by their tokens.
     """
 
     def __init__(
@@ -42,20 +39,18 @@ class Pipeline:
         codebooks: CodebookManager,
         scheduler: Scheduler,
         decoding: DecodeWorker | None,
+        parser: StructureParser,
         pool: ThreadPoolExecutor,
-        limits: Limits,
         decode_limits: Limits,
         usage: CodeUsage,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         rates: ResidueRateLimiter | None = None,
-        reading: Reading = "all",
     ) -> None:
         self.codebooks = codebooks
-        self._reading: Reading = reading
         self._rates = rates or ResidueRateLimiter()
-        self._scheduler, self._decoding, self._pool = scheduler, decoding, pool
-        self._limits, self._decode_limits = limits, decode_limits
+        self._scheduler, self._decoding, self._parser, self._pool = scheduler, decoding, parser, pool
+        self._decode_limits = decode_limits
         self._usage, self._metrics, self._clock = usage, metrics, clock
 
     async def tokenize(
@@ -79,7 +74,7 @@ class Pipeline:
                 f"the codes of the model {loaded.model} do not encode motions: it has no {lacking}"
             )
         describe(model=loaded.model, codebook_version=loaded.codebook_version)
-        content, geometry = await self._in_thread(self._parsed, request)
+        content, geometry = await self._parser.parse(request)
         describe(chains=len(content.chains), residues=len(geometry.residue_index))
         await self._rates.admit(len(geometry.residue_index), wait=wait_for_room)
         assigning = options.assignment is not Assignment.INDEPENDENT
@@ -98,7 +93,7 @@ class Pipeline:
         if loaded.coding is not None:
             code = partial(coded, content.chains, geometry, codes, distances, options, loaded.coding, vectors)
             # Along a chain, residue by residue: not in the event loop.
-            codes, distances, motions = await self._in_thread(self._assigned, code) if assigning else code()
+            codes, distances, motions = await in_thread(self._pool, self._assigned, code) if assigning else code()
         chains = assembled(content.chains, geometry, codes, distances, loaded.frameless, options, motions)
         self._usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
@@ -112,7 +107,7 @@ class Pipeline:
             chains=[chain_message(chain) for chain in chains],
             left_out=[left_out_message(left_out) for left_out in content.left_out],
             warnings=content.warnings,
-            reading=reading_name(reading_of(request, self._reading)),
+            reading=reading_name(reading_of(request, self._parser.reading)),
         )
 
     async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
@@ -128,7 +123,7 @@ class Pipeline:
             raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
         loaded = self.codebooks.resolve_version(request.codebook_version)
         describe(model=model, codebook_version=loaded.codebook_version)
-        wanted = await self._in_thread(self._parsed_tokens, request, loaded.codes)
+        wanted = await in_thread(self._pool, self._parsed_tokens, request, loaded.codes)
         if loaded.coding is None and (lacking := wanted.needs_motions):
             raise VersionNotAvailable(f"the codes of the model {model} do not encode motions: it has no {lacking}")
         describe(residues=wanted.residues)
@@ -147,12 +142,9 @@ class Pipeline:
                 batch_times,
             )
         # In a thread, for it may write a file.
-        return await self._in_thread(detokenize_response, structure, wanted, request, model, loaded.codebook_version)
-
-    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function in the pool, within the current span."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(copy_context().run, function, *args, **kwargs))
+        return await in_thread(
+            self._pool, detokenize_response, structure, wanted, request, model, loaded.codebook_version
+        )
 
     def _parsed_tokens(self, request: pb.DetokenizeRequest, codes: int) -> ParsedTokens:
         began = self._clock()
@@ -167,11 +159,3 @@ class Pipeline:
             found = code()
         self._metrics.stage_seconds.labels("assign").observe(self._clock() - began)
         return found
-
-    def _parsed(self, request: pb.TokenizeRequest) -> tuple[StructureContent, Geometry]:
-        began = self._clock()
-        with stage_span("parse"):
-            content = parse_structure(request, self._limits, self._reading)
-            geometry = structure_geometry(content.chains, request.options.complex)
-        self._metrics.stage_seconds.labels("parse").observe(self._clock() - began)
-        return content, geometry

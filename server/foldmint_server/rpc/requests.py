@@ -18,7 +18,6 @@ from foldmint_tokenizer import (
     Limits,
     ReadOptions,
     StructureContent,
-    read_structure,
 )
 from foldmint_tokenizer.detokenizer import checked_tokens
 from foldmint_tokenizer.motion.motions import Segments, checked_segments, numbered_segments
@@ -62,19 +61,15 @@ def reading_of(request: pb.TokenizeRequest, default: Reading) -> Reading | None:
     return _READINGS[request.file.reading]
 
 
-def parse_structure(request: pb.TokenizeRequest, limits: Limits, reading: Reading = "all") -> StructureContent:
-    """The structure of a request; reading: the default for files.
+def parse_backbones(request: pb.TokenizeRequest, limits: Limits) -> StructureContent:
+    """The structure of a request that holds no file.
 
     Raises InvalidStructure, with the field's whole path.
     """
-    match request.WhichOneof("structure"):
-        case "file":
-            return _read(request.file, limits, reading_of(request, reading) or reading)
-        case "backbones":
-            chains = _unpacked(request.backbones, limits)
-            return StructureContent(chains, warnings=frame_warnings(chains))
-        case _:
-            raise InvalidStructure("structure", "neither a file nor backbones are given")
+    if request.WhichOneof("structure") != "backbones":
+        raise InvalidStructure("structure", "neither a file nor backbones are given")
+    chains = _unpacked(request.backbones, limits)
+    return StructureContent(chains, warnings=frame_warnings(chains))
 
 
 def tokenize_options(request: pb.TokenizeRequest) -> TokenizeOptions:
@@ -217,13 +212,19 @@ def option_errors() -> Iterator[None]:
         raise error.within("options.") from error
 
 
-def _read(file: pb.StructureFile, limits: Limits, reading: Reading) -> StructureContent:
+def read_options(request: pb.TokenizeRequest, limits: Limits, default: Reading) -> ReadOptions:
+    """How to read a request's file; default: the reading if it names none.
+
+    Raises InvalidStructure, with the field's whole path.
+    """
+    file = request.file
     if file.format not in _FORMATS:
         raise InvalidStructure("file.format", f"{file.format} is not a format")
     if len(file.chains) > limits.chains:
         raise InvalidStructure("file.chains", f"{len(file.chains)} names; at most {limits.chains} chains are taken")
-    try:
-        options = ReadOptions(
+    reading = reading_of(request, default) or default
+    with file_errors():
+        return ReadOptions(
             format=_FORMATS[file.format],
             model_number=file.model_number,
             chains=list(file.chains),
@@ -233,7 +234,13 @@ def _read(file: pb.StructureFile, limits: Limits, reading: Reading) -> Structure
             renumber=file.renumber,
             limits=limits,
         )
-        return read_structure(file.content, options)
+
+
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """The tokenizer's fields are those of the request's file."""
+    try:
+        yield
     except InvalidStructure as error:
         raise error.within("file.") from error
 

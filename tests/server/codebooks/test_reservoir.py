@@ -11,8 +11,8 @@ from foldmint.v1 import codebook_pb2 as pb
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_tokenizer import backbone
 from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.neighborhoods import structure_geometry
 from foldmint_tokenizer.store.model_store import load_model
-from foldmint_tokenizer.tokens import structure_geometry
 from helpers.chains import RealChain
 from helpers.support import admin_of, request_of, running_server, stub_of
 from helpers.waiting import wait_until

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldmint_tokenizer import InvalidStructure
-from foldmint_tokenizer.structure.formats.decompress import compression, unpacked
+from foldmint_tokenizer.structure.formats.decompress import compression, is_larger, unpacked
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -34,6 +34,24 @@ def refusal(content: bytes, limit: int = LIMIT) -> str:
         unpacked(content, limit)
     assert caught.value.field == "content"
     return caught.value.reason
+
+
+@each
+def test_whether_a_file_is_larger(name: str) -> None:
+    """Without decompressing more than that; damaged ones are not, and `unpacked` says what is wrong with them."""
+    packed = COMPRESS[name](PLAIN)
+    assert not is_larger(packed, len(PLAIN))
+    assert is_larger(packed, len(PLAIN) - 1)
+    assert is_larger(packed + packed, len(PLAIN))
+    assert not is_larger(packed[: len(packed) // 2], len(PLAIN))
+    assert not is_larger(PLAIN, len(PLAIN))
+    assert is_larger(PLAIN, len(PLAIN) - 1)
+    bomb = COMPRESS[name](bytes(50_000_000))
+    tracemalloc.start()
+    assert is_larger(bomb, LIMIT)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 25_000_000  # xz has a dictionary of 8 MiB
 
 
 @each

@@ -25,6 +25,10 @@ _XZ_MEMORY = 72 * 2**20  # bytes; `xz -9` needs 65 MiB
 _ZSTD_WINDOW = 27  # as a power of two, in bytes: the default of the command `zstd`
 
 
+class _TooLarge(InvalidStructure):
+    """A file with more bytes than allowed."""
+
+
 class _Decompressor(Protocol):
     """The common interface of the four libraries."""
 
@@ -93,6 +97,23 @@ def unpacked(content: bytes, limit: int) -> bytes:
     return plain
 
 
+def is_larger(content: bytes, size: int) -> bool:
+    """Whether a file has more than `size` bytes, decompressed: no more than that many are decompressed to find out.
+
+    If the data is damaged before, it is not larger.
+    """
+    found = _found(content)
+    if found is None or len(content) > size:
+        return len(content) > size
+    try:
+        _members(found, content, size)
+    except _TooLarge:
+        return True
+    except InvalidStructure:
+        return False
+    return False
+
+
 def _found(content: bytes) -> _Compression | None:
     return next((one for one in _COMPRESSIONS if one.magic.match(content)), None)
 
@@ -129,7 +150,7 @@ def _member(
             raise InvalidStructure("content", f"the {kind.name} data {what}: {error}") from error
         left -= len(part)
         if left < 0:
-            raise InvalidStructure("content", f"the {kind.name} data unpacks to more than {limit} bytes")
+            raise _TooLarge("content", f"the {kind.name} data unpacks to more than {limit} bytes")
         parts.append(part)
         start += len(packed) - len(unpacker.unused_data)
         size = min(2 * size, _MOST)
