@@ -64,7 +64,7 @@ class Members:
         nested: bool = False,
     ) -> None:
         self._path, self._limit, self._part, self._nested = path, limit, part, nested
-        local: Callable[[], IO[bytes]] = partial(Path(path).open, "rb")
+        local = partial(_opened, path)
         self._open = opened or local
         self.skipped: Counter[str] = Counter()
 
@@ -137,6 +137,10 @@ def other_kind(name: str, *, file: bool, folder: bool) -> str | None:
     if any(part.startswith(".") and part.strip(".") for part in name.split("/")):
         return "hidden"
     return None if is_structure(name) else kind(name)
+
+
+def _opened(path: Path | str) -> IO[bytes]:
+    return Path(path).open("rb")
 
 
 def _decompressed(raw: IO[bytes]) -> "IO[bytes] | io.BufferedIOBase":
