@@ -11,7 +11,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -64,8 +63,7 @@ class Members:
         nested: bool = False,
     ) -> None:
         self._path, self._limit, self._part, self._nested = path, limit, part, nested
-        local: Callable[[], IO[bytes]] = partial(Path(path).open, "rb")
-        self._open = opened or local
+        self._open: Callable[[], IO[bytes]] = opened or (lambda: Path(path).open("rb"))
         self.skipped: Counter[str] = Counter()
 
     def read(self, wanted: Wanted = lambda _: True) -> Iterator[Member]:
