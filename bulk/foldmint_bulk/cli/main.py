@@ -37,6 +37,8 @@ Examples:
     foldmint-bulk s3://bucket/structures -o s3://bucket/tokens --device cuda --workers 4 --parsers 8
   The share of a Slurm array of 100 tasks, numbered from 0:
     foldmint-bulk structures -o tokens --slice $SLURM_ARRAY_TASK_ID/100
+  On 64 cores of a Ray cluster:
+    foldmint-bulk /shared/structures -o /shared/tokens --engine ray --ray-address auto --workers 64
 
 \b
 Exit codes:
@@ -84,7 +86,7 @@ def bulk(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Files, folders and patterns of structures, archives, Parquet files, databases of Foldcomp and "
             "trajectories; paths or URLs.",
         ),
@@ -174,8 +176,17 @@ def bulk(
         typer.Option(min=1, metavar="SECONDS", help="Time that parsing a structure may take.", rich_help_panel=_SPEED),
     ] = 120.0,
     engine: Annotated[
-        str, typer.Option(help="What runs the workers: local, on this machine.", rich_help_panel=_SPEED)
+        str,
+        typer.Option(help="What runs the workers: local, this machine; ray, a Ray cluster.", rich_help_panel=_SPEED),
     ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A",
+            help="Of the Ray cluster; by default RAY_ADDRESS, else one on this machine for this run.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
     slice_: Annotated[
         str | None,
         typer.Option("--slice", metavar="I/N", help="Do slice I of N alone, from 0 on.", rich_help_panel=_PARTS),
@@ -214,10 +225,15 @@ def bulk(
     if metrics_file is not None and metrics_file.is_dir():
         raise typer.BadParameter(f"{metrics_file} is a folder; expected a file", param_hint="'--metrics-file'")
     # Packages of the extra from here on; torch only once the inputs are known to exist.
-    from foldmint_bulk.engines.registry import ENGINES
+    from foldmint_bulk.engines.registry import ENGINES, find_engine
 
     if engine not in ENGINES:
         raise typer.BadParameter(f"{engine!r} is not one of {', '.join(ENGINES)}", param_hint="'--engine'")
+    if ray_address is not None and engine != "ray":
+        raise typer.BadParameter("it needs --engine ray", param_hint="'--ray-address'")
+    if engine == "ray" and device.startswith("cuda:"):
+        raise typer.BadParameter(f"Ray chooses GPUs; give cuda instead of {device}", param_hint="'--device'")
+    run_units = find_engine(engine, ray_address=ray_address)
     from foldmint_bulk.cli.display import Display
     from foldmint_bulk.cli.metrics import Metrics
     from foldmint_bulk.driver import run
@@ -244,9 +260,9 @@ def bulk(
             outcome = run(
                 job,
                 units,
-                ENGINES[engine],
+                run_units,
                 workers=workers,
-                settings=WorkerSettings(device, parsers, _threads(workers), limits),
+                settings=WorkerSettings(device, parsers, _threads(workers) if engine == "local" else None, limits),
                 observer=display,
                 slice=own_slice,
                 retry_failed=retry_failed,

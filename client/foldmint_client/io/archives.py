@@ -63,7 +63,7 @@ class Members:
         nested: bool = False,
     ) -> None:
         self._path, self._limit, self._part, self._nested = path, limit, part, nested
-        self._open: Callable[[], IO[bytes]] = opened or (lambda: Path(path).open("rb"))
+        self._open: Callable[[], IO[bytes]] = opened or self._local
         self.skipped: Counter[str] = Counter()
 
     def read(self, wanted: Wanted = lambda _: True) -> Iterator[Member]:
@@ -75,6 +75,9 @@ class Members:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             what = "cannot be read" if isinstance(error, OSError) and error.errno else "is damaged or cut off"
             raise UnreadableInput(f"{self._path}: the archive {what}: {reason}") from error
+
+    def _local(self) -> IO[bytes]:
+        return Path(self._path).open("rb")
 
     def _tar(self, wanted: Wanted) -> Iterator[Member]:
         with ExitStack() as opened:
