@@ -32,7 +32,7 @@ SESSIONS = {
     "how-to": [START, "docs/server.md", "docs/tokenize.md", "docs/decode.md"],
     "security": [START, "docs/security.md"],
     "codebook": [START, "docs/codebook.md"],
-    "bulk": ["docs/bulk.md"],
+    "bulk": [START, "docs/bulk.md"],
     "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
 # Written by generators that have tests of their own; their examples are not session.
