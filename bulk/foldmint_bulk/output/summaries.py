@@ -38,8 +38,8 @@ class Summary:
     """What records say in sum.
 
     units: number of them. attempts: by the number of the unit, that which counts; empty: the unit failed. failures: of
-    structures, by kind. errors: of units that failed, by id, what they are called, and why. failing: units with failures
-    of structures, by id, and their kinds. hits: (codes,), (0,) of no records.
+    structures, by kind. errors: of units that failed, by id, what they are called, and why. failing: units with
+    failures of structures, by id, and their kinds. hits: (codes,), (0,) of no records.
     """
 
     units: int = 0
