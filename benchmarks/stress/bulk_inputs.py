@@ -18,8 +18,7 @@ from foldmint_client.errors import FoldmintError
 from foldmint_client.io.archives import Members
 from foldmint_client.io.token_writers import ParquetWriter
 from foldmint_maintenance.datasets.records import Record
-from foldmint_tokenizer import InvalidStructure, StructureTokenizer
-from foldmint_tokenizer.tokenizer import Assignment
+from foldmint_tokenizer import Assignment, InvalidStructure, StructureTokenizer
 
 _NAMES = (
     *("ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE"),

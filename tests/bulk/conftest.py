@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,9 +44,9 @@ def tokenizer() -> StructureTokenizer:
 def make_job(archives: Archives, tmp_path: Path) -> MakeJob:
     """Plans a job of the archives, of two structures a unit, in `tmp_path / "out"`."""
 
-    def make(*inputs: object, out: str = "", **options: object) -> Job:
+    def make(*inputs: object, out: str = "", **options: Any) -> Job:
         given = inputs or archives.paths
-        chosen = JobOptions(**{"unit_structures": 2, **options})
+        chosen = JobOptions(**({"unit_structures": 2} | options))
         return create_job([str(one) for one in given], out or str(tmp_path / "out"), options=chosen)
 
     return make
@@ -56,8 +57,8 @@ def make_worker() -> Iterator[Callable[..., Worker]]:
     """Makes workers on the CPU, with one parser each; closed at the end."""
     made = []
 
-    def make(job: Job, **settings: object) -> Worker:
-        made.append(Worker(job, **{"device": "cpu", "parsers": 1, "threads": 1, **settings}))
+    def make(job: Job, **settings: Any) -> Worker:
+        made.append(Worker(job, **({"device": "cpu", "parsers": 1, "threads": 1} | settings)))
         return made[-1]
 
     yield make

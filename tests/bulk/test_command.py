@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def test_a_signal_ends_it_and_another_run_goes_on(
         assert process.wait(60) == code, log.read_text()
     finally:
         process.kill()
+        process.wait()
     assert f"stopped by {number.name}" in log.read_text()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert command(*arguments).returncode == 0
@@ -143,11 +145,12 @@ def test_a_unit_that_kills_its_workers(archives: Archives, command: Any, tmp_pat
         for _ in range(3):
             wait_until(lambda: descendants(process.pid, "worker"))
             (pid,) = descendants(process.pid, "worker")
-            wait_until(lambda pid=pid: _waits_for(pid, slow))
+            wait_until(partial(_waits_for, pid))
             os.kill(pid, signal.SIGKILL)
         assert process.wait(120) == 4, log.read_text()
     finally:
         process.kill()
+        process.wait()
     assert "its worker killed by signal 9, 3 times" in log.read_text()
     assert (out / "usage.json").exists()
     assert not (out / "DONE").exists()
@@ -160,7 +163,7 @@ def test_a_unit_that_kills_its_workers(archives: Archives, command: Any, tmp_pat
     assert (failure["kind"], failure["source"]) == ("InvalidStructure", str(slow))
 
 
-def _waits_for(pid: int, path: Path) -> bool:
+def _waits_for(pid: int) -> bool:
     """Whether a process's threads wait for a pipe's other end."""
     for task in Path(f"/proc/{pid}/task").glob("*/wchan"):
         if "fifo" in task.read_text() or "wait_for_partner" in task.read_text():
@@ -187,6 +190,7 @@ def test_metrics_on_a_port(archives: Archives, tmp_path: Path) -> None:
         assert process.wait(300) == 0, (tmp_path / "log").read_text()
     finally:
         process.kill()
+        process.wait()
 
 
 def test_a_damaged_output_is_no_success(

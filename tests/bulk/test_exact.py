@@ -19,7 +19,7 @@ def _may_mount() -> bool:
 @pytest.mark.timeout(1800)
 def test_jobs_agree_with_a_plain_loop(tmp_path: Path) -> None:
     short = [record for record in read_parquet(DATA / "chains.parquet") if len(record.sequence) < 150]
-    write_parquet(tmp_path / "set.parquet", (short * 24)[:24])
+    write_parquet((short * 24)[:24], tmp_path / "set.parquet")
     figures = compare(
         tmp_path / "set.parquet",
         tmp_path / "jobs",
