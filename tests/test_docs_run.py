@@ -150,8 +150,10 @@ def _check(words: list[str], block: Block) -> None:
     }
     if words[0] == "torchrun":
         words = ["foldmint-maintenance", *words[words.index("foldmint_maintenance.cli") + 1 :]]
-    if words[0] in apps:
-        command: Any = typer.main.get_command(apps[words[0]])
+    if words[0] == "runuser":
+        words = words[words.index("--") + 1 :]
+    if (name := Path(words[0]).name) in apps:
+        command: Any = typer.main.get_command(apps[name])
         arguments = words[1:]
         # The server's own options stand where others have a command.
         while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
@@ -169,6 +171,7 @@ def test_what_is_not_run_is_read_by_the_real_command_line() -> None:
         ["foldmint-maintenance", "train", "--no-such-option=1"],
         ["foldmint", "tokenise"],
         ["foldmint-server", "--threads", "many"],
+        ["runuser", "--user=foldmint", "--", "/opt/foldmint/bin/foldmint-maintenance", "codebooks", "deactivate"],
         ["kubectl", "apply", "--filename=deploy/kubernetes/absent.yaml"],
     ):
         with pytest.raises((Exception, SystemExit)):
