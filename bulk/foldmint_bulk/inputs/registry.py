@@ -11,9 +11,9 @@ from foldmint_bulk.inputs.trajectories import Trajectories
 
 KINDS: dict[str, InputKind] = {
     kind.name: kind
-    for kind in (FoldcompDatabases(), Tars(), Archives(), ParquetFiles(), Trajectories(), StructureFiles())
+    for kind in (Tars(), Archives(), ParquetFiles(), Trajectories(), StructureFiles(), FoldcompDatabases())
 }
-"""In the order in which they are asked whether they claim a file."""
+"""In the order in which they are asked whether they claim a file; last the one that looks for other files beside it."""
 
 
 def kind_of(path: str, beside: Container[str] = ()) -> InputKind | None:
