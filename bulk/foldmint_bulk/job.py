@@ -7,6 +7,7 @@ from typing import Any, Self, get_args
 
 from foldmint_bulk.errors import JobDiffers, OutputError
 from foldmint_bulk.inputs.base import InputOptions
+from foldmint_bulk.inputs.files import refuse_credentials
 from foldmint_bulk.storage import create, open_output, read
 from foldmint_tokenizer.structure.options import Reading
 
@@ -53,6 +54,8 @@ class JobOptions:
             raise ValueError(f"reading must be one of {', '.join(get_args(Reading))}, not {self.reading!r}")
         if self.unit_structures < 1:
             raise ValueError(f"unit_structures must be positive, not {self.unit_structures}")
+        # Topologies are read by the same rules as files.
+        object.__setattr__(self, "inputs", replace(self.inputs, reading=self.reading))
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,11 @@ class Job:
     def begin(self) -> "Job":
         """Write job.json, or go on with the job that is there, which has the same model, options and inputs.
 
-        Raises JobDiffers if it has others; OutputError if the output cannot be read or written.
+        Raises JobDiffers if it has others; InvalidInput for URLs with credentials, which would be written; OutputError
+        if the output cannot be read or written.
         """
+        for url in (*self.inputs, self.options.inputs.topology):
+            refuse_credentials(url)
         try:
             create(open_output(self.out), FILE, (json.dumps(self._fields(), indent=2) + "\n").encode())
         except FileExistsError:

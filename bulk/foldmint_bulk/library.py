@@ -8,7 +8,7 @@ from foldmint_bulk.errors import InvalidInput, OutputError, Unfinished
 from foldmint_bulk.job import Job, JobOptions, identify, slice_of
 from foldmint_bulk.output.completion import left, recorded
 from foldmint_bulk.output.summaries import Summary
-from foldmint_bulk.planning import load_units, plan
+from foldmint_bulk.planning import check_inputs, load_units, plan
 from foldmint_bulk.unit import Units
 
 
@@ -25,8 +25,11 @@ def create_job(
     inputs: files, folders, patterns or URLs. out: location of the output. Raises JobDiffers, InvalidInput, OutputError,
     and ModelError.
     """
+    options = options or JobOptions()
+    if load_units(out) is None:
+        check_inputs(inputs, options.inputs)
     identity, _ = identify(model, codebook_version)
-    job = Job(out, identity, options or JobOptions(), tuple(inputs)).begin()
+    job = Job(out, identity, options, tuple(inputs)).begin()
     plan(job, Counter())
     return job
 

@@ -154,3 +154,9 @@ class Units(Sequence[Unit]):
 def with_detail(unit: Unit, **detail: object) -> Unit:
     """The unit with its detail, as JSON."""
     return replace(unit, detail=json.dumps(detail, sort_keys=True))
+
+
+def detail_of(unit: Unit) -> dict[str, Any]:
+    """What `with_detail` gave the unit; empty if nothing was."""
+    found: dict[str, Any] = json.loads(unit.detail) if unit.detail else {}
+    return found

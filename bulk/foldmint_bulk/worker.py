@@ -7,14 +7,15 @@ record = worker(unit)
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from foldmint_bulk import storage
+from foldmint_bulk.ahead import ahead
 from foldmint_bulk.batches import BatchTokenizer, Tokenized
 from foldmint_bulk.errors import OutputError
 from foldmint_bulk.inputs.registry import KINDS
@@ -24,6 +25,9 @@ from foldmint_bulk.output.records import Record
 from foldmint_bulk.parsing.messages import Failure
 from foldmint_bulk.parsing.pool import ParserLimits, ParserPool
 from foldmint_bulk.unit import Unit
+
+# Structures that a GPU may have computed before the first of them is written.
+_WRITTEN_LATER = 2_000
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,16 @@ class Worker:
     def _structures(self, unit: Unit, result: "_Result") -> Iterator[Tokenized]:
         raw = KINDS[unit.kind].read(unit, self.job.options.inputs)
         with closing(self._parsers.parse(raw, unit.name)) as parsed:
-            for one in self._tokenizer.tokenized(parsed):
-                if isinstance(one, Failure):
-                    result.failures.append(one)
-                    self._report(Progress(failures=1))
-                else:
-                    yield one
+            tokenized: Iterable[Tokenized | Failure] = self._tokenizer.tokenized(parsed)
+            with ExitStack() as opened:
+                if self._tokenizer.device != "cpu":  # a GPU computes while what it has computed is written
+                    tokenized = opened.enter_context(closing(ahead(tokenized, _WRITTEN_LATER)))
+                for one in tokenized:
+                    if isinstance(one, Failure):
+                        result.failures.append(one)
+                        self._report(Progress(failures=1))
+                    else:
+                        yield one
 
 
 class _Result:

@@ -94,7 +94,7 @@ def test_numbers_of_units() -> None:
     for number in (0, SHARD - 1, SHARD, 12_345, 10_000 * SHARD):
         assert unit_number(unit_id(number)) == number
     for wrong in ("", "0000", "1/2", "0000/0001", "0000/-01"):
-        with pytest.raises(ValueError, match="is not the id|invalid literal"):
+        with pytest.raises(ValueError, match=r"is not the id|invalid literal"):
             unit_number(wrong)
 
 

@@ -17,6 +17,7 @@ from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand
 
 if TYPE_CHECKING:
     from foldmint_bulk.driver import Outcome
+    from foldmint_bulk.inputs.base import InputOptions
     from foldmint_bulk.job import Job
     from foldmint_bulk.output.summaries import Summary
 
@@ -24,7 +25,8 @@ ERROR = 1
 LEFT = 3
 FAILED = 4
 
-_JOB, _SPEED, _PARTS, _REPORTS = "What is computed", "How it runs", "Parts of a job", "Reports"
+_JOB, _INPUTS, _SPEED = "What is computed", "Parquet files and trajectories", "How it runs"
+_PARTS, _REPORTS = "Parts of a job", "Reports"
 
 _EPILOG = """
 \b
@@ -84,7 +86,9 @@ def bulk(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Files, folders and patterns of structures and archives; paths or URLs."
+            metavar="INPUT",
+            help="Files, folders and patterns of structures, archives, Parquet files, databases of Foldcomp and "
+            "trajectories; paths or URLs.",
         ),
     ],
     out: Annotated[
@@ -114,6 +118,37 @@ def bulk(
     unit_structures: Annotated[
         int, typer.Option(min=1, metavar="N", help="Structures a unit, and so a part.", rich_help_panel=_JOB)
     ] = 10_000,
+    id_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The column with ids; found by its name by default.", rich_help_panel=_INPUTS
+        ),
+    ] = "",
+    structure_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The column with structure files or coordinates; found by its name by default.",
+            rich_help_panel=_INPUTS,
+        ),
+    ] = "",
+    format_: Annotated[
+        Literal["pdb", "mmcif", "bcif"] | None,
+        typer.Option(
+            "--format", help="Of structure files in Parquet files; detected by default.", rich_help_panel=_INPUTS
+        ),
+    ] = None,
+    topology: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="The atoms of trajectories: PDB, mmCIF, BinaryCIF or GRO; by default a file beside each.",
+            rich_help_panel=_INPUTS,
+        ),
+    ] = "",
+    stride: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Of trajectories, take every Nth frame.", rich_help_panel=_INPUTS)
+    ] = 1,
     device: Annotated[
         str,
         typer.Option(
@@ -202,21 +237,25 @@ def bulk(
     from foldmint_bulk.cli.display import Display
     from foldmint_bulk.cli.metrics import Metrics
     from foldmint_bulk.driver import run
+    from foldmint_bulk.inputs.base import InputOptions
+    from foldmint_bulk.inputs.files import refuse_credentials
     from foldmint_bulk.parsing.pool import ParserLimits
     from foldmint_bulk.planning import check_inputs, load_units, plan
     from foldmint_bulk.worker import WorkerSettings
 
+    given = InputOptions(reading or "all", id_column, structure_column, format_ or "", topology, stride)
     with _faults(), _signals():
+        refuse_credentials(out)
         units = load_units(out)
         if units is None:
-            check_inputs(inputs)
-        job = _job(out, inputs, model, codebook_version, assignment, reading, unit_structures)
+            check_inputs(inputs, given)
+        job = _job(out, inputs, model, codebook_version, assignment, reading, unit_structures, given)
         with Display(Metrics(metrics.address, metrics.file)) as display:
             if units is None:
                 skipped: Counter[str] = Counter()
                 units = plan(job, skipped)
                 if skipped:
-                    display.note(f"not structures, and skipped: {_counts(skipped)}")
+                    display.note(f"skipped: {_counts(skipped)}")
             limits = ParserLimits(int(parser_memory * 2**30), parser_timeout)
             outcome = run(
                 job,
@@ -239,6 +278,7 @@ def _job(
     assignment: str,
     reading: Literal["all", "esm"] | None,
     unit_structures: int,
+    given: "InputOptions",
 ) -> "Job":
     """The job, as it was begun, or as it begins now."""
     from foldmint_bulk.job import Job, JobOptions, find_job, identify
@@ -248,7 +288,7 @@ def _job(
     if found is not None and codebook_version is None:
         codebook_version = found.model.codebook_version
     identity, own_reading = identify(model, codebook_version)
-    options = JobOptions(assignment, reading or own_reading, unit_structures)
+    options = JobOptions(assignment, reading or own_reading, unit_structures, given)
     if assignment != "independent" and not identity.motions:
         raise ModelError(f"the codes of {identity.name} do not encode motions: it has no {assignment} assignment")
     return Job(out, identity, options, tuple(inputs)).begin()

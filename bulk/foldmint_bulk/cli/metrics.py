@@ -47,7 +47,7 @@ class Metrics:
         )
         self._idle = Gauge(
             "foldmint_bulk_device_idle_ratio",
-            "Share of the workers' time in which their device did not compute, in units with a record.",
+            "Share of the workers' time in which their device had no batch, in units with a record.",
             registry=self._registry,
         )
         self._eta = Gauge(

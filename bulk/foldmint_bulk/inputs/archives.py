@@ -2,22 +2,26 @@
 
 import io
 import tarfile
+import zipfile
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import IO, ClassVar, cast
 
 from foldmint_bulk.errors import UnreadableInput
 from foldmint_bulk.inputs.base import InputOptions, RawStructure, Unreadable
 from foldmint_bulk.inputs.files import open_input, printable, reason_of
-from foldmint_bulk.unit import Unit
+from foldmint_bulk.inputs.tar_headers import is_plain_tar, scan
+from foldmint_bulk.inputs.twins import Names, Twins, without_twins
+from foldmint_bulk.unit import Unit, detail_of, with_detail
 from foldmint_client import errors as client_errors
-from foldmint_client.io.archives import Members
-from foldmint_client.io.suffixes import is_archive, is_structure
+from foldmint_client.io.archives import Members, Wanted, other_kind
+from foldmint_client.io.suffixes import ZIP, is_archive
 
 _TAR = ".tar"
-_BLOCK = 512  # of a tar
-_MAGIC = slice(257, 262)  # of its headers
+_TWINS = "PDB files of which there are mmCIF files"
+"""By which what is skipped is counted."""
 
 
 class Tars:
@@ -29,31 +33,40 @@ class Tars:
         """Whether its suffix is .tar."""
         return path.lower().endswith(_TAR)
 
-    def plan(self, paths: Sequence[str], unit_structures: int, options: InputOptions) -> Iterator[Unit]:  # noqa: ARG002
+    def check(self, path: str, options: InputOptions) -> None:
+        """Check nothing: archives need no options."""
+
+    def plan(
+        self,
+        paths: Sequence[str],
+        unit_structures: int,
+        options: InputOptions,  # noqa: ARG002
+        skipped: Counter[str],
+    ) -> Iterator[Unit]:
         """Ranges of each tar; its headers are read, and nothing between them if it is a local file."""
         for path in paths:
             try:
-                ranges = _ranges(path, unit_structures)
+                yield from _tar_units(self.name, path, unit_structures, skipped)
             except UnreadableInput:
-                ranges = [_Range(0, 0, None)]
-            for part in ranges:
-                yield Unit(self.name, (path,), part.start, part.stop, part.structures)
+                yield Unit(self.name, (path,))
 
     def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:  # noqa: ARG002
         """The members whose headers are in the range."""
         (path,) = unit.paths
         if unit.stop == 0:
-            yield from _members(path, Members(path, opened=lambda: open_input(path)))
+            yield from without_twins(_members(path, Members(path, opened=lambda: open_input(path), nested=True)))
             return
         with open_input(path) as stream:
             size = stream.seek(0, io.SEEK_END)
-        part = unit.stop < size
         if unit.stop > size:
             raise UnreadableInput(f"{path}: it has {size} bytes, {unit.stop} when the job was planned")
-        yield from _members(
+        members = Members(
             path,
-            Members(path, opened=lambda: cast("IO[bytes]", _Slice(open_input(path), unit.start, unit.stop)), part=part),
+            opened=lambda: cast("IO[bytes]", _Slice(open_input(path), unit.start, unit.stop)),
+            part=unit.stop < size,
+            nested=True,
         )
+        yield from _members(path, members, _wanted(unit))
 
 
 class Archives:
@@ -65,63 +78,107 @@ class Archives:
         """Whether its suffix is one of an archive."""
         return is_archive(path)
 
-    def plan(self, paths: Sequence[str], unit_structures: int, options: InputOptions) -> Iterator[Unit]:  # noqa: ARG002
-        """A unit for each."""
+    def check(self, path: str, options: InputOptions) -> None:
+        """Check nothing: archives need no options."""
+
+    def plan(
+        self,
+        paths: Sequence[str],
+        unit_structures: int,  # noqa: ARG002
+        options: InputOptions,  # noqa: ARG002
+        skipped: Counter[str],
+    ) -> Iterator[Unit]:
+        """A unit for each; of a zip, its directory is read."""
         for path in paths:
-            yield Unit(self.name, (path,))
+            unit = Unit(self.name, (path,))
+            if path.lower().endswith(ZIP):
+                with suppress(UnreadableInput):  # which reading it reports
+                    unit = _zip_unit(unit, skipped)
+            yield unit
 
     def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:  # noqa: ARG002
         """Its members."""
         (path,) = unit.paths
-        yield from _members(path, Members(path, opened=lambda: open_input(path)))
+        members = Members(path, opened=lambda: open_input(path), nested=True)
+        if path.lower().endswith(ZIP):
+            yield from _members(path, members, _wanted(unit))
+        else:
+            yield from without_twins(_members(path, members))
 
 
-def _members(path: str, members: Members) -> Iterator[RawStructure]:
+def _members(path: str, members: Members, wanted: Wanted = lambda _: True) -> Iterator[RawStructure]:
     try:
-        for name, content in members.read():
+        for name, content in members.read(wanted):
             found = Unreadable(str(content)) if isinstance(content, client_errors.InvalidStructure) else content
             yield RawStructure(printable(f"{path}!{name}"), found, file_name=PurePosixPath(name).name)
     except client_errors.UnreadableInput as error:
         raise UnreadableInput(str(error)) from error
+    except Exception as error:
+        # File systems raise errors of their own libraries.
+        raise UnreadableInput(f"{path}: {reason_of(error)}") from error
 
 
-@dataclass(frozen=True)
-class _Range:
-    """Bytes of a tar, from the header of a member up to that of another one. structures: None if not known."""
-
-    start: int
-    stop: int
-    structures: int | None
+def _wanted(unit: Unit) -> Wanted:
+    """Which members of a unit are read: all but the twins found when it was planned."""
+    twins = Twins(detail_of(unit).get("twins"))
+    return lambda name: name not in twins
 
 
-def _ranges(path: str, unit_structures: int) -> list[_Range]:
-    """The ranges of a tar of so many structures each; the last one goes to its end. Raises UnreadableInput."""
-    ranges, start, count = list[_Range](), 0, 0
+def _tar_units(kind: str, path: str, unit_structures: int, skipped: Counter[str]) -> Iterator[Unit]:
+    """Ranges of a tar of so many structures each; the last one goes to its end. Raises UnreadableInput.
+
+    Of each structure, 17 bytes are kept: its place, and by which twins are found.
+    """
+    names, others, whole = Names(), Counter[str](), True
     with open_input(path) as stream:
-        size = stream.seek(0, io.SEEK_END)
-        stream.seek(0)
-        if stream.read(_BLOCK)[_MAGIC] != b"ustar":  # compressed, in spite of its name, or of another time
-            return [_Range(0, 0, None)]
-        stream.seek(0)
         try:
-            with tarfile.open(fileobj=stream, mode="r:") as archive:
-                while True:
-                    end = archive.offset
-                    if (member := archive.next()) is None:
-                        break
-                    archive.members = []  # type: ignore[attr-defined]  # they would add up
-                    if not (member.isfile() and is_structure(member.name)):
-                        continue
-                    if count == unit_structures:
-                        ranges.append(_Range(start, end, count))
-                        start, count = end, 0
-                    count += 1
+            size = stream.seek(0, io.SEEK_END)
+            stream.seek(0)
+            if not is_plain_tar(stream):  # compressed, in spite of its name, or of another time
+                raise UnreadableInput(f"{path}: not a plain tar")
+            for member in scan(stream):
+                if member.file and is_archive(member.name):
+                    names.add(member.name, member.start)  # reading it is an error
+                elif (other := other_kind(member.name, file=member.file, folder=member.folder)) is None:
+                    names.add(member.name, member.start)
+                elif other:
+                    others[other] += 1
         except (tarfile.TarError, OSError, EOFError) as error:
-            if not ranges and not count:
+            if not len(names):
                 raise UnreadableInput(f"{path}: {reason_of(error)}") from error
             # What can be read before is planned; reading the last range reports the error.
-            count = 0
-    return [*ranges, _Range(start, size, count or None)]
+            whole = False
+    skipped.update(others)
+    ranges = names.ranges(unit_structures)
+    for place, part in enumerate(ranges):
+        last = place == len(ranges) - 1
+        start, stop = part.start if place else 0, size if last else ranges[place + 1].start
+        if part.twins:
+            skipped[_TWINS] += part.twin_count
+        unit = Unit(kind, (path,), start, stop, part.structures if whole or not last else None)
+        yield with_detail(unit, twins=part.twins) if part.twins else unit
+
+
+def _zip_unit(unit: Unit, skipped: Counter[str]) -> Unit:
+    names = Names()
+    (path,) = unit.paths
+    try:
+        with open_input(path) as stream, zipfile.ZipFile(stream) as archive:
+            for member in archive.infolist():
+                link = (member.external_attr >> 16) & 0o170000 == 0o120000
+                other = other_kind(member.filename, file=not link, folder=member.is_dir())
+                if other is None or is_archive(member.filename):
+                    names.add(member.filename, member.header_offset)
+                elif other:
+                    skipped[other] += 1
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        raise UnreadableInput(f"{path}: {reason_of(error)}") from error
+    for part in names.ranges(max(1, len(names))):
+        if part.twins:
+            skipped[_TWINS] += part.twin_count
+            return with_detail(Unit(unit.kind, unit.paths, structures=part.structures), twins=part.twins)
+        return Unit(unit.kind, unit.paths, structures=part.structures)
+    return unit
 
 
 class _Slice(io.RawIOBase):

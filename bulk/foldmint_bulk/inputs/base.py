@@ -1,16 +1,36 @@
 """What a kind of input does: plan units, and read their structures."""
 
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 from foldmint_bulk.unit import Unit
 from foldmint_tokenizer.structure.backbone import Backbone
+from foldmint_tokenizer.structure.options import Format, Reading
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How to read inputs, where their kinds have a choice; written to job.json."""
+    """How to read inputs, where their kinds have a choice; written to job.json.
+
+    reading: which residues count. Of Parquet files: id_column, structure_column: names of columns; empty: found by
+    their names; format: of structure files in cells; empty: detected. Of trajectories: topology: path or URL of the
+    file with their atoms; empty: beside each; stride: every so many frames. Raises ValueError for invalid values.
+    """
+
+    reading: Reading = "all"
+    id_column: str = ""
+    structure_column: str = ""
+    format: str = ""
+    topology: str = ""
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.format and self.format not in get_args(Format):
+            raise ValueError(f"format must be one of {', '.join(get_args(Format))}, not {self.format!r}")
+        if self.stride < 1:
+            raise ValueError(f"stride must be positive, not {self.stride}")
 
 
 @dataclass(frozen=True)
@@ -26,13 +46,15 @@ class RawStructure:
 
     source: what outputs call it, such as `proteome.tar!AF-P12345-F1.cif.gz`. content: the bytes of a structure file,
     plain or compressed; or backbones, of inputs that hold coordinates; or why there is neither. chains: names of those
-    to read; empty: all. file_name: of bytes, by which a format is told where the content does not tell it.
+    to read; empty: all. file_name: of bytes; what ends with .fcz is decompressed by Foldcomp. format: of bytes; empty:
+    detected.
     """
 
     source: str
     content: "bytes | tuple[Backbone, ...] | Unreadable"
     chains: tuple[str, ...] = ()
     file_name: str = ""
+    format: str = ""
 
 
 class InputKind(Protocol):
@@ -50,10 +72,20 @@ class InputKind(Protocol):
         """Whether a file is of this kind, judged by its name and the names in its folder."""
         ...
 
-    def plan(self, paths: Sequence[str], unit_structures: int, options: InputOptions) -> Iterator[Unit]:
+    def check(self, path: str, options: InputOptions) -> None:
+        """Check cheaply, before anything is begun, that a file of this kind can be read with these options.
+
+        Raises InvalidInput if a library is missing or the options do not fit the file. Damage is for `read` to report.
+        """
+        ...
+
+    def plan(
+        self, paths: Sequence[str], unit_structures: int, options: InputOptions, skipped: Counter[str]
+    ) -> Iterator[Unit]:
         """The units of files of this kind, in order, of about so many structures each.
 
-        A file that cannot be planned becomes one unit, and reading it reports the error.
+        A file that cannot be planned becomes one unit, and reading it reports the error. skipped: counts what is within
+        the files and no structure, as far as planning sees it, by kind.
         """
         ...
 

@@ -1,11 +1,12 @@
 """Opens and lists the files of inputs, wherever fsspec reaches."""
 
+import importlib.util
+import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any, TypeVar
 
-import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -16,12 +17,37 @@ Claim = Callable[[str, Container[str]], T | None]
 """The kind of a file, judged by its path and the names in its folder; None if it is no input."""
 
 _MAGIC = "*?["
+_PASSWORD = re.compile(r"(?<=://)[^/\s?#]*@")
+_QUERY = re.compile(r"(?<=://)([^\s?]*)\?[^\s'\")>]*")
+_SECRETS = re.compile(r"https?://[^?]*\?|\w+://[^?]*\?[^?/]+=")
+"""What a URL with a query begins with; elsewhere than on the web, ? stands for any letter."""
 
 
-def open_input(path: str) -> IO[bytes]:
-    """A file, to be read and seeked. Raises UnreadableInput."""
+def redacted(text: str) -> str:
+    """A text without the users, passwords and queries of its URLs."""
+    return _QUERY.sub(r"\1", _PASSWORD.sub("", text))
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise InvalidInput if a URL has a user, password or query: it would be stored with the job."""
+    if _PASSWORD.search(url) or _SECRETS.search(url):
+        raise InvalidInput(
+            f"{redacted(url)}: a URL with a user, password or query is not accepted, since it would be written to the "
+            "job's files; credentials come from the environment"
+        )
+
+
+def require_foldcomp() -> None:
+    """Raise InvalidInput if Foldcomp's library is not installed."""
+    if importlib.util.find_spec("foldcomp") is None:
+        raise InvalidInput("Foldcomp's files need its library: pip install 'foldmint[foldcomp]'")
+
+
+def open_input(path: str, *, cached: bool = True) -> IO[bytes]:
+    """A file, to be read and seeked. cached: whether to read ahead, where it is remote. Raises UnreadableInput."""
     try:
-        stream: IO[bytes] = fsspec.open(path, "rb").open()
+        system, name = url_to_fs(path)
+        stream: IO[bytes] = system.open(name, "rb", **({} if cached else {"cache_type": "none"}))
     except Exception as error:
         # File systems raise errors of their own libraries.
         raise UnreadableInput(f"{path}: {reason_of(error)}") from error
@@ -39,8 +65,9 @@ def read_input(path: str) -> bytes:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, without its number and path."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    """What an error says, without its number and path, and without credentials."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return redacted(reason)
 
 
 def printable(name: str) -> str:
@@ -56,6 +83,7 @@ def find_files(inputs: Sequence[str], claim: Claim[T], skipped: Counter[str]) ->
     pattern. Raises InvalidInput if an input does not exist, matches nothing, or is a folder without inputs.
     """
     for given in inputs:
+        refuse_credentials(given)
         try:
             system, root = url_to_fs(given)
             paths = [root] if system.exists(root) else _matches(system, root)

@@ -4,9 +4,15 @@ from collections.abc import Container
 
 from foldmint_bulk.inputs.archives import Archives, Tars
 from foldmint_bulk.inputs.base import InputKind
+from foldmint_bulk.inputs.foldcomp import FoldcompDatabases
+from foldmint_bulk.inputs.parquet import ParquetFiles
 from foldmint_bulk.inputs.structure_files import StructureFiles
+from foldmint_bulk.inputs.trajectories import Trajectories
 
-KINDS: dict[str, InputKind] = {kind.name: kind for kind in (Tars(), Archives(), StructureFiles())}
+KINDS: dict[str, InputKind] = {
+    kind.name: kind
+    for kind in (FoldcompDatabases(), Tars(), Archives(), ParquetFiles(), Trajectories(), StructureFiles())
+}
 """In the order in which they are asked whether they claim a file."""
 
 

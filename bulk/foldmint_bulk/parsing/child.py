@@ -8,10 +8,14 @@ answered.
 
 import resource
 import signal
+from functools import cache
 from typing import Any
 
 from foldmint_bulk.parsing.messages import FAILED, INVALID, KILLED, answer_of, backbones_of, error_answer
 from foldmint_bulk.processes import connect_parent, packed, unpacked
+from foldmint_client import errors as client_errors
+from foldmint_client.io.foldcomp_files import Foldcomp
+from foldmint_client.io.suffixes import FOLDCOMP
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.neighborhoods import build_geometry, join_geometries
 from foldmint_tokenizer.structure.left_out import StructureContent, frame_warnings
@@ -60,8 +64,26 @@ def _content(request: dict[str, Any], settings: dict[str, Any]) -> StructureCont
         if not backbones:
             raise InvalidStructure("chains", "there are no chains")
         return StructureContent(backbones, warnings=frame_warnings(backbones))
-    options = ReadOptions(reading=settings["reading"], chains=tuple(request["chains"]))
-    return read_structure(request["file"], options)
+    options = ReadOptions(
+        format=request["format"] or None, reading=settings["reading"], chains=tuple(request["chains"])
+    )
+    return read_structure(_plain(request["file"], request["name"]), options)
+
+
+def _plain(content: bytes, name: str) -> bytes:
+    """A file as it is, or the PDB file of what Foldcomp compressed. Raises InvalidStructure."""
+    if not name.lower().endswith(FOLDCOMP):
+        return content
+    try:
+        return _foldcomp().pdb(content)
+    except client_errors.InvalidStructure as error:
+        raise InvalidStructure("content", str(error)) from error
+
+
+@cache
+def _foldcomp() -> Foldcomp:
+    """Its process, which ends with this one."""
+    return Foldcomp()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def request_of(raw: RawStructure) -> dict[str, Any]:
     content = raw.content
     if isinstance(content, tuple):
         return {"backbones": [_backbone_row(chain) for chain in content], "chains": raw.chains}
-    return {"file": content, "name": raw.file_name, "chains": raw.chains}
+    return {"file": content, "name": raw.file_name, "chains": raw.chains, "format": raw.format}
 
 
 def backbones_of(request: dict[str, Any]) -> tuple[Backbone, ...] | None:
