@@ -1,4 +1,4 @@
-"""Writes the references of the commands, docs/cli.md, docs/cli-maintenance.md and docs/cli-bulk.md, from the commands themselves.
+"""Writes docs/cli.md, docs/cli-maintenance.md and docs/cli-bulk.md, the references of the commands, from themselves.
 
 .venv/bin/python docs/generate_cli.py
 """

@@ -34,6 +34,10 @@ Counters start at the server's start. Series whose labels are known in advance s
 a section of the [runbook](runbook.md).
 """
 
+_GPU = """\
+Where the server computes on one. Utilization needs the extra `gpu` (`nvidia-ml-py`).
+"""
+
 _CODE_METRICS = """\
 `--code-metrics` selects which metrics of codes are exposed. It does not change what is counted for the dashboard,
 `foldmint usage` and the admin call `GetUsage`.
@@ -105,14 +109,14 @@ RECORDED = {
 
 def page() -> str:
     """The whole page, in Markdown. Raises ValueError if other series are recorded than are told of."""
-    gpus = GpuCollector([torch.device("cuda:0")], lambda _: GpuMemory(0, 0, 0, 0))
+    gpus = GpuCollector([torch.device("cuda:0")], lambda _: GpuMemory(0, 0, 0, 0), lambda _: 0.0)
     process = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=process)
     sections = {
         "Requests and load": _table(_service()),
         "Codes": "\n".join([_table(_codes("full")), "", _CODE_METRICS.format(rows="\n".join(_modes()))]),
-        "GPU": f"Where the server computes on one.\n\n{_table(gpus.collect())}",
+        "GPU": f"{_GPU}\n{_table(gpus.collect())}",
         "Process": _table(process.collect()),
         "Repair job": f"{_REPAIR}\n{_table(_job().families())}",
         "Recorded by rules": f"{_RECORDED}\n{_recorded()}",
@@ -127,6 +131,11 @@ def _service() -> Iterable[Metric]:
     metrics.codebook_info.labels("model", "version", "digest")
     metrics.certificate_expiry.labels("server")
     metrics.open_calls.labels("calls")
+    metrics.token_expiry.labels("alice")
+    metrics.token_last_use.labels("alice")
+    metrics.batch_seconds.labels("cpu")
+    metrics.batch_residues.labels("cpu")
+    metrics.callers.refused("alice", "RESOURCE_EXHAUSTED")
     metrics.store_active.labels("version")
     metrics.store_canary_share.labels("version")
     return registry.collect()

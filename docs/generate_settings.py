@@ -21,8 +21,12 @@ _HEAD = """\
 
 Each setting is an option of `foldmint-server`, an environment variable, and a key of the TOML file given by `--config
 FILE`: `--max-delay`, `FOLDMINT_MAX_DELAY`, `max_delay`. Options take precedence over variables, and variables over the
-file. Sizes are in residues or bytes, times in seconds. On an invalid value or an unknown key, the server prints the
-reason and exits with 2 before it listens.
+file. Sizes are in residues or bytes, times in seconds. On invalid values or unknown keys, the server names the option,
+variable or key with the reason, and exits with 2.
+
+`foldmint-server --check-config` checks all that a start needs, and serves nothing: settings, files of tokens, passwords
+and TLS, free ports, devices, and the store, which it reads. It prints problems by option and exits with 1, or prints
+the settings in use as TOML, without user names and passwords in URLs.
 
 ```toml
 # foldmint.toml, for foldmint-server --config foldmint.toml

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from foldmint_client import Backbone, Client
+from foldmint_client import Backbone, Client, Tls
 from foldmint_client.models.responses import Tokens
 
 CHAINS = Path(__file__).resolve().parent.parent / "tests/data/chains.parquet"
@@ -25,10 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Real chains through a server.")
     parser.add_argument("--server", default=os.environ.get("FOLDMINT_SERVER", "localhost:50051"), help="HOST:PORT")
     parser.add_argument("--passes", type=int, default=3, help="How often all chains are sent; 0: until Ctrl-C.")
+    parser.add_argument("--tls-ca", default=os.environ.get("FOLDMINT_TLS_CA"), help="Certificates to trust, for TLS.")
     arguments = parser.parse_args()
     chains = read(CHAINS)
     done = 0
-    with Client(arguments.server) as client:
+    tls = Tls(ca=arguments.tls_ca) if arguments.tls_ca else None
+    with Client(arguments.server, tls=tls) as client:
         while done < arguments.passes or not arguments.passes:
             residues, started = 0, time.monotonic()
             for _, result in client.tokenize_many(chains):

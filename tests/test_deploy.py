@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import typer
-import yaml  # type: ignore[import-untyped]
 
 from foldmint_maintenance.cli import main
 from foldmint_maintenance.cli.help_text import EPILOGS
@@ -18,7 +17,6 @@ from foldmint_maintenance.repair.job_metrics import OUTCOMES
 from foldmint_server.settings import Settings
 from helpers.support import ROOT
 
-CRONJOB = ROOT / "deploy/kubernetes/cronjob.yaml"
 SERVICE = ROOT / "deploy/systemd/foldmint-repair.service"
 TIMER = ROOT / "deploy/systemd/foldmint-repair.timer"
 SCHEDULE = ROOT / "docs/schedule.md"
@@ -38,24 +36,6 @@ def _unit(path: Path) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture
-def cronjob() -> dict[str, Any]:
-    (document,) = yaml.safe_load_all(CRONJOB.read_text(encoding="utf-8"))
-    assert isinstance(document, dict)
-    return document
-
-
-def _job(cronjob: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = cronjob["spec"]["jobTemplate"]["spec"]
-    return spec
-
-
-def _container(cronjob: dict[str, Any]) -> dict[str, Any]:
-    (container,) = _job(cronjob)["template"]["spec"]["containers"]
-    assert isinstance(container, dict)
-    return container
-
-
 def _parsed(arguments: list[str]) -> dict[str, Any]:
     """What the real command line makes of arguments after `foldmint-maintenance repair`; SystemExit if it refuses."""
     command: Any = typer.main.get_command(main.app)
@@ -65,20 +45,6 @@ def _parsed(arguments: list[str]) -> dict[str, Any]:
     except Exception as error:
         raise SystemExit(str(error)) from error
     return parsed
-
-
-def test_the_cronjob_runs_a_command_that_exists(cronjob: dict[str, Any]) -> None:
-    container = _container(cronjob)
-    assert container["command"] == ["foldmint-maintenance", "repair"]
-    parsed = _parsed(container["args"])
-    assert (parsed["store"], str(parsed["data"]), parsed["selector"]) == (
-        "/store",
-        "/data/train.parquet",
-        'job="foldmint"',
-    )
-    assert all(parsed[name] for name in ("prometheus", "activate", "pushgateway", "gate_data", "threads"))
-    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert {"/store", "/data", "/tmp"} == mounts  # noqa: S108
 
 
 def test_the_service_runs_a_command_that_exists() -> None:
@@ -96,12 +62,21 @@ def test_the_service_runs_a_command_that_exists() -> None:
 
 def test_the_servers_unit_has_options_that_exist_and_restarts_what_may_recover() -> None:
     unit = _unit(ROOT / "deploy/systemd/foldmint-server.service")
-    (command,) = unit["ExecStart"]
-    program, *arguments = shlex.split(command)
+    # Options would win over variables, which is what `systemctl edit` adds.
+    (program,) = unit["ExecStart"]
     assert Path(program).name == "foldmint-server"
-    given = {name.lstrip("-").replace("-", "_"): value for name, _, value in (one.partition("=") for one in arguments)}
+    variables = dict(one.partition("=")[::2] for one in unit["Environment"])
+    assert all(name.startswith("FOLDMINT_") for name in variables)
+    given = {name.removeprefix("FOLDMINT_").lower(): value for name, value in variables.items()}
     settings = Settings.model_validate(given)
     assert settings.model == "/var/lib/foldmint/store"
+    # And what the page adds to them are settings, too.
+    page = (ROOT / "docs/systemd.md").read_text(encoding="utf-8")
+    added = dict(
+        re.findall(r"(?m)^Environment=FOLDMINT_(\w+)=(.*)$", page.partition("[Service]")[2].partition("```")[0])
+    )
+    assert len(added) == 4
+    Settings.model_validate(given | {name.lower(): value for name, value in added.items()})
     assert unit["Restart"] == ["on-failure"]  # 3, when the last device is lost, is a failure
     assert unit["RestartPreventExitStatus"] == ["2"]
     assert int(unit["TimeoutStopSec"][0]) > settings.drain_seconds
@@ -111,31 +86,6 @@ def test_the_check_of_commands_finds_what_is_wrong() -> None:
     for arguments in (["--store=x", "--no-such-option=1"], ["--data=x"], ["--store=x", "--scope=everything"]):
         with pytest.raises(SystemExit):
             _parsed(arguments)
-
-
-def test_the_cronjob_is_one_run_at_a_time_bounded_and_without_rights(cronjob: dict[str, Any]) -> None:
-    assert (cronjob["apiVersion"], cronjob["kind"]) == ("batch/v1", "CronJob")
-    spec, job = cronjob["spec"], _job(cronjob)
-    assert spec["concurrencyPolicy"] == "Forbid"
-    assert len(spec["schedule"].split()) == 5
-    assert min(spec["startingDeadlineSeconds"], job["activeDeadlineSeconds"], job["backoffLimit"]) > 0
-    pod, container = job["template"]["spec"], _container(cronjob)
-    # What podFailurePolicy asks for.
-    assert pod["restartPolicy"] == "Never"
-    assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["runAsUser"]) == (True, 10001)
-    assert f"useradd --system --uid {pod['securityContext']['runAsUser']} " in (ROOT / "Dockerfile").read_text()
-    own = container["securityContext"]
-    assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"], own["capabilities"]) == (
-        False,
-        True,
-        {"drop": ["ALL"]},
-    )
-    assert pod["automountServiceAccountToken"] is False
-    assert {"requests", "limits"} == container["resources"].keys()
-    volumes = {volume["name"] for volume in pod["volumes"]}
-    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
-    by_codes = [rule["onExitCodes"] for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
-    assert [(rule["containerName"], rule["values"]) for rule in by_codes] == [(container["name"], [2, 3, 4, 5])]
 
 
 def test_exit_codes_are_documented_and_what_units_go_by() -> None:

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 
+from foldmint_client import FailedPrecondition
 from foldmint_client.admin import CodebookAdmin
 from foldmint_maintenance.datasets.records import Record, read_parquet, write_parquet
 from foldmint_tokenizer.store.model_store import DEFAULT, Store
 from helpers.harmed_store import create_harmed_store
+from helpers.kustomize import container_of, named, rendered
 from helpers.real_prometheus import awaited, prometheus
 from helpers.support import DATA, ROOT, RunningServer, running_server, stub_of
 from helpers.traffic import streamed
 
-SYSTEMD, KUBERNETES = ROOT / "deploy/systemd", ROOT / "deploy/kubernetes"
+SYSTEMD = ROOT / "deploy/systemd"
 BIN = Path(sys.executable).parent
 
 
@@ -62,11 +63,19 @@ def _words(command: str) -> list[str]:
 
 
 @contextmanager
-def _server(arguments: Sequence[str], log: Path) -> Iterator[RunningServer]:
-    """A server with these arguments, on free ports; it may be told what to do only as they say."""
+def _server(
+    arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None, read_only: Path | None = None
+) -> Iterator[RunningServer]:
+    """A server with these arguments, on free ports; it may be told what to do only as they say.
+
+    read_only: a folder that it cannot write to.
+    """
     own = [one for one in arguments if not re.match(r"--(metrics-|admin-)?listen=", one)]
     allowed = () if "--insecure-admin" in own else ("--no-insecure-admin",)
-    with running_server(*own, *allowed, log=log) as running:
+    module, environment = "foldmint_server.cli", dict(environment or {})
+    if read_only is not None:
+        module, environment["FOLDMINT_TEST_READ_ONLY"] = "helpers.read_only_server", str(read_only)
+    with running_server(*own, *allowed, environment=environment, log=log, module=module) as running:
         yield running
 
 
@@ -105,13 +114,12 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
     own = Places(places)
     server, repair = _unit("foldmint-server.service"), _unit("foldmint-repair.service")
 
-    # What the header says is done once; the user is this one.
-    (made,) = re.findall(
-        r"#   runuser --user=foldmint -- (sh .*)", (SYSTEMD / "foldmint-server.service").read_text(encoding="utf-8")
-    )
+    # What the page says is done once; the user is this one.
     (tmp_path / "etc").mkdir(mode=0o700)
-    done = _run(own.all_of(shlex.split(made)), {}, tmp_path)
-    assert done.returncode == 0, done.stderr
+    page = (ROOT / "docs/systemd.md").read_text(encoding="utf-8")
+    for made in re.findall(r"\$ runuser --user=foldmint -- (sh .*)", page):
+        done = _run(own.all_of(shlex.split(made)), {}, tmp_path)
+        assert done.returncode == 0, done.stderr
     # An empty store is filled; one that is not is left as it is.
     (prepare,) = server["ExecStartPre"]
     done = _run(own.all_of(_words(prepare)), {}, tmp_path)
@@ -124,7 +132,8 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
 
     program, *arguments = own.all_of(_words(server["ExecStart"][0]))
     assert Path(program).name == "foldmint-server"
-    with _server(arguments, tmp_path / "log") as running, stub_of(running) as stub:
+    settings = {name: own.of(value) for name, _, value in (one.partition("=") for one in server["Environment"])}
+    with _server(arguments, tmp_path / "log", settings) as running, stub_of(running) as stub:
         watched = tmp_path / "prometheus"
         watched.mkdir()
         with prometheus(running.metrics, watched) as address:
@@ -148,27 +157,28 @@ def test_systemds_units_work_as_shipped(sets: tuple[Path, list[Record]], tmp_pat
             assert done.returncode == 1
             assert "--token-file" in done.stderr
             assert Store(state / "store").versions() == ["000001", "000002", "000003"]
-        with CodebookAdmin(running.admin) as admin:
-            assert admin.codebook().version == "000003"
-
-
-def _container(path: Path, kind: str, *keys: str) -> dict[str, Any]:
-    """The one container of an object in a file."""
-    (found,) = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one["kind"] == kind]
-    for key in keys:
-        found = found[key]
-    (container,) = found
-    assert isinstance(container, dict)
-    return container
+        assert _serving(running.admin) == "000003"
+        # By the page's last commands; the canary of a single server, its activation, and the way back.
+        last = re.findall(r"runuser --user=foldmint -- (\S*foldmint-maintenance codebooks [car].*)", page)
+        assert len(last) == 3
+        served = []
+        for command in (shlex.split(line.replace("000002", "000001")) for line in last):
+            done = _run(own.all_of(command), {"FOLDMINT_TOKEN_FILE": token}, tmp_path)
+            assert done.returncode == 0, done.stderr
+            served.append(_serving(running.admin))
+        assert served == ["000001", "000001", "000003"]
+    with _server(arguments, tmp_path / "log", settings) as again:
+        assert _serving(again.admin) == "000003"
 
 
 @pytest.mark.slow
 def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], tmp_path: Path) -> None:
     folder, traffic = sets
-    pod = ("spec", "template", "spec")
-    filled = _container(KUBERNETES / "server.yaml", "StatefulSet", *pod, "initContainers")
-    server = _container(KUBERNETES / "server.yaml", "StatefulSet", *pod, "containers")
-    repair = _container(KUBERNETES / "cronjob.yaml", "CronJob", "spec", "jobTemplate", *pod, "containers")
+    objects = rendered("repair")
+    filled = container_of(named(objects, "StatefulSet"), "initContainers")
+    server = container_of(named(objects, "StatefulSet"))
+    repair = container_of(named(objects, "CronJob", "foldmint-repair"))
+    rollback = container_of(named(objects, "CronJob", "foldmint-rollback"))
     store = tmp_path / "store"
     store.mkdir()
     path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -182,7 +192,12 @@ def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], t
     create_harmed_store(store, traffic)
 
     with ExitStack() as open_:
-        running = [open_.enter_context(_server(own.all_of(server["args"]), tmp_path / "log")) for _ in range(2)]
+        (mount,) = [one for one in server["volumeMounts"] if one["name"] == "store"]
+        read_only = store if mount["readOnly"] else None
+        running = [
+            open_.enter_context(_server(own.all_of(server["args"]), tmp_path / "log", read_only=read_only))
+            for _ in range(2)
+        ]
         watched = tmp_path / "prometheus"
         watched.mkdir()
         others = {"foldmint": [running[1].metrics]}
@@ -192,11 +207,28 @@ def test_kubernetes_manifests_work_as_shipped(sets: tuple[Path, list[Record]], t
         admins = [one.admin for one in running]
         names = {f"foldmint-{number}.foldmint:50052": admin for number, admin in enumerate(admins)}
         own = Places({**own.instead, **names, "prometheus.monitoring:9090": address})
-        command = [*repair["command"], *own.all_of(repair["args"]), "--json=-"]
+        command = [*repair["command"], *own.all_of(repair["args"]), "--json"]
         environment = {**path, **{one["name"]: str(tmp_path) for one in repair["env"]}}
         done = _run(command, environment, tmp_path)
         assert done.returncode == 0, done.stderr
         _repaired(json.loads(done.stdout), admins)
-        for admin in admins:
-            with CodebookAdmin(admin) as asked:
-                assert asked.codebook().version == "000003"
+        assert [_serving(admin) for admin in admins] == ["000003", "000003"]
+        # By themselves, servers cannot change the store, and say what can.
+        with (
+            CodebookAdmin(admins[0]) as asked,
+            pytest.raises(FailedPrecondition, match="run `foldmint-maintenance codebooks activate 000002 "),
+        ):
+            asked.activate("000002")
+        command = [*rollback["command"], *own.all_of(rollback["args"])]
+        done = _run(command, path, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [_serving(admin) for admin in admins] == ["000002", "000002"]
+    # And so after a restart.
+    with _server(own.all_of(server["args"]), tmp_path / "log") as again:
+        assert _serving(again.admin) == "000002"
+
+
+def _serving(admin: str) -> str:
+    """The version that a server serves by default."""
+    with CodebookAdmin(admin) as asked:
+        return asked.codebook().version

@@ -100,7 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_site_has_all_pages_and_the_files_that_they_link_to(site: Path) -> None:
     pages = {path.stem for path in DOCS.glob("*.md")}
     assert {path.stem for path in site.glob("*.html")} - {"404"} == pages
-    for path in ("deploy/kubernetes/cronjob.yaml", "deploy/compose.yaml", "protos/foldmint/v1/tokenizer.proto"):
+    for path in ("deploy/kubernetes/kustomization.yaml", "deploy/compose.yaml", "protos/foldmint/v1/tokenizer.proto"):
         assert (site / "repository" / path).read_bytes() == (ROOT / path).read_bytes()
 
 

@@ -32,7 +32,7 @@ SESSIONS = {
     "how-to": [START, "docs/server.md", "docs/tokenize.md", "docs/decode.md"],
     "security": [START, "docs/security.md"],
     "codebook": [START, "docs/codebook.md"],
-    "bulk": ["docs/bulk.md"],
+    "bulk": [START, "docs/bulk.md"],
     "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
 # Written by generators that have tests of their own; their examples are not session.
@@ -150,8 +150,10 @@ def _check(words: list[str], block: Block) -> None:
     }
     if words[0] == "torchrun":
         words = ["foldmint-maintenance", *words[words.index("foldmint_maintenance.cli") + 1 :]]
-    if words[0] in apps:
-        command: Any = typer.main.get_command(apps[words[0]])
+    if words[0] == "runuser":
+        words = words[words.index("--") + 1 :]
+    if (name := Path(words[0]).name) in apps:
+        command: Any = typer.main.get_command(apps[name])
         arguments = words[1:]
         # The server's own options stand where others have a command.
         while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
@@ -169,6 +171,7 @@ def test_what_is_not_run_is_read_by_the_real_command_line() -> None:
         ["foldmint-maintenance", "train", "--no-such-option=1"],
         ["foldmint", "tokenise"],
         ["foldmint-server", "--threads", "many"],
+        ["runuser", "--user=foldmint", "--", "/opt/foldmint/bin/foldmint-maintenance", "codebooks", "deactivate"],
         ["kubectl", "apply", "--filename=deploy/kubernetes/absent.yaml"],
     ):
         with pytest.raises((Exception, SystemExit)):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import yaml  # type: ignore[import-untyped]
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_maintenance.repair.job_metrics import GateValues, JobMetrics
+from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine
@@ -33,8 +35,14 @@ from helpers.traffic import streamed
 GRAFANA = ROOT / "deploy" / "grafana"
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))
 PATIENCE = 120.0
-# What a test cannot bring about: a GPU where there is none. Such a query is still one that Prometheus takes.
-WITHOUT_DATA = {("Memory of the GPU", ref) for ref in "ABC"} if not torch.cuda.is_available() else set()
+EXPIRY = datetime(2099, 1, 1, tzinfo=UTC)
+# What the test does not bring about: TLS, a canary, and a GPU where there is none. Such a query is still one that
+# Prometheus takes.
+WITHOUT_DATA = {("Time to the end of certificates", "A"), ("Canary", "A"), ("Canary", "B")}
+if not torch.cuda.is_available():
+    WITHOUT_DATA |= {("Memory of the GPU", ref) for ref in "ABCD"} | {("Utilization of the GPU", "A")}
+# Of no use in a panel: a setting.
+NOT_SHOWN = {"foldmint_usage_window_seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +83,24 @@ def test_panels_have_their_places_and_one_data_source(dashboard: dict[str, Any])
             assert panel["targets"], panel["title"]
             refs = [target["refId"] for target in panel["targets"]]
             assert len(set(refs)) == len(refs)
+
+
+def test_each_metric_is_in_a_panel(dashboard: dict[str, Any]) -> None:
+    """Itself, or through what the rules record of it."""
+    shown = " ".join(query.expr for query in queries(dashboard))
+    recorded = {
+        rule["record"]: rule["expr"]
+        for path in RULES
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    while used := [name for name in recorded if name in shown]:
+        shown += " ".join(recorded.pop(name) for name in used)
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").split("## Recorded by rules")[0]
+    metrics = set(re.findall(r"(?m)^\| `(foldmint_\w+)` \|", page))
+    assert len(metrics) > 50
+    assert {name for name in metrics if name not in shown} == NOT_SHOWN
 
 
 def test_what_is_provisioned_fits(dashboard: dict[str, Any]) -> None:
@@ -140,8 +166,11 @@ def watched(
 ) -> Iterator[Watched]:
     folder, copies = tmp_path_factory.mktemp("prometheus"), tmp_path_factory.mktemp("rules")
     over = threading.Event()
+    token = AccessToken("alice", digest_of("secret"), frozenset({"tokenize"}), None, EXPIRY)
+    (folder / "tokens.toml").write_text(format_tokens([token]))
+    access = ["--tokens-file", str(folder / "tokens.toml"), "--anonymous", "tokenize", "--reload-seconds", "1"]
     with (
-        running_server("--model", str(store), "--poll-seconds", "0") as server,
+        running_server("--model", str(store), "--poll-seconds", "0", *access) as server,
         stub_of(server) as stub,
         admin_of(server) as admin,
         prometheus(server.metrics, folder, hastened(RULES, copies), {"foldmint-repair": [pushgateway]}) as address,
@@ -158,7 +187,10 @@ def watched(
         sending.start()
         try:
             with pytest.raises(grpc.RpcError, match="unknown format"):
-                stub.Tokenize(pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")))
+                stub.Tokenize(
+                    pb.TokenizeRequest(file=pb.StructureFile(content=b"junk")),
+                    metadata=(("authorization", "Bearer secret"),),
+                )
             _await(address, 'foldmint_codebook_swaps_total{outcome="refused"}')
             # Until an increase is seen: of two seconds, in which a busy machine may miss scrapes.
             until = time.monotonic() + PATIENCE
@@ -278,6 +310,22 @@ def test_the_gates_are_a_row_each(dashboard: dict[str, Any], watched: Watched) -
 
 
 @pytest.mark.slow
+def test_a_token_is_a_row(dashboard: dict[str, Any], watched: Watched) -> None:
+    panel = panel_of(dashboard, "Tokens")
+    tables = [
+        watched.prometheus.table(interpolated(target["expr"], watched.variables), f"Value #{target['refId']}")
+        for target in panel["targets"]
+    ]
+    (tokens,) = transformed(panel, tables)
+    used = metrics_of(watched.server)['foldmint_token_last_use_timestamp_seconds{token="alice"}']
+    assert tokens == {
+        "token": ["alice"],
+        "expires": [1000 * EXPIRY.timestamp()],
+        "last use": [pytest.approx(1000 * used, abs=1)],
+    }
+
+
+@pytest.mark.slow
 def test_a_server_is_a_row(dashboard: dict[str, Any], watched: Watched) -> None:
     panel = panel_of(dashboard, "Servers")
     tables = [
@@ -335,7 +383,7 @@ def test_grafanas_own_library_makes_the_same_of_the_tables(
     dashboard: dict[str, Any], watched: Watched, library: Path
 ) -> None:
     transforming = [panel for panel in dashboard["panels"] if panel.get("transformations")]
-    assert len(transforming) == 5
+    assert len(transforming) == 6
     for panel in transforming:
         targets = panel["targets"]
         names = ["Value"] if len(targets) == 1 else [f"Value #{target['refId']}" for target in targets]

@@ -3,8 +3,9 @@
     python -m benchmarks overload --json FILE
 
 A real server with its default limits. First many unary calls at once, once each, as a caller without retries makes
-them; then as many by the asyncio client, which waits as long as it is told; then health watches over three connections,
-held open while calls are made. All the while the server is probed over a new connection each time, as Kubernetes does.
+them, over three connections and over one; then as many by the asyncio client, which waits as long as it is told; then
+health watches over three connections, held open while calls are made. All the while the server is probed over a new
+connection each time, as Kubernetes does.
 """
 
 import asyncio
@@ -35,10 +36,10 @@ def main(
     with KillableServer("--log-level", "error") as server:
         wait_until_serving(server.address)
         burst(server.address, 8, residues=residues)
-        flood = _flooded(server, calls, residues)
+        floods = [_flooded(server, calls, residues, connections) for connections in (_CONNECTIONS, 1)]
         patient = _patient(server, calls, residues)
         watched = _watched(server, watches, residues)
-    rows = [flood, patient, watched]
+    rows = [*floods, patient, watched]
     columns = ["load", "tried", "taken", "refused", "with the time to wait", "counted", "otherwise", "probes", "failed"]
     columns += ["slowest probe, s", "s"]
     bars = [
@@ -78,14 +79,14 @@ def _bar(measure: str, found: int) -> dict[str, Any]:
     return {"measure": measure, "bar": "0", "found": found, "reached": found == 0}
 
 
-def _flooded(server: KillableServer, calls: int, residues: int) -> dict[str, Any]:
+def _flooded(server: KillableServer, calls: int, residues: int, connections: int) -> dict[str, Any]:
     """Unary calls, once each."""
     before, began = _refusals(server), time.monotonic()
     with Prober(server.address) as prober:
-        outcomes = burst(server.address, calls, _CONNECTIONS, residues)
+        outcomes = burst(server.address, calls, connections, residues)
     taken, refused = outcomes.statuses["OK"], outcomes.statuses["RESOURCE_EXHAUSTED"]
     return {
-        "load": "unary calls, once each",
+        "load": f"unary calls, once each, {connections} connection{'s' if connections > 1 else ''}",
         "tried": calls,
         "taken": taken,
         "refused": refused,
@@ -101,8 +102,6 @@ def _patient(server: KillableServer, calls: int, residues: int) -> dict[str, Any
 
     async def run() -> list[Tokens | BaseException]:
         async with AsyncClient(server.address, retry=_RETRY, timeout=600) as client:
-            # On a connection that knows how many calls it may carry; a new one's are refused by gRPC itself.
-            await client.health()
             tasks = [client.tokenize(structure) for _ in range(calls)]
             return await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -15,7 +15,7 @@ import typer
 from benchmarks._common import ROOT
 from benchmarks.speed.performance import rendered
 
-NAMES = ("fuzz", "chaos", "soak")
+NAMES = ("fuzz", "chaos", "overload", "soak")
 FOLDER = ROOT / "docs" / "reliability"
 PAGE = ROOT / "docs" / "reliability.md"
 

@@ -17,7 +17,18 @@ import typer
 
 from benchmarks._common import ROOT
 
-NAMES = ("reference", "limit", "reading", "large-files", "served", "general-servers", "growth", "scrape", "precision")
+NAMES = (
+    "reference",
+    "limit",
+    "profile",
+    "reading",
+    "large-files",
+    "served",
+    "general-servers",
+    "growth",
+    "scrape",
+    "precision",
+)
 FOLDER = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"
 NONE = "–"

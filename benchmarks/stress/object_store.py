@@ -129,6 +129,12 @@ class Handler(BaseHTTPRequestHandler):
         deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
         self._answer(HTTPStatus.OK, f"<DeleteResult>{deleted}</DeleteResult>".encode())
 
+    def handle_expect_100(self) -> bool:
+        """Ask for the body at once."""
+        goes_on = super().handle_expect_100()
+        self.wfile.flush()
+        return goes_on
+
     def log_message(self, *_: object) -> None:
         """Nothing."""
 

@@ -3,7 +3,7 @@
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -37,7 +37,9 @@ def finish(job: Job, total: int) -> Summary:
         _summarize_rest(files, total, executor)
         result, failing = Summary(), list[int]()
         shards = range(-(-total // SHARD))
-        for shard, summary in zip(shards, _ahead(executor, partial(_checked, files), shards), strict=True):
+        with_failures = frozenset(storage.names(files, parts.FAILURES))
+        checked = _ahead(executor, partial(_checked, files, with_failures), shards)
+        for shard, summary in zip(shards, checked, strict=True):
             result.merge(summary)
             if summary.failing:
                 failing.append(shard)
@@ -81,8 +83,11 @@ def _summarize_rest(files: Files, total: int, executor: Executor) -> None:
             summaries.summarize(files, shard, total, {}, executor)
 
 
-def _checked(files: Files, shard: int) -> Summary:
-    """A shard's summary; its parts are there, and nothing else is."""
+def _checked(files: Files, with_failures: Container[str], shard: int) -> Summary:
+    """A shard's summary, once its parts are known to be there, and nothing else.
+
+    with_failures: shards that have files of failures.
+    """
     summary = summaries.read_summary(files, shard)
     named = {parts.part_name(unit_id(number), attempt) for number, attempt in summary.attempts.items() if attempt}
     missing = named - _keep_only(files, f"{parts.FOLDER}/{shard_name(shard)}", named)
@@ -90,7 +95,8 @@ def _checked(files: Files, shard: int) -> Summary:
         raise OutputError(f"{files.path(min(missing))} is missing, and its unit's record names it")
     attempts = {number: attempt for number, attempt in summary.attempts.items() if unit_id(number) in summary.failing}
     failures = {parts.failures_name(unit_id(number), attempt) for number, attempt in attempts.items()}
-    _keep_only(files, f"{parts.FAILURES}/{shard_name(shard)}", failures)
+    if shard_name(shard) in with_failures:
+        _keep_only(files, f"{parts.FAILURES}/{shard_name(shard)}", failures)
     if files.local:
         _sweep(files, f"{records.FOLDER}/{shard_name(shard)}")
     return summary
@@ -121,8 +127,8 @@ def _write_failures(files: Files, shards: Iterable[int], result: Summary, execut
         for table in _ahead(executor, partial(summaries.read_failures, files), shards):
             writer.write_table(table)
         rows = [
-            {"unit": unit, "source": unit, "kind": "UnitFailed", "reason": reason}
-            for unit, reason in sorted(result.errors.items())
+            {"unit": unit, "source": source, "kind": "UnitFailed", "reason": reason}
+            for unit, (source, reason) in sorted(result.errors.items())
         ]
         writer.write_table(pa.Table.from_pylist(rows, parts.failure_schema()))
     storage.write(files, FAILURES, stream.getvalue())

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from foldmint_client.models.decoded import Decoded, DecodedChain
     from foldmint_client.models.detokenize_request import ChainLabels
+    from foldmint_client.models.job_version import JobVersion
     from foldmint_client.models.left_out import LeftOut, LeftOutKind
     from foldmint_client.models.responses import (
         ChainTokens,
@@ -70,6 +71,7 @@ __all__ = [
     "Health",
     "InvalidOptions",
     "InvalidStructure",
+    "JobVersion",
     "LeftOut",
     "LeftOutKind",
     "MissingExtra",
@@ -102,6 +104,7 @@ _HOMES = {
     "Decoded": "models.decoded",
     "DecodedChain": "models.decoded",
     "ChainLabels": "models.detokenize_request",
+    "JobVersion": "models.job_version",
     "LeftOut": "models.left_out",
     "LeftOutKind": "models.left_out",
     "Retry": "connection",

@@ -22,7 +22,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc
 from foldmint_client.connection import Connection, ConnectionOptions
 from foldmint_client.errors import InvalidOptions, ServerError
-from foldmint_client.transport.common import Sleep, open_channel
+from foldmint_client.transport.channels import open_channel
+from foldmint_client.transport.common import Sleep
 from foldmint_client.transport.retry import call_with_retries, server_paced
 from foldmint_client.transport.status import translated
 
@@ -117,6 +118,8 @@ class CodebookAdmin:
 
     def __init__(self, address: str, *, sleep: Sleep = time.sleep, **options: Unpack[ConnectionOptions]) -> None:
         self._connection = Connection(address, **options)
+        if len(self._connection.addresses) > 1:
+            raise InvalidOptions(f"the address is that of one server, not a list: {address}", "target")
         self._sleep = sleep
         self._metadata = self._connection.metadata()
         self._channel = open_channel(self._connection)

@@ -1,16 +1,17 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
-import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+from foldmint_client.addresses import Address
 from foldmint_client.connection import Connection, ConnectionOptions
+from foldmint_client.errors import NotFound
 from foldmint_client.models.decoded import Decoded, to_decoded
 from foldmint_client.models.detokenize_request import (
     DetokenizeKeywords,
@@ -28,16 +29,17 @@ from foldmint_client.models.tokenize_request import (
     check_size,
     to_request,
 )
-from foldmint_client.transport.async_stream import Stream, StreamJob
+from foldmint_client.transport.async_stream import StreamJob
+from foldmint_client.transport.channels import Channels, open_aio_channel, resolve_async
 from foldmint_client.transport.common import (
     ASK_LIMIT_ABOVE,
     AsyncSleep,
-    is_unknown_service,
     message_limit,
     to_health,
 )
-from foldmint_client.transport.retry import await_with_retries, server_paced
-from foldmint_client.transport.status import from_rpc_error, translated
+from foldmint_client.transport.failover import Failover, Rotation
+from foldmint_client.transport.retry import await_with_retries
+from foldmint_client.transport.status import translated
 from foldmint_client.transport.stream_state import InFlightTracker, Result
 from foldmint_client.transport.trace_context import Metadata, with_context
 
@@ -46,7 +48,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A connection to a Foldmint server, for one event loop; tasks may share it.
+    """A connection to a Foldmint server, or to several, for one event loop; tasks may share it.
 
     Options and results are those of `foldmint_client.Client`, and so are the methods, to be awaited. The connection
     belongs to the event loop of the first call.
@@ -54,9 +56,11 @@ class AsyncClient:
 
     def __init__(self, target: str, *, sleep: AsyncSleep = asyncio.sleep, **options: Unpack[ConnectionOptions]) -> None:
         self._connection = Connection(target, **options)
-        self._credentials = None if self._connection.tls is None else self._connection.tls.credentials()
+        if self._connection.tls is not None:
+            self._connection.tls.credentials()  # files are read at once, and channels belong to the event loop
         self._sleep = sleep
-        self._opened: grpc.aio.Channel | None = None
+        self._channels = Channels(self._connection, open_aio_channel)
+        self._rotation = Rotation(self._connection)
         self._served: ModelInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -69,8 +73,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; calls that are under way are cancelled."""
-        if self._opened is not None:
-            await self._opened.close()
+        await asyncio.gather(*(channel.close() for channel in self._channels.opened))
 
     async def tokenize(
         self,
@@ -81,9 +84,10 @@ class AsyncClient:
     ) -> Tokens:
         """The tokens of one structure; see `foldmint_client.Client.tokenize`."""
         deadline = self._connection.deadline(timeout)
-        request = await self._request(structure, TokenizeOptions(**options))
-        response = await self._call(self._tokenizer.Tokenize, request, deadline)
-        return to_tokens(response, request)
+        request_options = TokenizeOptions(**options)
+        request = await self._request(structure, request_options)
+        version = request_options.version
+        return await self._call("Tokenize", request, deadline, lambda response: to_tokens(response, request, version))
 
     @overload
     def tokenize_many(  # type: ignore[overload-overlap]  # a pair means a key and a structure
@@ -114,7 +118,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[TokenizeKeywords],
     ) -> AsyncGenerator[tuple[Any, Result]]:
-        """The tokens of many structures over one stream; see `foldmint_client.Client.tokenize_many`.
+        """The tokens of many structures; see `foldmint_client.Client.tokenize_many`.
 
         The input may be an async iterable too; results come out while it makes the next structure wait. Close the
         generator (contextlib.aclosing) if it is left early.
@@ -122,9 +126,19 @@ class AsyncClient:
         wait, request_options = self._connection.deadline(timeout), TokenizeOptions(**options)
         job = StreamJob(
             structures,
-            InFlightTracker(in_flight, ordered, self._connection.retry, wait),
+            InFlightTracker(
+                in_flight,
+                ordered,
+                self._connection.retry,
+                wait,
+                request_options.version,
+                self._connection.addresses,
+                self._connection.balance,
+            ),
             lambda structure: self._request(structure, request_options),
-            lambda: Stream(self._tokenizer, self._metadata),
+            lambda: resolve_async(self._connection),
+            self._stub,
+            lambda: self._metadata,
             self._sleep,
             wait,
         )
@@ -143,52 +157,45 @@ class AsyncClient:
         most = self._connection.max_message_bytes
         request = to_detokenize_request(tokens, DetokenizeOptions(**options), chainbreak, most)
         await self._check_size(request, "tokens")
-        response = await self._call(self._tokenizer.Detokenize, request, deadline)
-        return to_decoded(response, request)
+        return await self._call("Detokenize", request, deadline, lambda response: to_decoded(response, request))
 
     async def model(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
         """The server's model, codebook, vocabulary and limits."""
         deadline = self._connection.deadline(timeout)
-        return to_model(await self._call(self._tokenizer.GetModel, tokenizer_pb2.GetModelRequest(), deadline))
+        return await self._call("GetModel", tokenizer_pb2.GetModelRequest(), deadline, to_model)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> Health:  # noqa: ASYNC109
         """The server's health; see `foldmint_client.Client.health`."""
-        deadline = self._connection.deadline(timeout)
+        status, deadline = Health.SERVING, self._connection.deadline(timeout)
         request = health_pb2.HealthCheckRequest(service=service)
-        stub = health_pb2_grpc.HealthStub(self._channel)
-        try:
-            return to_health(await stub.Check(request, timeout=deadline, metadata=self._metadata))  # type: ignore[attr-defined]
-        except grpc.RpcError as error:
-            if is_unknown_service(error):
-                return Health.SERVICE_UNKNOWN
-            raise from_rpc_error(error) from error
-
-    @property
-    def _channel(self) -> grpc.aio.Channel:
-        if self._opened is None:
-            target, arguments = self._connection.target, self._connection.channel_arguments()
-            if self._credentials is None:
-                self._opened = grpc.aio.insecure_channel(target, arguments)
-            else:
-                self._opened = grpc.aio.secure_channel(target, self._credentials, arguments)
-        return self._opened
-
-    @property
-    def _tokenizer(self) -> "tokenizer_pb2_grpc.TokenizerServiceAsyncStub":
-        return tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
+        for address in self._rotation.addresses:
+            stub = health_pb2_grpc.HealthStub(self._channels.get(address))
+            try:
+                with translated(self._rotation.named(address)):
+                    status = to_health(await stub.Check(request, timeout=deadline, metadata=self._metadata))  # type: ignore[attr-defined]
+            except NotFound:
+                status = Health.SERVICE_UNKNOWN
+            if status is not Health.SERVING:
+                break
+        return status
 
     @property
     def _metadata(self) -> Metadata:
         return with_context(self._connection.metadata())
 
-    async def _call(self, method: Callable[..., Awaitable[T]], request: Message, seconds: float) -> T:
-        """The answer of a method, which is called again when the server asks for that."""
+    def _stub(self, address: Address) -> "tokenizer_pb2_grpc.TokenizerServiceAsyncStub":
+        return tokenizer_pb2_grpc.TokenizerServiceStub(self._channels.get(address))
+
+    async def _call(self, method: str, request: Message, seconds: float, to_result: Callable[[Any], T]) -> T:
+        """The result of a method, which is called again at another server, or when the server asks for that."""
+        attempts = Failover(self._rotation, self._connection, seconds)
 
         async def call(left: float) -> T:
-            with translated():
-                return await method(request, timeout=left, metadata=self._metadata)
+            with translated(attempts.named):
+                stub = self._stub(attempts.address)
+                return to_result(await getattr(stub, method)(request, timeout=left, metadata=self._metadata))
 
-        return await await_with_retries(call, server_paced(self._connection.retry, seconds), self._sleep)
+        return await await_with_retries(call, attempts, self._sleep)
 
     async def _request(self, structure: Structure, options: TokenizeOptions) -> tokenizer_pb2.TokenizeRequest:
         # In a thread, for it may read a file.

@@ -1,6 +1,5 @@
 """Options of a connection: security, retries and limits, and the channel arguments that they become."""
 
-import ipaddress
 import json
 import math
 import os
@@ -8,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
+from foldmint_client.addresses import Address, host_name, is_loopback, split
 from foldmint_client.errors import InvalidOptions, UnreadableInput
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ _URL_SCHEMES = ("http", "https", "grpc", "grpcs")
 _CONNECT_MS = 10_000
 
 File = str | os.PathLike[str]
+Balance = Literal["round_robin", "pick_first"]
+"""How work is given to several servers: to all of them, or to one until it fails."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,17 @@ class ConnectionOptions(TypedDict, total=False):
     retry: Retry
     max_message_bytes: int
     keepalive: float
+    balance: Balance
     channel_options: Sequence[tuple[str, object]]
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach a server.
+    """How to reach a server, or several.
 
-    target: HOST:PORT, or any name that gRPC resolves. timeout: seconds that a call may take unless it says otherwise.
+    target: HOST:PORT, any name that gRPC resolves, or a list of those: `a:50051,b:50052`. balance: with several
+    servers, of a list or of a name that resolves to several addresses, `round_robin` gives work to all of them,
+    `pick_first` to one until it fails. timeout: seconds that a call may take unless it says otherwise.
     tls: none means a connection in the clear. token: sent with every call as `authorization: Bearer`; over TLS, or to
     this very machine, and refused otherwise; the value of FOLDMINT_TOKEN, by default. retry: unary
     calls are retried by gRPC itself, through the channel's service config; streams as `Client.tokenize_many` says.
@@ -125,17 +129,15 @@ class Connection:
     retry: Retry = DEFAULT_RETRY
     max_message_bytes: int = 256 * 2**20
     keepalive: float = 300.0
+    balance: Balance = "round_robin"
     channel_options: Sequence[tuple[str, object]] = ()
 
     def __post_init__(self) -> None:
-        if not self.target:
-            raise InvalidOptions("target is empty", "target")
-        scheme, separator, address = self.target.partition("://")
-        if separator and scheme.lower() in _URL_SCHEMES:
-            tls = ", with TLS" if scheme.lower().endswith("s") else ""
-            raise InvalidOptions(
-                f"target is HOST:PORT{tls}, not a URL: {address.rstrip('/')} instead of {self.target}", "target"
-            )
+        for address in self.addresses:
+            _check_target(address.target)
+        if self.balance not in get_args(Balance):
+            names = " or ".join(get_args(Balance))
+            raise InvalidOptions(f"balance is {names}, not {self.balance!r}", "balance")
         self.deadline(self.timeout)
         if not 0 < self.max_message_bytes < 2**31:
             raise InvalidOptions(
@@ -159,6 +161,11 @@ class Connection:
     def __repr__(self) -> str:
         return f"Connection(target={self.target!r}, tls={self.tls!r}, token={'…' if self.token else None})"
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The servers of the target, in order."""
+        return split(self.target)
+
     def deadline(self, timeout: float | None) -> float:
         """Timeout of a call in seconds: the argument, or the connection's."""
         seconds = self.timeout if timeout is None else timeout
@@ -170,12 +177,14 @@ class Connection:
         """Metadata of every call."""
         return (("authorization", f"Bearer {self.token}"),) if self.token is not None else ()
 
-    def channel_arguments(self) -> list[tuple[str, object]]:
-        """The gRPC channel arguments."""
+    def channel_arguments(self, address: Address | None = None) -> list[tuple[str, object]]:
+        """The gRPC channel arguments for one of the servers, the first by default; gRPC retries where there is one."""
+        address = self.addresses[0] if address is None else address
+        retries = self.retry.attempts > 1 and len(self.addresses) == 1
         arguments: dict[str, object] = {
             "grpc.primary_user_agent": f"foldmint-client/{installed_version()}",
-            "grpc.enable_retries": int(self.retry.attempts > 1),
-            "grpc.service_config": json.dumps(self._service_config()),
+            "grpc.enable_retries": int(retries),
+            "grpc.service_config": json.dumps(self._service_config(retries=retries)),
             # gRPC forgets a request larger than this once it is sent, and then cannot send it again.
             "grpc.per_rpc_retry_buffer_size": min(self.max_message_bytes + 65_536, 2**31 - 1),
             "grpc.max_send_message_length": self.max_message_bytes,
@@ -189,15 +198,19 @@ class Connection:
             "grpc.min_reconnect_backoff_ms": _CONNECT_MS,
             "grpc.max_reconnect_backoff_ms": max(100, int(self.retry.maximum_backoff * 1000)),
         }
-        if is_loopback(self.target):
+        if host_name(address) is not None:
+            arguments["grpc.lb_policy_name"] = self.balance
+        if address.host:  # that its certificate names
+            arguments["grpc.default_authority"] = address.host
+        if is_loopback(address.target):
             arguments["grpc.enable_http_proxy"] = 0  # a proxy would carry what is meant for this machine elsewhere
         return [*(arguments | dict(self.channel_options)).items()]
 
-    def _service_config(self) -> dict[str, object]:
+    def _service_config(self, *, retries: bool) -> dict[str, object]:
         method: dict[str, object] = {
             "name": [{"service": service, "method": name} for service, name in _RETRIED_BY_GRPC]
         }
-        if self.retry.attempts > 1:
+        if retries:
             method["retryPolicy"] = {
                 "maxAttempts": self.retry.attempts,
                 "initialBackoff": f"{self.retry.initial_backoff:.9f}s",
@@ -208,30 +221,14 @@ class Connection:
         return {"methodConfig": [method]}
 
 
-def is_loopback(target: str) -> bool:
-    """Whether the target can only be this machine: localhost, a loopback address, or a Unix socket."""
-    scheme, colon, rest = target.partition(":")
-    if colon and scheme in ("unix", "unix-abstract"):
-        return True
-    if colon and scheme in ("dns", "ipv4", "ipv6"):
-        target = rest.rpartition("/")[2] if rest.startswith("//") else rest.lstrip("/")
-    return all(_is_loopback_host(_host(unquote(address))) for address in target.split(","))
-
-
-def _host(address: str) -> str:
-    if address.startswith("["):
-        return address[1:].partition("]")[0]
-    host, _, port = address.rpartition(":")
-    return host if host and port.isdigit() and ":" not in host else address
-
-
-def _is_loopback_host(host: str) -> bool:
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name, which may resolve to anything
+def _check_target(target: str) -> None:
+    if not target:
+        raise InvalidOptions("target is empty", "target")
+    scheme, separator, address = target.partition("://")
+    if separator and scheme.lower() in _URL_SCHEMES:
+        tls = ", with TLS" if scheme.lower().endswith("s") else ""
+        instead = f"{address.rstrip('/')} instead of {target}"
+        raise InvalidOptions(f"target is HOST:PORT{tls}, not a URL: {instead}", "target")
 
 
 def installed_version() -> str:

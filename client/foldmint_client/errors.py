@@ -82,6 +82,13 @@ class Overloaded(FoldmintError):
         super().__init__(message)
 
 
+class RefusedStream(Overloaded):
+    """The server's HTTP/2 layer refused the call before anything read it (REFUSED_STREAM), so any call may be retried.
+
+    It says nothing about when, so the pause is that of `Retry`.
+    """
+
+
 class DeadlineExceeded(FoldmintError, TimeoutError):
     """No answer arrived within the timeout."""
 

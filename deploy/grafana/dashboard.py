@@ -11,7 +11,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
-from foldmint_dashboard import codes, load, overview, repair
+from foldmint_dashboard import access, callers, codes, load, overview, repair
 from foldmint_dashboard.frame import annotations, variables
 from foldmint_dashboard.panels import PanelBuilder, placed
 
@@ -21,6 +21,8 @@ ROWS = {
     "Codes": codes.panels,
     "Latency": load.latency,
     "Saturation": load.saturation,
+    "Callers": callers.panels,
+    "Admission and store": access.panels,
     "Repair": repair.panels,
 }
 

@@ -1,8 +1,12 @@
-"""Conventions that the commands share: `-h`, and options in groups below their help."""
+"""Conventions that the commands share: `-h`, options in groups, examples and exit codes, and errors' wording."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import typer
+
+_PYDANTIC = {"Value error, ": "", "Input should be": "must be"}  # typer's types use it
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -12,11 +16,45 @@ class GroupedCommand(typer.core.TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (their classes are private)
         """Write a section for arguments, one for each group in order of appearance, and one for other options."""
-        for title, parameters in option_groups(self.get_params(ctx)).items():
-            records = [record for each in parameters if (record := each.get_help_record(ctx)) is not None]
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+        _write_groups(self, ctx, formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Parse what was typed."""
+        with plain_errors():
+            return super().parse_args(ctx, args)
+
+
+class GroupedGroup(typer.core.TyperGroup):
+    """The same for a command with commands below it, which stand last."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the sections of options, then the commands."""
+        _write_groups(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Parse what was typed."""
+        with plain_errors():
+            return super().parse_args(ctx, args)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Put what pydantic says of an option's value plainly."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        for words, plain in _PYDANTIC.items():
+            error.message = error.message.replace(words, plain)
+        raise
+
+
+def _write_groups(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+    for title, parameters in option_groups(command.get_params(ctx)).items():
+        records = [record for each in parameters if (record := each.get_help_record(ctx)) is not None]
+        if records:
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def option_groups(parameters: list[Any]) -> dict[str, list[Any]]:
@@ -27,3 +65,24 @@ def option_groups(parameters: list[Any]) -> dict[str, list[Any]]:
         groups.setdefault(getattr(parameter, "rich_help_panel", None) or default, []).append(parameter)
     groups["Options"] = groups.pop("Options")
     return {title: members for title, members in groups.items() if members}
+
+
+def epilog(examples: Mapping[str, str], exits: Mapping[int, str]) -> str:
+    """What stands below a command's help. examples: purpose and command. exits: exit codes and their meanings."""
+    shown = [f"  {what}:\n    $ {command}" for what, command in examples.items()]
+    codes = [f"  {code:<3}  {meaning}" for code, meaning in sorted(exits.items())]
+    # Paragraphs that begin with \b are not rewrapped.
+    return "\n\n".join(f"\b\n{part}" for part in ("\n".join(["Examples:", *shown]), "\n".join(["Exit codes:", *codes])))
+
+
+def as_typed(message: str, options: Mapping[str, str]) -> str:
+    """A message with settings named as options. options: of each setting, the option.
+
+    Settings of one word are options only where the message begins with them.
+    """
+    words = message.split(" ")
+    for place, word in enumerate(words):
+        name = word.rstrip(",:.;")
+        if name in options and ("_" in name or place == 0):
+            words[place] = options[name] + word[len(name) :]
+    return " ".join(words)

@@ -27,6 +27,7 @@ from prometheus_client import (
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_server.codebooks.manager import CodebookLoader, CodebookManager
+from foldmint_server.codebooks.requested_versions import RequestedVersions
 from foldmint_server.codebooks.reservoir import Reservoir
 from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.inference.decode_worker import DecodeWorker
@@ -43,19 +44,23 @@ from foldmint_server.rpc.channel_options import channel_options
 from foldmint_server.rpc.codebook_service import CodebookServicer
 from foldmint_server.rpc.health import HealthServicer
 from foldmint_server.rpc.malformed_messages import MalformedMessageInterceptor
+from foldmint_server.rpc.message_sizes import MessageSizeInterceptor
 from foldmint_server.rpc.model_info import about, decode_limits_of, limits_of
 from foldmint_server.rpc.pipeline import Pipeline
 from foldmint_server.rpc.stream_limits import StreamLimits
 from foldmint_server.rpc.structure_parser import StructureParser
 from foldmint_server.rpc.tokenizer_service import TokenizerServicer
+from foldmint_server.security.authorization import CALLER
 from foldmint_server.security.file_reload import check_periodically
 from foldmint_server.security.setup import Security
 from foldmint_server.settings import Settings
 from foldmint_server.tracing.interceptor import TracingInterceptor
 from foldmint_server.tracing.setup import start_exporter
 from foldmint_server.web.dashboard.app import dashboard_app
+from foldmint_server.web.dashboard.devices import Devices
 from foldmint_server.web.dashboard.lineage import Lineage
 from foldmint_server.web.dashboard.traffic import Traffic
+from foldmint_server.web.dashboard.usage_api import Listener as DashboardListener
 from foldmint_server.web.dashboard.usage_api import UsageApi
 from foldmint_server.web.http_server import WebServer
 from foldmint_tokenizer import StructureDetokenizer
@@ -116,6 +121,7 @@ class Server:
         usage = CodeUsage(model.config.codes, settings.usage_window, time.monotonic, settings.code_metrics)
         self._metrics = metrics = self._create_metrics(usage, engines)
         self._security = security = Security(settings, metrics)
+        resources.push_async_callback(asyncio.to_thread, security.close)
         pool = ThreadPoolExecutor(settings.parse_threads, "parse")
         resources.callback(pool.shutdown, cancel_futures=True)
 
@@ -132,7 +138,13 @@ class Server:
         # Before the first request: this server may serve a canary.
         await follower.poll()
         observe = None if reservoir is None else reservoir.record
-        scheduler = Scheduler(engines, scheduling(settings, engines), metrics, observe=observe)
+        scheduler = Scheduler(
+            engines,
+            scheduling(settings, engines),
+            metrics,
+            observe=observe,
+            names=[str(engine.device) for engine in engines],
+        )
         resources.push_async_callback(asyncio.to_thread, scheduler.close)
         decoder = None
         if detokenizer is not None:
@@ -155,6 +167,7 @@ class Server:
         resources.push_async_callback(asyncio.to_thread, parser.close)
         pipeline = Pipeline(
             codebooks,
+            RequestedVersions(codebooks, name),
             scheduler,
             decoder,
             parser,
@@ -172,12 +185,23 @@ class Server:
             settings.tenant_key,
         )
         traffic = Traffic(metrics)
-        usage_api = UsageApi(usage, settings.usage_window, codebooks, follower, traffic)
+        devices = Devices(
+            metrics,
+            [str(engine.device) for engine in engines],
+            None if detokenizer is None else str(detokenizer.device),
+            self._gpus.memory,
+        )
+        usage_api = UsageApi(
+            usage, settings.usage_window, codebooks, follower, traffic, devices, docs_url=settings.docs_url
+        )
         await self._listen(
             servicer,
             CodebookServicer(codebooks, follower, usage, reservoir, settings.poll_seconds),
             security.protect(dashboard_app(self._registry, usage_api, Lineage(codebooks))),
             resources,
+        )
+        usage_api.listener = DashboardListener(
+            _port(self.address), tls=bool(settings.tls_server_certificate), token=security.needs_token
         )
 
         # While health says NOT_SERVING: libraries load and memory is taken at the first batch, not at a request.
@@ -188,7 +212,7 @@ class Server:
         if codebooks.active.coding is not None:
             # Beside the first requests, of which few ask for it; the process may end before it is done.
             threading.Thread(target=assignment.warm_up, name="assignment", daemon=True).start()
-        tasks = [self._watch_devices(scheduler, decoder), traffic.run(), security.run()]
+        tasks = [self._watch_devices(scheduler, decoder), traffic.run(devices.sample), security.run()]
         tasks += [check_periodically([self._connections], _LOOK_SECONDS), flush_log_periodically()]
         if settings.poll_seconds:
             tasks.append(follower.run(settings.poll_seconds))
@@ -208,8 +232,9 @@ class Server:
 
     def _create_metrics(self, usage: CodeUsage, engines: Sequence[Engine]) -> Metrics:
         self._registry.register(usage)
-        metrics = create_metrics(self._registry)
-        self._registry.register(GpuCollector({engine.device for engine in engines}))
+        metrics = create_metrics(self._registry, self.settings.max_caller_names)
+        self._gpus = GpuCollector(dict.fromkeys(engine.device for engine in engines))
+        self._registry.register(self._gpus)
         metrics.describe(
             device=_names(engines),
             precision=self.settings.precision,
@@ -228,8 +253,13 @@ class Server:
         """Bind and start the listeners: gRPC, gRPC of operators, HTTP."""
         settings = self.settings
         options = channel_options(settings)
-        interceptors = [MalformedMessageInterceptor(), *self._security.interceptors, TracingInterceptor()]
         limits, metrics = CallLimits.from_settings(settings), self._metrics
+        interceptors = [
+            MalformedMessageInterceptor(lambda status: metrics.callers.refused(CALLER.get().name, status)),
+            *self._security.interceptors,
+            MessageSizeInterceptor(metrics),
+            TracingInterceptor(),
+        ]
         public = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(servicer, public)
         admin = grpc.aio.server(options=options, interceptors=[AdmissionInterceptor(limits, metrics), *interceptors])
@@ -246,7 +276,13 @@ class Server:
         self.address = self._bound(public, settings.listen)
         self.admin_address = self._bound(admin, settings.admin_listen, admin=True)
         metrics_host, _, metrics_port = settings.metrics_listen.rpartition(":")
-        web = WebServer(metrics_host.strip("[]"), int(metrics_port), web_app, self._security.web_tls)
+        web = WebServer(
+            metrics_host.strip("[]"),
+            int(metrics_port),
+            web_app,
+            self._security.web_tls,
+            self._security.web_connection_refused,
+        )
         web.start()
         resources.callback(web.stop)
         allow_connections(2 * settings.max_connections)

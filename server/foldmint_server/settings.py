@@ -45,6 +45,12 @@ class ListenSettings(BaseModel):
     metrics_listen: str = Field(
         "127.0.0.1:9464", description="HOST:PORT of /metrics and of the server's own page, /; port 0 takes a free one."
     )
+    docs_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/]+(/\S*)?)?$",
+        description="http(s)://… of this documentation as a site (`make docs`), for links of the page; empty: the page "
+        "names the files.",
+    )
     metrics_hosts: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._,-]*$",
@@ -192,6 +198,11 @@ class AuthSettings(BaseModel):
         description="TOML file of hashed bearer tokens, which `foldmint-server tokens` writes; empty: none, "
         "and anyone may tokenize and read.",
     )
+    token_use_file: str = Field(
+        "",
+        description="File where the server notes each minute when tokens were last used, for `foldmint-server tokens "
+        "list`; servers may share it; empty: TOKENS_FILE.last-use.json.",
+    )
     anonymous: str = Field(
         "",
         pattern=r"^((tokenize|read)(,(tokenize|read))*)?$",
@@ -213,6 +224,8 @@ class AuthSettings(BaseModel):
     def _anonymous_needs_tokens(self) -> Self:
         if self.anonymous and not self.tokens_file:
             raise ValueError("anonymous goes with tokens_file; without tokens all may tokenize and read")
+        if self.token_use_file and not self.tokens_file:
+            raise ValueError("token_use_file goes with tokens_file")
         return self
 
     @property
@@ -263,6 +276,13 @@ class ObservabilitySettings(BaseModel):
     code_metrics: Literal["full", "summary", "off"] = Field(
         "full",
         description="Metrics of the codes: full; summary, without a series for each code; off.",
+    )
+    max_caller_names: int = Field(
+        100,
+        ge=0,
+        le=1000,
+        description="Tokens, the first ones of the file, whose callers have metrics of their own; the rest counts as "
+        "other.",
     )
     otlp_endpoint: str = Field(
         "",

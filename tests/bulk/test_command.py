@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -173,26 +172,21 @@ def test_metrics_on_a_port(archives: Archives, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    seen = list[str]()
     arguments = [*map(str, archives.paths), "-o", str(tmp_path / "out"), "--unit-structures", "1", "--device", "cpu"]
     process = start(*arguments, "--metrics-listen", f"127.0.0.1:{port}", log=tmp_path / "log")
 
-    def read() -> None:
-        while process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                    seen.append(answer.read().decode())
-            except OSError:
-                continue
+    def read() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
 
-    reader = threading.Thread(target=read)
-    reader.start()
     try:
-        assert process.wait(120) == 0, (tmp_path / "log").read_text()
+        wait_until(lambda: 'foldmint_bulk_units{state="left"} 8.0' in read())
+        assert process.wait(300) == 0, (tmp_path / "log").read_text()
     finally:
         process.kill()
-        reader.join()
-    assert any('foldmint_bulk_units{state="left"} 8.0' in text for text in seen)
 
 
 def test_a_damaged_output_is_no_success(

@@ -4,12 +4,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pyarrow import parquet
 
-from foldmint_bulk import JobDiffers, OutputError, Unfinished, Units, create_job, finish, units
+from foldmint_bulk import (
+    Job,
+    JobDiffers,
+    JobOptions,
+    OutputError,
+    Unfinished,
+    Units,
+    create_job,
+    finish,
+    units,
+)
+from foldmint_bulk.finishing import reopen
+from foldmint_bulk.job import ModelIdentity
+from foldmint_bulk.output.completion import Tracker, recorded
+from foldmint_bulk.output.parts import failures_name, part_name, write_failures
 from foldmint_bulk.output.records import Record, create_record, name_of, pack_hits, read_record, unpack_hits
-from foldmint_bulk.storage import open_output
+from foldmint_bulk.parsing.messages import Failure
+from foldmint_bulk.storage import in_parallel, open_output
 from foldmint_bulk.unit import SHARD, Unit, unit_id, unit_number
 
 
@@ -90,6 +106,58 @@ def test_a_job_in_s3(bucket: str, archives: Any, make_worker: Any, tmp_path: Pat
     assert list(units(out)) == []
 
 
+def _simulated(out: Path, count: int) -> Job:
+    """A job of so many units that nobody needs to do."""
+    job = Job(str(out), ModelIdentity(None, "m", "e", "000001", "c"), JobOptions(), ("none",)).begin()
+    table = Units.of(Unit("files", (f"{number}.pdb",)) for number in range(count))
+    (out / "units.parquet").write_bytes(table.to_parquet())
+    return job
+
+
+def _record(number: int, **fields: Any) -> Record:
+    hits = np.zeros(4, np.int64)
+    hits[number % 4] = number
+    name = unit_id(number)
+    part = part_name(name, "one")
+    return Record(name, "one", part, structures=1, residues=number, framed=number, hits=pack_hits(hits), **fields)
+
+
+def test_shards_are_summed_up_as_they_are_completed(tmp_path: Path) -> None:
+    total = SHARD + 3
+    job, files = _simulated(tmp_path / "out", total), open_output(str(tmp_path / "out"))
+    out = tmp_path / "out"
+    for number in range(total):
+        fields = {"failures": {"Killed": 1}} if number == 7 else {}
+        record = _record(number, failures_file=failures_name(unit_id(7), "one") if fields else "", **fields)
+        for path, content in ((out / record.part, b"part"), (out / name_of(record.unit), _json(record))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    (out / "failures/0000").mkdir(parents=True)
+    with (out / failures_name(unit_id(7), "one")).open("wb") as stream:
+        write_failures(stream, [Failure("7.pdb", "Killed", "too long")], unit_id(7))
+    done = np.ones(total, bool)
+    done[[5, SHARD + 2]] = False
+    with in_parallel() as executor:
+        tracker = Tracker(files, done, executor)
+        tracker.add(_record(5))
+        assert [path.name for path in (out / "summaries").glob("*.json")] == ["0000.json"]
+        assert recorded(files, total, executor).all()
+        (out / name_of(unit_id(5))).unlink()  # its summary has it
+        assert recorded(files, total, executor).all()
+        summary = finish(job.out)
+        assert (summary.units, summary.structures, summary.residues) == (total, total, sum(range(total)))
+        assert summary.hits.tolist() == [sum(range(first, total, 4)) for first in range(4)]
+        (failure,) = parquet.read_table(out / "failures.parquet").to_pylist()
+        assert failure == {"unit": "0000/007", "source": "7.pdb", "kind": "Killed", "reason": "too long"}
+        assert reopen(files, total, executor) == 1
+        assert not (out / "DONE").exists()
+        assert np.flatnonzero(~recorded(files, total, executor)).tolist() == [5, 7]
+
+
+def _json(record: Record) -> bytes:
+    return json.dumps(record.row()).encode()
+
+
 def test_numbers_of_units() -> None:
     for number in (0, SHARD - 1, SHARD, 12_345, 10_000 * SHARD):
         assert unit_number(unit_id(number)) == number
@@ -108,8 +176,6 @@ def test_tables_of_units() -> None:
 
 
 def test_hits_are_packed() -> None:
-    import numpy as np
-
     hits = np.arange(4096) * 10**9
     assert unpack_hits(pack_hits(hits)).tolist() == hits.tolist()
     assert len(unpack_hits("")) == 0

@@ -33,8 +33,8 @@ def test_the_rows_of_a_plain_loop(
     assert plain.num_rows == 8
     assert differing(plain, found) == []
     footer = parquet.read_schema(tmp_path / "out" / records[0]["part"]).metadata
-    assert footer[b"encoder_sha256"].decode() == tokenizer.model.encoder_digest
-    assert footer[b"codebook_sha256"].decode() == tokenizer.model.codebook.digest
+    assert footer[b"encoder_digest"].decode() == tokenizer.model.encoder_digest
+    assert footer[b"codebook_digest"].decode() == tokenizer.model.codebook.digest
     assert list(units(job.out)) == []
 
 

@@ -211,9 +211,10 @@ class ScriptedServer:
         times: int = 1,
         violations: Violations | None = None,
         retry_after: float | None = None,
+        message: str = "as scripted",
     ) -> None:
         """Let the next calls fail."""
-        fault = Fault(code, violations=violations or [], retry_after=retry_after)
+        fault = Fault(code, message, violations or [], retry_after)
         self.servicer.faults.extend(fault for _ in range(times))
 
     def answer(self, request: Request) -> Response:

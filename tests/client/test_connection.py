@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from foldmint_client import InvalidOptions, Retry, Tls
-from foldmint_client.connection import Connection, is_loopback
+from foldmint_client.addresses import is_loopback
+from foldmint_client.connection import Connection
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,11 @@ def test_a_port_in_use_is_refused(option: str, others: tuple[str, ...]) -> None:
     [
         (["--listen", "nowhere"], "HOST:PORT"),
         (["--admin-listen", "nowhere"], "HOST:PORT"),
-        (["--keep-versions", "2"], "keep_versions"),
-        (["--reservoir", "2000000"], "reservoir"),
-        (["--max-batch-residues", "-1"], "max_batch_residues"),
-        (["--max-queued-residues", "10"], "max_residues"),
-        (["--max-queued-detokenize-residues", "10"], "max_detokenize_residues"),
+        (["--keep-versions", "2"], "--keep-versions"),
+        (["--reservoir", "2000000"], "--reservoir"),
+        (["--max-batch-residues", "-1"], "--max-batch-residues"),
+        (["--max-queued-residues", "10"], "--max-queued-residues must be at least --max-residues"),
+        (["--max-queued-detokenize-residues", "10"], "--max-detokenize-residues"),
         (["--config", "/no/such/file.toml"], "settings file not found"),
     ],
 )

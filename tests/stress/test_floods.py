@@ -6,6 +6,7 @@ import struct
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -30,6 +31,12 @@ GARBAGE = {
     "settings": PREFACE + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" * 5000,
     "half a preface": PREFACE[:10],
 }
+# POST over http, without Huffman coding, of a unary call.
+HEADERS = b"\x83\x86\x04\x26/foldmint.v1.TokenizerService/Tokenize\x01\x01x" + b"".join(
+    b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+    for name, value in ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
+)
+FLOODING, FLOODED_BYTES = 64, 3 * 2**28
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +85,30 @@ def test_what_is_no_grpc(server: KillableServer, kind: str) -> None:
         assert ask(server) == 8
     settle(server, before)
     assert memory(server.pid) - bytes_before < 2**28
+
+
+def test_calls_that_are_opened_and_reset_at_once(server: KillableServer) -> None:
+    """Over many connections, each with no more open at a time than it may have: memory is bounded for all together."""
+    before, bytes_before = descriptors(server), memory(server.pid)
+    opened = b"".join(
+        frame(1, 4, number, HEADERS) + frame(3, 0, number, struct.pack(">I", 8)) for number in range(1, 4001, 2)
+    )
+    with ExitStack() as open_, ThreadPoolExecutor(FLOODING) as pool:
+        connections = [open_.enter_context(connected(server.address)) for _ in range(FLOODING)]
+
+        def flood(one: socket.socket) -> None:
+            with suppress(OSError):  # the server may hang up meanwhile
+                one.sendall(PREFACE + frame(4, 0, 0) + frame(4, 1, 0) + opened)
+
+        list(pool.map(flood, connections))
+        assert ask(server) == 8
+        assert memory(server.pid) - bytes_before < FLOODED_BYTES
+    settle(server, before)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
 @pytest.mark.parametrize("listener", ["address", "metrics", "admin"])

@@ -19,10 +19,11 @@ def server() -> Iterator[KillableServer]:
 
 
 @pytest.mark.slow
-def test_many_calls_at_once(server: KillableServer) -> None:
+@pytest.mark.parametrize("connections", [4, 1])
+def test_many_calls_at_once(server: KillableServer, connections: int) -> None:
     before = counted(server.metrics, "foldmint_rejects_total")["too_many_calls_of_caller"]
     with Prober(server.address) as prober:
-        outcomes = burst(server.address, CALLS)
+        outcomes = burst(server.address, CALLS, connections)
     assert set(outcomes.statuses) <= {"OK", "RESOURCE_EXHAUSTED"}
     assert outcomes.statuses["OK"] >= 512
     refused = outcomes.statuses["RESOURCE_EXHAUSTED"]

@@ -1,4 +1,4 @@
-"""The encoder laid out for a CPU's caches against the plain one, and the threads that share its rows."""
+"""The encoder optimized for CPUs against the plain one, and the threads that share its rows."""
 
 import shutil
 import threading
@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate
+from foldmint_tokenizer.store.model_store import load_model
 from helpers.chains import RealChain
 
 CONFIGS = {
@@ -160,7 +163,7 @@ def test_one_thread_is_one_lane() -> None:
 def test_an_error_in_a_thread_is_raised(rows: Neighborhoods) -> None:
     engine = Engine(encoder(CONFIGS["small"]), threads=2)
     bad = rows._replace(offset=np.full_like(rows.offset, 66))
-    with pytest.raises(RuntimeError, match="out of DATA bounds"):
+    with pytest.raises(ValueError, match="an offset is not between 0 and 65"):
         engine.vectors(bad)
     assert len(engine.vectors(rows)) == len(rows.offset)
 
@@ -215,3 +218,75 @@ def test_compiled_for_a_few_numbers_of_rows(rows: Neighborhoods) -> None:
         assert found.shape == expected.shape
         assert float((found - expected).norm() / expected.norm()) < 0.02
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def hostile(kind: str, chain: RealChain) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A chain as no crystallographer would have it."""
+    random = np.random.default_rng(0)
+    x, index = chain.coordinates.copy(), chain.residue_index
+    match kind:
+        case "missing atoms":
+            x[random.random(x.shape[:2]) < 0.2] = np.nan
+        case "one residue":
+            x, index = x[:1], index[:1]
+        case "two residues":
+            x, index = x[:2], index[:2]
+        case "residues in one place":
+            x[10:60] = x[10]
+        case "all residues in one place":
+            x[:] = x[5]
+        case "far from the origin":
+            x += np.float32(9e5)
+        case "numbers far apart":
+            index = index * 40 * (-1) ** np.arange(len(index))
+    return x, index
+
+
+HOSTILE = (
+    "missing atoms",
+    "one residue",
+    "two residues",
+    "residues in one place",
+    "all residues in one place",
+    "far from the origin",
+    "numbers far apart",
+)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_chains(kind: str, chains: list[RealChain]) -> None:
+    model = encoder(CONFIGS["small"])
+    rows = build_geometry(*hostile(kind, chains[0])).rows(slice(None))
+    assert len(rows.offset)
+    assert_close(Engine(model, threads=1).vectors(rows), plain(model, rows))
+
+
+def test_weights_that_are_not_finite_are_noticed(rows: Neighborhoods) -> None:
+    for name in ("transformer.blocks.0.geom_attn.proj.weight", "transformer.blocks.1.ffn.1.bias", "pre_vq_proj.bias"):
+        model = encoder(CONFIGS["small"])
+        with torch.no_grad():
+            model.get_parameter(name).view(-1)[-1] = torch.nan
+        engine = Engine(model, threads=2)
+        with pytest.raises(ModelError, match="not finite"):
+            engine.quantize(engine.vectors(rows), torch.randn(64, 16))
+
+
+def test_tokens_of_the_default_model(chains: list[RealChain]) -> None:
+    """As by the plain encoder, but where two codes are as near as float32 can tell."""
+    model = load_model()
+    embeddings = model.codebook.codebook.embeddings
+    engine = Engine(model.encoder)
+    total = different = 0
+    for chain in chains:
+        geometry = build_geometry(chain.coordinates, chain.residue_index)
+        found = torch.from_numpy(engine.tokens(geometry, embeddings).codes)
+        z = plain(model.encoder, geometry.rows(slice(None)))
+        expected = nearest_code(z, embeddings)[0]
+        apart = found != expected
+        total += len(found)
+        different += int(apart.sum())
+        near, far = ((z[apart] - embeddings[codes[apart]]).norm(dim=1) for codes in (expected, found))
+        assert (far - near < 1e-5 * z[apart].norm(dim=1)).all()
+    print(f"{different} of {total} tokens differ")  # noqa: T201
+    assert total > 20_000
+    assert different <= 1e-4 * total

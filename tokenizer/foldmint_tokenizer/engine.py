@@ -18,6 +18,7 @@ from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.kernels.quantization import nearest_codes
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSET_LIMIT, Geometry, Neighborhoods, concatenate
 
 # Elements of the largest intermediate array of a step of the plain encoder, (rows, 16, 16, heads) or
@@ -126,7 +127,7 @@ class Engine:
 
         def step(part: slice) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
             z = encode(geometry.rows(part))
-            return *self.quantize(z, embeddings), z[:, : None if keep else 0].float().cpu().numpy()
+            return *self._nearest(z, embeddings), z[:, : None if keep else 0].float().cpu().numpy()
 
         found = self._parts(len(geometry.queries), step)
         if not found:
@@ -157,12 +158,22 @@ class Engine:
 
         Raises ModelError if a vector is not finite.
         """
-        with torch.inference_mode():
-            codes, distances = nearest_code(z, embeddings)
-        on_host = distances.cpu().numpy()
-        if not np.isfinite(on_host).all():
+        found = self._parts(len(z), lambda part: self._nearest(z[part], embeddings))
+        if not found:
+            return Quantized(np.empty(0, np.int64), np.empty(0, np.float32))
+        return Quantized(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+    def _nearest(self, z: Tensor, embeddings: Tensor) -> Quantized:
+        """As `quantize`, in the calling thread."""
+        if self._threads is not None:
+            found = _nearest_on_cpu(z, embeddings)
+        else:
+            with torch.inference_mode():
+                codes, distances = nearest_code(z, embeddings)
+            found = Quantized(codes.cpu().numpy(), distances.cpu().numpy())
+        if not np.isfinite(found.distances).all():
             raise ModelError("the encoder computed a vector that is not finite")
-        return Quantized(codes.cpu().numpy(), on_host)
+        return found
 
     def frameless_code(self, embeddings: Tensor) -> int:
         """The code of every residue without a frame (955 in ESM3)."""
@@ -205,6 +216,14 @@ class Engine:
                 torch.backends.cuda.matmul.allow_tf32 = before
         else:
             yield
+
+
+def _nearest_on_cpu(z: Tensor, embeddings: Tensor) -> Quantized:
+    """As `nearest_code`, compiled."""
+    found = Quantized(np.empty(len(z), np.int64), np.empty(len(z), np.float32))
+    vectors, codes = (part.detach().float().contiguous().numpy() for part in (z, embeddings))
+    nearest_codes(vectors, codes, *found)
+    return found
 
 
 def _dummy_rows(count: int) -> Neighborhoods:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from foldmint_tokenizer.kernels import geometry as kernels
+
 # Added to squared norms, as ESM3 does; far below any bond length (1.3 Å and more).
 _EPSILON = 1e-10
 # Å; minimum distance of N from the line through CA and C, and minimum length of CA-C; below them the axes
@@ -36,25 +38,8 @@ def backbone_frames(backbone: NDArray[np.floating]) -> Frames:
     frame if one of the three atoms is missing or not finite, or if all three lie on one line. Computed in float64
     whatever the input's type, so that a structure far from the origin loses no precision.
     """
-    positions = np.asarray(backbone, np.float64)
-    exists = np.asarray(np.isfinite(positions).all(axis=(1, 2)), np.bool_)
-    positions = np.where(exists[:, None, None], positions, 0)
-    n, ca, c = positions[:, 0], positions[:, 1], positions[:, 2]
-
-    along = ca - c
-    length = _norm(along)
-    x = along / length
-    beside = n - ca
-    beside = beside - x * (x * beside).sum(-1, keepdims=True)
-    width = _norm(beside)
-    y = beside / width
-    exists &= (length[:, 0] > _SHORTEST) & (width[:, 0] > _SHORTEST)
-
-    rotation = np.stack([x, y, np.cross(x, y)], -1)
-    rotation = np.where(exists[:, None, None], rotation, np.eye(3))
-    return Frames(rotation, np.where(exists[:, None], ca, 0), exists)
-
-
-def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.sqrt((vectors**2).sum(-1, keepdims=True) + _EPSILON)
-    return lengths
+    positions = np.ascontiguousarray(backbone, np.float64)
+    count = len(positions)
+    found = Frames(np.empty((count, 3, 3)), np.empty((count, 3)), np.empty(count, np.bool_))
+    kernels.frames(positions, _EPSILON, _SHORTEST, *found)
+    return found

@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from foldmint_tokenizer.frames import Frames, backbone_frames
+from foldmint_tokenizer.kernels import geometry as kernels
 from foldmint_tokenizer.structure.backbone import Backbone
 
 NEIGHBORS = 16
 OFFSET_LIMIT = 32
 OFFSETS = 2 * OFFSET_LIMIT + 2  # row 0 of the embedding is for padding and never looked up
+# Residues of a chain that are all compared with all, which is faster than a tree.
+_COMPARED = 4096
 # Residues that may share a place, or one coordinate, without slowing the tree down.
 _FEW = 64
 # Residues a query of the tree: distances and indices of all residues at once would dominate the memory.
@@ -54,19 +57,16 @@ class Geometry(NamedTuple):
     def rows(self, select: slice | NDArray[np.integer]) -> Neighborhoods:
         """The neighborhoods of queries[select]."""
         query, nearest = self.queries[select], self.nearest[select]
-        exists = nearest >= 0
-        nearest = np.where(exists, nearest, query[:, None])
+        shape = nearest.shape
+        rows = Neighborhoods(
+            np.empty((*shape, 3, 3), np.float32),
+            np.empty((*shape, 3), np.float32),
+            np.empty(shape, np.int64),
+            np.empty(shape, np.bool_),
+        )
         rotation, origin, _ = self.frames
-        # One product a query: [axes of 16 neighbors | CA of 16 neighbors] in the query's frame.
-        seen = np.concatenate(
-            [rotation[nearest], (origin[nearest] - origin[query, None])[..., None]], -1
-        )  # (rows, 16, 3, 4)
-        flat = seen.transpose(0, 2, 1, 3).reshape(len(query), 3, NEIGHBORS * 4)
-        local = (rotation[query].transpose(0, 2, 1) @ flat).astype(np.float32)
-        local = local.reshape(len(query), 3, NEIGHBORS, 4).transpose(0, 2, 1, 3)
-        difference = self.residue_index[nearest] - self.residue_index[query, None]
-        offset = np.clip(difference, -OFFSET_LIMIT, OFFSET_LIMIT) + OFFSET_LIMIT + 1
-        return Neighborhoods(np.ascontiguousarray(local[..., :3]), np.ascontiguousarray(local[..., 3]), offset, exists)
+        kernels.neighborhoods(rotation, origin, self.residue_index, query, nearest, OFFSET_LIMIT, *rows)
+        return rows
 
 
 def build_geometry(backbone: NDArray[np.floating], residue_index: NDArray[np.integer]) -> Geometry:
@@ -87,6 +87,11 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
         return nearest
     ca = frames.origin[queries]
     wanted = min(NEIGHBORS, len(queries))
+    if len(queries) <= _COMPARED:
+        compared = np.empty((len(queries), wanted), np.int32)
+        kernels.nearest(ca, compared)
+        nearest[:, :wanted] = queries[compared]
+        return nearest
     kept = _thinned(ca)
     tree = KDTree(ca[kept])
     for start in range(0, len(queries), _QUERY_CHUNK):

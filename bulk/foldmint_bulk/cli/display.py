@@ -86,7 +86,7 @@ class Display:
             self._metrics.units(self._done - self._failed, self._failed, self._total - self._done)
             self._metrics.recorded(record, self._idle(), self._eta())
             if record.error:
-                self._say(f"failed: {record.error}")
+                self._say(f"failed: {record.source}: {record.error}")
             self._show(last=self._done == self._total)
 
     def note(self, text: str) -> None:

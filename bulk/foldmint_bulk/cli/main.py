@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand
+from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand, epilog
 
 if TYPE_CHECKING:
     from foldmint_bulk.driver import Outcome
@@ -22,34 +22,36 @@ if TYPE_CHECKING:
     from foldmint_bulk.output.summaries import Summary
 
 ERROR = 1
+USAGE = 2
 LEFT = 3
 FAILED = 4
 
 _JOB, _INPUTS, _SPEED = "What is computed", "Parquet files and trajectories", "How it runs"
 _PARTS, _REPORTS = "Parts of a job", "Reports"
 
-_EPILOG = """
-\b
-Examples:
-  Tokenize an archive of a proteome:
-    foldmint-bulk UP000005640_9606_HUMAN_v4.tar -o human
-  On four GPUs, from one bucket to another:
-    foldmint-bulk s3://bucket/structures -o s3://bucket/tokens --device cuda --workers 4 --parsers 8
-  The share of a Slurm array of 100 tasks, numbered from 0:
-    foldmint-bulk structures -o tokens --slice $SLURM_ARRAY_TASK_ID/100
-  On 64 cores of a Ray cluster:
-    foldmint-bulk /shared/structures -o /shared/tokens --engine ray --ray-address auto --workers 64
-
-\b
-Exit codes:
-  0    done; with --slice, the slice is done
-  1    an error; once its cause is gone, run it again
-  2    wrong options or inputs
-  3    units are left, because other processes stopped; run it again
-  4    all units have records, and some failed: see --retry-failed
-  130  stopped by SIGINT; run it again
-  143  stopped by SIGTERM; run it again
-"""
+_EPILOG = epilog(
+    {
+        "An archive of a proteome": "foldmint-bulk UP000005640_9606_HUMAN_v4.tar -o human",
+        "On four GPUs, from one bucket to another": (
+            "foldmint-bulk s3://bucket/structures -o s3://bucket/tokens --device cuda --workers 4 --parsers 8"
+        ),
+        "The share of a Slurm array of 100 tasks, numbered from 0": (
+            "foldmint-bulk structures -o tokens --slice $SLURM_ARRAY_TASK_ID/100"
+        ),
+        "On 64 cores of a Ray cluster": (
+            "foldmint-bulk /shared/structures -o /shared/tokens --engine ray --ray-address auto --workers 64"
+        ),
+    },
+    {
+        0: "done; with --slice, the slice is done",
+        ERROR: "an error; once its cause is gone, run it again",
+        USAGE: "wrong options or inputs",
+        LEFT: "units are left, because other processes stopped; run it again",
+        FAILED: "all units have records, and some failed: see --retry-failed",
+        130: "stopped by SIGINT; run it again",
+        143: "stopped by SIGTERM; run it again",
+    },
+)
 
 app = typer.Typer(
     name="foldmint-bulk",
@@ -349,7 +351,7 @@ def _faults() -> Iterator[None]:
         yield
     except (InvalidInput, JobDiffers) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(USAGE) from error
     except (BulkError, TokenizerError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(ERROR) from error

@@ -71,7 +71,7 @@ class SupervisedWorker:
     def _failed(self, unit: Unit, died: ChildDied) -> Record:
         """Record that a unit failed; another process may have done it."""
         files = storage.open_output(self._job.out)
-        record = Record(unit.id, error=f"{unit.name}: its worker {died}, {TRIES} times", failures={})
+        record = Record(unit.id, error=f"its worker {died}, {TRIES} times", source=unit.name)
         try:
             create_record(files, record)
         except FileExistsError:

@@ -33,7 +33,9 @@ def failures_name(unit: str, attempt: str) -> str:
 
 def part_writer(stream: IO[bytes], model: "ModelIdentity", unit: str) -> ParquetWriter:
     """A writer of a part, whose footer has the digests of encoder and codebook, and the unit."""
-    footer = {"encoder_sha256": model.encoder_digest, "codebook_sha256": model.codebook_digest, "unit": unit}
+    # Those of the rows; a part without rows has them too.
+    digests = {"encoder_digest": model.encoder_digest, "codebook_digest": model.codebook_digest}
+    footer = {"model": model.name, "codebook_version": model.codebook_version, **digests, "unit": unit}
     return ParquetWriter(stream, metadata=footer)
 
 
@@ -45,6 +47,8 @@ def to_tokens(structure: "TokenizedStructure", model: "ModelIdentity") -> Tokens
         tuple(_to_chain(chain) for chain in structure),
         tuple(map(_to_left_out, structure.left_out)),
         structure.warnings,
+        model.codebook_digest,
+        model.encoder_digest,
     )
 
 

@@ -23,7 +23,8 @@ class Record:
 
     attempt: the name of the attempt that was recorded. part, failures_file: its files, relative to the output; empty
     if it has none. structures, chains, residues: in the part. framed: residues with a frame, the sum of the hits.
-    failures: number of failures by kind. error: why the whole unit failed; empty if it did not. hits: packed counts of
+    failures: number of failures by kind. error: why the whole unit failed; empty if it did not; source: what it is
+    called then. hits: packed counts of
     the codes, see `unpack_hits`. seconds, device_seconds: that it took, and that the device computed.
     """
 
@@ -37,6 +38,7 @@ class Record:
     framed: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    source: str = ""
     hits: str = ""
     seconds: float = 0.0
     device_seconds: float = 0.0

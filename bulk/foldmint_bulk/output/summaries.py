@@ -38,8 +38,8 @@ class Summary:
     """What records say in sum.
 
     units: number of them. attempts: by the number of the unit, that which counts; empty: the unit failed. failures: of
-    structures, by kind. errors: why units failed, by id. failing: units with failures of structures, by id, and their
-    kinds. hits: (codes,), (0,) of no records.
+    structures, by kind. errors: of units that failed, by id, what they are called, and why. failing: units with
+    failures of structures, by id, and their kinds. hits: (codes,), (0,) of no records.
     """
 
     units: int = 0
@@ -51,7 +51,7 @@ class Summary:
     device_seconds: float = 0.0
     attempts: dict[int, str] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
-    errors: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, list[str]] = field(default_factory=dict)
     failing: dict[str, list[str]] = field(default_factory=dict)
     hits: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -63,7 +63,7 @@ class Summary:
         self.attempts[number] = record.attempt
         self.failures.update(record.failures)
         if record.error:
-            self.errors[record.unit] = record.error
+            self.errors[record.unit] = [record.source, record.error]
         if record.failures:
             self.failing[record.unit] = list(record.failures)
         self._add_hits(unpack_hits(record.hits))

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from foldmint_client.cli.credentials import Credentials
     from foldmint_client.cli.progress import Reporter
     from foldmint_client.client import Client
-    from foldmint_client.connection import ConnectionOptions
+    from foldmint_client.connection import ConnectionOptions, Tls
     from foldmint_client.errors import InvalidOptions
 
 INCOMPLETE = 1  # some input has no result
@@ -31,7 +31,7 @@ Server = Annotated[
     typer.Option(
         metavar="HOST:PORT",
         envvar="FOLDMINT_SERVER",
-        help="Address of the server (its --listen).",
+        help="Address of the server (its --listen); several are separated by commas.",
         rich_help_panel=CONNECTION,
     ),
 ]
@@ -51,6 +51,14 @@ Timeout = Annotated[
 Attempts = Annotated[
     int,
     typer.Option(min=1, max=5, help="Attempts in all while the server cannot be reached.", rich_help_panel=CONNECTION),
+]
+Balance = Annotated[
+    Literal["round_robin", "pick_first"],
+    typer.Option(
+        help="How several servers, of a list or of a name with several addresses, are used: all of them, or one until "
+        "it fails.",
+        rich_help_panel=CONNECTION,
+    ),
 ]
 InFlight = Annotated[
     int, typer.Option(min=1, help="Structures in flight at once, at most.", rich_help_panel=CONNECTION)
@@ -109,13 +117,14 @@ def connected(
     timeout: float,
     attempts: int,
     credentials: "Credentials",
+    balance: Literal["round_robin", "pick_first"] = "round_robin",
 ) -> "Iterator[Client]":
     """A client; its errors become messages and exit codes."""
     from foldmint_client.client import Client
 
     with (
         _errors_reported(_SERVER, server, timeout, attempts, credentials) as options,
-        Client(server, **options) as client,
+        Client(server, **(options | {"balance": balance})) as client,
     ):
         yield client
 
@@ -174,16 +183,25 @@ def _errors_reported(
     except MissingExtra as error:
         fail(str(error), USAGE)
     except (Unavailable, DeadlineExceeded) as error:
-        from foldmint_client.cli.diagnosis import diagnose
-
-        reason = diagnose(address, tls, endpoint.listen) or unavailable(error)
-        fail(f"cannot connect to {address}: {reason}", NO_SERVER)
+        fail(f"cannot connect to {address}: {_diagnosis(address, tls, endpoint, error)}", NO_SERVER)
     except ServerError as error:
         if error.code == _UNIMPLEMENTED:
             fail(f"{address} has no such service; {endpoint.option} is the server's {endpoint.listen}", NO_SERVER)
         fail(f"{address}: {error}", NO_SERVER)
     except FoldmintError as error:
         fail(f"{address}: {error}", NO_SERVER)
+
+
+def _diagnosis(address: str, tls: "Tls | None", endpoint: Endpoint, error: Exception) -> str:
+    """Why no server of an address can be reached; of each, if there are several."""
+    from foldmint_client.addresses import split
+    from foldmint_client.cli.diagnosis import diagnose
+
+    servers = [server.target for server in split(address)]
+    reasons = [diagnose(server, tls, endpoint.listen) for server in servers]
+    if len(servers) == 1 or not all(reasons):
+        return next(filter(None, reasons), None) or unavailable(error)
+    return "; ".join(f"{server}: {reason}" for server, reason in zip(servers, reasons, strict=True))
 
 
 def _bad_parameter(error: "InvalidOptions", endpoint: Endpoint) -> typer.BadParameter:
@@ -196,7 +214,8 @@ def _bad_parameter(error: "InvalidOptions", endpoint: Endpoint) -> typer.BadPara
 
 def unavailable(error: Exception) -> str:
     """Why the server cannot be reached, without gRPC's preamble."""
-    return str(error).removeprefix("failed to connect to all addresses; ")
+    text = str(error).removeprefix("failed to connect to all addresses; ")
+    return text.removeprefix("connections to all backends failing; ")
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from foldmint_client.cli.common import (
     STDOUT,
     AsJson,
     Attempts,
+    Balance,
     Failures,
     InFlight,
     Quiet,
@@ -136,6 +137,7 @@ def detokenize(
     timeout: Timeout = 300.0,
     in_flight: InFlight = 2,
     attempts: Attempts = 5,
+    balance: Balance = "round_robin",
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
     """Write the structures that tokens encode, in the order of the input; the chains of a source are one structure.
@@ -172,16 +174,19 @@ def detokenize(
     bar = not quiet and not (output is None and sys.stdout.isatty())
     with (
         output_errors(output),
-        connected(server, timeout, attempts, credentials) as client,
+        connected(server, timeout, attempts, credentials, balance) as client,
         opened(kind, None if kind in FILE_SUFFIX else output) as writer,
         Reporter(None, shown=bar, verb="detokenizing", unit="structures", failures=failures, quiet=quiet) as reporter,
     ):
         if alone:
             jobs = _one(jobs)
-        if client.model().decoder is None:
+        served = client.model()
+        if served.decoder is None:
             fail(f"{server}: its model has no decoder", NO_SERVER)
         total, gaps = 0, _Gaps()
-        calls = ((job, partial(_call, client, job.found, _FILES.get(form), pae, fill)) for job in jobs)
+        # Token ids that come without a version are all decoded with one, whatever becomes active meanwhile.
+        version = served.codebook_version
+        calls = ((job, partial(_call, client, job.found, version, _FILES.get(form), pae, fill)) for job in jobs)
         for job, result in map_in_order(calls, in_flight):
             total += 1
             if isinstance(result, FoldmintError):
@@ -249,11 +254,18 @@ def _one(jobs: Iterator[_Job]) -> Iterator[_Job]:
     return iter(first)
 
 
-def _call(client: "Client", found: "Found", form: "WrittenFormat | None", pae: bool, fill: bool) -> "Decoded":
+def _call(
+    client: "Client", found: "Found", version: str, form: "WrittenFormat | None", pae: bool, fill: bool
+) -> "Decoded":
     from foldmint_client.errors import FoldmintError
 
     if isinstance(found.tokens, FoldmintError):
         raise found.tokens
     return client.detokenize(
-        found.tokens, format=form, pae=pae, fill=fill, model=found.model, codebook_version=found.codebook_version
+        found.tokens,
+        format=form,
+        pae=pae,
+        fill=fill,
+        model=found.model,
+        codebook_version=found.codebook_version or version,
     )

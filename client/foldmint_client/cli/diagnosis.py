@@ -23,7 +23,7 @@ def diagnose(target: str, tls: "Tls | None", listen: str = "--listen") -> str | 
     target: as gRPC takes it; only HOST:PORT is looked into, and nothing behind a proxy. listen: the server's option
     that should name the target. Takes a few seconds at most, and sends nothing but TLS handshakes and a GET.
     """
-    from foldmint_client.connection import is_loopback
+    from foldmint_client.addresses import is_loopback
 
     proxied = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES)
     address = _address(target)

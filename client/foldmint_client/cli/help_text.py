@@ -2,17 +2,11 @@
 
 from collections.abc import Mapping
 
+from foldmint.command_line import epilog
+
 _USAGE = {2: "wrong usage"}
 _SERVER = {3: "the server cannot be reached, rejected the call, or broke it off"}
 _STOPPED = {130: "interrupted by Ctrl-C", 141: "the reader closed the output (SIGPIPE)"}
-
-
-def _epilog(examples: Mapping[str, str], exits: Mapping[int, str]) -> str:
-    """examples: purpose and command. exits: exit codes and their meanings."""
-    shown = [f"  {what}:\n    $ {command}" for what, command in examples.items()]
-    codes = [f"  {code:<3}  {meaning}" for code, meaning in sorted(exits.items())]
-    # Paragraphs that begin with \b are not rewrapped.
-    return "\n\n".join(f"\b\n{part}" for part in ("\n".join(["Examples:", *shown]), "\n".join(["Exit codes:", *codes])))
 
 
 SHORT: Mapping[str, str] = {
@@ -40,7 +34,7 @@ Examples:
     $ foldmint --install-completion"""
 
 EPILOGS: Mapping[str, str] = {
-    "tokenize": _epilog(
+    "tokenize": epilog(
         {
             "One structure, as JSON": "foldmint tokenize 1a8o.cif.gz",
             "A large folder; may be interrupted": "foldmint tokenize -o tokens.jsonl structures/",
@@ -60,7 +54,7 @@ EPILOGS: Mapping[str, str] = {
             **_STOPPED,
         },
     ),
-    "detokenize": _epilog(
+    "detokenize": epilog(
         {
             "A PDB file for each structure": "foldmint detokenize --output decoded tokens.jsonl",
             "Round trip": "foldmint tokenize 1a8o.cif.gz | foldmint detokenize --output 1a8o.pdb -",
@@ -74,7 +68,7 @@ EPILOGS: Mapping[str, str] = {
             **_STOPPED,
         },
     ),
-    "compare": _epilog(
+    "compare": epilog(
         {
             "Two structures": "foldmint compare 1a8o.cif.gz model.pdb",
             "Two chains": "foldmint compare --chain-a A --chain-b C complex.cif complex.cif",
@@ -85,7 +79,7 @@ EPILOGS: Mapping[str, str] = {
         },
         {0: "compared", 1: "an input has no tokens, or there are none to compare", **_USAGE, **_SERVER},
     ),
-    "usage": _epilog(
+    "usage": epilog(
         {
             "The active codebook": "foldmint usage",
             "Another server, its twenty most frequent codes": "foldmint usage --admin gpu1:50052 --top 20",
@@ -93,7 +87,7 @@ EPILOGS: Mapping[str, str] = {
         },
         {0: "printed", **_USAGE, **_SERVER},
     ),
-    "watch": _epilog(
+    "watch": epilog(
         {
             "Until Ctrl-C": "foldmint watch",
             "One minute, to a file": "foldmint watch --json --count 60 > usage.jsonl",
@@ -104,11 +98,11 @@ EPILOGS: Mapping[str, str] = {
             3: "the server could not be reached at the start, or rejected the call",
         },
     ),
-    "info": _epilog(
+    "info": epilog(
         {"As a table": "foldmint info", "The codebook's version": "foldmint info --json | jq -r .codebook_version"},
         {0: "printed", **_USAGE, **_SERVER},
     ),
-    "health": _epilog(
+    "health": epilog(
         {"In a script": "foldmint health --server gpu1:50051 || echo not yet"},
         {0: "SERVING", 1: "anything else", **_USAGE, 3: "the server cannot be reached"},
     ),

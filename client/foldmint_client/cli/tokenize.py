@@ -20,6 +20,7 @@ from foldmint_client.cli.common import (
     TOKENS,
     AsJson,
     Attempts,
+    Balance,
     Failures,
     InFlight,
     Quiet,
@@ -183,6 +184,7 @@ def tokenize(
     timeout: Timeout = 60.0,
     in_flight: InFlight = 64,
     attempts: Attempts = 5,
+    balance: Balance = "round_robin",
     credentials: Credentials = NO_CREDENTIALS,
 ) -> None:
     """Print the tokens of structure files, chain by chain, in the order of the input.
@@ -236,7 +238,7 @@ def tokenize(
     with (
         resume_hint(output, rows_per_shard),
         output_errors(output),
-        connected(server, timeout, attempts, credentials) as client,
+        connected(server, timeout, attempts, credentials, balance) as client,
         opened(
             OutputFormat(form),
             output,

@@ -11,7 +11,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -64,8 +63,7 @@ class Members:
         nested: bool = False,
     ) -> None:
         self._path, self._limit, self._part, self._nested = path, limit, part, nested
-        local: Callable[[], IO[bytes]] = partial(Path(path).open, "rb")
-        self._open = opened or local
+        self._open: Callable[[], IO[bytes]] = opened or self._local
         self.skipped: Counter[str] = Counter()
 
     def read(self, wanted: Wanted = lambda _: True) -> Iterator[Member]:
@@ -77,6 +75,9 @@ class Members:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             what = "cannot be read" if isinstance(error, OSError) and error.errno else "is damaged or cut off"
             raise UnreadableInput(f"{self._path}: the archive {what}: {reason}") from error
+
+    def _local(self) -> IO[bytes]:
+        return Path(self._path).open("rb")
 
     def _tar(self, wanted: Wanted) -> Iterator[Member]:
         with ExitStack() as opened:

@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import IO, Any
 
 from foldmint_client.errors import InvalidOptions, MissingExtra
+from foldmint_client.models.job_version import JobVersion
 
 
 @dataclass
 class ResumeState:
     """Tokens that an output has already.
 
-    sources: of the structures. models, versions: of the tokens. assignments: how they were chosen. distances,
+    sources: of the structures. models, versions: of the tokens. codebook_digests, encoder_digests: of the tokens, where
+    the server told them. assignments: how they were chosen. distances,
     special_tokens: whether rows have them.
     """
 
     sources: set[str] = field(default_factory=set)
     models: set[str] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
+    codebook_digests: set[str] = field(default_factory=set)
+    encoder_digests: set[str] = field(default_factory=set)
     distances: set[bool] = field(default_factory=set)
     special_tokens: set[bool] = field(default_factory=set)
     assignments: set[str] = field(default_factory=set)
@@ -29,6 +33,8 @@ class ResumeState:
         self.sources.add(row["source"])
         self.models.add(row["model"])
         self.versions.add(row["codebook_version"])
+        self.codebook_digests.add(row.get("codebook_digest", ""))
+        self.encoder_digests.add(row.get("encoder_digest", ""))
         self.distances.add(row.get("distances") is not None)
         self.special_tokens.add(len(row["tokens"]) != len(row["residue_index"]))
         self.assignments.add(row.get("assignment") or "independent")
@@ -49,9 +55,11 @@ class ResumeState:
                 raise InvalidOptions(f"{name} was begun with {what} {found}, and now it would be {_shown(wanted)}")
 
     @property
-    def version(self) -> str | None:
-        """The codebook version of all rows; None without rows, or if they have several."""
-        return next(iter(self.versions)) if len(self.versions) == 1 else None
+    def version(self) -> JobVersion | None:
+        """The version of all rows; None without rows, or if they have several."""
+        if len(self.versions) != 1:
+            return None
+        return JobVersion(*map(_only, (self.versions, self.codebook_digests, self.encoder_digests, self.models)))
 
 
 def read_lines(stream: IO[bytes], name: str, requested: Container[str]) -> tuple[ResumeState, int]:
@@ -98,6 +106,9 @@ def read_shards(paths: Iterable[Path]) -> ResumeState:
             # A column that files of earlier releases lack.
             has_assignment = "assignment" in file.schema_arrow.names
             names += ["assignment"] if has_assignment else []
+            metadata = file.schema_arrow.metadata or {}
+            resume_state.codebook_digests.add(metadata.get(b"codebook_digest", b"").decode())
+            resume_state.encoder_digests.add(metadata.get(b"encoder_digest", b"").decode())
             for batch in file.iter_batches(columns=names):
                 lengths = [compute.list_value_length(batch.column(name)) for name in ("tokens", "residue_index")]
                 columns: list[tuple[set[Any], pa.Array[Any]]] = [
@@ -125,6 +136,12 @@ def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
         if line.endswith(b"\n"):
             yield start, number, line
         start += len(line)
+
+
+def _only(found: set[str]) -> str:
+    """The value, if there is one; rows of earlier releases have no digests."""
+    known = found - {""}
+    return next(iter(known)) if len(known) == 1 else ""
 
 
 def _shown(value: object) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from foldmint_client.connection import installed_version
 from foldmint_client.errors import MissingExtra
+from foldmint_client.models.job_version import JobVersion
 from foldmint_client.models.left_out import LeftOut, of_each_chain
 from foldmint_client.models.responses import ChainTokens, Tokens
 
@@ -91,6 +92,8 @@ class JsonlWriter:
             "model": tokens.model,
             "codebook_version": tokens.codebook_version,
         }
+        if tokens.codebook_digest:
+            row |= {"codebook_digest": tokens.codebook_digest, "encoder_digest": tokens.encoder_digest}
         if self._insertion_codes:
             row["insertion_codes"] = chain.insertion_codes
         if chain.assignment not in (None, "independent"):
@@ -112,7 +115,8 @@ def _numbers(values: "npt.NDArray[np.float32]") -> list[float | None]:
 
 
 class ParquetWriter:
-    """One row a chain; the schema's metadata has the models and codebook versions in it, and Foldmint's version.
+    """One row a chain; the schema's metadata has the models and codebook versions in it, their digests, and Foldmint's
+    version.
 
     left_out and warnings are as in JSON lines. metadata: more for the schema's.
     """
@@ -157,13 +161,11 @@ class ParquetWriter:
         self._file = parquet.ParquetWriter(stream, self._schema, compression="zstd", store_schema=False)
         self._rows: list[dict[str, object]] = []
         self._metadata = dict(metadata or {})
-        self._models: set[str] = set()
-        self._versions: set[str] = set()
+        self._versions: set[JobVersion] = set()
 
     def write(self, source: str, tokens: Tokens) -> None:
         """Add a structure's chains."""
-        self._models.add(tokens.model)
-        self._versions.add(tokens.codebook_version)
+        self._versions.add(tokens.version)
         self._rows += [
             {
                 **vars(one.tokens),
@@ -183,15 +185,11 @@ class ParquetWriter:
         """Write the last rows, the metadata and the footer."""
         if self._rows:
             self._flush()
-        # Servers may change codebooks within a job; each row has its own version.
-        self._file.add_key_value_metadata(
-            {
-                "model": ",".join(sorted(self._models)),
-                "codebook_version": ",".join(sorted(self._versions)),
-                "foldmint_version": installed_version(),
-                **self._metadata,
-            }
-        )
+        # With ACTIVE, codebooks change within a job; each row has its own version.
+        names = ("model", "codebook_version", "codebook_digest", "encoder_digest")
+        values = {name: {getattr(version, name) for version in self._versions} for name in names}
+        metadata = {name: ",".join(sorted(found)) for name, found in values.items()}
+        self._file.add_key_value_metadata({**metadata, "foldmint_version": installed_version(), **self._metadata})
         self._file.close()
 
     def _flush(self) -> None:

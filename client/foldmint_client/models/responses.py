@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from foldmint.v1 import tokenizer_pb2
-from foldmint_client.errors import ServerError
+from foldmint_client.errors import FailedPrecondition, ServerError
 from foldmint_client.models.assignment import Assignment
+from foldmint_client.models.job_version import ACTIVE, JobVersion
 from foldmint_client.models.left_out import LeftOut, LeftOutKind
 from foldmint_client.models.tokenize_request import Reading
-
-ACTIVE = "ACTIVE"
-"""Codebook version of a request on a stream that follows the server from one version to the next."""
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -68,7 +66,7 @@ class Tokens:
     """The tokens of a structure, with the names of the model and codebook version that they belong to.
 
     left_out: what the file holds and the tokens do not cover. warnings: what a person should know, a sentence each.
-    Both are empty if an older server answered.
+    codebook_digest, encoder_digest: SHA-256, in hexadecimal. All are empty if an older server answered.
     """
 
     model: str
@@ -76,10 +74,17 @@ class Tokens:
     chains: tuple[ChainTokens, ...]
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
+    codebook_digest: str = ""
+    encoder_digest: str = ""
 
     def __len__(self) -> int:
         """Number of residues, in all chains."""
         return sum(map(len, self.chains))
+
+    @property
+    def version(self) -> JobVersion:
+        """What the tokens are of; as `codebook_version` of another call, it asks for exactly the same."""
+        return JobVersion(self.codebook_version, self.codebook_digest, self.encoder_digest, self.model)
 
 
 @dataclass(frozen=True)
@@ -164,9 +169,12 @@ class Health(StrEnum):
     SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
 
 
-def to_tokens(response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.TokenizeRequest) -> Tokens:
-    """The message as a result. request: that it answers.
+def to_tokens(
+    response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.TokenizeRequest, version: JobVersion
+) -> Tokens:
+    """The message as a result. request: that it answers. version: that it must be of, as far as it is known.
 
+    Raises FailedPrecondition if it is of another encoder or codebook than it must be, even one of the same name.
     Raises ServerError if its fields do not fit together, or it is not what was asked for: old servers do not hear of
     versions, of assignments, nor of how to read a file.
     """
@@ -175,20 +183,25 @@ def to_tokens(response: tokenizer_pb2.TokenizeResponse, request: tokenizer_pb2.T
         if assignment not in (tokenizer_pb2.ASSIGNMENT_UNSPECIFIED, chain.assignment):
             wish = tokenizer_pb2.Assignment.Name(assignment).removeprefix("ASSIGNMENT_").lower()
             raise ServerError(f"the server ignored the request for {wish} assignment")
-    version = request.codebook_version
-    if version not in ("", ACTIVE, response.codebook_version):
-        raise ServerError(f"the answer is of codebook version {response.codebook_version}, and {version} was asked for")
+    wanted = request.codebook_version
+    if wanted not in ("", ACTIVE, response.codebook_version):
+        raise ServerError(f"the answer is of codebook version {response.codebook_version}, and {wanted} was asked for")
     file = request.file
     asked = file.reading or file.HasField("min_plddt") or file.assembly or file.renumber
     if asked and not response.reading:
         raise ServerError("the server is too old to know of reading, min_plddt, assembly and renumber")
-    return Tokens(
+    tokens = Tokens(
         response.model,
         response.codebook_version,
         tuple(map(_to_chain, response.chains)),
         tuple(map(_to_left_out, response.left_out)),
         tuple(response.warnings),
+        response.codebook_digest,
+        response.encoder_digest,
     )
+    if difference := version.difference(tokens.version):
+        raise FailedPrecondition(f"the server answered with {difference}")
+    return tokens
 
 
 def to_model(response: tokenizer_pb2.GetModelResponse) -> ModelInfo:

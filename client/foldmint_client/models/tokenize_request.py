@@ -12,6 +12,7 @@ import numpy.typing as npt
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.errors import FieldViolation, InvalidOptions, InvalidStructure, UnreadableInput
 from foldmint_client.models.assignment import ASSIGNMENTS, Assignment
+from foldmint_client.models.job_version import JobVersion
 
 Format = Literal["pdb", "mmcif", "bcif"]
 """How a file is written: the PDB's column format, PDBx/mmCIF, or BinaryCIF."""
@@ -100,7 +101,7 @@ class TokenizeKeywords(TypedDict, total=False):
     distances: bool
     assignment: Assignment
     first_frames: bool
-    codebook_version: str | None
+    codebook_version: str | JobVersion | None
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,10 @@ class TokenizeOptions:
     complex: look for neighbors across chains. special_tokens: enclose the tokens in BOS and EOS, with CHAINBREAK
     between the chains of a complex. distances: return each residue's distance from its code. assignment: how codes are
     chosen; first_frames: return the frame that each segment begins with; both, unless by default, are for models whose
-    codes encode motions, and FailedPrecondition with others. codebook_version: of the
-    codebook to quantize with, so that all tokens of a job are of one; FailedPrecondition where the server does not, or
-    no longer, keep it. By default, the one that is active when the structure arrives or, of a stream, was active when
-    the stream began; one that broke begins anew. `ACTIVE`: the one that is active, on a stream too.
+    codes encode motions, and FailedPrecondition with others. codebook_version: of the codebook to quantize with, or the
+    `version` of earlier tokens, with which encoder and digests must agree too; FailedPrecondition if no server can give
+    it. By default, the one that is active when the structure arrives. `tokenize_many` uses that of its first answer for
+    all structures, whatever server answers them. `ACTIVE`: the one that is active, structure by structure.
     """
 
     format: Format | None = None
@@ -136,7 +137,7 @@ class TokenizeOptions:
     distances: bool = False
     assignment: Assignment = "independent"
     first_frames: bool = False
-    codebook_version: str | None = None
+    codebook_version: str | JobVersion | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -153,8 +154,14 @@ class TokenizeOptions:
             raise InvalidOptions(f"model_number is 0 or more, in 32 bits, not {self.model_number}", "model_number")
         if isinstance(self.chains, str):
             raise InvalidOptions(f"chains is a sequence of names, not the text {self.chains!r}", "chains")
-        if self.codebook_version == "":
+        if self.codebook_version in ("", JobVersion()):
             raise InvalidOptions("codebook_version is empty; leave it out for the active one", "codebook_version")
+
+    @property
+    def version(self) -> JobVersion:
+        """What is known of the version to use."""
+        version = self.codebook_version
+        return version if isinstance(version, JobVersion) else JobVersion(version or "")
 
 
 def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -> tokenizer_pb2.TokenizeRequest:
@@ -175,7 +182,7 @@ def to_request(structure: Structure, options: TokenizeOptions, max_bytes: int) -
             ),
             first_frames=options.first_frames,
         ),
-        codebook_version=options.codebook_version or "",
+        codebook_version=options.version.codebook_version,
     )
     chains = structure.chains if isinstance(structure, Selection) else options.chains
     if isinstance(structure, Selection):

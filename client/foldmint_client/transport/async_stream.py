@@ -1,34 +1,51 @@
 """The asyncio client's end of TokenizeStream."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+from foldmint.v1 import tokenizer_pb2
+from foldmint_client.addresses import Address
 from foldmint_client.errors import Cancelled, FoldmintError, Unavailable
 from foldmint_client.models.tokenize_request import Structure
 from foldmint_client.transport.common import ENDED_EARLY, FAREWELL_SECONDS, LOCAL_ERRORS, AsyncSleep, keyed
+from foldmint_client.transport.job_calls import Deliver, Event, JobCalls
 from foldmint_client.transport.status import from_parts, from_rpc_error, translated
 from foldmint_client.transport.stream_state import InFlightTracker, Message, Result
 from foldmint_client.transport.trace_context import Metadata
 
+if TYPE_CHECKING:
+    from foldmint.v1.tokenizer_pb2_grpc import TokenizerServiceAsyncStub as Stub
+
 T = TypeVar("T")
 Prepare = Callable[[Structure], Awaitable[tokenizer_pb2.TokenizeRequest]]
 
+_CLOSED = "the connection was closed"
 _SENDING_FAILED = "Internal error from Core"  # grpc.aio's words
 
 
 class Stream:
     """One call of TokenizeStream; gRPC's own task sends, so that sending never holds up receiving."""
 
-    def __init__(self, tokenizer: "tokenizer_pb2_grpc.TokenizerServiceAsyncStub", metadata: Metadata) -> None:
+    def __init__(self, tokenizer: "Stub", metadata: Metadata, deliver: Deliver, tasks: "Tasks") -> None:
         self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._deliver = deliver
         with translated():
             self._call = tokenizer.TokenizeStream(self._messages(), metadata=metadata)
         self._fate: FoldmintError | None = None
         self._call.add_done_callback(self._note)
+        self._reader = tasks.begin(self._read())
 
     async def _messages(self) -> AsyncIterator[Message]:
         while (message := await self._outbox.get()) is not None:
@@ -38,15 +55,27 @@ class Stream:
         """Queue a message; the in-flight tracker bounds the queue."""
         self._outbox.put_nowait(message)
 
-    async def receive(self) -> tokenizer_pb2.TokenizeStreamResponse:
-        """The next answer. Raises FoldmintError if the stream broke or ended."""
+    async def finish(self) -> None:
+        """Close the sending side, and let the server end the call."""
+        self._outbox.put_nowait(None)
+        await asyncio.wait([asyncio.ensure_future(self._call.code())], timeout=FAREWELL_SECONDS)
+
+    def cancel(self) -> None:
+        """End the call, whatever its state."""
+        self._call.cancel()
+        self._outbox.put_nowait(None)
+        self._reader.cancel()
+
+    async def _read(self) -> None:
         try:
-            response = await self._call.read()
+            while isinstance(response := await self._call.read(), tokenizer_pb2.TokenizeStreamResponse):
+                self._deliver(response)
+            self._deliver(Unavailable(ENDED_EARLY))
         except grpc.aio.AioRpcError as error:
-            raise self._fate or from_rpc_error(error) from error
-        if not isinstance(response, tokenizer_pb2.TokenizeStreamResponse):
-            raise Unavailable(ENDED_EARLY)
-        return response
+            self._deliver(self._fate or from_rpc_error(error))
+        except asyncio.CancelledError:
+            _raise_if_cancelled()
+            self._deliver(Cancelled(_CLOSED))
 
     def _note(self, call: Any) -> None:  # noqa: ANN401 (the call's own class is private)
         # When a call ends while a message is being sent, grpc.aio puts INTERNAL in the place of the status that came.
@@ -59,21 +88,55 @@ class Stream:
         else:
             self._fate = from_parts(code, details, _retrieved(call.trailing_metadata()))
 
-    async def finish(self) -> None:
-        """Close the sending side, and let the server end the call."""
-        self._outbox.put_nowait(None)
-        await asyncio.wait([asyncio.ensure_future(self._call.code())], timeout=FAREWELL_SECONDS)
+
+class Probe:
+    """One call of GetModel, in a task of its own."""
+
+    def __init__(self, tokenizer: "Stub", metadata: Metadata, timeout: float, deliver: Deliver, tasks: "Tasks") -> None:
+        self._tokenizer, self._metadata, self._timeout, self._deliver = tokenizer, metadata, timeout, deliver
+        self._task = tasks.begin(self._ask())
 
     def cancel(self) -> None:
         """End the call, whatever its state."""
-        self._call.cancel()
-        self._outbox.put_nowait(None)
+        self._task.cancel()
+
+    async def _ask(self) -> None:
+        try:
+            request = tokenizer_pb2.GetModelRequest()
+            self._deliver(await self._tokenizer.GetModel(request, timeout=self._timeout, metadata=self._metadata))
+        except grpc.RpcError as error:
+            self._deliver(from_rpc_error(error))
+        except asyncio.CancelledError:
+            _raise_if_cancelled()
+            self._deliver(Cancelled(_CLOSED))
+
+
+class Tasks:
+    """The tasks of a job, which end with it."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin a task."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def stop(self) -> None:
+        """Cancel all tasks, and wait for their ends."""
+        running = [*self._running]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 class StreamJob:
     """One call of `tokenize_many`: it pulls the input and waits for answers at the same time.
 
-    prepare: a structure's request; it may raise one of LOCAL_ERRORS.
+    prepare: a structure's request; it may raise one of LOCAL_ERRORS. resolve: the addresses of the servers. stub: of a
+    server. metadata: of a call that begins now.
     """
 
     def __init__(
@@ -81,35 +144,44 @@ class StreamJob:
         structures: Iterable[Any] | AsyncIterable[Any],
         tracker: InFlightTracker[Any],
         prepare: Prepare,
-        open_stream: Callable[[], Stream],
+        resolve: Callable[[], Awaitable[Sequence[Address]]],
+        stub: Callable[[Address], "Stub"],
+        metadata: Callable[[], Metadata],
         sleep: AsyncSleep,
         timeout: float,
     ) -> None:
         self._items = _enumerate(structures)
-        self._tracker, self._prepare, self._open_stream = tracker, prepare, open_stream
-        self._sleep, self._timeout = sleep, timeout
-        self._stream: Stream | None = None
+        self._tracker, self._prepare, self._resolve = tracker, prepare, resolve
+        self._sleep = sleep
+        self._tasks = Tasks()
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._calls = JobCalls(
+            tracker,
+            lambda server, deliver: Stream(stub(server.address), metadata(), deliver, self._tasks),
+            lambda server, deliver: Probe(stub(server.address), metadata(), timeout, deliver, self._tasks),
+            self._inbox.put_nowait,
+        )
         self._pulling: asyncio.Task[bool] | None = None
-        self._receiving: asyncio.Task[tokenizer_pb2.TokenizeStreamResponse] | None = None
-        self._deadline = 0.0
+        self._receiving: asyncio.Task[Event] | None = None
         self._exhausted = False
 
     async def results(self) -> AsyncGenerator[tuple[Any, Result]]:
-        """Keys and results. Raises FoldmintError if the stream cannot go on."""
+        """Keys and results. Raises FoldmintError if the job cannot go on."""
         tracker = self._tracker
         try:
             while not (self._exhausted and tracker.empty):
                 if self._pulling is None and tracker.has_room and not self._exhausted:
-                    self._pulling = asyncio.create_task(self._pull())
-                if self._receiving is None and tracker.unanswered:
-                    await self._start_receiving()
+                    self._pulling = self._tasks.begin(self._pull())
+                if tracker.unanswered:
+                    await self._act()
                 await self._wait()
                 for result in tracker.ready():
                     yield result
-            if self._stream is not None:
-                await self._stream.finish()
+                    tracker.attend()
+            await asyncio.gather(*(stream.finish() for stream in self._calls.streams))
         finally:
-            await self._stop()
+            self._calls.cancel()
+            await self._tasks.stop()
 
     async def _pull(self) -> bool:
         """Pull one structure into the tracker. Returns whether there was one."""
@@ -121,69 +193,40 @@ class StreamJob:
             request = await self._prepare(structure)
         except LOCAL_ERRORS as error:
             self._tracker.add_failed(key, error)
-            return True
-        message = self._tracker.add(key, request)
-        if self._stream is not None:
-            self._stream.send(message)
+        else:
+            self._tracker.add(key, request)
         return True
 
-    async def _start_receiving(self) -> None:
-        """Send what is due, and start to wait for an answer."""
-        if self._stream is None:
-            self._stream = self._open_stream()
-            for message in self._tracker.resend():
-                self._stream.send(message)
-        delay, messages = self._tracker.due_retries()
-        if delay:
-            await self._sleep(delay)
-        for message in messages:
-            self._stream.send(message)
-        self._deadline = asyncio.get_running_loop().time() + self._timeout
-        self._receiving = asyncio.create_task(self._stream.receive())
+    async def _act(self) -> None:
+        """Send what is to be sent, to servers that are looked up if need be."""
+        if self._tracker.pool.refresh_due:
+            self._tracker.pool.update(await self._resolve())
+        self._calls.act()
 
     async def _wait(self) -> None:
-        """Wait until a structure is pulled or an answer arrives, and record it."""
-        waiting = [task for task in (self._pulling, self._receiving) if task is not None]
-        if not waiting:
+        """Wait until a structure is pulled, for an event, or until something is due."""
+        left = None
+        if self._tracker.unanswered:
+            wait = self._tracker.wait()
+            if not wait.at_work:
+                if wait.seconds:
+                    await self._sleep(wait.seconds)
+                return
+            left = wait.seconds
+        elif self._pulling is None:
             return
-        left = None if self._receiving is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
+        if self._receiving is None:
+            self._receiving = self._tasks.begin(self._inbox.get())
+        waiting = [task for task in (self._pulling, self._receiving) if task is not None]
         done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if self._pulling in done:
             pulling, self._pulling = self._pulling, None
             self._exhausted = not pulling.result()
         if self._receiving in done:
             receiving, self._receiving = self._receiving, None
-            try:
-                if receiving.cancelled():
-                    raise Cancelled("the connection was closed")
-                response = receiving.result()
-            except FoldmintError as error:
-                self._drop()
-                await self._sleep(self._tracker.stream_broken(error))
-            else:
-                self._tracker.record_response(response)
+            self._calls.handle(receiving.result())
         elif not done:
-            await self._stop_receiving()
-            self._drop()
-            self._tracker.timed_out()
-
-    def _drop(self) -> None:
-        if self._stream is not None:
-            self._stream.cancel()
-            self._stream = None
-
-    async def _stop_receiving(self) -> None:
-        if self._receiving is not None:
-            self._receiving.cancel()
-            await asyncio.gather(self._receiving, return_exceptions=True)
-            self._receiving = None
-
-    async def _stop(self) -> None:
-        self._drop()
-        await self._stop_receiving()
-        if self._pulling is not None:
-            self._pulling.cancel()
-            await asyncio.gather(self._pulling, return_exceptions=True)
+            self._calls.end_silent()
 
 
 async def _enumerate(structures: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[int, Any]]:
@@ -196,6 +239,13 @@ async def _enumerate(structures: Iterable[Any] | AsyncIterable[Any]) -> AsyncGen
         for item in structures:
             yield position, item
             position += 1
+
+
+def _raise_if_cancelled() -> None:
+    """Raise again what a task caught, if the task is to end; otherwise it was a call of its that ended."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _retrieved(result: Coroutine[Any, Any, T]) -> T:

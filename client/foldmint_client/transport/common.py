@@ -1,9 +1,8 @@
-"""What both clients share: channels, limits, keys of structures, and health."""
+"""What both clients share: limits, keys of structures, and health."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2
 
 from foldmint_client.connection import Connection
@@ -26,14 +25,6 @@ Sleep = Callable[[float], None]
 AsyncSleep = Callable[[float], Awaitable[None]]
 
 
-def open_channel(connection: Connection) -> grpc.Channel:
-    """A channel for blocking calls; it connects when first used. Raises UnreadableInput."""
-    arguments = connection.channel_arguments()
-    if connection.tls is None:
-        return grpc.insecure_channel(connection.target, arguments)
-    return grpc.secure_channel(connection.target, connection.tls.credentials(), arguments)
-
-
 def message_limit(connection: Connection, limits: RequestLimits) -> int:
     """Largest request in bytes that both client and server accept."""
     return min(connection.max_message_bytes, limits.message_bytes or connection.max_message_bytes)
@@ -51,8 +42,3 @@ def to_health(response: health_pb2.HealthCheckResponse) -> Health:
     names = health_pb2.HealthCheckResponse.ServingStatus
     known = response.status in names.values()
     return Health(names.Name(response.status)) if known else Health.UNKNOWN
-
-
-def is_unknown_service(error: grpc.RpcError) -> bool:
-    """Whether a health check failed because there is no service of that name."""
-    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) and error.code() is grpc.StatusCode.NOT_FOUND

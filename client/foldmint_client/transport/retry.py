@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from foldmint_client.connection import Retry
-from foldmint_client.errors import FoldmintError, Overloaded
+from foldmint_client.errors import FoldmintError, Overloaded, RefusedStream
 from foldmint_client.transport.common import AsyncSleep, Sleep
 
 T = TypeVar("T")
@@ -22,9 +22,9 @@ class RetryState:
 
     retry: the pauses, and how many attempts there are in all if the server says when to make the next one. attempts:
     how many otherwise. retryable: the errors that another attempt may not meet.
-    server_paced: pause exactly as long as the server asks, and give up if it does not ask; by default the pause is
-    that of `retry`, or the server's where that is longer. seconds: time for all attempts together. longest_pause:
-    in seconds; gives up if the server asks for more.
+    server_paced: pause exactly as long as the server asks, and give up if it does not ask, unless its HTTP/2 layer
+    refused the call, which cannot ask; by default the pause is that of `retry`, or the server's where that is longer.
+    seconds: time for all attempts together. longest_pause: in seconds; gives up if the server asks for more.
     """
 
     def __init__(
@@ -57,10 +57,11 @@ class RetryState:
         """Seconds to wait before the next attempt; None if there is none."""
         self._failures += 1
         asked = error.retry_after if isinstance(error, Overloaded) else None
-        attempts = self._attempts if asked is None else self._retry.refused_attempts
+        refused = isinstance(error, RefusedStream)
+        attempts = self._retry.refused_attempts if refused or asked is not None else self._attempts
         if not isinstance(error, self._retryable) or self._failures >= attempts:
             return None
-        if not self._server_paced:
+        if refused or not self._server_paced:
             pause = max(self._retry.backoff(self._failures, self._chance()), asked or 0.0)
         elif asked is None:
             return None
@@ -83,7 +84,8 @@ def call_with_retries(call: Callable[[float], T], state: RetryState, sleep: Slee
             pause = state.record_failure(error)
             if pause is None:
                 raise
-        sleep(pause)
+        if pause:
+            sleep(pause)
 
 
 async def await_with_retries(call: Callable[[float], Awaitable[T]], state: RetryState, sleep: AsyncSleep) -> T:
@@ -95,4 +97,5 @@ async def await_with_retries(call: Callable[[float], Awaitable[T]], state: Retry
             pause = state.record_failure(error)
             if pause is None:
                 raise
-        await sleep(pause)
+        if pause:
+            await sleep(pause)

@@ -9,21 +9,35 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2
-from foldmint_client.errors import FieldViolation, FoldmintError, ServerError, Unavailable, from_status
+from foldmint_client.addresses import Address
+from foldmint_client.errors import FieldViolation, FoldmintError, RefusedStream, ServerError, Unavailable, from_status
 
 _DETAILS = "grpc-status-details-bin"
 # gRPC's own words where HTTP/2 ended a call without a status: as a proxy does whose server died while it answered.
 _RESET = re.compile(r"Received RST_STREAM with error code \d+")
+# By RFC 9113, 8.7: nothing of the call was processed.
+_REFUSED = re.compile(r"Received RST_STREAM with error code 7\b")
 _OF_A_RESET = (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise the client's own error where gRPC raises its; around an `await` too."""
+def translated(server: Address | None = None) -> Iterator[None]:
+    """Raise the client's own error where gRPC raises its; around an `await` too. server: to be named, if given."""
     try:
         yield
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        own = from_rpc_error(error)
+        raise own if server is None else named(own, server) from error
+    except FoldmintError as error:
+        if server is not None:
+            named(error, server)
+        raise
+
+
+def named(error: FoldmintError, server: Address) -> FoldmintError:
+    """The error, with the server's name before its message."""
+    error.args = (f"{server}: {error}",)
+    return error
 
 
 def from_rpc_error(error: grpc.RpcError) -> FoldmintError:
@@ -38,6 +52,8 @@ def from_parts(code: grpc.StatusCode, details: str | None, metadata: object) -> 
 
     A call that was reset has no status of the server's; gRPC makes one up, which would blame the server.
     """
+    if code is grpc.StatusCode.UNAVAILABLE and details is not None and _REFUSED.search(details):
+        return RefusedStream(f"the server refused the call for now: {details}")
     if code in _OF_A_RESET and details is not None and _RESET.search(details):
         return Unavailable(f"the connection to the server was lost: {details}")
     number: int = code.value[0]

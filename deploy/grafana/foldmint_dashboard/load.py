@@ -94,8 +94,8 @@ def saturation() -> list[PanelBuilder]:
         ),
         course(
             "Structures turned away a second",
-            "By reason: the queue was full, or the server was stopping.",
-            (f"sum by (reason) (rate(foldmint_rejects_total{{{SERVERS}}}{RATE}))", "{{reason}}"),
+            "By reason: the queue was full, the caller's rate was used up, or the server was stopping.",
+            (f'sum by (reason) (rate(foldmint_rejects_total{{{SERVERS},reason!~"too_many_.*"}}{RATE}))', "{{reason}}"),
         ),
         course(
             "CPU of the server",
@@ -114,7 +114,53 @@ def saturation() -> list[PanelBuilder]:
             (f"foldmint_gpu_memory_used_bytes{{{SERVERS}}}", "{{instance}} {{device}} in use"),
             (f"foldmint_gpu_memory_reserved_bytes{{{SERVERS}}}", "{{instance}} {{device}} torch"),
             (f"foldmint_gpu_memory_total_bytes{{{SERVERS}}}", "{{instance}} {{device}} total"),
+            (f"foldmint_gpu_memory_allocated_bytes{{{SERVERS}}}", "{{instance}} {{device}} tensors"),
             unit="bytes",
+        ),
+        course(
+            "Utilization of the GPU",
+            "Share of the last second in which it computed, for any process. Needs nvidia-ml-py; nothing on a CPU.",
+            (f"foldmint_gpu_utilization_ratio{{{SERVERS}}}", "{{instance}} {{device}}"),
+            unit="percentunit",
+        ).max(1),
+        course(
+            "Time that devices compute",
+            "Seconds of batches in each second; several workers of one CPU count together.",
+            (
+                f"sum by (instance, device) (rate(foldmint_batch_duration_seconds_sum{{{SERVERS}}}{RATE}))",
+                "{{instance}} {{device}}",
+            ),
+            unit="percentunit",
+        ),
+        course(
+            "Time of a batch, by device",
+            "Of half and of 99 % of the batches.",
+            *(
+                (
+                    f"histogram_quantile({share}, sum by (device, le) "
+                    f"(rate(foldmint_batch_duration_seconds_bucket{{{SERVERS}}}{RATE})))",
+                    f"{{{{device}}}} {100 * share:g} %",
+                )
+                for share in (0.5, 0.99)
+            ),
+            unit="s",
+        ),
+        course(
+            "Residues of a batch, by device",
+            "Of half and of 99 % of the batches.",
+            *(
+                (
+                    f"histogram_quantile({share}, sum by (device, le) "
+                    f"(rate(foldmint_batch_residues_bucket{{{SERVERS}}}{RATE})))",
+                    f"{{{{device}}}} {100 * share:g} %",
+                )
+                for share in (0.5, 0.99)
+            ),
+        ),
+        course(
+            "Batches that failed",
+            "In five minutes, by reason; device_lost: devices that compute nothing any more.",
+            (f"sum by (reason) (increase(foldmint_step_failures_total{{{SERVERS}}}[5m]))", "{{reason}}"),
         ),
         course(
             "Time of a scrape",

@@ -11,11 +11,13 @@ import typer
 
 from foldmint_maintenance.cli.activation import activate, canary, rollback
 from foldmint_maintenance.cli.common import (
+    AsJson,
     JsonFile,
     StoreOption,
     changes,
     console_beside,
     faults,
+    json_target,
     say,
     usage_errors,
     write_json,
@@ -31,13 +33,16 @@ Threshold = Annotated[float, typer.Option(min=0, help="A code whose N, its hits 
 
 
 @app.command("list")
-def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold: Threshold = 1e-5) -> None:
+def list_versions(
+    store: StoreOption, as_json: AsJson = False, json_file: JsonFile = None, dead_threshold: Threshold = 1e-5
+) -> None:
     """List all versions, with what they were made from, and how many of their codes are dead."""
     from rich.table import Table
 
     from foldmint_maintenance.store.listing import listed
     from foldmint_tokenizer.store.model_store import Store
 
+    json_file = json_target(as_json, json_file)
     with faults():
         found = listed(Store(store), dead_threshold)
         write_json(json_file, [vars(one) for one in found])
@@ -59,6 +64,7 @@ def list_versions(store: StoreOption, json_file: JsonFile = None, dead_threshold
 def show(
     store: StoreOption,
     version: Annotated[str | None, typer.Argument(help="The active one by default.")] = None,
+    as_json: AsJson = False,
     json_file: JsonFile = None,
     dead_threshold: Threshold = 1e-5,
 ) -> None:
@@ -66,6 +72,7 @@ def show(
     from foldmint_maintenance.store.listing import shown
     from foldmint_tokenizer.store.model_store import Store
 
+    json_file = json_target(as_json, json_file)
     with faults():
         value = shown(Store(store), version, dead_threshold)
         write_json(json_file, value)
@@ -89,6 +96,7 @@ def show(
 def verify(
     store: StoreOption,
     versions: Annotated[list[str] | None, typer.Argument(metavar="[VERSION]...", help="All by default.")] = None,
+    as_json: AsJson = False,
     json_file: JsonFile = None,
 ) -> None:
     """Read all of a store and check it: digests, shapes, values, encoder, decoder, rows, parents, ACTIVE, CANARY.
@@ -99,6 +107,7 @@ def verify(
     from foldmint_maintenance.store.listing import verified
     from foldmint_tokenizer.store.model_store import Store
 
+    json_file = json_target(as_json, json_file)
     with faults():
         done = verified(Store(store), versions or ())
         write_json(json_file, {**vars(done), "passed": not done.problems})

@@ -25,9 +25,10 @@ StoreOption = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON, for programs; - is standard output.")
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print it as JSON on standard output; everything else goes to standard error.")
 ]
+JsonFile = Annotated[Path | None, typer.Option("--json-file", metavar="FILE", help="Write it as JSON to a file.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")]
 OUTPUT = ("--output", "-o", "--out")
 
@@ -90,7 +91,15 @@ def check_outputs(**files: Path | None) -> None:
     """Raise BadParameter, which names the option, for a file that is a folder; - is standard output."""
     for name, path in files.items():
         if path is not None and path.is_dir():
-            raise typer.BadParameter(f"{path} is a folder; expected a file", param_hint=f"'--{name}'")
+            option = f"'--{name.replace('_', '-')}'"
+            raise typer.BadParameter(f"{path} is a folder; expected a file", param_hint=option)
+
+
+def json_target(as_json: bool, file: Path | None) -> Path | None:
+    """Where JSON goes: - for standard output, a file, or None. Raises BadParameter if both are asked for."""
+    if as_json and file is not None and not to_stdout(file):
+        raise typer.BadParameter("--json prints it, and --json-file writes it to a file: give one of them")
+    return Path("-") if as_json else file
 
 
 def to_stdout(file: Path | None) -> bool:

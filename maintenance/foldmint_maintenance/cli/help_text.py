@@ -6,6 +6,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from foldmint.command_line import as_typed, epilog, plain_errors
+
 _COUNTS, _DEAD, _MADE = "Counts of hits", "What is dead, and where it goes", "What is written"
 _CONNECTION, _RUN = "Connections", "How it runs"
 
@@ -20,7 +22,7 @@ GROUPS: Mapping[str, str] = {
         _DEAD,
     ),
     **dict.fromkeys(("gate_data", "max_churn"), "Gates"),
-    **dict.fromkeys(("json_file", "report", "metrics_file", "pushgateway", "page", "plot", "counts"), _MADE),
+    **dict.fromkeys(("as_json", "json_file", "report", "metrics_file", "pushgateway", "page", "plot", "counts"), _MADE),
     **dict.fromkeys(
         (*("prometheus_auth", "prometheus_ca"), *("tls", "tls_ca", "tls_certificate", "tls_key", "token_file")),
         _CONNECTION,
@@ -49,12 +51,11 @@ class Command(TyperCommand):
                     formatter.write_dl(records)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """Parse what was typed; pydantic's words for a number out of range are put plainly."""
-        try:
+        """Parse what was typed."""
+        if any(each.name == "json_file" for each in self.params):
+            args = _without_json_file(args)
+        with plain_errors():
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = error.message.replace("Input should be", "must be")
-            raise
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run it; what a config says of a setting is said of the option."""
@@ -65,26 +66,23 @@ class Command(TyperCommand):
             raise
 
 
-def as_typed(message: str, options: Mapping[str, str]) -> str:
-    """A message with settings named as options. options: of each setting, the option.
+def _without_json_file(args: list[str]) -> list[str]:
+    """Arguments in which `--json FILE`, as it was until 0.1, is `--json-file FILE`; warns about it.
 
-    Settings of one word are options only where the message begins with them.
+    What follows `--json` is taken for a file if it is - or has a dot or slash, as no version of a codebook has.
     """
-    words = message.split(" ")
-    for place, word in enumerate(words):
-        name = word.rstrip(",:.;")
-        if name in options and ("_" in name or place == 0):
-            words[place] = options[name] + word[len(name) :]
-    return " ".join(words)
-
-
-def _epilog(examples: Mapping[str, str], exits: Mapping[int, str]) -> str:
-    """examples: what for, and the command. exits: codes, and what they mean."""
-    shown = [f"  {what}:\n    $ {command}" for what, command in examples.items()]
-    meanings = [f"  {code:<3}  {meaning}" for code, meaning in sorted(exits.items())]
-    # Paragraphs that begin with \b are not filled anew.
-    parts = "\n".join(["Examples:", *shown]), "\n".join(["Exit codes:", *meanings])
-    return "\n\n".join(f"\b\n{part}" for part in parts)
+    found = list(args)
+    for place, word in enumerate(found):
+        if word == "--":
+            break
+        following = found[place + 1] if place + 1 < len(found) else ""
+        if word.startswith("--json="):
+            found[place] = f"--json-file={word.removeprefix('--json=')}"
+        elif word == "--json" and (following == "-" or (not following.startswith("-") and set(following) & set("./"))):
+            found[place] = "--json-file"
+        if found[place] != word:
+            typer.echo("warning: --json FILE is deprecated: use --json, or --json-file FILE", err=True)
+    return found
 
 
 _ERRORS = {1: "an error, with its reason", 2: "a wrong option"}
@@ -93,14 +91,14 @@ _LOCKED = {4: "another run holds the store's lock", 130: "stopped; the store is 
 _FOLLOWED = {5: "the store says so, but a server does not follow, and why"}
 
 EPILOGS: Mapping[str, str] = {
-    "ingest": _epilog(
+    "ingest": epilog(
         {"A folder of structure files": "foldmint-maintenance ingest structures/ --output set.parquet"},
         {0: "done", **_ERRORS},
     ),
-    "corpus": _epilog(
+    "corpus": epilog(
         {"The embedded models' sets": "foldmint-maintenance corpus --output data/"}, {0: "done", **_ERRORS}
     ),
-    "train": _epilog(
+    "train": epilog(
         {
             "The default recipe": "foldmint-maintenance train --data train.parquet --output job/",
             "Another learning rate": (
@@ -109,17 +107,17 @@ EPILOGS: Mapping[str, str] = {
         },
         {0: "done", **_ERRORS, 130: "stopped; the same command goes on from there"},
     ),
-    "curves": _epilog(
+    "curves": epilog(
         {"A stage": "foldmint-maintenance curves job/encoder/log.csv --output curves.svg"}, {0: "done", **_ERRORS}
     ),
-    "evaluate": _epilog(
+    "evaluate": epilog(
         {
             "The default model": "foldmint-maintenance evaluate --data val.parquet",
             "A sample, as a page": "foldmint-maintenance evaluate --data val.parquet --chains 100 --page page.html",
         },
         {0: "done", **_ERRORS},
     ),
-    "import_esm3": _epilog(
+    "import_esm3": epilog(
         {
             "Encoder and decoder": (
                 "foldmint-maintenance import-esm3 --encoder esm3_structure_encoder_v0.pth "
@@ -128,7 +126,7 @@ EPILOGS: Mapping[str, str] = {
         },
         {0: "done", **_ERRORS},
     ),
-    "repair": _epilog(
+    "repair": epilog(
         {
             "Check all that it needs, and what is dead": (
                 "foldmint-maintenance repair --store store/ --data train.parquet --dry-run"
@@ -147,24 +145,24 @@ EPILOGS: Mapping[str, str] = {
             5: "a server failed, all were brought back",
         },
     ),
-    "usage": _epilog(
+    "usage": epilog(
         {
             "What servers count": "foldmint-maintenance usage --servers localhost:50052",
-            "Figures for a program": "foldmint-maintenance usage --store store/ --json - | jq .dead",
+            "Figures for a program": "foldmint-maintenance usage --store store/ --json | jq .dead",
         },
         {0: "done", **_ERRORS, 3: "the drift exceeds --max-psi"},
     ),
-    "list_versions": _epilog(
+    "list_versions": epilog(
         {"All versions": "foldmint-maintenance codebooks list --store store/"}, {0: "done", **_ERRORS}
     ),
-    "show": _epilog(
+    "show": epilog(
         {"One version": "foldmint-maintenance codebooks show --store store/ 000002"}, {0: "done", **_ERRORS}
     ),
-    "verify": _epilog(
+    "verify": epilog(
         {"All of a store": "foldmint-maintenance codebooks verify --store store/"},
         {0: "all is well", **_ERRORS, 1: "something is damaged, or an error"},
     ),
-    "activate": _epilog(
+    "activate": epilog(
         {
             "Until all of these servers follow": (
                 "foldmint-maintenance codebooks activate --store store/ 000002 --servers gpu1:50052,gpu2:50052"
@@ -172,25 +170,25 @@ EPILOGS: Mapping[str, str] = {
         },
         {0: "done, and all --servers follow", **_ERRORS, 1: "an error, nothing was changed", **_LOCKED, **_FOLLOWED},
     ),
-    "rollback": _epilog(
+    "rollback": epilog(
         {
             "Back to what was active before": "foldmint-maintenance codebooks rollback --store store/",
             "Only from this version": "foldmint-maintenance codebooks rollback --store store/ --from 000002",
         },
         {0: "done, and all --servers follow", **_ERRORS, 1: "an error, nothing was changed", **_LOCKED, **_FOLLOWED},
     ),
-    "canary": _epilog(
+    "canary": epilog(
         {
             "On a tenth of the servers": "foldmint-maintenance codebooks canary --store store/ 000002 --share 10%",
             "End it": "foldmint-maintenance codebooks canary --store store/ --end",
         },
         {0: "done, and all --servers follow", **_ERRORS, 1: "an error, nothing was changed", **_LOCKED, **_FOLLOWED},
     ),
-    "prune": _epilog(
+    "prune": epilog(
         {"Keep the last three": "foldmint-maintenance codebooks prune --store store/ --keep 3"},
         {0: "done", **_ERRORS, **_LOCKED},
     ),
-    "import_version": _epilog(
+    "import_version": epilog(
         {"A file": "foldmint-maintenance codebooks import --store store/ --from codebook.safetensors"},
         {0: "done", **_ERRORS, **_LOCKED},
     ),

@@ -12,6 +12,7 @@ import typer
 from foldmint_maintenance.cli import codebooks
 from foldmint_maintenance.cli.common import (
     OUTPUT,
+    AsJson,
     Device,
     JsonFile,
     Threads,
@@ -19,6 +20,7 @@ from foldmint_maintenance.cli.common import (
     check_outputs,
     console_beside,
     faults,
+    json_target,
     make_parents,
     usage_errors,
     use_threads,
@@ -144,7 +146,7 @@ def train(
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:
-            run_training(job, display.report, display.log)
+            run_training(job, display.report, display.log, display.phase)
         finally:
             display.close()
         if group.rank == 0:
@@ -170,6 +172,7 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option(help="A set to measure the codes' windows on, rather than take the model's own.")
     ] = None,
+    as_json: AsJson = False,
     json_file: JsonFile = None,
     page: Annotated[Path | None, typer.Option(help="Write figures and plots here, as one HTML file.")] = None,
     chains: Annotated[
@@ -182,7 +185,8 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Measure how a model's codes are used on a set, how much of the local shape they keep, and what is decoded."""
-    check_outputs(json=json_file, page=page)
+    json_file = json_target(as_json, json_file)
+    check_outputs(json_file=json_file, page=page)
     from rich.console import Console
 
     from foldmint_maintenance.cli.progress import counting

@@ -13,7 +13,9 @@ _SECONDS = 30.0  # between two lines of a phase when the output is not a termina
 
 
 class TrainingDisplay:
-    """A bar with the figures of the last step; where there is no terminal, a line every `every` steps."""
+    """A bar with the figures of the last step, or of the phase between steps; where there is no terminal, a line every
+    `every` steps, and lines of phases as of `PhaseDisplay`.
+    """
 
     def __init__(self, console: Console, every: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._every, self._clock = console, every, clock
@@ -26,6 +28,7 @@ class TrainingDisplay:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None)
+        self._phases = PhaseDisplay(console, clock)
         self._began, self._first, self._last = 0.0, 0, 0
 
     def log(self, text: str) -> None:
@@ -34,6 +37,7 @@ class TrainingDisplay:
 
     def report(self, step: NamedTuple, steps: int) -> None:
         """Show a step of a stage of so many; its figures are those that are not zero."""
+        self._phases.close()
         self._progress.start()
         values = step._asdict()
         done = values.pop("step")
@@ -46,8 +50,14 @@ class TrainingDisplay:
             left = remaining(done - self._first, steps - done, self._clock() - self._began)
             self.log(f"step {done}/{steps}  {figures}{left and f'  {left}'}")
 
+    def phase(self, name: str, total: int | None) -> Callable[[int], None]:
+        """Begin a phase between steps, as of `PhaseDisplay`."""
+        self._progress.stop()  # a terminal has one such display at a time
+        return self._phases.phase(name, total)
+
     def close(self) -> None:
         """Leave the terminal as it was."""
+        self._phases.close()
         self._progress.stop()
 
 

@@ -13,6 +13,7 @@ import typer
 from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
     OUTPUT,
+    AsJson,
     Device,
     JsonFile,
     PrometheusAuth,
@@ -22,6 +23,7 @@ from foldmint_maintenance.cli.common import (
     check_outputs,
     checked,
     faults,
+    json_target,
     make_parents,
     say,
     server_addresses,
@@ -101,6 +103,7 @@ def repair(
     force: Annotated[
         bool, typer.Option("--force", help="Go on where hits prove little, or the gates' data are few.")
     ] = False,
+    as_json: AsJson = False,
     json_file: JsonFile = None,
     report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file, whatever the outcome.")] = None,
     metrics_file: Annotated[
@@ -119,11 +122,12 @@ def repair(
 ) -> None:
     """Repair a codebook: find dead codes, put them to use, prove that nothing got worse, publish, swap.
 
-    A preflight checks whatever can fail before the work begins. --report, --json and the metrics are written whatever
+    A preflight checks whatever can fail before the work begins. --report, JSON and the metrics are written whatever
     the outcome.
     """
     check_device(device)
-    check_outputs(json=json_file, report=report, metrics_file=metrics_file)
+    json_file = json_target(as_json, json_file)
+    check_outputs(json_file=json_file, report=report, metrics_file=metrics_file)
     if (scope == "full") != (out is not None):
         raise typer.BadParameter("--scope full needs --output, and --output goes with --scope full")
     if (data is None) == (from_servers is None):
@@ -223,7 +227,8 @@ def _prometheus(
     url: str | None, window: str, servers: Sequence[str], auth: Path | None, ca: Path | None
 ) -> "tuple[Entry, float]":
     """How to get into a Prometheus, and the window in seconds. Raises ValueError if the options are invalid."""
-    from foldmint_maintenance.usage.prometheus_api import Prometheus, parse_duration, read_entry
+    from foldmint.durations import parse_duration
+    from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
 
     if url is not None and servers:
         raise ValueError("hits are counted by --prometheus or by --servers, not by both")
@@ -242,7 +247,7 @@ def _checked(
     out: Path | None,
     counts_file: Path | None,
 ) -> "Findings":
-    """What the preflight finds. files: --json, --report, --metrics-file."""
+    """What the preflight finds. files: --json-file, --report, --metrics-file."""
     from foldmint_maintenance.errors import UsageUnknown
     from foldmint_maintenance.repair import preflight as module
     from foldmint_maintenance.usage.prometheus_api import Prometheus
@@ -261,7 +266,10 @@ def _checked(
             try:
                 from_file(counts_file)
             except UsageUnknown as error:
-                found.add(f"--counts: {error}", "give the usage.json of a bulk job, or a file of usage --json --counts")
+                found.add(
+                    f"--counts: {error}",
+                    "give the usage.json of a bulk job, or a file of usage --json-file FILE --counts",
+                )
 
     def training(found: "Findings") -> None:
         if out is not None and (out / "model").exists():
@@ -271,7 +279,7 @@ def _checked(
         counting,
         training,
         module.check_outputs(
-            [("--json", None if to_stdout(json_file) else json_file), ("--report", report), ("--output", out)]
+            [("--json-file", None if to_stdout(json_file) else json_file), ("--report", report), ("--output", out)]
         ),
         # What became of the run is in the store and in its exit code; collectors may be missing.
         module.check_outputs([("--metrics-file", metrics_file)], required=False),

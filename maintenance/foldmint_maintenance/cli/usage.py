@@ -8,6 +8,7 @@ import typer
 
 from foldmint_client.cli.credentials import NO_CREDENTIALS, Credentials, with_credentials
 from foldmint_maintenance.cli.common import (
+    AsJson,
     JsonFile,
     PrometheusAuth,
     PrometheusCa,
@@ -15,6 +16,7 @@ from foldmint_maintenance.cli.common import (
     check_outputs,
     console_beside,
     faults,
+    json_target,
     make_parents,
     usage_errors,
     use_threads,
@@ -69,7 +71,9 @@ def usage(
     step_residues: Annotated[int, typer.Option(min=1, help="Residues of the step that hits are scaled to.")] = 262_144,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Compare with counts that --json and --counts wrote, or with a bulk job's."),
+        typer.Option(
+            metavar="FILE", help="Compare with counts that --json-file and --counts wrote, or with a bulk job's."
+        ),
     ] = None,
     against_version: Annotated[
         str | None, typer.Option(metavar="V", help="Compare with another version, from the same source.")
@@ -80,6 +84,7 @@ def usage(
     max_psi: Annotated[
         float | None, typer.Option(min=0, help="Exit with 3 if the population stability index of the two is above.")
     ] = None,
+    as_json: AsJson = False,
     json_file: JsonFile = None,
     counts: Annotated[bool, typer.Option("--counts", help="Write each code's count into the JSON too.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw N by rank, in a .svg or .png file.")] = None,
@@ -93,9 +98,10 @@ def usage(
     chosen = _one_of(given, against, against_version, against_window, model)
     if max_psi is not None and not (against or against_version or against_window):
         raise typer.BadParameter("--max-psi needs something to compare with: --against, for example")
+    json_file = json_target(as_json, json_file)
     if counts and json_file is None:
-        raise typer.BadParameter("--counts needs --json")
-    check_outputs(json=json_file, plot=plot)
+        raise typer.BadParameter("--counts needs --json or --json-file")
+    check_outputs(json_file=json_file, plot=plot)
 
     from foldmint_maintenance.errors import UsageUnknown
     from foldmint_maintenance.usage import statistics as module
@@ -216,7 +222,7 @@ def _prometheus(
     against: str | None,
     against_window: str | None,
 ) -> _Source:
-    from foldmint_maintenance.usage.prometheus_api import parse_duration
+    from foldmint.durations import parse_duration
     from foldmint_maintenance.usage.prometheus_counts import WindowCounts, counted
 
     length = parse_duration(window)

@@ -141,7 +141,12 @@ def load_or_train(training: TrainJob, log: Log, progress: RunProgress = NO_PROGR
         advance(step - done)
         done = step
 
-    return train(training, report, log)
+    def phase(name: str, total: int | None) -> Advance:
+        nonlocal advance
+        advance = None  # a display shows one phase at a time
+        return progress.phase(name, total)
+
+    return train(training, report, log, phase)
 
 
 def _figures(model: Model, job: RepairJob) -> Evaluation:

@@ -122,7 +122,8 @@ class JobMetrics:
         try:
             Files(path.parent).write(path.name, generate_latest(_registry(families)))
         except OSError as error:
-            raise MetricsExportError(f"the job's metrics: {error}") from error
+            reason = error.strerror or error
+            raise MetricsExportError(f"the job's metrics were not written to {path}: {reason}") from error
 
     def push(self, url: str) -> None:
         """Push them to a Pushgateway, grouped by job and store; after a failure, beside what stood there before.
@@ -133,7 +134,7 @@ class JobMetrics:
         try:
             send(url, JOB, _registry(self.families()), grouping_key={"store": self.store}, timeout=_SECONDS)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise MetricsExportError(f"the job's metrics: {url}: {error}") from error
+            raise MetricsExportError(f"the job's metrics were not pushed to {url}: {error}") from error
 
     def _gauge(self, name: str, help_text: str, values: Mapping[Any, float], *labels: str) -> GaugeMetricFamily:
         """values: of each combination of the labels' values, a tuple."""

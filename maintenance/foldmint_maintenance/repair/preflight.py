@@ -1,11 +1,12 @@
 """Whatever can fail cheaply, checked before the first minute of work: store, disk, servers, data.
 
-Nothing is changed: servers are asked by calls that need the scopes of a swap and do nothing. All problems are found at
-once, each with what to do.
+Nothing is changed: servers are asked by calls that need the scopes of a swap and do nothing, and the object that is
+written to a store that is not a folder is removed again. All problems are found at once, each with what to do.
 """
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from foldmint_client import Client, FoldmintError
 from foldmint_client.admin import CodebookAdmin
 from foldmint_client.connection import Connection, ConnectionOptions
 from foldmint_client.errors import FailedPrecondition, PermissionDenied, Unauthenticated
-from foldmint_client.transport.common import open_channel
+from foldmint_client.transport.channels import open_channel
 from foldmint_client.transport.status import translated
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.errors import InvalidSet, PreflightFailed
@@ -112,6 +113,7 @@ def _store(job: RepairJob, found: Findings) -> Store | None:
         found.add(f"--store: {job.store} has no sizes in model.json", "restore model.json")
     local = _local(store.files)
     if local is None:
+        _prove_writable(store.files, found)
         return store
     folders = [local, *(local / name for name in ("codebooks", "LOCK") if (local / name).exists())]
     for folder in folders:
@@ -128,6 +130,24 @@ def _store(job: RepairJob, found: Findings) -> Store | None:
             "make room; `foldmint-maintenance codebooks prune` removes old versions",
         )
     return store
+
+
+def _prove_writable(files: Files, found: Findings) -> None:
+    """Write and remove an object beside the versions: permissions of a bucket show in no other way."""
+    name = f"codebooks/.preflight-{uuid.uuid4().hex}"
+    steps: dict[str, Callable[[], None]] = {
+        "written": lambda: files.write(name, b""),
+        "removed from": lambda: files.remove(name),
+    }
+    for what, act in steps.items():
+        try:
+            act()
+        except OSError as error:
+            found.add(
+                f"--store: {files} cannot be {what}: {error}",
+                "use credentials that may read, list, write and delete its objects",
+            )
+            return
 
 
 def _local(files: Files) -> Path | None:

@@ -83,7 +83,8 @@ def _asked(address: str, admin: CodebookAdmin, control: Control, seconds: float)
     try:
         state = admin.usage(timeout=seconds).store
     except FoldmintError as error:
-        return _Missing(str(error), 0.0 if isinstance(error, Unauthenticated | PermissionDenied) else inf)
+        reason = f"it did not report what it serves: {error}"
+        return _Missing(reason, 0.0 if isinstance(error, Unauthenticated | PermissionDenied) else inf)
     if state is None:
         return _Missing("its release does not report what its store says", 0.0)
     if (state.active, state.canary, state.canary_share) == _reported(control):

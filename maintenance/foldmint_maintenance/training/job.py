@@ -9,6 +9,7 @@ OUT/model/                                  the model after the last stage
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from typing import Any, NamedTuple
 import torch
 
 from foldmint_maintenance.datasets.loading import Digest, read_set
-from foldmint_maintenance.datasets.records import PreparedSet, prepared
+from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.training.loop import Report
+from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_maintenance.training.stages import SIZES, STAGES, Log, StageContext, StageState
 from foldmint_tokenizer.model import Model
@@ -62,12 +64,13 @@ class _Data(NamedTuple):
     about: dict[str, object]
 
 
-def train(job: TrainJob, report: Report, log: Log) -> Model:
+def train(job: TrainJob, report: Report, log: Log, phase: Phase = silent) -> Model:
     """Run the stages of the recipe that are not done yet, and write the model.
 
-    report: called after each step. log: called with lines of text. SIGINT and SIGTERM leave a checkpoint after the
-    current step, and raise `TrainingStopped`. Raises `CheckpointMismatch` if the folder holds another job or a finished
-    one, `InvalidRecipe` if a stage lacks what it starts from.
+    report: called after each step. log: called with lines of text. phase: called when a phase without steps begins.
+    SIGINT and SIGTERM leave a checkpoint after the current step, and raise `TrainingStopped`. Raises
+    `CheckpointMismatch` if the folder holds another job or a finished one, `InvalidRecipe` if a stage lacks what it
+    starts from.
     """
     if job.finished.exists():
         raise CheckpointMismatch(f"{job.finished} is there already: choose another folder, or remove it")
@@ -75,7 +78,7 @@ def train(job: TrainJob, report: Report, log: Log) -> Model:
     if not stages:
         raise InvalidRecipe("the recipe has no stage")
     state = StageState() if job.model is None else StageState.of(load_model(job.model))
-    data = _read(job, log)
+    data = _read(job, log, phase)
     if not job.resume:
         if job.group.rank == 0:
             for name in STAGES:
@@ -89,7 +92,7 @@ def train(job: TrainJob, report: Report, log: Log) -> Model:
             state = StageState.of(load_model(model))
             continue
         log(f"stage {name}")
-        state = STAGES[name](_context(job, name, data, report, log), state)
+        state = STAGES[name](_context(job, name, data, report, log, phase), state)
         if job.group.rank == 0:
             _write(job, model, state, data)
         job.group.barrier()
@@ -102,7 +105,7 @@ def train(job: TrainJob, report: Report, log: Log) -> Model:
     return load_model(job.finished)
 
 
-def _context(job: TrainJob, stage: str, data: _Data, report: Report, log: Log) -> StageContext:
+def _context(job: TrainJob, stage: str, data: _Data, report: Report, log: Log, phase: Phase) -> StageContext:
     return StageContext(
         recipe=job.recipe,
         data_path=job.data,
@@ -115,13 +118,21 @@ def _context(job: TrainJob, stage: str, data: _Data, report: Report, log: Log) -
         group=job.group,
         report=report,
         log=log,
+        phase=phase,
     )
 
 
-def _read(job: TrainJob, log: Log) -> _Data:
+def _read(job: TrainJob, log: Log, phase: Phase) -> _Data:
     log(f"reading {job.data}")
-    digest = Digest()
-    data = prepared(digest.through(read_set(job.data, lambda path, reason: log(f"passed over {path}: {reason}"))))
+    digest, advance = Digest(), phase("reading chains", None)
+
+    def counted(records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            yield record
+            advance(1)
+
+    records = read_set(job.data, lambda path, reason: log(f"passed over {path}: {reason}"))
+    data = prepared(digest.through(counted(records)))
     log(f"{len(data)} residues of {digest.chains} chains")
     about: dict[str, object] = {
         "name": job.data.name,

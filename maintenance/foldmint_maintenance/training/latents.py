@@ -1,7 +1,7 @@
 """Vectors and tokens of a whole set, computed by all processes together."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ProcessGroup
+from foldmint_maintenance.training.phases import Advance, ignored
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
@@ -26,7 +27,7 @@ def vectors_of(
     select: NDArray[np.integer],
     group: ProcessGroup,
     device: torch.device | str,
-    report: Callable[[int], None] = lambda _: None,
+    report: Advance = ignored,
 ) -> Tensor:
     """z (rows, out), float32, on the CPU, of the rows `select` of a set. report: called with how many more are done."""
     parts = []
@@ -37,12 +38,20 @@ def vectors_of(
 
 
 def tokens_of(
-    encoder: Encoder, codebook: Codebook, data: PreparedSet, group: ProcessGroup, device: torch.device | str
+    encoder: Encoder,
+    codebook: Codebook,
+    data: PreparedSet,
+    group: ProcessGroup,
+    device: torch.device | str,
+    report: Advance = ignored,
 ) -> NDArray[np.int64]:
-    """Tokens (residues,) of a set, those of residues without a frame included."""
+    """Tokens (residues,) of a set, those of residues without a frame included. report: as of `vectors_of`."""
     embeddings = codebook.embeddings.to(device)
-    parts = _encoded(encoder, data, np.arange(len(data)), group, device)
-    codes = torch.cat([nearest_code(z, embeddings)[0].cpu() for z in parts])[: len(data)]
+    parts = []
+    for z in _encoded(encoder, data, np.arange(len(data)), group, device):
+        parts.append(nearest_code(z, embeddings)[0].cpu())
+        report(len(z))
+    codes = torch.cat(parts)[: len(data)]
     frameless, _ = nearest_code(encoder.without_frame().detach()[None], embeddings)
     tokens = np.full(len(data.chain), int(frameless), np.int64)
     tokens[data.shape.queries] = codes.numpy()
@@ -50,7 +59,13 @@ def tokens_of(
 
 
 def kept_tokens(
-    path: Path, encoder: Encoder, codebook: Codebook, data: PreparedSet, group: ProcessGroup, device: torch.device | str
+    path: Path,
+    encoder: Encoder,
+    codebook: Codebook,
+    data: PreparedSet,
+    group: ProcessGroup,
+    device: torch.device | str,
+    report: Advance = ignored,
 ) -> NDArray[np.int64]:
     """`tokens_of`, cached by rank 0 in a file; recomputed if the file is of another encoder, codebook or set."""
     made_of = _digest(encoder, codebook, data)
@@ -58,7 +73,7 @@ def kept_tokens(
     if int(group.broadcast(torch.tensor(int(found is not None), device=device))):
         kept = torch.zeros(len(data.chain), dtype=torch.int64) if found is None else found
         return group.broadcast(kept.to(device)).cpu().numpy()
-    tokens = tokens_of(encoder, codebook, data, group, device)
+    tokens = tokens_of(encoder, codebook, data, group, device, report)
     if group.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")

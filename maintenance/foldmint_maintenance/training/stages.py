@@ -24,12 +24,13 @@ from foldmint_maintenance.training.chain.trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import Trainer
 from foldmint_maintenance.training.latents import kept_tokens, vectors_of
 from foldmint_maintenance.training.loop import Report, Steps, run_steps
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, assigned, motion_codebook
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderTrainer, tracking_tokens
 from foldmint_maintenance.training.motion.trainer import MotionTrainer
 from foldmint_maintenance.training.motion.warm_start import WarmStart
+from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_maintenance.training.recipe import Recipe
-from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
@@ -46,7 +47,7 @@ class StageContext:
 
     data_path: the set's file; data: the same, prepared. folder: for checkpoint and log. checkpoint_every, resume: as in
     `TrainJob`. fragment_residues: drawn for the codes' mean fragments. report: called after each step. log: called with
-    a line of text.
+    a line of text. phase: called when a phase without steps begins.
     """
 
     recipe: Recipe
@@ -60,6 +61,11 @@ class StageContext:
     group: ProcessGroup
     report: Report
     log: Log
+    phase: Phase = silent
+
+    def vectors(self, encoder: Encoder, data: PreparedSet, select: NDArray[np.integer]) -> Tensor:
+        """Vectors z (rows, out) of the rows `select` of a set, on the CPU."""
+        return vectors_of(encoder, data, select, self.group, self.device, self.phase("computing vectors", len(select)))
 
     def run(self, trainer: Steps, steps: int) -> dict[str, float]:
         """Train to the last step, and return its figures."""
@@ -114,7 +120,7 @@ def _train_motion_encoder(context: StageContext, state: StageState) -> StageStat
     codes = MotionCodesConfig(config.lever, residues=16 * asked.codes, rounds=2)
     drawn, z = _draw_vectors(context, encoder, codes)
     if start is not None and (sizes is None or sizes.out == start.encoder.config.out):
-        before = vectors_of(start.encoder, context.data, drawn, context.group, context.device)
+        before = context.vectors(start.encoder, context.data, drawn)
         space = VectorSpace.like(z, before)
     else:
         space = _configured_space(context, drawn, z, config.lever, codes)
@@ -143,7 +149,7 @@ def _draw_vectors(
 ) -> tuple[NDArray[np.int64], Tensor]:
     """Numbers of rows (drawn,) of the data, and their vectors (drawn, out)."""
     drawn = context.draw(config.residues, config.seed)
-    return drawn, vectors_of(encoder, context.data, drawn, context.group, context.device)
+    return drawn, context.vectors(encoder, context.data, drawn)
 
 
 def _configured_space(
@@ -163,13 +169,15 @@ def _cluster(
 ) -> StageState:
     """A codebook by k-means of the encoder's vectors z (drawn, out), with the mean fragment of each code."""
     context.log("codes")
-    codebook = _broadcast(motion_codebook(z, encoder.config.codes, config), context.group)
+    codebook = _broadcast(motion_codebook(z, encoder.config.codes, config, context.phase), context.group)
     means = WindowMeans(encoder.config.codes)
-    codes = nearest_code(z, codebook.embeddings)[0].numpy()
+    codes = assigned(z, codebook.embeddings, context.phase("assigning codes", len(z))).numpy()
+    advance = context.phase("averaging fragments", len(drawn))
     for start in range(0, len(drawn), _FRAGMENTS):
         fragments = context.data.windows(drawn[start : start + _FRAGMENTS])
         complete = fragments.exists.all(1)
         means.add(fragments.positions[complete], codes[start : start + _FRAGMENTS][complete])
+        advance(len(fragments.positions))
     return StageState(encoder, codebook, torch.from_numpy(means.windows()), None, config.lever, figures)
 
 
@@ -185,10 +193,10 @@ def _train_motion_decoder(context: StageContext, state: StageState) -> StageStat
     decoder.normalize_to(codebook.embeddings)
     data = prepared(drawn_chains(read_set(context.data_path), config.residues, config.seed))
     context.log(f"tokens of {len(data)} residues")
-    z = vectors_of(encoder, data, np.arange(len(data)), context.group, context.device)
+    z = context.vectors(encoder, data, np.arange(len(data)))
     tokens = np.zeros(len(data.chain), np.int64)
-    tokens[data.shape.queries] = nearest_code(z, codebook.embeddings)[0].numpy()
-    tracking = tracking_tokens(data, codebook, lever, tokens, z)
+    tokens[data.shape.queries] = assigned(z, codebook.embeddings, context.phase("assigning codes", len(z))).numpy()
+    tracking = tracking_tokens(data, codebook, lever, tokens, z, context.phase("tracking tokens", len(tokens)))
     trainer = MotionDecoderTrainer(
         config, data, codebook, lever, decoder, tokens, tracking, context.group, context.device
     )
@@ -231,7 +239,8 @@ def _train_on_chains(name: str, config: ChainConfig | None, context: StageContex
     tokens = None
     if config.stage == "decoder":
         context.log("tokens of all residues")
-        tokens = kept_tokens(context.folder / "tokens.safetensors", encoder, codebook, data, group, device)
+        advance = context.phase("computing tokens", len(data))
+        tokens = kept_tokens(context.folder / "tokens.safetensors", encoder, codebook, data, group, device, advance)
     fresh = state.decoder is None
     trainer = ChainTrainer(config, data, encoder, codebook, decoder, tokens, group, device, fresh=fresh)
     figures = context.run(trainer, config.steps)
@@ -256,7 +265,9 @@ def _with_fragments(
     """The parts, with the mean fragment of each code."""
     context.log("measuring what the codes stand for")
     codebook = Codebook(*(part.cpu() for part in codebook))
-    windows = windows_of_codes(encoder, codebook.embeddings, context.data, context.fragment_residues)
+    residues = min(context.fragment_residues, len(context.data))
+    advance = context.phase("measuring fragments", residues)
+    windows = windows_of_codes(encoder, codebook.embeddings, context.data, residues, report=advance)
     return StageState(encoder, codebook, torch.from_numpy(windows), decoder, None, figures)
 
 

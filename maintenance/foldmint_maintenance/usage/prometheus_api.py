@@ -1,7 +1,6 @@
 """Client of Prometheus' HTTP API: instant queries, and the raw samples of series."""
 
 import json
-import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +9,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from foldmint_client.connection import is_loopback
+from foldmint_client.addresses import is_loopback
 from foldmint_maintenance.errors import UsageUnknown
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 # Seconds of samples fetched at once: 5760 of each series at one every 15 seconds.
 _SLICE = 86_400
 
@@ -138,17 +136,6 @@ class Prometheus:
             return {"resultType": data["resultType"], "result": data["result"]}
         except (ValueError, KeyError, TypeError) as error:
             raise UsageUnknown(f"{self.url} answers {query} as no Prometheus does: {content[:200]!r}") from error
-
-
-def parse_duration(duration: str) -> float:
-    """Seconds of a duration in Prometheus' syntax (7d, 1h30m, 90s). Raises `ValueError` if it is invalid or 0."""
-    parts = re.findall(r"(\d+)(ms|[smhdwy])", duration)
-    if not parts or "".join(number + unit for number, unit in parts) != duration:
-        raise ValueError(f"{duration!r} is not a duration; 12h, 7d or 1h30m would be one")
-    total = sum(int(number) * _UNITS[unit] for number, unit in parts)
-    if total == 0:
-        raise ValueError(f"{duration!r} must be longer than 0")
-    return total
 
 
 def matching(labels: Mapping[str, str]) -> str:

@@ -34,7 +34,7 @@ def from_store(location: Location | None = None, version: str | None = None) -> 
 
 
 def from_file(path: Path, codebook_digest: str | None = None) -> CodeCounts:
-    """Counts that `usage --json FILE --counts`, or a bulk job, wrote.
+    """Counts that `usage --json-file FILE --counts`, or a bulk job, wrote.
 
     codebook_digest: SHA-256 of the codebook that they must be of, if the file says of which they are. Raises
     UsageUnknown if the file cannot be read, holds something else, or is of another codebook.
@@ -45,7 +45,9 @@ def from_file(path: Path, codebook_digest: str | None = None) -> CodeCounts:
     except OSError as error:
         raise UsageUnknown(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageUnknown(f"{path} holds no counts, as usage --json FILE --counts writes them: {error!r}") from error
+        raise UsageUnknown(
+            f"{path} holds no counts, as usage --json-file FILE --counts writes them: {error!r}"
+        ) from error
     own = stored.get("codebook_sha256")
     if codebook_digest is not None and own not in (None, codebook_digest):
         raise UsageUnknown(

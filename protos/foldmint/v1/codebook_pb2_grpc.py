@@ -112,7 +112,7 @@ class CodebookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """How often each code was hit on this server since a version was activated.
+        """How often each code was hit on this server since a version was loaded, for requests that named it and for others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

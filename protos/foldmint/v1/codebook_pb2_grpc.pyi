@@ -53,7 +53,7 @@ class CodebookServiceStub:
     there was none, if the server cannot write to the store, or if it serves a canary by default.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_codebook_pb2.GetUsageRequest, _codebook_pb2.GetUsageResponse]
-    """How often each code was hit on this server since a version was activated."""
+    """How often each code was hit on this server since a version was loaded, for requests that named it and for others."""
     SampleEmbeddings: _grpc.UnaryUnaryMultiCallable[_codebook_pb2.SampleEmbeddingsRequest, _codebook_pb2.SampleEmbeddingsResponse]
     """A uniform sample of the vectors of recent residues, before quantization; no coordinates, no order.
     FAILED_PRECONDITION unless the server keeps a reservoir.
@@ -84,7 +84,7 @@ class CodebookServiceAsyncStub(CodebookServiceStub):
     there was none, if the server cannot write to the store, or if it serves a canary by default.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_codebook_pb2.GetUsageRequest, _codebook_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """How often each code was hit on this server since a version was activated."""
+    """How often each code was hit on this server since a version was loaded, for requests that named it and for others."""
     SampleEmbeddings: _aio.UnaryUnaryMultiCallable[_codebook_pb2.SampleEmbeddingsRequest, _codebook_pb2.SampleEmbeddingsResponse]  # type: ignore[assignment]
     """A uniform sample of the vectors of recent residues, before quantization; no coordinates, no order.
     FAILED_PRECONDITION unless the server keeps a reservoir.
@@ -142,7 +142,7 @@ class CodebookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _codebook_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_codebook_pb2.GetUsageResponse, _abc.Awaitable[_codebook_pb2.GetUsageResponse]]:
-        """How often each code was hit on this server since a version was activated."""
+        """How often each code was hit on this server since a version was loaded, for requests that named it and for others."""
 
     @_abc_1.abstractmethod
     def SampleEmbeddings(

@@ -130,20 +130,24 @@ class TokenizeOptions(_message.Message):
     def __init__(self, complex: _Optional[bool] = ..., special_tokens: _Optional[bool] = ..., distances: _Optional[bool] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., first_frames: _Optional[bool] = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
-    __slots__ = ("model", "codebook_version", "chains", "left_out", "warnings", "reading")
+    __slots__ = ("model", "codebook_version", "chains", "left_out", "warnings", "reading", "codebook_digest", "encoder_digest")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
     LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     READING_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     model: str
     codebook_version: str
     chains: _containers.RepeatedCompositeFieldContainer[TokenizedChain]
     left_out: _containers.RepeatedCompositeFieldContainer[LeftOut]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     reading: Reading
-    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[TokenizedChain, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[LeftOut, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., reading: _Optional[_Union[Reading, str]] = ...) -> None: ...
+    codebook_digest: str
+    encoder_digest: str
+    def __init__(self, model: _Optional[str] = ..., codebook_version: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[TokenizedChain, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[LeftOut, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., reading: _Optional[_Union[Reading, str]] = ..., codebook_digest: _Optional[str] = ..., encoder_digest: _Optional[str] = ...) -> None: ...
 
 class LeftOut(_message.Message):
     __slots__ = ("kind", "chain", "residues", "names", "of_protein")

@@ -88,8 +88,8 @@ class TokenizerServiceServicer:
 
     def Detokenize(self, request, context):
         """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
-        if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that the
-        server does not keep.
+        if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that
+        neither the server nor its store has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

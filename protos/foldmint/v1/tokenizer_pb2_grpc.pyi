@@ -47,8 +47,8 @@ class TokenizerServiceStub:
     """
     Detokenize: _grpc.UnaryUnaryMultiCallable[_tokenizer_pb2.DetokenizeRequest, _tokenizer_pb2.DetokenizeResponse]
     """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
-    if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that the
-    server does not keep.
+    if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that
+    neither the server nor its store has.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_tokenizer_pb2.GetModelRequest, _tokenizer_pb2.GetModelResponse]
     """What this server serves: model, codebook, vocabulary and limits."""
@@ -72,8 +72,8 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     """
     Detokenize: _aio.UnaryUnaryMultiCallable[_tokenizer_pb2.DetokenizeRequest, _tokenizer_pb2.DetokenizeResponse]  # type: ignore[assignment]
     """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
-    if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that the
-    server does not keep.
+    if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that
+    neither the server nor its store has.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_tokenizer_pb2.GetModelRequest, _tokenizer_pb2.GetModelResponse]  # type: ignore[assignment]
     """What this server serves: model, codebook, vocabulary and limits."""
@@ -112,8 +112,8 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizer_pb2.DetokenizeResponse, _abc.Awaitable[_tokenizer_pb2.DetokenizeResponse]]:
         """The backbones that the tokens of one structure stand for, and how far to trust them. Fails with FAILED_PRECONDITION
-        if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that the
-        server does not keep.
+        if the model has no decoder, or if the tokens are said to be of another model, or of a codebook version that
+        neither the server nor its store has.
         """
 
     @_abc_1.abstractmethod

@@ -1,50 +1,73 @@
 """The command `foldmint-server`.
 
 foldmint-server --listen 0.0.0.0:50051 --metrics-listen 0.0.0.0:9464
+foldmint-server --check-config --config foldmint.toml
 foldmint-server tokens create alice --scope tokenize --file tokens.toml
 """
 
 import inspect
+import os
+from importlib.metadata import version
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
+from foldmint.command_line import CONTEXT_SETTINGS, GroupedGroup, epilog
+from foldmint.environment import unknown_variables_warning
+from foldmint_server.cli.options import setting_parameters
+from foldmint_server.cli.setting_errors import setting_problems
 from foldmint_server.cli.tokens import add_to
 from foldmint_server.settings import Settings, read_settings
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_USAGE, _CANNOT_START = 2, 1
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=CONTEXT_SETTINGS
+)
+_EPILOG = epilog(
+    {
+        "The embedded model, for this machine alone": "foldmint-server",
+        "A model of your own, for others too": (
+            "foldmint-server --model store/ --listen 0.0.0.0:50051 --metrics-listen 0.0.0.0:9464"
+        ),
+        "Settings of a file, checked before a restart": "foldmint-server --check-config --config foldmint.toml",
+        "Bearer tokens": "foldmint-server tokens create alice --scope tokenize",
+    },
+    {
+        0: "stopped by SIGTERM or SIGINT, or the configuration can be used",
+        _CANNOT_START: "it cannot start, with the reason",
+        _USAGE: "a wrong option or setting",
+        3: "the last device was lost",
+    },
+)
 
 
-def _options() -> inspect.Signature:
-    """A command-line option for each setting, described as the setting is; what is not given stays None."""
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                _plain(setting.annotation) | None,
-                typer.Option(help=f"{setting.description} [{setting.default if setting.default is not None else '-'}]"),
-            ],
-        )
-        for name, setting in Settings.model_fields.items()
-    ]
-    config = inspect.Parameter(
-        "config",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[Path | None, typer.Option(help="TOML file with settings, by the names below.")],
-    )
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foldmint {version('foldmint')}")
+        raise typer.Exit
+
+
+def _signature() -> inspect.Signature:
+    """The context, the command's own options, and one for each setting."""
+    own: dict[str, Any] = {
+        "config": Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings, by their names.")],
+        "check_config": Annotated[
+            bool,
+            typer.Option("--check-config", help="Check all that a start needs, print the settings, and do not serve."),
+        ],
+        "version": Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        ],
+    }
+    defaults = {"config": None, "check_config": False, "version": False}
+    keyword = inspect.Parameter.KEYWORD_ONLY
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    return inspect.Signature([context, config, *parameters])
-
-
-def _plain(annotation: Any) -> Any:  # noqa: ANN401 (a type, of any kind)
-    """The type that the command line reads; pydantic checks what it means."""
-    if annotation in (int, float, bool):
-        return annotation
-    return str
+    options = [inspect.Parameter(name, keyword, default=defaults[name], annotation=own[name]) for name in own]
+    return inspect.Signature([context, *options, *setting_parameters()])
 
 
 def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
@@ -52,14 +75,26 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
 
     Each option may also be set as FOLDMINT_<NAME> in the environment or in a TOML file (--config).
     """
+    check, config = given.pop("check_config"), given.pop("config")
+    del given["version"]
+    # A server warns in its log.
+    if (context.invoked_subcommand is not None or check) and (warning := unknown_variables_warning(os.environ)):
+        typer.echo(f"foldmint-server: warning: {warning}", err=True)
     if context.invoked_subcommand is not None:
         return
-    config = given.pop("config")
-    try:
-        settings = read_settings({name: value for name, value in given.items() if value is not None}, config)
-    except (ValueError, OSError) as error:
-        typer.echo(f"foldmint-server: {error}", err=True)
-        raise typer.Exit(2) from error
+    settings = _settings({name: value for name, value in given.items() if value is not None}, config)
+    from foldmint_server.cli.checks import all_problems, early_problems
+
+    if check:
+        from foldmint_server.log_config import configure_logs
+
+        configure_logs("error", settings.log_format)
+        _exit_with(_CANNOT_START, all_problems(settings))
+        from foldmint_server.cli.configuration import as_toml
+
+        typer.echo(as_toml(settings), nl=False)
+        raise typer.Exit(0)
+    _exit_with(_CANNOT_START, early_problems(settings))
     # Loaded here: torch would make --help slow.
     from foldmint_server.log_config import quiet_grpc
 
@@ -69,6 +104,27 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
     raise typer.Exit(serve(settings))
 
 
-run.__signature__ = _options()  # type: ignore[attr-defined]
-app.callback(invoke_without_command=True)(run)
+def _settings(given: dict[str, object], config: Path | None) -> Settings:
+    try:
+        return read_settings(given, config)
+    except ValidationError as error:
+        problems = setting_problems(error, given, os.environ, config)
+    except TOMLDecodeError as error:
+        problems = [f"--config: {config} is not TOML: {error}"]
+    except (OSError, ValueError) as error:
+        problems = [f"--config: {error}"]
+    _exit_with(_USAGE, problems)
+    raise AssertionError("there is a problem")
+
+
+def _exit_with(code: int, problems: list[str]) -> None:
+    """Print problems, a line each, and exit, if there are any."""
+    for problem in problems:
+        typer.echo(f"foldmint-server: {problem}", err=True)
+    if problems:
+        raise typer.Exit(code)
+
+
+run.__signature__ = _signature()  # type: ignore[attr-defined]
+app.callback(invoke_without_command=True, cls=GroupedGroup, epilog=_EPILOG)(run)
 add_to(app)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import structlog
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from foldmint_server.errors import CodebookRejected, UnknownVersion, VersionNotAvailable
+from foldmint_server.errors import CodebookRejected, UnknownVersion
 from foldmint_server.metrics.code_usage import CodeUsage
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError, StructureDetokenizer
@@ -25,14 +27,13 @@ from foldmint_tokenizer.motion.assignment import Coding
 from foldmint_tokenizer.store.model_store import Store
 
 log = structlog.get_logger(__name__)
-ACTIVE = "ACTIVE"
-"""What a request asks for that wants the version that is active when it is admitted."""
 
 
 class LoadedCodebook(NamedTuple):
     """One version of model and codebook; a structure keeps the one that it was admitted under.
 
-    embeddings: (codes, out), on each device. frameless: the code of residues without a frame. codes: how many.
+    embeddings: (codes, out), on each device. N: (codes,), the codes' moving averages of hits. frameless: the code of
+    residues without a frame. codes: how many.
     decoder_inputs: what the decoder reads of it; None without a decoder. coding: what assignment needs; None of models
     whose codes do not encode motions. manifest: of the version.
     """
@@ -42,6 +43,7 @@ class LoadedCodebook(NamedTuple):
     codebook_version: str
     codebook_digest: str
     embeddings: Sequence[Tensor]
+    N: NDArray[np.float32]
     frameless: int
     codes: int
     decoder_inputs: DecoderInputs | None
@@ -83,6 +85,7 @@ class CodebookLoader:
             version,
             codebook.digest,
             embeddings,
+            codebook.codebook.N.numpy(),
             self._engines[0].frameless_code(embeddings[0]),
             model.config.codes,
             None if self._detokenizer is None else self._detokenizer.inputs_of(codebook),
@@ -113,7 +116,7 @@ class CodebookManager:
         self.activated: dict[str, float] = {}
         self._warm, self._keep, self._clock = warm, keep, clock
         self._usage, self._metrics = usage, metrics
-        self._kept: dict[str, LoadedCodebook] = {}  # the last to be activated comes last
+        self._kept: dict[str, LoadedCodebook] = {}  # the last to be activated or requested comes last
         self._protected: frozenset[str] = frozenset()
         self._thread = ThreadPoolExecutor(1, "codebooks")
         self.active = warm(first)
@@ -124,24 +127,6 @@ class CodebookManager:
         """The versions that requests may ask for."""
         return self._kept
 
-    def resolve_version(self, version: str, default: LoadedCodebook | None = None) -> LoadedCodebook:
-        """What a request gets that asks for a version.
-
-        version: empty for the default, or the active one where none is given; ACTIVE for the active one. Raises
-        VersionNotAvailable if the version is not kept.
-        """
-        default = self.active if default is None else default
-        if version in ("", default.codebook_version):
-            return default
-        if version == ACTIVE:
-            return self.active
-        if version not in self._kept:
-            # Named by a stranger, and part of messages and logs.
-            raise VersionNotAvailable(
-                f"codebook version {version[:100]!r} is not kept; there are {', '.join(sorted(self._kept))}"
-            )
-        return self._kept[version]
-
     async def load(self, version: str, *, quiet: bool = False) -> LoadedCodebook:
         """A version, warm: one that is kept, or from the store; nothing is served otherwise.
 
@@ -151,11 +136,19 @@ class CodebookManager:
         if version in self._kept:
             return self._kept[version]
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._load_from_store, version)
+            return await self.fetch(version)
         except (UnknownVersion, CodebookRejected) as error:
             if not (quiet and isinstance(error, CodebookRejected) and error.unreachable):
                 self._record_rejection(version, str(error))
             raise
+
+    async def fetch(self, version: str) -> LoadedCodebook:
+        """A version of the store, warm. Raises as `load` does, and logs and counts nothing."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._load_from_store, version)
+
+    async def stored_versions(self) -> frozenset[str]:
+        """The complete versions of the store. Raises CodebookRejected if it cannot be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._list_store)
 
     def swap(self, loaded: LoadedCodebook, outcome: str) -> Swap:
         """Let a loaded version be the active one; nothing changes where it is. outcome: activated or rolled_back."""
@@ -167,10 +160,20 @@ class CodebookManager:
         log.info("codebook swapped", outcome=outcome, version=loaded.codebook_version, previous=before.codebook_version)
         return Swap(loaded, before.codebook_version)
 
-    def keep(self, loaded: LoadedCodebook) -> None:
-        """Keep a version for requests that ask for it, though it was never active here."""
+    def has_room(self, in_use: Collection[str]) -> bool:
+        """Whether another version can be kept without dropping one of these."""
+        return len(self._kept) < self._keep or bool(self._droppable(in_use))
+
+    def keep(self, loaded: LoadedCodebook, in_use: Collection[str] = ()) -> None:
+        """Keep a version for requests that ask for it, though it was never active here. in_use: others not to drop."""
         self._kept.setdefault(loaded.codebook_version, loaded)
-        self._drop()
+        self._usage.keep(loaded.codebook_version, self._clock())
+        self._drop({loaded.codebook_version, *in_use})
+
+    def touch(self, version: str) -> None:
+        """Note that a version was requested: of those kept, it is dropped last."""
+        if version in self._kept:
+            self._kept[version] = self._kept.pop(version)
 
     def protect(self, versions: Collection[str]) -> None:
         """Never drop these versions, beside the active one, even if `keep` versions are fewer."""
@@ -185,6 +188,14 @@ class CodebookManager:
         self._metrics.codebook_swaps.labels("refused").inc()
         serving = self.active.codebook_version
         log.error("codebook refused", version=version[:100], reason=reason, serving=serving)
+
+    def _list_store(self) -> frozenset[str]:
+        """The store's versions; in the thread."""
+        try:
+            self.store.about()  # a store that is gone is not an empty one
+            return frozenset(self.store.versions())
+        except ModelError as error:
+            raise CodebookRejected(str(error), unreachable=unreachable(error)) from error
 
     def _load_from_store(self, version: str) -> LoadedCodebook:
         """A version of the store; in the thread."""
@@ -213,11 +224,15 @@ class CodebookManager:
         if before is not loaded:
             self._metrics.codebook_info.remove(before.model, before.codebook_version, before.codebook_digest)
 
-    def _drop(self) -> None:
-        """Forget what was activated the longest ago, if there is too much."""
-        old = [version for version in self._kept if version not in self._protected | {self.active.codebook_version}]
-        for version in old[: max(0, len(self._kept) - self._keep)]:
+    def _drop(self, in_use: Collection[str] = ()) -> None:
+        """Forget what was activated or requested the longest ago, if there is too much."""
+        for version in self._droppable(in_use)[: max(0, len(self._kept) - self._keep)]:
             del self._kept[version]
+
+    def _droppable(self, in_use: Collection[str]) -> list[str]:
+        """Versions that may be forgotten, the first of them first."""
+        needed = self._protected | {self.active.codebook_version} | set(in_use)
+        return [version for version in self._kept if version not in needed]
 
 
 def unreachable(error: ModelError) -> bool:

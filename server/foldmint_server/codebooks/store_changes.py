@@ -79,15 +79,16 @@ class StoreChanges:
                     self._store.roll_back(from_version)
         except ModelError as error:
             if isinstance(error.__cause__, OSError):
-                raise self._not_writable(error, version) from error
+                raise self._not_writable(error, version, from_version) from error
             raise CodebookRejected(str(error)) from error
         except OSError as error:
-            raise self._not_writable(error, version) from error
+            raise self._not_writable(error, version, from_version) from error
 
-    def _not_writable(self, error: Exception, version: str) -> CodebookRejected:
+    def _not_writable(self, error: Exception, version: str, from_version: str | None) -> CodebookRejected:
+        command = f"activate {version}" if from_version is None else f"rollback --from {from_version}"
         return CodebookRejected(
-            f"this server cannot change its store: {error}; where it can be changed, `foldmint-maintenance codebooks` "
-            f"activates {version}"
+            f"this server cannot change its store: {error}; run `foldmint-maintenance codebooks {command} "
+            "--store STORE` where the store can be written, and the server follows"
         )
 
     def _is_active(self, version: str) -> bool:

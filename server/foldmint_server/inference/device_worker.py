@@ -19,7 +19,7 @@ class DeviceWorker:
     """A device and its thread.
 
     calls: to be made in the thread before the next batch. began: when its batch did, None between batches. lost: the
-    thread ended before the scheduler was closed.
+    thread ended before the scheduler was closed. name: of the device, which several workers of a CPU share.
     """
 
     number: int
@@ -28,6 +28,7 @@ class DeviceWorker:
     calls: deque[Call] = field(default_factory=deque)
     began: float | None = None
     lost: bool = False
+    name: str = ""
 
     def hung(self, now: float, seconds: float) -> bool:
         """Whether one batch takes longer than this, or a probe of the device too long."""

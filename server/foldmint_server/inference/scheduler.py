@@ -65,7 +65,9 @@ class Scheduler:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[Tensor], None] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
+        """names: of the devices, for metrics; their numbers by default."""
         self._observe, self._observing = observe, threading.Lock()
         self._config, self._metrics, self._clock = config, metrics, clock
         self._changed = threading.Condition()
@@ -74,9 +76,16 @@ class Scheduler:
         self._batch_wait = BatchWait(config.batch_residues, config.max_delay, clock)
         self._closed = ""  # or why
         self._workers = [
-            DeviceWorker(number, device, BatchExecutor(number, device, config.batch_residues, metrics, clock))
-            for number, device in enumerate(devices)
+            DeviceWorker(
+                number, device, BatchExecutor(number, device, config.batch_residues, metrics, clock), name=name
+            )
+            for number, (name, device) in enumerate(
+                zip(names or [str(number) for number in range(len(devices))], devices, strict=True)
+            )
         ]
+        for worker in self._workers:  # series that stand at 0
+            metrics.batch_seconds.labels(worker.name)
+            metrics.batch_residues.labels(worker.name)
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name=f"device {worker.number}", daemon=True)
             for worker in self._workers
@@ -286,11 +295,14 @@ class Scheduler:
         total = sum(part.stop - part.start for _, part in batch)
         self._metrics.batches.inc()
         self._metrics.batch_fill.observe(total / self._config.batch_residues)
+        self._metrics.batch_residues.labels(worker.name).observe(total)
         try:
             outcome = worker.executor.compute(batch)
         except BaseException:
             self._drop([job for job, _ in batch], Stopping(LOST))
             raise
+        finally:
+            self._metrics.batch_seconds.labels(worker.name).observe(self._clock() - now)
         for job, error in outcome.failed.items():
             self._drop([job], error)
         self._answer([one for one in outcome.done if one[0] not in outcome.failed])

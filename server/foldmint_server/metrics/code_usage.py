@@ -40,7 +40,7 @@ class WindowUsage(NamedTuple):
 
 
 class VersionUsage(NamedTuple):
-    """Usage of a version: hits (codes,) int64, since so many seconds since 1970."""
+    """Usage of a version: hits (codes,) int64, since it was loaded first, in seconds since 1970."""
 
     hits: NDArray[np.int64]
     since: float
@@ -99,8 +99,13 @@ class CodeUsage(Collector):
             # The last to be activated comes last, and the one before all others is forgotten first.
             known = self._versions.pop(version, None)
             self._versions[version] = known or VersionUsage(np.zeros_like(self._hits), now)
-            while len(self._versions) > _VERSIONS:
-                del self._versions[next(iter(self._versions))]
+            self._forget()
+
+    def keep(self, version: str, now: float) -> None:
+        """From now on, in seconds since 1970, requests may ask for a version, whether or not it was ever active."""
+        with self._lock:
+            self._versions.setdefault(version, VersionUsage(np.zeros_like(self._hits), now))
+            self._forget()
 
     def record(self, version: str, codes: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
         """Count the codes (residues,) of residues with a frame under a version, and their distances (residues,)."""
@@ -124,7 +129,7 @@ class CodeUsage(Collector):
             return self._hits.copy()
 
     def of_version(self, version: str) -> VersionUsage | None:
-        """Usage of a version since it was first activated; None if it never was, or too many were since."""
+        """Usage of a version since it was loaded first; None if it never was, or too many were since."""
         with self._lock:
             known = self._versions.get(version)
             return None if known is None else VersionUsage(known.hits.copy(), known.since)
@@ -154,6 +159,12 @@ class CodeUsage(Collector):
         if not self._window or self._window[-1][0] != now:
             self._window.append((now, np.zeros_like(self._hits)))
         return self._window[-1][1]
+
+    def _forget(self) -> None:
+        """Forget the versions above the limit that came first, but never the active one. The caller holds the lock."""
+        others = [version for version in self._versions if version != self._active]
+        for version in others[: max(0, len(self._versions) - _VERSIONS)]:
+            del self._versions[version]
 
     def describe(self) -> list[Metric]:
         """Nothing: a registry need not collect to know of conflicts."""

@@ -6,11 +6,15 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from foldmint_server.metrics.callers import CallerUsage
 from foldmint_tokenizer import LeftOut, LeftOutKind
 from foldmint_tokenizer.store.control import Control
 
 # Seconds, from a short protein on a GPU to a large complex, or a full queue, on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+# Residues: of chains, from peptides to the longest known, and of batches, from a chain to what a GPU takes at once.
+_CHAIN_RESIDUES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
+_BATCH_RESIDUES = (64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 METHODS = ("Tokenize", "TokenizeStream", "Detokenize", "GetModel")
@@ -31,9 +35,9 @@ REJECTS = (
     "too_many_connections",
 )
 """Of the label `reason`."""
-REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED")
 """Values of the label `status` of rejected calls."""
-WEB_REFUSED = ("no_password", "wrong_password", "host")
+WEB_REFUSED = ("no_password", "wrong_password", "host", "connections")
 """Values of the label `reason` of rejected requests for /metrics and the page."""
 BATCH_FAILURES = ("out_of_memory", "not_finite", "error", "device_lost")
 """Of the label `reason` of steps that fail."""
@@ -63,6 +67,12 @@ class Metrics:
     detokenized_residues: Counter
     batches: Counter
     batch_fill: Histogram
+    batch_seconds: Histogram
+    batch_residues: Histogram
+    chain_residues: Histogram
+    received_bytes: Counter
+    sent_bytes: Counter
+    callers: CallerUsage
     queued_residues: Gauge
     queued_residues_limit: Gauge
     queued_detokenize_residues: Gauge
@@ -78,6 +88,8 @@ class Metrics:
     refused_calls: Counter
     refused_web_requests: Counter
     certificate_expiry: Gauge
+    token_expiry: Gauge
+    token_last_use: Gauge
     codebook_info: Gauge
     codebook_activated: Gauge
     codebook_swaps: Counter
@@ -105,8 +117,10 @@ class Metrics:
             self.store_canary_share.remove(before.canary.version)
 
 
-def create_metrics(registry: CollectorRegistry) -> Metrics:
+def create_metrics(registry: CollectorRegistry, caller_names: int = 100) -> Metrics:
     """Register all instruments with a registry; those of the codes are a collector of their own, `CodeUsage`.
+
+    caller_names: names of tokens that have series of their own.
 
     Series of labels whose values are known stand at 0 from the start: an increase from nothing is none to Prometheus.
     """
@@ -183,6 +197,26 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "Residues of a batch, as a share of the most that the device takes.",
             _RATIOS,
         ),
+        batch_seconds=histogram(
+            "foldmint_batch_duration_seconds",
+            "Time that a device computed a batch. Several workers of one device count together.",
+            _SECONDS,
+            ["device"],
+        ),
+        batch_residues=histogram(
+            "foldmint_batch_residues", "Residues of a batch, by device.", _BATCH_RESIDUES, ["device"]
+        ),
+        chain_residues=histogram("foldmint_chain_residues", "Residues of a chain that was tokenized.", _CHAIN_RESIDUES),
+        received_bytes=counter(
+            "foldmint_received_bytes",
+            "Serialized size of the messages that were read, by method; without those of rejected calls.",
+            ["method"],
+            METHODS,
+        ),
+        sent_bytes=counter(
+            "foldmint_sent_bytes", "Serialized size of the messages that were sent, by method.", ["method"], METHODS
+        ),
+        callers=CallerUsage(registry, caller_names),
         queued_residues=gauge("foldmint_queued_residues", "Residues admitted and not yet computed."),
         queued_residues_limit=gauge(
             "foldmint_queued_residues_limit", "The most residues that are admitted and not yet computed."
@@ -239,14 +273,15 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
         ),
         refused_calls=counter(
             "foldmint_refused_calls",
-            "Calls that were rejected for lack of permission, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED.",
+            "Calls that were rejected for lack of permission, by gRPC status: UNAUTHENTICATED, PERMISSION_DENIED; "
+            "or for a method that there is not: UNIMPLEMENTED.",
             ["status"],
             REFUSED,
         ),
         refused_web_requests=counter(
             "foldmint_refused_web_requests",
             "Requests for /metrics and the page that were not answered, by reason (no_password, as a browser's first; "
-            "wrong_password; host: a name that is none of the server's).",
+            "wrong_password; host: a name that is none of the server's; connections: too many of them).",
             ["reason"],
             WEB_REFUSED,
         ),
@@ -255,6 +290,18 @@ def create_metrics(registry: CollectorRegistry) -> Metrics:
             "When a certificate ends, in seconds since 1970: the first of the server's own, the last of an authority's "
             "(client_ca, admin_client_ca, metrics_client_ca); of those in use.",
             ["certificate"],
+        ),
+        token_expiry=gauge(
+            "foldmint_token_expiry_timestamp_seconds",
+            "When a token expires, in seconds since 1970, by its name; of those that expire, at most "
+            "--max-caller-names.",
+            ["token"],
+        ),
+        token_last_use=gauge(
+            "foldmint_token_last_use_timestamp_seconds",
+            "When a token was last used on this server, in seconds since 1970, by its name; at most "
+            "--max-caller-names of them.",
+            ["token"],
         ),
         codebook_info=gauge(
             "foldmint_codebook_info",

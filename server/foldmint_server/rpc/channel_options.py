@@ -6,11 +6,14 @@ _HANDSHAKE_MS = 20_000  # for TLS and the first frame of HTTP/2
 _PING_ANSWER_MS = 20_000
 _PING_STRIKES = 2
 _LARGEST = 2**31 - 1
+# For each call that may be under way, calls that have arrived and that Python has not taken yet, about 17 kB each.
+_BACKLOG = 32
 _LONGEST_MS = _LARGEST  # as gRPC counts; it takes it for endless
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
     """The options for `grpc.aio.server`."""
+    backlog = min(max(_BACKLOG * settings.max_concurrent_calls, 4 * settings.max_calls_per_connection), _LARGEST)
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -21,10 +24,14 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        # Clients keep further calls back. gRPC's "overload protection" would also count calls that are over but not yet
+        # deallocated, and reset those of clients that keep to the limit (REFUSED_STREAM).
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
-        # Which calls are refused is for `rpc/admission` to say: gRPC's own queue before it would refuse at random.
-        ("grpc.server.max_pending_requests", _LARGEST),
-        ("grpc.server.max_pending_requests_hard_limit", _LARGEST),
+        ("grpc.http.overload_protection", 0),
+        # Which calls are refused is for `rpc/admission` to say. Only a flood, of calls opened and reset at once or over
+        # many connections, gets as far as gRPC's own limit, which bounds the memory that it takes.
+        ("grpc.server.max_pending_requests", backlog),
+        ("grpc.server.max_pending_requests_hard_limit", backlog),
         # A peer that is gone without a word is found out by pings that are not answered.
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),

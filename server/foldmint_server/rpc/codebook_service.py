@@ -108,7 +108,7 @@ class CodebookServicer(rpc.CodebookServiceServicer):
         usage = self._usage.of_version(version)
         if usage is None:
             await asyncio.to_thread(_manifest, self._codebooks.store, version)
-            raise CodebookRejected(f"codebook {version} was never active on this server, or too long ago")
+            raise CodebookRejected(f"codebook {version} was never loaded by this server, or too long ago")
         return pb.GetUsageResponse(
             version=version, hits=usage.hits.tolist(), since=_timestamp(usage.since), store=self._store_state()
         )

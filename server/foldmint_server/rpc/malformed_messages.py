@@ -17,6 +17,7 @@ from foldmint_server.method_handlers import Around, wrap_handler
 from foldmint_tokenizer import InvalidStructure
 
 log = structlog.get_logger(__name__)
+Refused = Callable[[str], object]
 
 
 class _Malformed:
@@ -29,6 +30,10 @@ class MalformedMessageInterceptor(grpc.aio.ServerInterceptor):
     Must be outside the interceptors that look at messages: they never see a rejected request.
     """
 
+    def __init__(self, refused: Refused) -> None:
+        """refused: is called for each rejected request, with the name of its status."""
+        self._refused = refused
+
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401 (gRPC's types are too narrow)
         """The method's handler, which sees only messages."""
         handler = await continuation(handler_call_details)
@@ -36,7 +41,9 @@ class MalformedMessageInterceptor(grpc.aio.ServerInterceptor):
             return handler
         around = _checked_stream if handler.request_streaming else _checked
         return wrap_handler(
-            handler, around(handler_call_details.method), _lenient_deserializer(handler.request_deserializer)
+            handler,
+            around(handler_call_details.method, self._refused),
+            _lenient_deserializer(handler.request_deserializer),
         )
 
 
@@ -50,17 +57,17 @@ def _lenient_deserializer(deserialize: Callable[[bytes], Any]) -> Callable[[byte
     return read
 
 
-def _checked(method: str) -> Around:
+def _checked(method: str, refused: Refused) -> Around:
     @asynccontextmanager
     async def around(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         if isinstance(request, _Malformed):
-            await _reject(context, method)
+            await _reject(context, method, refused)
         yield request
 
     return around
 
 
-def _checked_stream(method: str) -> Around:
+def _checked_stream(method: str, refused: Refused) -> Around:
     @asynccontextmanager
     async def around(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         malformed = False
@@ -75,12 +82,13 @@ def _checked_stream(method: str) -> Around:
 
         yield well_formed()
         if malformed:
-            await _reject(context, method)
+            await _reject(context, method, refused)
 
     return around
 
 
-async def _reject(context: Any, method: str) -> None:  # noqa: ANN401
+async def _reject(context: Any, method: str, refused: Refused) -> None:  # noqa: ANN401
+    refused(grpc.StatusCode.INVALID_ARGUMENT.name)
     error = InvalidStructure("message", "its bytes are not a message of this method's type")
     log.info(
         "refused",

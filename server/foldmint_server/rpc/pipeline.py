@@ -10,6 +10,7 @@ import numpy as np
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.codebooks.manager import CodebookManager, LoadedCodebook
+from foldmint_server.codebooks.requested_versions import RequestedVersions
 from foldmint_server.errors import VersionNotAvailable
 from foldmint_server.inference.decode_worker import DecodeWorker, Wanted
 from foldmint_server.inference.scheduler import Scheduler
@@ -18,6 +19,7 @@ from foldmint_server.metrics.registry import LEFT_OUT, Metrics
 from foldmint_server.rpc.requests import ParsedTokens, parse_tokens, reading_of, tokenize_options
 from foldmint_server.rpc.responses import chain_message, detokenize_response, left_out_message, reading_name
 from foldmint_server.rpc.structure_parser import StructureParser, in_thread
+from foldmint_server.security.authorization import CALLER
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.tracing.spans import describe, stage_span, work_spans
 from foldmint_tokenizer import Assignment, Limits
@@ -37,6 +39,7 @@ class Pipeline:
     def __init__(
         self,
         codebooks: CodebookManager,
+        versions: RequestedVersions,
         scheduler: Scheduler,
         decoding: DecodeWorker | None,
         parser: StructureParser,
@@ -48,6 +51,7 @@ class Pipeline:
         rates: ResidueRateLimiter | None = None,
     ) -> None:
         self.codebooks = codebooks
+        self._versions = versions
         self._rates = rates or ResidueRateLimiter()
         self._scheduler, self._decoding, self._parser, self._pool = scheduler, decoding, parser, pool
         self._decode_limits = decode_limits
@@ -65,10 +69,11 @@ class Pipeline:
 
         caller: with whose requests it takes turns.
 
-        Raises InvalidStructure, VersionNotAvailable, RateLimited unless it waits for room, and what the scheduler
-        raises.
+        Raises InvalidStructure, RateLimited unless it waits for room, and what `RequestedVersions` and the scheduler
+        raise.
         """
-        loaded, options = self.codebooks.resolve_version(request.codebook_version, default), tokenize_options(request)
+        options = tokenize_options(request)
+        loaded = await self._versions.resolve(request.codebook_version, default)
         if loaded.coding is None and (lacking := options.needs_motions):
             raise VersionNotAvailable(
                 f"the codes of the model {loaded.model} do not encode motions: it has no {lacking}"
@@ -98,6 +103,9 @@ class Pipeline:
         self._usage.record(loaded.codebook_version, codes, distances)
         self._metrics.residues.labels("yes").inc(len(geometry.queries))
         self._metrics.residues.labels("no").inc(len(geometry.residue_index) - len(geometry.queries))
+        self._metrics.callers.add_residues(CALLER.get().name, len(geometry.residue_index))
+        for chain in content.chains:
+            self._metrics.chain_residues.observe(len(chain.residue_index))
         for left_out in content.left_out:
             if left_out.kind in LEFT_OUT:
                 self._metrics.left_out_residues.labels(left_out.kind).inc(left_out.residues)
@@ -108,12 +116,15 @@ class Pipeline:
             left_out=[left_out_message(left_out) for left_out in content.left_out],
             warnings=content.warnings,
             reading=reading_name(reading_of(request, self._parser.reading)),
+            codebook_digest=loaded.codebook_digest,
+            encoder_digest=loaded.encoder_digest,
         )
 
     async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
         """What tokens stand for.
 
-        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what the decoding raises.
+        Raises InvalidTokens, InvalidStructure, VersionNotAvailable, RateLimited, and what `RequestedVersions` and the
+        decoding raise.
         """
         model, decoding = self.codebooks.active.model, self._decoding
         if decoding is None:
@@ -121,7 +132,7 @@ class Pipeline:
         if request.model not in ("", model):
             # Shortened: the caller chose it, and it is part of messages and logs.
             raise VersionNotAvailable(f"the tokens are of model {request.model[:100]!r}, and {model!r} is served")
-        loaded = self.codebooks.resolve_version(request.codebook_version)
+        loaded = await self._versions.resolve(request.codebook_version)
         describe(model=model, codebook_version=loaded.codebook_version)
         wanted = await in_thread(self._pool, self._parsed_tokens, request, loaded.codes)
         if loaded.coding is None and (lacking := wanted.needs_motions):
@@ -141,6 +152,7 @@ class Pipeline:
                 ),
                 batch_times,
             )
+        self._metrics.callers.add_residues(CALLER.get().name, wanted.residues)
         # In a thread, for it may write a file.
         return await in_thread(
             self._pool, detokenize_response, structure, wanted, request, model, loaded.codebook_version

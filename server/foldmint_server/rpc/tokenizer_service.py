@@ -87,6 +87,7 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
                             yield response
         except ServerError as error:
             record_error(error)
+            self._metrics.callers.refused(CALLER.get().name, _NAMES[failure_of(error).code])
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
     async def _stream(
@@ -181,8 +182,13 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
             raise
         finally:
             self._metrics.requests_in_flight.dec()
+            seconds = self._clock() - began
             self._metrics.requests.labels(method, status).inc()
-            self._metrics.request_seconds.labels(method).observe(self._clock() - began)
+            self._metrics.request_seconds.labels(method).observe(seconds)
+            if method != "GetModel" and status == "OK":
+                self._metrics.callers.answered(CALLER.get().name, seconds)
+            elif status not in ("OK", "CANCELLED"):
+                self._metrics.callers.refused(CALLER.get().name, status)
 
 
 def caller_name(context: "grpc.aio.ServicerContext[Any, Any]", tenant_key: str) -> str:

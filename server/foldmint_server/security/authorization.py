@@ -1,8 +1,10 @@
 """Who may call what: a call is authorized by its token, or as anonymous, before its message is read.
 
 A call without the token that it needs ends with UNAUTHENTICATED, one whose token does not reach with PERMISSION_DENIED.
+A method that `NEEDS` does not list is never called: those who have a scope are told that there is none of its name.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -14,7 +16,7 @@ import structlog
 
 from foldmint_server.method_handlers import wrap_handler
 from foldmint_server.security.audit_log import AuditLog
-from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope
+from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, iso
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +40,7 @@ NEEDS: Mapping[str, tuple[Scope, ...]] = {
     "/grpc.health.v1.Health/Check": (),
     "/grpc.health.v1.Health/Watch": (),
 }
-"""For each RPC the scopes of which a caller needs one; none: open to all."""
+"""For each RPC the scopes of which a caller needs one; none: open to all. Others cannot be called by anyone."""
 
 _BEARER = "bearer "
 _LONGEST = 512  # characters of a token that are looked at
@@ -70,7 +72,8 @@ class Authorizer:
     """Decides who may call what.
 
     tokens: gives the valid tokens; None: there are none, and anyone may tokenize and read. anonymous: scopes of callers
-    without a token, if there are tokens. insecure_admin: anyone may call admin methods.
+    without a token, if there are tokens. insecure_admin: anyone may call admin methods. used: is called with each valid
+    token that is presented.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class Authorizer:
         anonymous: frozenset[Scope] = frozenset(),
         *,
         insecure_admin: bool = False,
+        used: Callable[[AccessToken], object] = lambda _: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._tokens = tokens
+        self._tokens, self._used, self._clock = tokens, used, clock
         own: frozenset[Scope] = frozenset({"admin"} if insecure_admin else ())
         self._anyone = own
         self._anonymous = Caller("", own | (frozenset({"tokenize", "read"}) if tokens is None else anonymous))
@@ -91,11 +96,12 @@ class Authorizer:
         if needed == ():
             return ANONYMOUS
         caller = self._known(authorization)
-        if needed is None:  # an unknown method; gRPC reports it, but only to callers with a scope
-            needed = _ANY
-        if caller.scopes.intersection(needed):
+        wants = _ANY if needed is None else needed
+        if caller.scopes.intersection(wants):
+            if needed is None:
+                raise AccessDenied(grpc.StatusCode.UNIMPLEMENTED, "the server has no such method", caller.name)
             return caller
-        wanted = " or ".join(f"`{scope}`" for scope in needed)
+        wanted = " or ".join(f"`{scope}`" for scope in wants)
         if caller.name:
             raise AccessDenied(
                 grpc.StatusCode.PERMISSION_DENIED, f"the token {caller.name!r} lacks the scope {wanted}", caller.name
@@ -120,19 +126,23 @@ class Authorizer:
         token = self._tokens().find(presented) if len(presented) <= _LONGEST else None
         if token is None:
             raise AccessDenied(grpc.StatusCode.UNAUTHENTICATED, "the token is not known, or was revoked")
-        return self._of(token)
-
-    def _of(self, token: AccessToken) -> Caller:
+        if token.expires is not None and token.expired(self._clock()):
+            raise AccessDenied(
+                grpc.StatusCode.UNAUTHENTICATED,
+                f"the token {token.name!r} expired at {iso(token.expires)}; ask whoever runs this server for a new one",
+                token.name,
+            )
+        self._used(token)
         return Caller(token.name, token.scopes | self._anyone, token.rate)
 
 
 class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
     """Authorizes calls or rejects them, sets CALLER, and has admin calls audited.
 
-    refused: is called with the name of the status of each rejected call.
+    refused: is called with the name of the status of each rejected call, and the name of its token, if it has one.
     """
 
-    def __init__(self, access: Authorizer, audit: AuditLog, refused: Callable[[str], None]) -> None:
+    def __init__(self, access: Authorizer, audit: AuditLog, refused: Callable[[str, str], None]) -> None:
         self._access, self._audit, self._refused = access, audit, refused
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401 (gRPC's types are too narrow)
@@ -171,7 +181,7 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
 
             yield allowed()
             if ended is not None:
-                self._refused(ended.code.name)
+                self._refused(ended.code.name, ended.name)
                 await context.abort(ended.code, ended.reason)
 
         return wrap_handler(handler, around)
@@ -180,7 +190,7 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
         """A handler that ends a call of any kind, without waiting for a message of it."""
 
         async def end(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401, ARG001
-            self._refused(denied.code.name)
+            self._refused(denied.code.name, denied.name)
             if _is_admin(method):
                 self._audit.denied(method, denied.name, context, denied.code.name)
             log.warning(

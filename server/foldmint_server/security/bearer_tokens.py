@@ -5,6 +5,7 @@ name = "alice"
 sha256 = "9f86d0…"                # of the token; `foldmint-server tokens create alice` makes both
 scopes = ["tokenize", "read"]
 residues_per_second = 2000        # optional, with burst = 20000
+expires = 2027-01-31T00:00:00Z    # optional, with a time zone
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import secrets
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE_BYTES = 2**20
 _TOKENS = 1000
-_KEYS = {"name", "sha256", "scopes", "residues_per_second", "burst"}
+_KEYS = {"name", "sha256", "scopes", "residues_per_second", "burst", "expires"}
 _BURST_SECONDS = 10  # of the rate, if no burst is given
 
 
@@ -52,17 +54,29 @@ class Rate:
 
 @dataclass(frozen=True)
 class AccessToken:
-    """A token as the file has it. digest: its SHA-256. rate: None for no limit."""
+    """A token as the file has it. digest: its SHA-256. rate: None for no limit. expires: None for never."""
 
     name: str
     digest: bytes = field(repr=False)
     scopes: frozenset[Scope]
     rate: Rate | None = None
+    expires: datetime | None = None
 
     def __post_init__(self) -> None:
+        if self.expires is not None and self.expires.tzinfo is None:
+            raise ValueError("expires needs a time zone, as in 2027-01-31T00:00:00Z")
         check_name(self.name)
         if not self.scopes or not self.scopes <= set(SCOPES):
             raise ValueError(f"scopes must be one or more of {', '.join(SCOPES)}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the token where its hash is not to be shown: 16 hexadecimal digits."""
+        return hashlib.sha256(self.digest).hexdigest()[:16]
+
+    def expired(self, now: float) -> bool:
+        """Whether it is no longer valid at a time, in seconds since 1970."""
+        return self.expires is not None and now >= self.expires.timestamp()
 
 
 @dataclass(frozen=True)
@@ -159,7 +173,14 @@ def _token(item: dict[str, Any]) -> AccessToken:
         raise ValueError("sha256 is the token's hash, 64 hexadecimal digits; is it the token itself?")
     if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
         raise ValueError("scopes must be a list of strings")
-    return AccessToken(name, bytes.fromhex(digest), frozenset(scopes), _rate(item))
+    return AccessToken(name, bytes.fromhex(digest), frozenset(scopes), _rate(item), _expires(item))
+
+
+def _expires(item: dict[str, Any]) -> datetime | None:
+    expires = item.get("expires")
+    if expires is not None and not isinstance(expires, datetime):
+        raise ValueError("expires must be a date with time and time zone, as 2027-01-31T00:00:00Z, without quotes")
+    return expires
 
 
 def _rate(item: dict[str, Any]) -> Rate | None:
@@ -192,5 +213,12 @@ def format_tokens(tokens: Iterable[AccessToken]) -> str:
         lines = ["[[token]]", f'name = "{token.name}"', f'sha256 = "{token.digest.hex()}"', f"scopes = [{scopes}]"]
         if token.rate is not None:
             lines += [f"residues_per_second = {token.rate.residues_per_second:g}", f"burst = {token.rate.burst:g}"]
+        if token.expires is not None:
+            lines.append(f"expires = {iso(token.expires)}")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def iso(time: datetime) -> str:
+    """A time in UTC, to the second: 2027-01-31T00:00:00Z."""
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,7 +1,8 @@
-"""Who else may read or write a file of secrets."""
+"""Files of secrets: who else may read or write one, and writing one that only its owner may read."""
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -21,3 +22,17 @@ def exposure(path: Path) -> str:
         return ""
     found = {"read by every user": mode & stat.S_IROTH, "written by its group": mode & stat.S_IWGRP}
     return ", ".join(text for text, there in found.items() if there)
+
+
+def replace_privately(file: Path, text: str) -> None:
+    """Write a file that only its owner may read, atomically, so that nobody reads half of it. Raises OSError."""
+    handle, part = tempfile.mkstemp(dir=file.resolve().parent, prefix=f".{file.name}.")  # of mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        Path(part).replace(file.resolve())
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise

@@ -15,13 +15,13 @@ from foldmint_server.security.audit_log import AuditLog
 from foldmint_server.security.authorization import AuthorizationInterceptor, Authorizer
 from foldmint_server.security.basic_auth import read_passwords, require_basic_auth
 from foldmint_server.security.bearer_tokens import read_tokens
+from foldmint_server.security.expiry import ExpiryWarnings
 from foldmint_server.security.file_permissions import exposure
 from foldmint_server.security.file_reload import Checked, ReloadedFile, check_periodically
 from foldmint_server.security.host_check import require_host
 from foldmint_server.security.rate_limit import ResidueRateLimiter
 from foldmint_server.security.tls import (
     Authority,
-    CertificateExpiry,
     ServerPair,
     TlsFiles,
     WebCertificate,
@@ -30,6 +30,8 @@ from foldmint_server.security.tls import (
     read_web_certificate,
     server_credentials,
 )
+from foldmint_server.security.token_metrics import TokenMetrics
+from foldmint_server.security.token_use import TokenUse, use_file_of
 from foldmint_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -49,9 +51,10 @@ class Security:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._checked: list[Checked] = []
-        expiry = CertificateExpiry(lambda which, when: metrics.certificate_expiry.labels(which).set(when))
+        expiry = ExpiryWarnings("certificate", lambda which, when: metrics.certificate_expiry.labels(which).set(when))
+        self._token_metrics = TokenMetrics(metrics, settings.max_caller_names)
         try:
-            tokens = self._read("tokens", settings.tokens_file, read_tokens)
+            tokens = self._read("tokens", settings.tokens_file, read_tokens, self._token_metrics.record)
             self._passwords = self._read("passwords of /metrics", settings.metrics_auth, read_passwords)
             self._pair = self._certificate(expiry)
             self._callers = self._authority("client_ca", settings.tls_client_ca, expiry)
@@ -59,12 +62,25 @@ class Security:
             self._operators = self._authority("admin_client_ca", settings.admin_tls_client_ca, expiry) or self._callers
         except ValueError as error:
             raise SecurityError(str(error)) from error
-        self._checked.append(expiry)
+        self._checked += [expiry, self._token_metrics]
+        self._token_use = None
+        if tokens is not None:
+            path = Path(settings.token_use_file) if settings.token_use_file else use_file_of(Path(settings.tokens_file))
+            self._token_use = TokenUse(path, tokens, self._token_metrics.used)
+            self._checked.append(self._token_use)
         self.rates = ResidueRateLimiter(limited=metrics.rejects.labels("rate").inc)
-        access = Authorizer(tokens, settings.anonymous_scopes, insecure_admin=settings.insecure_admin)
-        self.interceptors = [
-            AuthorizationInterceptor(access, AuditLog(), lambda status: metrics.refused_calls.labels(status).inc())
-        ]
+        access = Authorizer(
+            tokens,
+            settings.anonymous_scopes,
+            insecure_admin=settings.insecure_admin,
+            used=(lambda _: None) if self._token_use is None else self._token_use.note,
+        )
+        self.interceptors = [AuthorizationInterceptor(access, AuditLog(), self._refused)]
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether callers need a token to tokenize."""
+        return bool(self._settings.tokens_file) and "tokenize" not in self._settings.anonymous_scopes
 
     def bind(self, server: grpc.aio.Server, address: str, *, admin: bool) -> int:
         """Let a server listen at HOST:PORT, by TLS where there is a certificate; returns the port."""
@@ -85,6 +101,10 @@ class Security:
     def web_tls(self) -> ssl.SSLContext | None:
         """The context of a new connection to the metrics' port; None for no TLS."""
         return None if self._web is None else self._web().context
+
+    def web_connection_refused(self, peer: str) -> None:
+        """Count and log a connection to the metrics' port that is one too many."""
+        self._web_refused({"REMOTE_ADDR": peer}, "connections")
 
     def log_setup(self) -> None:
         """Log who can reach the server, and warn about listeners without protection."""
@@ -122,6 +142,11 @@ class Security:
             }
         return "; ".join(what for what, there in wanted.items() if not there)
 
+    def _refused(self, status: str, name: str) -> None:
+        """Count a call that was not let in."""
+        self._metrics.refused_calls.labels(status).inc()
+        self._metrics.callers.refused(name, status)
+
     def _web_refused(self, environ: WSGIEnvironment, reason: str) -> None:
         """Count a request for the page or /metrics that is not answered, and log it, but for a browser's first."""
         self._metrics.refused_web_requests.labels(reason).inc()
@@ -132,14 +157,21 @@ class Security:
         """Check the files every `reload_seconds`, until cancelled."""
         await check_periodically(self._checked, self._settings.reload_seconds)
 
-    def _read(self, what: str, path: str, read: Callable[[Path], T]) -> ReloadedFile[T] | None:
+    def close(self) -> None:
+        """Write what is kept of the use of tokens."""
+        if self._token_use is not None:
+            self._token_use.close()
+
+    def _read(
+        self, what: str, path: str, read: Callable[[Path], T], changed: Callable[[T], object] = lambda _: None
+    ) -> ReloadedFile[T] | None:
         if not path:
             return None
-        reloading = ReloadedFile(what, lambda: read(Path(path)))
+        reloading = ReloadedFile(what, lambda: read(Path(path)), changed)
         self._checked.append(reloading)
         return reloading
 
-    def _certificate(self, expiry: CertificateExpiry) -> ReloadedFile[ServerPair] | None:
+    def _certificate(self, expiry: ExpiryWarnings) -> ReloadedFile[ServerPair] | None:
         settings = self._settings
         if not settings.tls_server_certificate:
             return None
@@ -149,7 +181,7 @@ class Security:
         self._checked.append(reloading)
         return reloading
 
-    def _web_certificate(self, expiry: CertificateExpiry) -> ReloadedFile[WebCertificate] | None:
+    def _web_certificate(self, expiry: ExpiryWarnings) -> ReloadedFile[WebCertificate] | None:
         settings = self._settings
         if not settings.metrics_tls:
             return None
@@ -164,7 +196,7 @@ class Security:
         self._checked.append(reloading)
         return reloading
 
-    def _authority(self, which: str, path: str, expiry: CertificateExpiry) -> ReloadedFile[Authority] | None:
+    def _authority(self, which: str, path: str, expiry: ExpiryWarnings) -> ReloadedFile[Authority] | None:
         if not path:
             return None
         record: Callable[[Authority], None] = lambda authority: expiry.record(which, authority.expires)  # noqa: E731

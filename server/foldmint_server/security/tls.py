@@ -4,25 +4,18 @@ Established connections keep what they began with; each new one gets what was re
 """
 
 import ssl
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
-import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from foldmint_server.security.file_reload import ReloadedFile
 
-log = structlog.get_logger(__name__)
 _FILE_BYTES = 2**20
-_SOON = 14 * 86_400.0  # seconds before its end in which a certificate is warned of
-_REMIND = 86_400.0
 
 
 class InvalidTls(ValueError):
@@ -136,33 +129,6 @@ def server_credentials(
         configuration(given), fetched, require_client_authentication=authority is not None
     )
     return made
-
-
-class CertificateExpiry:
-    """Reports when certificates expire: a gauge, and a daily warning within the last 14 days."""
-
-    def __init__(self, report: Callable[[str, float], object], clock: Callable[[], float] = time.time) -> None:
-        """report: is called with the name of a certificate and its expiry, in seconds since 1970."""
-        self._report, self._clock = report, clock
-        self._ends: dict[str, float] = {}
-        self._warned: dict[str, float] = {}
-
-    def record(self, which: str, expires: float) -> None:
-        """A certificate was read."""
-        self._ends[which] = expires
-        self._warned.pop(which, None)
-        self._report(which, expires)
-        self.check()
-
-    def check(self) -> None:
-        """Warn, unless it was done today."""
-        now = self._clock()
-        for which, expires in list(self._ends.items()):
-            if expires - now < _SOON and now - self._warned.get(which, -_REMIND) >= _REMIND:
-                self._warned[which] = now
-                when = datetime.fromtimestamp(expires).astimezone().isoformat(timespec="seconds")
-                text = "a certificate has expired" if expires <= now else "a certificate expires soon"
-                log.warning(text, certificate=which, expires=when, days=round((expires - now) / 86_400, 1))
 
 
 def _content(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from io import BytesIO
 from socketserver import ThreadingMixIn
@@ -18,6 +19,8 @@ from wsgiref.types import WSGIApplication
 
 import structlog
 
+from foldmint_server.security.networks import network_of_host
+
 log = structlog.get_logger(__name__)
 
 # Request line and headers together; browsers send about 1 KiB.
@@ -25,11 +28,12 @@ _HEAD_BYTES = 16 * 1024
 _HEAD_SECONDS = 10.0
 _ANSWER_SECONDS = 30.0
 _CONNECTIONS = 64
+_CONNECTIONS_PER_PEER = 32
 _FULL = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class WebServer(ThreadingMixIn, WSGIServer):
-    """Serves an application once started; at most 64 connections at a time, and 503 to those above.
+    """Serves an application once started; at most 64 connections at a time, 32 of one address, and 503 to those above.
 
     Of each connection one request is answered. Its head must come within 10 seconds and 16 KiB, else 408 or 431 says
     so; its body is not read; the answer must be taken within 30 seconds.
@@ -39,16 +43,23 @@ class WebServer(ThreadingMixIn, WSGIServer):
     request_queue_size = 64
 
     def __init__(
-        self, host: str, port: int, app: WSGIApplication, tls: Callable[[], ssl.SSLContext | None] = lambda: None
+        self,
+        host: str,
+        port: int,
+        app: WSGIApplication,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        refused: Callable[[str], object] = lambda _peer: None,
     ) -> None:
         """Listen. port 0 takes a free one, then in `server_port`. tls: asked at each connection; None: in the clear.
+        refused: is called with the address of each connection that is one too many.
 
         Raises OSError if the port is not available.
         """
-        self._tls = tls
+        self._tls, self._refused = tls, refused
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, address = found[0][0], found[0][4]
-        self._room = threading.BoundedSemaphore(_CONNECTIONS)
+        self._open: Counter[str] = Counter()  # connections, by network
+        self._counting = threading.Lock()
         super().__init__((str(address[0]), port), _Handler)
         self.set_app(app)
 
@@ -71,7 +82,8 @@ class WebServer(ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as socketserver has it)
         """Answer in a thread, if there is room for one more."""
-        if not self._room.acquire(blocking=False):
+        if not self._enter(client_address):
+            self._refused(client_address[0])
             if not isinstance(request, ssl.SSLSocket):  # which would have to shake hands first
                 with contextlib.suppress(OSError):
                     request.sendall(_FULL)  # fits the empty buffer of a new connection: it does not wait
@@ -80,7 +92,7 @@ class WebServer(ThreadingMixIn, WSGIServer):
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._room.release()
+            self._leave(client_address)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
@@ -90,7 +102,23 @@ class WebServer(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._leave(client_address)
+
+    def _enter(self, client_address: Any) -> bool:  # noqa: ANN401
+        """Count a connection, if there is room for it."""
+        peer = network_of_host(client_address[0])
+        with self._counting:
+            if self._open.total() >= _CONNECTIONS or self._open[peer] >= _CONNECTIONS_PER_PEER:
+                return False
+            self._open[peer] += 1
+            return True
+
+    def _leave(self, client_address: Any) -> None:  # noqa: ANN401
+        peer = network_of_host(client_address[0])
+        with self._counting:
+            self._open[peer] -= 1
+            if not self._open[peer]:
+                del self._open[peer]
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002
         """Log what went wrong with a connection, in the thread."""
@@ -122,7 +150,7 @@ class _Handler(WSGIRequestHandler):
         head = self._head()
         if head is None:
             return
-        self.connection.settimeout(_ANSWER_SECONDS)
+        self.connection.settimeout(_ANSWER_SECONDS)  # of each write in all, also by TLS
         self.rfile.close()
         self.rfile = BytesIO(head)
         self.raw_requestline = self.rfile.readline()

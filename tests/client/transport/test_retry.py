@@ -40,6 +40,26 @@ def test_there_is_no_retry_unless_the_server_asks_for_one(client: "Both", server
     assert server.sleeps == []
 
 
+def test_calls_that_http2_refuses_are_retried(server: "ScriptedServer") -> None:
+    """More often than calls that fail with UNAVAILABLE, which gRPC's own retries see as well."""
+    text = (
+        'Stream removed (RST_STREAM (Received RST_STREAM with error code 7 (Refused stream)) {peer:"10.0.0.1:50051"})'
+    )
+    retry = Retry(attempts=1, initial_backoff=0.01, maximum_backoff=0.02)
+    for kind in ("sync", "async"):
+        client = server.both(kind, retry=retry)
+        server.sleeps.clear()
+        server.fail(grpc.StatusCode.UNAVAILABLE, times=8, message=text)
+        assert client.tokenize(b"5").chains[0].tokens[0] == 5
+        server.fail(grpc.StatusCode.UNAVAILABLE, times=3, message=text)
+        assert len(client.many([b"1", b"2"])) == 2
+        assert len(server.sleeps) == 11
+        assert all(0 < pause < 0.03 for pause in server.sleeps)
+        server.fail(grpc.StatusCode.UNAVAILABLE, times=1, message="Received RST_STREAM with error code 77")
+        with pytest.raises(Unavailable):
+            client.tokenize(b"5")
+
+
 def test_attempts_are_limited(server: "ScriptedServer") -> None:
     server.fail(FULL, times=9, retry_after=1)
     client = server.both("sync", retry=Retry(refused_attempts=3))

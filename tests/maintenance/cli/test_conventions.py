@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from foldmint.command_line import as_typed
 from foldmint_maintenance.cli import main
-from foldmint_maintenance.cli.help_text import EPILOGS, GROUPS, as_typed
+from foldmint_maintenance.cli.help_text import EPILOGS, GROUPS
 from foldmint_maintenance.cli.progress import PhaseDisplay, TrainingDisplay, remaining
 from foldmint_maintenance.datasets.records import Record, write_parquet
 from foldmint_tokenizer.model import Model
@@ -78,7 +79,7 @@ WRONG = {
     "repair --store s --data d --prometheus http://localhost --window soon": "'soon' is not a duration",
     "repair --store s --data d --report .": "'--report'",
     "train --data d -o j --device abacus": "'--device'",
-    "evaluate --data d --json .": "'--json'",
+    "evaluate --data d --json-file .": "'--json-file'",
     "usage --store s --max-psi 1": "--max-psi needs something",
 }
 
@@ -116,11 +117,29 @@ def test_json_on_standard_output_is_nothing_else(
         ("usage", "--store", store),
         ("evaluate", "--model", store, "--data", "set.parquet"),
     ):
-        status, out, err = _run(*command, "--json", "-")
+        status, out, err = _run(*command, "--json")
         assert status == 0, err
         json.loads(out)
         assert err, "people are told too"
     assert not Path("-").exists()
+
+
+def test_json_goes_to_a_file_also_as_it_was_asked_for_before(model: Model, tmp_path: Path) -> None:
+    store, file = tmp_path / "a-model", tmp_path / "told.json"
+    command = ("codebooks", "show", "--store", store, "000001")
+    status, out, err = _run(*command, "--json-file", file)
+    assert (status, err) == (0, "")
+    expected = json.loads(file.read_text())
+    for old in (["--json", file], [f"--json={file}"]):
+        file.unlink()
+        status, shown, err = _run(*command, *old)
+        assert (status, shown, json.loads(file.read_text())) == (0, out, expected)
+        assert err == "warning: --json FILE is deprecated: use --json, or --json-file FILE\n"
+    assert json.loads(_run("codebooks", "show", "--store", store, "--json", "-")[1]) == expected
+    # What follows is a version, no file.
+    assert json.loads(_run("codebooks", "show", "--store", store, "--json", "000001")[1]) == expected
+    status, _, err = _run(*command, "--json", "--json-file", file)
+    assert (status, "give one of them" in err) == (2, True)
 
 
 def test_phases_are_told_with_the_time_that_is_left() -> None:
@@ -154,6 +173,10 @@ def test_steps_of_a_training_are_told_with_the_time_that_is_left() -> None:
     for step in range(1, 7):
         display.report(Step(step, 0.5), 6)
         now += 60.0
+    count = display.phase("k-means", 1000)
+    now += 40.0
+    count(400)
+    count(600)
     display.report(Step(1, 0.5), 2)  # another stage
     display.report(Step(2, 0.5), 2)
     display.close()
@@ -161,7 +184,20 @@ def test_steps_of_a_training_are_told_with_the_time_that_is_left() -> None:
         "step 2/6  loss 0.5  4 min 0 s left",
         "step 4/6  loss 0.5  2 min 0 s left",
         "step 6/6  loss 0.5",
+        "k-means: 400 of 1,000, 1 min 0 s left",
+        "k-means: 1,000 of 1,000",
         "step 2/2  loss 0.5",
     ]
+
+    # A terminal shows one bar at a time.
+    shown = io.StringIO()
+    display = TrainingDisplay(Console(file=shown, width=100, force_terminal=True), 2, lambda: now)
+    display.phase("k-means", 10)(5)
+    display.report(Step(1, 0.5), 2)
+    display.phase("assigning codes", 10)(10)
+    display.report(Step(2, 0.5), 2)
+    display.close()
+    assert "k-means" in shown.getvalue()
+    assert "assigning codes" in shown.getvalue()
     assert remaining(1, 100, 100.0) == "2 h 46 min left"
     assert remaining(0, 100, 100.0) == ""

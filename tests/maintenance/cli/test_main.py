@@ -73,7 +73,7 @@ def test_train_then_evaluate(parquet: Path, tmp_path: Path, recipe_file: Path) -
     assert load_model(tmp_path / "job" / "model").name == 'my "model"'
 
     report = tmp_path / "report.json"
-    status, out, _ = _run("evaluate", "--model", tmp_path / "job" / "model", "--data", parquet, "--json", report)
+    status, out, _ = _run("evaluate", "--model", tmp_path / "job" / "model", "--data", parquet, "--json-file", report)
     assert status == 0
     figures = json.loads(report.read_text())
     assert list(figures) == [
@@ -116,9 +116,9 @@ def test_a_training_may_begin_with_a_model(model: Model, parquet: Path, tmp_path
 
 def test_a_reference_changes_the_windows(model: Model, parquet: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    _run("evaluate", "--model", tmp_path / "a-model", "--data", parquet, "--json", report)
+    _run("evaluate", "--model", tmp_path / "a-model", "--data", parquet, "--json-file", report)
     assert json.loads(report.read_text())["window_rmsd_mean"] is None
-    _run("evaluate", "--model", tmp_path / "a-model", "--data", parquet, "--reference", parquet, "--json", report)
+    _run("evaluate", "--model", tmp_path / "a-model", "--data", parquet, "--reference", parquet, "--json-file", report)
     assert json.loads(report.read_text())["window_rmsd_mean"] > 0
 
 
@@ -127,7 +127,17 @@ def test_a_model_with_a_decoder_is_judged_by_what_it_decodes(
 ) -> None:
     report, page = tmp_path / "new" / "report.json", tmp_path / "new" / "pages" / "page.html"
     status, out, _ = _run(
-        *("evaluate", "--model", tmp_path / "a-decoding-model", "--data", parquet, "--json", report, "--page", page),
+        *(
+            "evaluate",
+            "--model",
+            tmp_path / "a-decoding-model",
+            "--data",
+            parquet,
+            "--json-file",
+            report,
+            "--page",
+            page,
+        ),
         *("--chains", "5", "--max-decode-residues", "50", "--seed", "1"),
     )
     assert status == 0

@@ -51,7 +51,7 @@ def test_killed_codes_are_found_repaired_and_hit_again(store: Path, chains: list
         command += ["--data", str(data), "--gate-data", str(gate_data), "--prometheus", f"http://{address}"]
         command += ["--window", "1h", "--activate", server.admin, "--threads", "1"]
         command += [
-            "--json",
+            "--json-file",
             str(report),
             "--metrics-file",
             str(tmp_path / "job.prom"),

@@ -61,7 +61,7 @@ def _run(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_option(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
-    common = ("--store", harmed, "--data", parquet, "--gate-data", gate_data, "--dry-run", "--force", "--json", "-")
+    common = ("--store", harmed, "--data", parquet, "--gate-data", gate_data, "--dry-run", "--force", "--json")
     file = _write(tmp_path / "usage.json", codebook_sha256=_digest(harmed))
     done = _run(*common, "--counts", file)
     assert json.loads(done.stdout)["dead"] == 2, done.stderr

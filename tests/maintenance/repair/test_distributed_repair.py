@@ -43,7 +43,7 @@ def test_a_process_that_is_killed_ends_the_job(rank: int, harmed: Path, parquet:
     report = tmp_path / "report.json"
     command: list[str | Path] = ["-m", "foldmint_maintenance.cli", "repair", "--store", harmed, "--data", parquet]
     command += ["--gate-data", parquet, "--force", "--row-steps", "100000", "--device", "cpu", "--threads", "1"]
-    command += ["--json", report]
+    command += ["--json-file", report]
     process = torchrun(*command)
     assert process.stderr is not None
     said = ""

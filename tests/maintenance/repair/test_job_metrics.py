@@ -191,7 +191,7 @@ def test_metrics_that_cannot_be_told_do_not_fail_the_run(tmp_path: Path, path: P
     with recorded(STORE, folder / "x.prom", f"127.0.0.1:{free_port()}", told.append) as record:
         record.result = RESULT
         folder.touch()
-    assert [line.startswith("the job's metrics: ") for line in told] == [True, True]
+    assert [line.startswith("the job's metrics were not ") for line in told] == [True, True]
     with recorded(STORE, path, "http://[bad", told.append):
         pass
     assert "http://[bad" in told[2]
@@ -255,5 +255,5 @@ def test_a_pushgateway_shows_them_to_prometheus(gateway: str, tmp_path: Path) ->
 
 
 def test_a_pushgateway_that_is_not_there_is_told() -> None:
-    with pytest.raises(MetricsExportError, match="the job's metrics: http://127"):
+    with pytest.raises(MetricsExportError, match="the job's metrics were not pushed to http://127"):
         _success().push(f"http://127.0.0.1:{free_port()}")

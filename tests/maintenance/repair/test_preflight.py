@@ -1,15 +1,21 @@
 """What a repair finds out before it begins, and what it writes however it ends."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import botocore.session  # type: ignore[import-untyped]
 import pytest
+import s3fs
 from typer.testing import CliRunner
 
 from foldmint_client.admin import CodebookAdmin
@@ -44,7 +50,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_made(tmp_path: Path) -> No
     wanted = tmp_path / "stroe"
     status, _, err = _run(
         *("--store", wanted, "--data", tmp_path / "absent.parquet", "--activate", nobody),
-        *("--prometheus", f"http://{nobody}", "--json", tmp_path / "new" / "told.json"),
+        *("--prometheus", f"http://{nobody}", "--json-file", tmp_path / "new" / "told.json"),
         *("--report", tmp_path / "told.html", "--metrics-file", tmp_path / "job.prom"),
     )
     assert status == 1
@@ -147,6 +153,58 @@ def test_files_that_cannot_be_written_are_told_first(harmed: Path, parquet: Path
     assert "1 problem found" in err, "the metrics' file is not needed"
 
 
+def test_a_dry_run_proves_that_a_bucket_can_be_written(
+    harmed: Path, parquet: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an object that is gone afterwards; who may only read is told so before the work."""
+    s3 = s3fs.S3FileSystem()
+    s3.put(f"{harmed}/", f"{bucket}/store/", recursive=True)
+    before = s3.find(f"{bucket}/store")
+    asked = ("--store", f"{bucket}/store", "--data", parquet, "--dry-run", "--force", "--threads", "1")
+    status, _, err = _run(*asked)
+    assert status == 0, err
+    assert s3.find(f"{bucket}/store") == before
+
+    key = _reader(os.environ["AWS_ENDPOINT_URL"])
+    with _permissions_enforced(os.environ["AWS_ENDPOINT_URL"]):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key[0])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key[1])
+        s3fs.S3FileSystem.clear_instance_cache()
+        status, _, err = _run(*asked)
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert status == 1
+    assert f"--store: {bucket}/store cannot be written: " in err
+    assert "the repair was not begun, 1 problem found" in err
+
+
+def _reader(endpoint: str) -> tuple[str, str]:
+    """Key and secret of a user who may read and list all buckets."""
+    iam = botocore.session.get_session().create_client("iam", endpoint_url=endpoint)
+    iam.create_user(UserName="reader")
+    allowed = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*", "s3:Head*"], "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="reader", PolicyName="reads", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    return key["AccessKeyId"], key["SecretAccessKey"]
+
+
+@contextmanager
+def _permissions_enforced(endpoint: str) -> Iterator[None]:
+    """moto lets everything pass until it is told how many calls are exempt."""
+    host = endpoint.removeprefix("http://")
+
+    def exempt(calls: str) -> None:
+        with closing(HTTPConnection(host, timeout=30)) as connection:
+            connection.request("POST", "/moto-api/reset-auth", calls, {"Content-Type": "text/plain"})
+            assert connection.getresponse().status == 200
+
+    exempt("0")
+    try:
+        yield
+    finally:
+        exempt("inf")
+
+
 def test_a_dry_run_says_would(harmed: Path, parquet: Path, gate_data: Path) -> None:
     asked = ("--store", harmed, "--data", parquet, "--gate-data", gate_data, *QUICK)
     status, out, err = _run(*asked, "--dry-run")
@@ -160,7 +218,7 @@ def test_json_goes_to_standard_output(
     harmed: Path, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = _run("--store", harmed, "--data", parquet, "--dry-run", "--force", "--json", "-")
+    status, out, err = _run("--store", harmed, "--data", parquet, "--dry-run", "--force", "--json")
     assert (status, json.loads(out)["dead"]) == (0, 3)
     assert "3 codes dead" in err
     assert not (tmp_path / "-").exists()
@@ -181,7 +239,7 @@ def test_a_swap_that_fails_is_reported_server_by_server(
         status, _, err = _run(
             *("--store", harmed, "--data", parquet, "--gate-data", gate_data, *QUICK),
             *("--activate", ",".join((first.admin, second.admin, third.admin))),
-            *("--json", tmp_path / "told.json", "--report", tmp_path / "told.html"),
+            *("--json-file", tmp_path / "told.json", "--report", tmp_path / "told.html"),
             *("--metrics-file", tmp_path / "job.prom"),
         )
         assert status == 5, err
@@ -207,7 +265,7 @@ def test_a_swap_that_fails_is_reported_server_by_server(
 
 def test_a_stop_is_reported(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "foldmint_maintenance.cli", "repair", "--store", str(harmed), *QUICK]
-    command += ["--data", str(parquet), "--gate-data", str(gate_data), "--json", str(tmp_path / "told.json")]
+    command += ["--data", str(parquet), "--gate-data", str(gate_data), "--json-file", str(tmp_path / "told.json")]
     command += ["--row-steps", "100000", "--report", str(tmp_path / "told.html")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -224,7 +282,7 @@ def test_a_stop_is_reported(harmed: Path, parquet: Path, gate_data: Path, tmp_pa
 def test_a_gate_that_fails_is_reported(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
     asked = ("--store", harmed, "--data", parquet, "--gate-data", gate_data, *QUICK)
     status, _, _ = _run(
-        *asked, "--max-churn", "0", "--json", tmp_path / "told.json", "--report", tmp_path / "told.html"
+        *asked, "--max-churn", "0", "--json-file", tmp_path / "told.json", "--report", tmp_path / "told.html"
     )
     assert status == 3
     told = _json(tmp_path / "told.json")

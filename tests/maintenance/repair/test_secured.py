@@ -89,7 +89,7 @@ def test_servers_that_want_a_token_and_speak_tls(
         prepare_inputs(model, RepairJob(str(harmed), CONFIG, servers=(guarded.admin,)), _quiet)
 
     asked = ("--tls-ca", pem / "ca.pem", "--token-file", pem / "token")
-    result = run("usage", "--servers", guarded.admin, "--json", tmp_path / "usage.json", *asked)
+    result = run("usage", "--servers", guarded.admin, "--json-file", tmp_path / "usage.json", *asked)
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "usage.json").read_text())["version"] == "000002"
     result = run("repair", "--store", harmed, "--from-servers", guarded.admin, "--dry-run", *asked)

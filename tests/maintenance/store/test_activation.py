@@ -180,7 +180,7 @@ def test_servers_that_cannot_follow(folder: Path, tmp_path: Path) -> None:
         with StoreLock(store.files), CodebookAdmin(still.admin) as admin:
             assert admin.activate("000001").previous_version == "000002"
         status, told = _run("activate", folder, "000001", "--servers", "127.0.0.1:9", "--timeout", "0.5")
-        assert (status, "127.0.0.1:9: " in told) == (5, True)
+        assert (status, "127.0.0.1:9: it did not report what it serves: " in told) == (5, True)
 
         # A version of an encoder that was exchanged under a server that runs.
         version = store.publish(store.codebook().codebook, parent="000001", about={}).version
@@ -238,13 +238,16 @@ def test_a_server_that_cannot_write_to_its_store(folder: Path, tmp_path: Path) -
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted(folder.rglob("*")):
             packed.write(path, f"store/{path.relative_to(folder)}")
-    reason = r"this server cannot change its store: .*foldmint-maintenance codebooks"
     with (
         running_server("--model", f"zip://store::{archive}", "--threads", "1") as server,
         CodebookAdmin(server.admin) as admin,
     ):
-        changes: list[Callable[[], object]] = [lambda: admin.activate("000003"), admin.rollback]
-        for change in changes:
+        changes: dict[str, Callable[[], object]] = {
+            "activate 000003": lambda: admin.activate("000003"),
+            "rollback --from 000002": admin.rollback,
+        }
+        for command, change in changes.items():
+            reason = f"this server cannot change its store: .*`foldmint-maintenance codebooks {command} --store STORE`"
             with pytest.raises(FailedPrecondition, match=reason):
                 change()
         assert _serving(server) == ["000002"]

@@ -114,7 +114,7 @@ def test_decoder_rows_go_with_codes_that_did_not_move(store: Store, file: Path) 
 def test_list_tells_of_each_version(place: Path, store: Store, file: Path, tmp_path: Path) -> None:
     imported(store, file, activate=False)
     store.files.write("codebooks/000003/codebook.safetensors", b"half")
-    status, out, err = _run("list", "--store", place, "--json", tmp_path / "new/list.json")
+    status, out, err = _run("list", "--store", place, "--json-file", tmp_path / "new/list.json")
     assert (status, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     digests = [store.codebook(version).digest for version in ("000001", "000002")]
@@ -136,7 +136,7 @@ def test_list_tells_of_each_version(place: Path, store: Store, file: Path, tmp_p
 
 def test_show_tells_of_one_version(place: Path, store: Store, file: Path, tmp_path: Path) -> None:
     imported(store, file)
-    status, out, _ = _run("show", "--store", place, "--json", tmp_path / "show.json")
+    status, out, _ = _run("show", "--store", place, "--json-file", tmp_path / "show.json")
     assert status == 0
     assert "codebook 000002, in use, from 000001" in out
     assert "16 codes of 8 dimensions, 2 dead below 1e-05" in out
@@ -156,7 +156,7 @@ def test_verify_looks_at_all(place: Path, store: Store, file: Path, tmp_path: Pa
         imported(store, file)
     store.files.write("codebooks/000004/codebook.safetensors", b"half")
     store.remove("000001")
-    status, out, err = _run("verify", "--store", place, "--json", tmp_path / "verify.json")
+    status, out, err = _run("verify", "--store", place, "--json-file", tmp_path / "verify.json")
     assert (status, err) == (0, "")
     assert "codebook 000002: its parent 000001 was removed" in out
     assert "codebook 000004 is incomplete: a run was killed at it, or is at it; harmless" in out
@@ -164,7 +164,7 @@ def test_verify_looks_at_all(place: Path, store: Store, file: Path, tmp_path: Pa
     assert json.loads((tmp_path / "verify.json").read_text())["passed"] is True
     (place / "codebooks/000002/codebook.safetensors").write_bytes(b"")
     (place / "encoder.safetensors").unlink()
-    status, _, err = _run("verify", "--store", place, "--json", tmp_path / "verify.json")
+    status, _, err = _run("verify", "--store", place, "--json-file", tmp_path / "verify.json")
     assert status == 1
     assert [line.split(": ")[1] for line in err.splitlines()[:2]] == ["model", "codebook 000002"]
     assert "2 of 6 parts are bad" in err

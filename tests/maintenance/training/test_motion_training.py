@@ -1,6 +1,7 @@
 """The recipe of models whose codes encode motions: it resumes, codes are what they say, a repair moves meaning."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +79,46 @@ def job(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     return TrainJob(parquet, tmp_path_factory.mktemp("job") / "job", tiny())
 
 
+@dataclass
+class Phase:
+    """A phase of a training, as a display is told of it."""
+
+    name: str
+    total: int | None
+    done: int = 0
+
+    def advance(self, more: int) -> None:
+        self.done += more
+
+
 @pytest.fixture(scope="module")
-def trained(job: TrainJob) -> Model:
-    return train(job, _nothing, _nothing)
+def phases() -> list[Phase]:
+    """Those of `trained`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(job: TrainJob, phases: list[Phase]) -> Model:
+    def phase(name: str, total: int | None) -> Callable[[int], None]:
+        phases.append(Phase(name, total))
+        return phases[-1].advance
+
+    return train(job, _nothing, _nothing, phase)
+
+
+def test_phases_without_steps_are_told_to_their_end(
+    trained: Model,
+    phases: list[Phase],
+    records: list[Record],
+) -> None:
+    assert [phase.name for phase in phases] == [
+        "reading chains",
+        *2 * ("computing vectors", "k-means", "assigning codes", "averaging fragments"),
+        *("computing vectors", "assigning codes", "tracking tokens"),
+    ]
+    assert (phases[0].total, phases[0].done) == (None, len(records))
+    assert [phase.done for phase in phases[1:]] == [phase.total for phase in phases[1:]]
+    assert all(phase.total for phase in phases[1:])
 
 
 @pytest.fixture(scope="module")

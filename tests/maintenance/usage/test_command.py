@@ -76,7 +76,7 @@ def store(tmp_path: Path) -> Path:
 
 def test_the_published_statistics(store: Path, tmp_path: Path) -> None:
     file = tmp_path / "new" / "figures.json"
-    status, out, err = run("--store", store, "--json", file)
+    status, out, err = run("--store", store, "--json-file", file)
     assert (status, err) == (0, "")
     told = json.loads(file.read_text())
     assert told["mean"] == pytest.approx(64.0, rel=1e-6)
@@ -105,7 +105,7 @@ def test_two_versions_are_compared(store: Path, tmp_path: Path) -> None:
     counts = [from_store(store, version).counts for version in ("000002", "000001")]
     scaled = [one * 2**18 / one.sum() for one in counts]
     arguments: list[str | Path] = ["--store", store, "--version", "000002", "--against-version", "000001"]
-    arguments += ["--json", file]
+    arguments += ["--json-file", file]
     status, out, err = run(*arguments, "--max-psi", "0.25")
     assert (status, err.startswith("drift: a population stability index of ")) == (3, True)
     against = json.loads(file.read_text())["against"]
@@ -124,7 +124,7 @@ def test_what_was_written_before_is_compared_with(
 ) -> None:
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     place = tmp_path / "a-model"
-    assert run("--data", parquet, "--model", place, "--threads", "1", "--json", before, "--counts")[0] == 0
+    assert run("--data", parquet, "--model", place, "--threads", "1", "--json-file", before, "--counts")[0] == 0
     told = json.loads(before.read_text())
     expected = np.zeros(16, np.int64)
     tokenizer = StructureTokenizer(model)
@@ -135,7 +135,9 @@ def test_what_was_written_before_is_compared_with(
     assert (told["residues"], told["total"], told["version"]) == (expected.sum(), expected.sum(), "000001")
     assert told["residues"] == sum(len(record.sequence) for record in records) - 1
     assert told["dead"] == told["never_hit"] == (expected == 0).sum()
-    status, out, _ = run("--data", parquet, "--model", place, "--against", before, "--max-psi", "0", "--json", after)
+    status, out, _ = run(
+        "--data", parquet, "--model", place, "--against", before, "--max-psi", "0", "--json-file", after
+    )
     assert status == 0
     assert json.loads(after.read_text())["against"]["psi"] == 0
     assert f"by chance alone {15 * 2 / told['residues']:.4g}, below" in out
@@ -151,7 +153,7 @@ def test_what_was_written_before_is_compared_with(
 def test_a_file_that_holds_no_counts(store: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "other.json").write_text(content)
     status, _, err = run("--store", store, "--against", tmp_path / "other.json")
-    assert (status, "holds no counts, as usage --json FILE --counts writes them" in err) == (1, True)
+    assert (status, "holds no counts, as usage --json-file FILE --counts writes them" in err) == (1, True)
     status, _, err = run("--store", store, "--against", tmp_path / "none.json")
     assert (status, "No such file" in err) == (1, True)
 
@@ -178,7 +180,7 @@ def test_a_plot(store: Path, tmp_path: Path) -> None:
         (["--store", "a", "--model", "b"], "--model is for --data"),
         (["--store", "a", "--max-psi", "0.1"], "--max-psi needs something to compare with"),
         (["--store", "a", "--against", "b", "--max-psi", "-1"], "'--max-psi': must be greater than or equal to 0"),
-        (["--store", "a", "--counts"], "--counts needs --json"),
+        (["--store", "a", "--counts"], "--counts needs --json or --json-file"),
         (["--store", "a", "--dead-threshold", "0"], "--dead-threshold must be a positive number"),
         (["--store", "a", "--step-residues", "0"], "'--step-residues': must be greater than or equal to 1"),
         (["--prometheus", "localhost:9090"], "begins with neither http:// nor https://"),

@@ -15,8 +15,9 @@ from urllib.parse import parse_qs
 import pytest
 import trustme
 
+from foldmint.durations import parse_duration
 from foldmint_maintenance.errors import UsageUnknown
-from foldmint_maintenance.usage.prometheus_api import Prometheus, matching, parse_duration, read_entry
+from foldmint_maintenance.usage.prometheus_api import Prometheus, matching, read_entry
 from helpers.real_prometheus import free_port
 
 NOW = json.dumps({"status": "success", "data": {"resultType": "scalar", "result": [7, "7.5"]}}).encode()

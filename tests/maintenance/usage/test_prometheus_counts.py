@@ -204,7 +204,7 @@ def test_a_server_that_runs(model: Model, codebook: Codebook, records: list[Reco
 
         file = tmp_path / "usage.json"
         window = ["usage", "--prometheus", f"http://{address}", "--window", "1h", "--against-window", "30m"]
-        result = CliRunner().invoke(main.app, [*window, "--max-psi", "0.001", "--json", str(file)])
+        result = CliRunner().invoke(main.app, [*window, "--max-psi", "0.001", "--json-file", str(file)])
         assert result.exit_code == 3, result.output
         figures = json.loads(file.read_text())
         assert (figures["version"], figures["residues"]) == ("000002", sum(framed[2:]))

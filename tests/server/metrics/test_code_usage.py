@@ -100,6 +100,28 @@ def test_each_version_has_hits_of_its_own() -> None:
     assert usage.window().residues == 1
 
 
+def test_a_version_that_requests_ask_for_has_hits_before_it_is_active() -> None:
+    usage = counting(4, Clock())
+    usage.keep("2", 600.0)
+    recorded(usage, [3, 3], "2")
+    usage.keep("2", 700.0)
+    usage.keep("1", 700.0)
+    recorded(usage, [0])
+    usage.activate("2", 800.0)
+    recorded(usage, [2], "2")
+    first, second = usage.of_version("1"), usage.of_version("2")
+    assert first is not None
+    assert second is not None
+    assert (first.hits.tolist(), first.since) == ([1, 0, 0, 0], 500.0)
+    assert (second.hits.tolist(), second.since) == ([0, 0, 1, 2], 600.0)
+    # The total is of the active version alone.
+    assert usage.hits().tolist() == [1, 0, 1, 0]
+    for number in range(3, 300):
+        usage.keep(str(number), 900.0)
+    assert usage.of_version("2") is not None
+    assert usage.of_version("3") is None
+
+
 def test_hits_of_versions_are_bounded() -> None:
     usage = counting(4, Clock())
     for number in range(2, 200):

@@ -2,62 +2,18 @@
 
 import re
 import runpy
-import shutil
-import subprocess
 import urllib.request
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import torch
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance.repair.job_metrics import JobMetrics
-from foldmint_server.metrics.gpu import GpuCollector, GpuMemory
-from helpers.support import ROOT, RunningServer, metrics_of, missing, running_server
-
-PAGE = ROOT / "docs" / "metrics.md"
-OF_A_SERVER = ("Requests and load", "Codes", "Process")
-
-
-class Kind(NamedTuple):
-    """Type of a metric, and its labels."""
-
-    type: str
-    labels: frozenset[str]
-
-
-def told(*sections: str) -> dict[str, Kind]:
-    """The metrics of the page's sections."""
-    found: dict[str, Kind] = {}
-    for section in sections:
-        text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-        for line in re.findall(r"(?m)^\| `([a-z_]+)` \| ([a-z]+) \| (.*?) \| .+ \|$", text):
-            assert line[0] not in found
-            found[line[0]] = Kind(line[1], frozenset(re.findall("`([a-z]+)`", line[2])))
-    return found
-
-
-def shown(families: Iterable[Metric]) -> dict[str, Kind]:
-    """The metrics of an exposition, of a server without TLS and without a canary."""
-    found = {
-        f"{family.name}_total" if family.type == "counter" else family.name: Kind(
-            family.type, frozenset(label for sample in family.samples for label in sample.labels) - {"le"}
-        )
-        for family in families
-    }
-    # Without series here; see test_tls.py and test_activation.py.
-    for name in ("foldmint_certificate_expiry_timestamp_seconds", "foldmint_store_canary_share"):
-        if name in found:
-            assert not found[name].labels
-            found[name] = told("Requests and load")[name]
-    return found
+from helpers.metrics_reference import OF_A_SERVER, PAGE, linted, shown, told
+from helpers.support import ROOT, RunningServer, metrics_of, running_server
 
 
 def page_of(server: RunningServer, accept: str = "text/plain") -> str:
@@ -65,15 +21,6 @@ def page_of(server: RunningServer, accept: str = "text/plain") -> str:
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 (an address of our own)
         text: str = answer.read().decode()
     return text
-
-
-def linted(text: str | bytes) -> str:
-    """What promtool has to say of an exposition."""
-    if shutil.which("promtool") is None:
-        missing("promtool, of Debian's package prometheus,", "`apt-get install prometheus` installs it")
-    content = text.encode() if isinstance(text, str) else text
-    done = subprocess.run(["promtool", "check", "metrics"], input=content, capture_output=True, check=False)
-    return (done.stdout + done.stderr).decode()
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -124,47 +71,6 @@ def test_an_unknown_choice_is_refused() -> None:
 
     with pytest.raises(ValueError, match="'full', 'summary' or 'off'"):
         read_settings({"code_metrics": "some"}, None)
-
-
-def test_the_memory_of_gpus() -> None:
-    devices = [torch.device(name) for name in ("cpu", "cuda:0", "cuda:1")]
-    memory = {devices[1]: GpuMemory(3, 10, 2, 1), devices[2]: GpuMemory(30, 100, 20, 10)}
-    registry = CollectorRegistry()
-    registry.register(GpuCollector(devices, memory.__getitem__))
-    text = generate_latest(registry).decode()
-    assert shown(text_string_to_metric_families(text)) == told("GPU")
-    assert linted(text) == ""
-    for device, kind, value in (("cuda:0", "used", 3), ("cuda:0", "total", 10), ("cuda:1", "reserved", 20)):
-        assert registry.get_sample_value(f"foldmint_gpu_memory_{kind}_bytes", {"device": device}) == value
-    assert registry.get_sample_value("foldmint_gpu_memory_allocated_bytes", {"device": "cuda:1"}) == 10
-
-
-def test_without_a_gpu_nothing_is_read() -> None:
-    def read(device: torch.device) -> GpuMemory:
-        pytest.fail(f"{device} has no memory of its own")
-
-    assert list(GpuCollector([torch.device("cpu")], read).collect()) == []
-
-
-def test_a_gpu_that_does_not_answer_leaves_all_else_to_be_scraped(capsys: pytest.CaptureFixture[str]) -> None:
-    broken = {torch.device("cuda:0")}
-
-    def read(device: torch.device) -> GpuMemory:
-        if device in broken:
-            raise RuntimeError("CUDA error: device-side assert triggered")
-        return GpuMemory(1, 2, 1, 1)
-
-    collector = GpuCollector([torch.device("cuda:0"), torch.device("cuda:1")], read)
-
-    def devices() -> set[str]:
-        return {sample.labels["device"] for family in collector.collect() for sample in family.samples}
-
-    assert [devices(), devices()] == [{"cuda:1"}] * 2
-    assert capsys.readouterr().out.count("device-side assert triggered") == 1  # told once
-    broken.clear()
-    assert devices() == {"cuda:0", "cuda:1"}
-    broken.update((torch.device("cuda:0"), torch.device("cuda:1")))
-    assert devices() == set()
 
 
 def test_the_repair_job_tells_what_the_page_tells(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """How many calls, health watches and connections a server takes, and what it tells those that it refuses."""
 
+import asyncio
 import json
 import resource
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -187,6 +189,28 @@ def test_watches_of_names_without_end_are_refused(server: RunningServer) -> None
         stub, name = health_pb2_grpc.HealthStub(channel), "x" * 1000
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=30)  # type: ignore[attr-defined]
         assert watch.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("limit", [8, 1000])
+def test_each_call_on_one_connection_is_answered_or_refused(limit: int) -> None:
+    """Whether clients keep calls back, or admission refuses them; gRPC itself resets none."""
+    calls = 400
+    with running_server("--max-calls-per-connection", str(limit), "--max-calls-per-caller", "100") as server:
+        statuses = asyncio.run(at_once(server.address, calls))
+        refused = int(rejected(server, "too_many_calls_of_caller"))
+    assert statuses == Counter(OK=calls - refused, RESOURCE_EXHAUSTED=refused)
+    assert (refused > 0) == (limit > 100)
+
+
+async def at_once(address: str, calls: int) -> Counter[str]:
+    """The statuses of so many calls, once each, of which the first opens the connection."""
+    request, statuses = structure(), Counter[str](OK=0, RESOURCE_EXHAUSTED=0)
+    async with grpc.aio.insecure_channel(address, [("grpc.enable_retries", 0)]) as channel:
+        stub = rpc.TokenizerServiceStub(channel)
+        open_ = [stub.Tokenize(request, timeout=120) for _ in range(calls)]
+        for call in open_:
+            statuses[(await call.code()).name] += 1
+    return statuses
 
 
 def test_a_peer_has_so_many_connections(server: RunningServer) -> None:

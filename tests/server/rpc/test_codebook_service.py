@@ -198,7 +198,7 @@ def test_usage_of_each_version_adds_up(own_versions: Path, short: list[RealChain
         total = sum(value for name, value in metrics_of(server).items() if name.startswith("foldmint_code_hits_total"))
         assert total == sum(len(short[place].sequence) for place in (0, 1, 2, 3, 4, 1))
         code, details = refusal(lambda: usage("000008"))
-        assert (code, details) == (FAILED, "codebook 000008 was never active on this server, or too long ago")
+        assert (code, details) == (FAILED, "codebook 000008 was never loaded by this server, or too long ago")
 
 
 def test_a_server_that_does_not_poll_changes_nothing_by_itself(operated: Operated) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -249,7 +250,8 @@ def test_tokens_of_something_else_are_refused(decoding_stub: Stub) -> None:
     for request, message in (
         (
             pb.DetokenizeRequest(tokens=CODE, codebook_version="000002"),
-            "codebook version '000002' is not kept; there are 000001",
+            f"codebook version '000002' is not available on server {socket.gethostname()}: its store has no such "
+            "version, or cannot be read; it keeps 000001",
         ),
         (pb.DetokenizeRequest(tokens=CODE, model="esm3"), "the tokens are of model 'esm3', and 'decoding' is served"),
     ):

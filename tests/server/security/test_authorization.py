@@ -1,5 +1,6 @@
 """Who may call: by token, as the anonymous, on loopback too; on a real server whose file of tokens changes."""
 
+import asyncio
 import json
 import threading
 import time
@@ -18,7 +19,8 @@ from grpc_status import rpc_status
 
 from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_server.security.authorization import NEEDS, AccessDenied, Authorizer
+from foldmint_server.security.audit_log import AuditLog
+from foldmint_server.security.authorization import NEEDS, AccessDenied, AuthorizationInterceptor, Authorizer
 from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens, Rate, Scope, digest_of, format_tokens
 from helpers.chains import RealChain
 from helpers.support import ROOT, RunningServer, metrics_of, request_of, running_server
@@ -125,12 +127,42 @@ def test_headers_that_are_none(header: str | bytes) -> None:
     assert "alice-token" not in caught.value.reason
 
 
-def test_the_scheme_is_read_in_any_case_and_methods_that_are_not_there_are_for_those_who_are_known() -> None:
+def test_the_scheme_is_read_in_any_case() -> None:
     access = Authorizer(lambda: AccessTokens(KNOWN))
     assert access.authorize(TOKENIZE, "bEARER  alice-token ").name == "alice"
-    assert access.authorize("/foldmint.v1.TokenizerService/Nothing", "Bearer alice-token").name == "alice"
-    with pytest.raises(AccessDenied):
-        access.authorize("/foldmint.v1.TokenizerService/Nothing", None)
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_methods_without_an_entry_are_called_by_no_one(tokens: bool) -> None:
+    """Not even by an operator, of a server that has such a method; strangers do not learn that there is none."""
+    access = Authorizer((lambda: AccessTokens(KNOWN)) if tokens else None, insecure_admin=True)
+    called = []
+
+    async def hidden(request: bytes, context: Any) -> bytes:
+        called.append(request)
+        return b""
+
+    async def run() -> list[grpc.StatusCode]:
+        refused: list[str] = []
+        interceptor = AuthorizationInterceptor(access, AuditLog(), lambda status, _: refused.append(status))
+        server = grpc.aio.server(interceptors=[interceptor])
+        handlers: dict[str, Any] = {"Hidden": grpc.unary_unary_rpc_method_handler(hidden)}
+        service = TOKENIZE.split("/")[1]
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        codes = []
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for name in ("operator-token", "alice-token", "guess"):
+                method: Any = channel.unary_unary(f"/{service}/Hidden")
+                codes.append(await method(b"x", metadata=[("authorization", f"Bearer {name}")]).code())
+        await server.stop(None)
+        assert refused == [code.name for code in codes]
+        return codes
+
+    unknown = UNAUTHENTICATED if tokens else grpc.StatusCode.UNIMPLEMENTED
+    assert asyncio.run(run()) == [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNIMPLEMENTED, unknown]
+    assert not called
 
 
 @dataclass

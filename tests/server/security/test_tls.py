@@ -21,7 +21,8 @@ from cryptography.x509 import load_pem_x509_certificate
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import codebook_pb2, codebook_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
-from foldmint_server.security.tls import CertificateExpiry, InvalidTls, TlsFiles, read_authority, read_pair
+from foldmint_server.security.expiry import ExpiryWarnings
+from foldmint_server.security.tls import InvalidTls, TlsFiles, read_authority, read_pair
 from foldmint_server.settings import Settings
 from helpers.support import RunningServer, running_server
 
@@ -108,7 +109,7 @@ class TestFiles:
 def test_a_certificate_that_ends_soon_is_warned_of_each_day() -> None:
     now = [1e9]
     told: dict[str, float] = {}
-    expiry = CertificateExpiry(told.__setitem__, lambda: now[0])
+    expiry = ExpiryWarnings("certificate", told.__setitem__, lambda: now[0])
 
     def warned() -> list[tuple[str, str, float]]:
         with structlog.testing.capture_logs() as lines:

@@ -2,19 +2,32 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+import torch
+import trustme
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from foldmint.v1 import codebook_pb2
+from foldmint.v1 import codebook_pb2, tokenizer_pb2
+from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
+from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.neighborhoods import build_geometry
+from foldmint_tokenizer.store.model_store import create_store
 from helpers.chains import RealChain
-from helpers.support import RunningServer, admin_of, metrics_of, missing, running_server, stub_of
+from helpers.support import ROOT, RunningServer, admin_of, metrics_of, missing, running_server, stub_of
 from helpers.traffic import streamed
+from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +110,7 @@ def test_figures_are_those_of_the_metrics(browser: Browser, counting: RunningSer
         assert text(page, "utilization") == f"{100 * metrics['foldmint_code_utilization_ratio']:.1f} %"
         assert text(page, "perplexity") == f"{round(metrics['foldmint_code_perplexity']):,}"
         assert text(page, "dead") == "–"
+        assert text(page, "dead-note") == f"not enough residues yet: {sum(hits):,} of 40,960"
         assert text(page, "rate-note") == f"{sum(hits):,} since start"
         assert text(page, "structures-note") == "30 since start"
         assert text(page, "model") == "versions"
@@ -105,7 +119,8 @@ def test_figures_are_those_of_the_metrics(browser: Browser, counting: RunningSer
         assert page.locator("#top .name").all_inner_texts() == [str(code) for code in order[:10]]
         assert page.locator("#top .hits").all_inner_texts() == [str(hits[code]) for code in order[:10]]
         page.locator("#unhit summary").click()
-        assert text(page, "unhit-title") == f"{len(unhit):,} codes never hit"
+        assert text(page, "unhit-title") == f"{len(unhit):,} codes not hit yet"
+        assert text(page, "unhit-proof") == f"Not enough residues yet: {sum(hits):,} of 40,960."
         listed: list[int] = []
         for run in text(page, "unhit-list").split(", "):
             first, _, last = run.partition("–")
@@ -157,7 +172,7 @@ def test_hover_tells_of_a_code(browser: Browser, counting: RunningServer) -> Non
         assert text(page, "r-rank") == "101"
         expect(page.locator("#tail")).to_have_attribute("aria-valuenow", "101")
         page.mouse.move(*centre(page, hits.index(0)))
-        expect(tip).to_contain_text("never hit")
+        expect(tip).to_contain_text("not hit yet")
         page.mouse.move(5, 5)
         expect(tip).to_be_hidden()
         expect(page.locator("#code")).to_have_value(str(order[0]))
@@ -199,7 +214,7 @@ def test_keys_reach_every_code(browser: Browser, counting: RunningServer) -> Non
             page.keyboard.press(key)
             expect(page.locator("#code")).to_have_value(str(expected))
             at = expected
-        expect(page.locator("#said")).to_have_text(f"Code {at}: never hit")
+        expect(page.locator("#said")).to_have_text(f"Code {at}: not hit yet")
         page.keyboard.press("Control+Home")
         expect(page.locator("#tip")).to_be_visible()
         page.locator("#tail").focus()
@@ -231,8 +246,8 @@ def test_tab_reaches_all_controls(browser: Browser, counting: RunningServer) -> 
             if name not in reached:
                 reached.append(name)
         expected = ["skip", "pause", "theme", "scope", "map", "code", "tail", "top", "unhit-title"]
-        assert reached[:10] == [*expected, "residues-chart"]
-        assert reached[10] == "structures-chart"
+        charts = [f"{name}-chart" for name in ("residues", "structures", "latency", "refusals")]
+        assert reached[:13] == [*expected, *charts]
 
 
 def luminance(page: Page) -> float:
@@ -314,6 +329,114 @@ def test_motion_is_left_out_where_it_is_not_wanted(
         expect(page.locator("#residues")).to_have_text(f"{before + sent:,}")
         page.wait_for_timeout(200)
         assert page.evaluate("window.rings") == 0
+
+
+@pytest.fixture(scope="module")
+def few_codes(tmp_path_factory: pytest.TempPathFactory, chains: list[RealChain]) -> Path:
+    """A store of 32 codes, as frequent as real chains have them, and of one far from all, said to be no rarer."""
+    torch.manual_seed(0)
+    encoder = Encoder(ModelConfig(width=16, heads=2, layers=1, out=8, codes=33))
+    shapes = [build_geometry(chain.coordinates, chain.residue_index) for chain in chains[:20]]
+    engine = Engine(encoder)
+    z = torch.cat([engine.vectors(shape.rows(slice(None))) for shape in shapes])
+    vectors = torch.cat([z[torch.randperm(len(z))[:32]], z.mean(0, keepdim=True) + 1e4])
+    hits = torch.bincount(nearest_code(z, vectors)[0], minlength=33).float()
+    hits[32] = hits.mean()
+    path = tmp_path_factory.mktemp("few") / "store"
+    codebook = Codebook(vectors, hits, vectors * hits[:, None])
+    create_store(path, name="few", encoder=encoder, codebook=codebook, about={})
+    return path
+
+
+def test_what_to_do_first(browser: Browser, few_codes: Path, tmp_path: Path, short: list[RealChain]) -> None:
+    """The command that the page shows works as it is, but for the file's name, and the hint goes with its answer."""
+    with running_server("--model", str(few_codes)) as server, opened(browser, server) as page:
+        first = page.locator("#first")
+        expect(first).to_be_visible()
+        port = server.address.rpartition(":")[2]
+        command = text(page, "command")
+        assert command == f"foldmint tokenize STRUCTURE.cif --server 127.0.0.1:{port}"
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_role("button", name="Copy").click()
+        expect(page.locator("#copy")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == command
+        assert not page.locator("#dead-swatch").is_visible()
+        (name, *arguments) = command.replace("STRUCTURE.cif", str(ROOT / "examples/1a8o.cif.gz")).split()
+        subprocess.run([Path(sys.executable).with_name(name), *arguments], check=True, capture_output=True)
+        expect(first).to_be_hidden()
+
+
+def test_callers_that_need_tls_and_a_token_are_told(browser: Browser, few_codes: Path, tmp_path: Path) -> None:
+    ca, tokens = trustme.CA(), tmp_path / "tokens.toml"
+    pair = ca.issue_cert("localhost")
+    pair.private_key_pem.write_to_path(tmp_path / "key.pem")
+    pair.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    tokens.write_text(format_tokens([AccessToken("alice", digest_of("x"), frozenset({"tokenize"}))]))
+    arguments = ["--model", str(few_codes), "--tokens-file", str(tokens), "--docs-url", "https://docs.example.org/x/"]
+    arguments += ["--tls-server-certificate", str(tmp_path / "cert.pem"), "--tls-server-key", str(tmp_path / "key.pem")]
+    with running_server(*arguments) as server, opened(browser, server) as page:
+        assert text(page, "command").endswith(" --tls-ca CERTIFICATE.pem --token-file TOKEN")
+        assert "foldmint-server tokens create NAME --scope tokenize > TOKEN" in text(page, "first-note")
+        links = page.locator("#docs a").evaluate_all("nodes => nodes.map(node => node.href)")
+        pages = ("page", "metrics", "runbook", "settings")
+        assert links == [f"https://docs.example.org/x/{name}.html" for name in pages]
+        assert all((ROOT / f"docs/{name}.md").exists() for name in pages)
+
+
+def test_never_hit_is_said_once_it_is_proved(browser: Browser, few_codes: Path, chains: list[RealChain]) -> None:
+    """Not of a code of which there were too few residues to tell; the rule is the one of the metrics and of repairs."""
+    short = min(chains, key=lambda chain: len(chain.sequence))
+    with (
+        running_server("--model", str(few_codes)) as server,
+        opened(browser, server) as page,
+        stub_of(server) as stub,
+    ):
+        few = streamed(stub, [short])
+        assert few < 330
+        expect(page.locator("#unhit-proof")).to_have_text(f"Not enough residues yet: {few} of 330.")
+        expect(page.locator("#unhit-title")).to_contain_text("not hit yet")
+        assert not page.locator("#dead-swatch").is_visible()
+        assert page.locator("#tail .unhit:not(.yet)").count() == 0
+        streamed(stub, chains[:20])
+        page.locator("#unhit summary").click()
+        expect(page.locator("#unhit-title")).to_have_text("1 code never hit")
+        expect(page.locator("#unhit-list")).to_have_text("32")
+        expect(page.locator("#dead-swatch")).to_be_visible()
+        expect(page.locator("#tail .unhit:not(.yet)")).to_have_count(1)
+        page.locator("#code").fill("31")
+        page.locator("#map").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#said")).to_have_text("Code 32: never hit")
+
+
+def test_devices_refusals_latency_and_release(browser: Browser, counting: RunningServer) -> None:
+    with opened(browser, counting) as page, stub_of(counting) as stub:
+        with pytest.raises(grpc.RpcError, match="unknown format"):
+            stub.Tokenize(tokenizer_pb2.TokenizeRequest(file=tokenizer_pb2.StructureFile(content=b"junk")))
+        cells = page.locator("#devices tr")
+        rows = [row.inner_text().split() for row in cells.all()]
+        assert [(row[0], row[1].rstrip(",")) for row in rows] == [("cpu", "encodes"), ("cpu", "decodes")]
+        metrics = metrics_of(counting)
+        assert metrics['foldmint_batch_duration_seconds_sum{device="cpu"}'] > 0
+        assert f"release {version('foldmint')}, up " in text(page, "about")
+        assert "docs/runbook.md" in text(page, "docs")
+        refusals = page.locator("#refusals-chart")
+        refusals.focus()
+
+        def seen() -> bool:
+            """Whether a refusal is somewhere on the chart, which keys walk along."""
+            page.keyboard.press("End")
+            for _ in range(20):
+                if not (refusals.get_attribute("aria-valuetext") or "").startswith(("0 ", "not known")):
+                    return True
+                page.keyboard.press("ArrowLeft")
+            return False
+
+        wait_until(seen)
+        assert "structures or calls a second" in (refusals.get_attribute("aria-valuetext") or "")
+        latency = page.locator("#latency-chart")
+        assert latency.locator("path.curve").count() >= 2
+        assert latency.locator("path.curve.second").count() >= 1
 
 
 def test_a_server_that_does_not_answer(browser: Browser, counting: RunningServer) -> None:

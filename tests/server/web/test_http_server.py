@@ -1,19 +1,26 @@
 """The HTTP server under the page: what strangers may send, and for how long they may hold on."""
 
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
+import trustme
 
 from foldmint_server.web import http_server
+from helpers.waiting import wait_until
 
 
 @contextmanager
-def serving(body: bytes = b"ok") -> Iterator[tuple[str, int]]:
+def serving(
+    body: bytes = b"ok",
+    tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+    refused: Callable[[str], object] = lambda _peer: None,
+) -> Iterator[tuple[str, int]]:
     """A web server of one answer; its address."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -22,7 +29,7 @@ def serving(body: bytes = b"ok") -> Iterator[tuple[str, int]]:
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
 
-    server = http_server.WebServer("127.0.0.1", 0, app)
+    server = http_server.WebServer("127.0.0.1", 0, app, tls, refused)
     server.start()
     try:
         yield "127.0.0.1", server.server_port
@@ -96,6 +103,45 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         while b"200 OK" not in (answer := sent(address, b"GET / HTTP/1.1\r\n\r\n")) and time.monotonic() < until:
             time.sleep(0.05)
         assert answer.endswith(b"ok")
+
+
+def test_connections_of_one_address_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_CONNECTIONS_PER_PEER", 2)
+    refused: list[str] = []
+    with serving(refused=refused.append) as address:
+        idle = [socket.create_connection(address) for _ in range(2)]
+        assert sent(address, b"").startswith(b"HTTP/1.0 503 ")
+        assert refused == ["127.0.0.1"]
+        other = socket.create_connection(address, timeout=10, source_address=("127.0.0.2", 0))
+        with other:
+            other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert other.recv(1000).startswith(b"HTTP/1.0 200 ")
+        for connection in idle:
+            connection.close()
+        wait_until(lambda: sent(address, b"GET / HTTP/1.1\r\n\r\n").endswith(b"ok"))
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_an_answer_that_is_taken_too_slowly_is_broken_off(monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
+    """Also where some of it is taken all the time."""
+    monkeypatch.setattr(http_server, "_ANSWER_SECONDS", 1.0)
+    authority, body = trustme.CA(), b"x" * 2**26
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    with serving(body, (lambda: server_context) if tls else (lambda: None)) as address, ExitStack() as stack:
+        connection: socket.socket = stack.enter_context(socket.create_connection(address, timeout=10))
+        if tls:
+            connection = stack.enter_context(client_context.wrap_socket(connection, server_hostname=address[0]))
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        began, taken = time.monotonic(), 0
+        with suppress(OSError):  # an end, or a reset
+            while time.monotonic() - began < 60 and (part := connection.recv(2**14)):
+                taken += len(part)
+                time.sleep(0.002)  # so that all of it would take ten seconds and more
+        assert taken < len(body)
+        assert time.monotonic() - began < 60
 
 
 def test_a_fault_is_no_ones_business() -> None:

@@ -15,7 +15,9 @@ from prometheus_client import CollectorRegistry
 from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.metrics.gpu import GpuMemory
 from foldmint_server.metrics.registry import Metrics, create_metrics
+from foldmint_server.web.dashboard.devices import Devices
 from foldmint_server.web.dashboard.lineage import Lineage, summary
 from foldmint_server.web.dashboard.traffic import Traffic, quantile
 from foldmint_server.web.dashboard.usage_api import UsageApi
@@ -39,7 +41,7 @@ def counting(clock: Clock, codes: int = 8) -> tuple[Metrics, CodeUsage]:
 def codebooks(store: Store | None = None, **kept: Any) -> CodebookManager:
     """What the page reads of them."""
     active = SimpleNamespace(
-        model="m", codebook_version="000001", codebook_digest="d", codes=8, manifest={"parent": None}
+        model="m", codebook_version="000001", codebook_digest="d", codes=8, manifest={"parent": None}, N=np.ones(8)
     )
     known = SimpleNamespace(active=active, activated={"000001": 500.0}, kept={"000001": active, **kept}, store=store)
     return cast(CodebookManager, known)
@@ -101,7 +103,9 @@ def test_rates_and_latencies() -> None:
 def test_many_askers_are_answered_from_one_reading() -> None:
     clock = Clock()
     metrics, usage = counting(clock)
-    numbers = UsageApi(usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), clock)
+    numbers = UsageApi(
+        usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), Devices(metrics, ["cpu"]), clock
+    )
     first = numbers.content("version")
     usage.record("000001", np.array([1, 1, 3]), np.ones(3, np.float32))
     assert numbers.content("version") is first
@@ -117,8 +121,83 @@ def test_many_askers_are_answered_from_one_reading() -> None:
 def test_what_is_not_known_is_null() -> None:
     clock = Clock()
     metrics, usage = counting(clock)
-    told = UsageApi(usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), clock).as_json("version")
+    told = UsageApi(
+        usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), Devices(metrics, ["cpu"]), clock
+    ).as_json("version")
     assert told["window"] == {"seconds": 60, "residues": 0, "utilization": None, "perplexity": None, "dead": None}
+
+
+def test_absent_hits_prove_something_only_where_they_were_due() -> None:
+    clock = Clock()
+    metrics, usage = counting(clock)
+    devices = Devices(metrics, ["cpu"])
+    api = UsageApi(usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), devices, clock)
+
+    def recorded(*codes: int) -> dict[str, Any]:
+        usage.record("000001", np.array(codes), np.ones(len(codes), np.float32))
+        told: dict[str, Any] = api.as_json("version")["evidence"]
+        return told
+
+    assert recorded(*range(7)) == {"residues": 7, "needed": 80, "enough": False, "dead": []}
+    assert recorded(*range(7), *range(7)) == {"residues": 21, "needed": 80, "enough": False, "dead": []}
+    # Code 7 would have been hit, if it was as frequent as the codebook says.
+    assert recorded(*(10 * [*range(7)])) == {"residues": 91, "needed": 80, "enough": True, "dead": [7]}
+    # Structures that repeat say less: hits scatter far more than independent residues would have them.
+    assert recorded(*(1000 * [0])) == {"residues": 1091, "needed": 80, "enough": True, "dead": []}
+
+
+def test_how_busy_devices_are() -> None:
+    clock = Clock()
+    metrics, _ = counting(clock)
+    metrics.describe(device="cuda:0", precision="float32", queued_residues=100, queued_detokenize_residues=50)
+    memory = {"cuda:0": GpuMemory(3, 10, 2, 1)}
+    devices = Devices(metrics, ["cuda:0", "cpu", "cpu"], "cuda:0", lambda: memory, clock)
+    assert [(row["name"], row["work"], row["workers"], row["busy"]) for row in devices.as_json()] == [
+        ("cuda:0", "encode", 1, None),
+        ("cpu", "encode", 2, None),
+        ("cuda:0", "decode", 1, None),
+    ]
+
+    def busy() -> list[float]:
+        clock.now += 10
+        devices.sample()
+        return [row["busy"] for row in devices.as_json()]
+
+    metrics.batch_seconds.labels("cuda:0").observe(5.0)
+    metrics.batch_seconds.labels("cpu").observe(5.0)
+    metrics.stage_seconds.labels("decode").observe(1.0)
+    metrics.queued_residues.set(25)
+    assert busy() == [0.5, 0.25, 0.1]
+    metrics.batch_seconds.labels("cuda:0").observe(500.0)  # began long ago
+    assert busy() == [1.0, 0.125, 0.05]
+    first, *_, last = devices.as_json()
+    assert (first["queued_residues"], first["queue_limit"]) == (25, 100)
+    assert (last["queued_residues"], last["queue_limit"]) == (0, 50)
+    assert first["memory"] == {"used": 3, "total": 10}
+    for _ in range(7):
+        last_minute = busy()
+    assert last_minute == [0.0, 0.0, 0.0]
+
+
+def test_the_courses_of_refusals_and_latency() -> None:
+    clock = Clock()
+    metrics, _ = counting(clock)
+    traffic = Traffic(metrics, clock)
+    for seconds in (0.2, None, None, None, None, None, 2.0):
+        if seconds is not None:
+            metrics.request_seconds.labels("Tokenize").observe(seconds)
+            metrics.callers.refused("alice", "INTERNAL")
+            metrics.callers.refused("", "RESOURCE_EXHAUSTED")
+        clock.now += 2
+        traffic.sample()
+    told = traffic.as_json()
+    assert told["refusals_per_second"] == [1, 0, 0, 0, 0, 0, 1]
+    assert told["refusals"] == 4
+    for name in ("latency_p50", "latency_p99"):
+        fast, slow = told[name][:5], told[name][6]
+        assert all(0.1 < one <= 0.25 for one in fast)  # of ten seconds each
+        assert told[name][5] is None
+        assert 1 < slow <= 2.5
 
 
 def test_a_manifest_is_read_once(versions: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,39 +1,23 @@
-"""The loops along a chain that assignment runs, compiled by numba on first use.
+"""The loops along a chain that assignment runs, compiled.
 
-A separate module, imported late: numba takes a second to import, and most callers do not need it.
+A separate module, imported late: most callers do not need it.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from foldmint_tokenizer.kernels.compilation import compiled
 
 Floats = NDArray[Any]
 Flags = NDArray[np.bool_]
-
-_Loop = TypeVar("_Loop", bound=Callable[..., Any])
-
-
-def _compiled(**options: Any) -> Callable[[_Loop], _Loop]:  # noqa: ANN401 (numba's own)
-    """Compile on first use; cache on disk for later processes if a cache folder is writable."""
-
-    def decorate(function: _Loop) -> _Loop:
-        try:
-            made = njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no writable cache folder
-            made = njit(nogil=True, **options)(function)
-        return cast(_Loop, made)
-
-    return decorate
-
 
 # Sums may be reordered and minima assume numbers, which is what lets the compiler use vector registers.
 _FAST = {"contract", "reassoc", "nsz", "nnan"}
 
 
-@_compiled(fastmath=_FAST)
+@compiled(fastmath=_FAST)
 def _search(
     wanted: Floats,
     cost: float,
@@ -97,7 +81,7 @@ def _search(
                 costs[place], parents[place], codes[place] = total, hypothesis, members[leaf, k]
 
 
-@_compiled(fastmath=_FAST)
+@compiled(fastmath=_FAST)
 def beam_search(
     turn: Floats,
     move: Floats,
@@ -180,7 +164,7 @@ def beam_search(
             live += 1
 
 
-@_compiled()
+@compiled()
 def compose(rotation: Floats, translation: Floats, codes: NDArray[np.int64], begins: Flags) -> tuple[Floats, Floats]:
     """Frames (residues,) composed from a chain's codes (residues,), each segment from the origin."""
     turned = np.zeros((len(codes), 3, 3))

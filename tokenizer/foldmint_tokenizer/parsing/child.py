@@ -14,7 +14,9 @@ import socket
 import sys
 from pathlib import Path
 
-from foldmint_tokenizer.neighborhoods import structure_geometry
+import numpy as np
+
+from foldmint_tokenizer.neighborhoods import build_geometry, structure_geometry
 from foldmint_tokenizer.parsing.messages import (
     Message,
     Parsed,
@@ -33,6 +35,8 @@ def main(descriptor: int, memory_bytes: int, niceness: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(niceness)
+    # Compiled functions are loaded, or compiled, before memory is limited.
+    build_geometry(np.eye(3)[None], np.zeros(1, np.int64))
     if memory_bytes:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + memory_bytes

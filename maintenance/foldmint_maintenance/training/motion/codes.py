@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance.errors import InvalidSet
+from foldmint_maintenance.training.phases import Advance, Phase, silent
 from foldmint_maintenance.vq import ema
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.motion.motions import MOTION, code_motions
+
+_ASSIGNED = 65_536  # vectors between two reports
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,12 @@ def _spread(features: Tensor) -> Tensor:
     return (features - features.mean(0)).square().mean(0).sqrt()
 
 
-def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook:
+def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig, phase: Phase = silent) -> Codebook:
     """Codes of vectors z (rows, out) by k-means (Lloyd), with exact rotations.
 
     Codes without a hit are re-initialized to random vectors. All but the last three rounds use a part of the vectors,
-    for speed. Raises InvalidSet if there are fewer vectors than codes.
+    for speed. phase: called once, with the number of vectors to assign in all rounds. Raises InvalidSet if there are
+    fewer vectors than codes.
     """
     if len(z) < size:
         raise InvalidSet(f"{len(z)} residues with a frame are too few for {size} codes")
@@ -134,10 +138,12 @@ def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook
     part = min(len(z), 40 * size)
     codes = z[torch.randperm(len(z), generator=generator)[:size]].clone()
     codebook = Codebook(codes, torch.zeros(len(codes)), torch.zeros_like(codes))
+    whole_rounds = min(3, config.rounds)
+    advance = phase("k-means", (config.rounds - whole_rounds) * part + whole_rounds * len(z))
     for iteration in range(config.rounds):
         whole = iteration >= config.rounds - 3
         seen = z if whole else z[torch.randperm(len(z), generator=generator)[:part]]
-        code, _ = nearest_code(seen, codebook.embeddings)
+        code = assigned(seen, codebook.embeddings, advance)
         # With a decay of 0, a moving average is a plain mean.
         codebook = ema.ema_update(codebook, *ema.batch_statistics(seen, code, size), decay=0.0)
         dead = torch.nonzero(codebook.N == 0)[:, 0]
@@ -146,6 +152,16 @@ def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig) -> Codebook
     vectors = exact(codebook.embeddings, config.lever)
     count = codebook.N * (config.batch / len(z))
     return Codebook(vectors, count, vectors * count[:, None])
+
+
+def assigned(z: Tensor, embeddings: Tensor, advance: Advance) -> Tensor:
+    """The nearest codes (rows,) int64 of vectors z (rows, out). advance: called with how many more are assigned."""
+    codes = []
+    for start in range(0, len(z), _ASSIGNED):
+        part = z[start : start + _ASSIGNED]
+        codes.append(nearest_code(part, embeddings)[0])
+        advance(len(part))
+    return torch.cat(codes)
 
 
 def exact(embeddings: Tensor, lever: float) -> Tensor:

@@ -24,6 +24,7 @@ from foldmint_maintenance.training.optimization import (
     prefetch,
     restarted_learning_rate,
 )
+from foldmint_maintenance.training.phases import Advance, ignored
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import PAE_LOGITS, Rigids, backbone_atoms, composed
 from foldmint_tokenizer.motion.assignment import Assignment, CodeTable, assign, chain_segments
@@ -208,11 +209,17 @@ class MotionDecoderTrainer:
 
 
 def tracking_tokens(
-    data: PreparedSet, codebook: Codebook, lever: float, tokens: NDArray[np.int64], z: Tensor
+    data: PreparedSet,
+    codebook: Codebook,
+    lever: float,
+    tokens: NDArray[np.int64],
+    z: Tensor,
+    advance: Advance = ignored,
 ) -> NDArray[np.int64]:
     """Tracking tokens (residues,) of a set.
 
-    tokens: (residues,), its independent tokens; z: (rows, out), vectors of the residues with a frame.
+    tokens: (residues,), its independent tokens; z: (rows, out), vectors of the residues with a frame. advance: called
+    with how many more residues are done.
     """
     table = CodeTable.of(codebook.embeddings, lever)
     environment = np.zeros((len(tokens), z.shape[1] - MOTION), np.float32)
@@ -225,4 +232,5 @@ def tracking_tokens(
         goes_on, segments = chain_segments(frames, data.shape.residue_index[part], data.backbone[part])
         own = assign(table, Assignment.TRACKING, frames, goes_on, segments, tokens[part], environment[part])
         tracking[part] = own.codes
+        advance(int(stop - start))
     return tracking

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from foldmint_server.rpc.admission.peers import network_of_host
+from foldmint_server.security.networks import network_of_host
 
 log = structlog.get_logger(__name__)
 _DESCRIPTORS = next((path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None)

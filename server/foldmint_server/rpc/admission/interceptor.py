@@ -29,6 +29,7 @@ from foldmint.v1 import codebook_pb2, tokenizer_pb2
 from foldmint_server.errors import CapacityReached, ServerError, StreamLimitReached, status_of
 from foldmint_server.metrics.registry import Metrics
 from foldmint_server.rpc.admission.peers import caller_of
+from foldmint_server.security.authorization import CALLER
 from foldmint_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -136,6 +137,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                     await answer(requests, context)
             except CapacityReached as error:
                 self._metrics.rejects.labels(error.reason).inc()
+                self._metrics.callers.refused(CALLER.get().name, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
                 self._tell(method, context, error, error.reason)
                 await _abort(context, error)
             except _Idle as error:

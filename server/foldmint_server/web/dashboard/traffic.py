@@ -1,4 +1,4 @@
-"""What the server did lately: residues and structures a second over some minutes, and how long structures took."""
+"""What the server did lately: rates of residues, structures and refusals over some minutes, and latencies."""
 
 import asyncio
 import itertools
@@ -15,6 +15,7 @@ INTERVAL = 2.0
 """Seconds between two samples."""
 _SAMPLES = 151  # five minutes
 _LATENCY_SECONDS = 60.0
+_COURSE_SAMPLES = 5  # over which each latency of the course is taken: 10 seconds
 
 
 class _Sample(NamedTuple):
@@ -23,6 +24,7 @@ class _Sample(NamedTuple):
     time: float
     residues: float
     structures: float
+    refusals: float
     bounds: tuple[float, ...]
     buckets: tuple[float, ...]
 
@@ -35,11 +37,13 @@ class Traffic:
         self._lock = threading.Lock()
         self._samples = deque([self._now()], maxlen=_SAMPLES)
 
-    async def run(self) -> None:
-        """Take samples for ever."""
+    async def run(self, *others: Callable[[], object]) -> None:
+        """Take samples for ever. others: called with each of them."""
         while True:
             await asyncio.sleep(INTERVAL)
             self.sample()
+            for other in others:
+                other()
 
     def sample(self) -> None:
         """Take one sample."""
@@ -58,12 +62,21 @@ class Traffic:
         now = samples[-1]
         before = next(sample for sample in samples if now.time - sample.time <= _LATENCY_SECONDS)
         p50, p99 = (quantile(share, now.bounds, _less(now.buckets, before.buckets)) for share in (0.5, 0.99))
+        # From the sample that many before, or the first.
+        spans = [(samples[max(0, end - _COURSE_SAMPLES)], samples[end]) for end in range(1, len(samples))]
+        courses = [
+            [_short(quantile(share, b.bounds, _less(b.buckets, a.buckets))) for a, b in spans] for share in (0.5, 0.99)
+        ]
         return {
             "interval": INTERVAL,
             "residues_per_second": [_rate(b.residues - a.residues, b.time - a.time) for a, b in pairs],
             "structures_per_second": [_rate(b.structures - a.structures, b.time - a.time) for a, b in pairs],
+            "refusals_per_second": [_rate(b.refusals - a.refusals, b.time - a.time) for a, b in pairs],
+            "latency_p50": courses[0],
+            "latency_p99": courses[1],
             "residues": int(self._residues()),
             "structures": int(self._structures()),
+            "refusals": int(self._metrics.callers.refusals()),
             "in_flight": int(_sum(self._metrics.requests_in_flight)),
             "queued_residues": int(_sum(self._metrics.queued_residues)),
             "latency": {"seconds": _LATENCY_SECONDS, "p50": p50, "p99": p99},
@@ -78,7 +91,12 @@ class Traffic:
                     counts[bound] = counts.get(bound, 0.0) + sample.value
         bounds = tuple(sorted(counts))
         return _Sample(
-            self._clock(), self._residues(), self._structures(), bounds, tuple(counts[bound] for bound in bounds)
+            self._clock(),
+            self._residues(),
+            self._structures(),
+            self._metrics.callers.refusals(),
+            bounds,
+            tuple(counts[bound] for bound in bounds),
         )
 
     def _residues(self) -> float:
@@ -106,6 +124,10 @@ def quantile(share: float, bounds: Sequence[float], counts: Sequence[float]) -> 
 def _less(now: Sequence[float], before: Sequence[float]) -> list[float]:
     """Differences; what was not counted before, was 0."""
     return [b - a for a, b in zip(before or [0.0] * len(now), now, strict=True)]
+
+
+def _short(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.4g}")
 
 
 def _rate(count: float, seconds: float) -> float:

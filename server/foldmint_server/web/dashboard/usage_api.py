@@ -1,16 +1,20 @@
-"""The numbers of the dashboard: usage of the codes, over which time, and current traffic."""
+"""The numbers of the dashboard: usage of the codes, over which time, what it proves, traffic, devices, the server."""
 
 import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from importlib.metadata import version
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
+from foldmint.usage import EXPOSURE, enough_exposure, evidence
 from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.codebooks.store_follower import StoreFollower
 from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.web.dashboard.devices import Devices
 from foldmint_server.web.dashboard.responses import Content
 from foldmint_server.web.dashboard.traffic import Traffic
 
@@ -22,8 +26,19 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _FRESH_SECONDS = 1.0
 
 
+class Listener(NamedTuple):
+    """How callers reach the server: the port of --listen, and whether they need TLS and a token."""
+
+    port: int
+    tls: bool
+    token: bool
+
+
 class UsageApi:
-    """The response of /api/usage, cached for a second for each scope."""
+    """The response of /api/usage, cached for a second for each scope.
+
+    docs_url: of the documentation; empty if it is not known. listener: set once it listens.
+    """
 
     def __init__(
         self,
@@ -32,8 +47,12 @@ class UsageApi:
         codebooks: CodebookManager,
         follower: StoreFollower,
         traffic: Traffic,
+        devices: Devices,
         clock: Callable[[], float] = time.monotonic,
+        docs_url: str = "",
     ) -> None:
+        self.listener: Listener | None = None
+        self._devices, self._docs_url = devices, docs_url
         self._usage, self._window_seconds, self._traffic = usage, window_seconds, traffic
         self._codebooks, self._follower = codebooks, follower
         self._clock = clock
@@ -62,6 +81,9 @@ class UsageApi:
         elif (known := self._usage.of_version(active.codebook_version)) is not None:
             hits, since = known
         return {
+            "release": version("foldmint"),
+            "listener": None if self.listener is None else self.listener._asdict(),
+            "docs": self._docs_url.rstrip("/") or None,
             "model": active.model,
             "codebook": {
                 "version": active.codebook_version,
@@ -73,6 +95,7 @@ class UsageApi:
             "scope": scope,
             "since": since,
             "hits": hits.tolist(),
+            "evidence": _evidence(hits, active.N),
             "window": {
                 "seconds": self._window_seconds,
                 "residues": window.residues,
@@ -81,6 +104,7 @@ class UsageApi:
                 "dead": _finite(window.dead),
             },
             "traffic": self._traffic.as_json(),
+            "devices": self._devices.as_json(),
         }
 
     def _store(self) -> dict[str, Any]:
@@ -93,6 +117,17 @@ class UsageApi:
             "follows": self._follower.follows,
             "problem": state.problem or None,
         }
+
+
+def _evidence(hits: NDArray[np.int64], N: NDArray[np.float32]) -> dict[str, Any]:
+    """What the absence of hits proves. dead: codes without a hit that would have had one, if they were alive.
+
+    Nothing is said of codes before there are as many residues a code as the exposure rule asks for.
+    """
+    residues, needed = int(hits.sum()), EXPOSURE * len(hits)
+    enough = enough_exposure(residues, len(hits))
+    dead = np.flatnonzero((hits == 0) & evidence(hits, N).judged).tolist() if enough else []
+    return {"residues": residues, "needed": needed, "enough": enough, "dead": dead}
 
 
 def _finite(value: float) -> float | None:

@@ -37,6 +37,9 @@ export function duration(seconds) {
   return `${whole.format(seconds / 86400)} days`;
 }
 
+/** A size in MiB or GiB. */
+export const bytes = (size) => (size < 2 ** 30 ? `${figure(Math.round(size / 2 ** 20))} MiB` : `${figure(size / 2 ** 30)} GiB`);
+
 /** How long before now a time was, both in seconds since 1970. */
 export function ago(time, now) {
   const seconds = Math.max(0, now - time);

@@ -106,7 +106,7 @@ export class HeatMap {
       const y = Math.floor(code / this.#side) * cell;
       context.fillStyle = hits ? colors[Math.round(scale * Math.log(hits))] : empty;
       context.fillRect(x, y, cell - gap, cell - gap);
-      if (!hits) {
+      if (usage.dead.has(code)) {
         const inset = Math.floor((cell - gap - seed) / 2);
         context.fillStyle = seeded;
         context.fillRect(x + inset, y + inset, seed, seed);
@@ -212,7 +212,7 @@ export class HeatMap {
 /** What a tip tells of a code. */
 export function lines(usage, code) {
   const hits = usage.hits[code];
-  if (!hits) return [`Code ${code}`, "never hit"];
+  if (!hits) return [`Code ${code}`, usage.absence(code)];
   return [
     `Code ${code}`,
     `${count(hits)} ${hits === 1 ? "hit" : "hits"}, ${percent(usage.share(code))} of residues`,

@@ -1,12 +1,14 @@
 // The page: asks the server, and shows what it answers.
 
 import { Connection } from "./data.js";
+import { Devices } from "./devices.js";
 import { byId, html, say } from "./dom.js";
+import { FirstLook } from "./first.js";
 import { count, duration, figure, NONE, percent, runs } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { Lineage } from "./lineage.js";
 import { Tail } from "./tail.js";
-import { Rates } from "./traffic.js";
+import { Course, perSecond } from "./traffic.js";
 import { Looking, Usage } from "./usage.js";
 
 const TOP = 10;
@@ -16,14 +18,24 @@ const connection = new Connection();
 const map = new HeatMap(looking);
 const tail = new Tail(looking);
 const lineage = new Lineage();
-const rates = { residues: new Rates("residues"), structures: new Rates("structures") };
+const first = new FirstLook();
+const devices = new Devices();
+const courses = {
+  residues: new Course("residues-chart", [{ tell: perSecond("residues") }]),
+  structures: new Course("structures-chart", [{ tell: perSecond("structures") }]),
+  refusals: new Course("refusals-chart", [{ tell: perSecond("structures or calls"), style: "refused" }]),
+  latency: new Course("latency-chart", [
+    { tell: (value) => `99 % within ${duration(value)}`, style: "second" },
+    { tell: (value) => `half within ${duration(value)}` },
+  ], { axis: duration, least: 0 }),
+};
 let usage = null;
 let of = ""; // the scope and version of `usage`
 
 connection.addEventListener("data", ({ usage: told, now }) => {
   const comparable = of === `${told.scope} ${told.codebook.version}`;
   of = `${told.scope} ${told.codebook.version}`;
-  usage = new Usage(told.hits);
+  usage = new Usage(told.hits, told.evidence);
   document.title = `${told.model} ${told.codebook.version} · Foldmint`;
   say("model", told.model);
   say("version", told.codebook.version);
@@ -31,6 +43,9 @@ connection.addEventListener("data", ({ usage: told, now }) => {
   say("window-name", `Last ${duration(told.window.seconds)}`);
   say("since", told.since === null ? `in the last ${duration(told.window.seconds)}` : `since ${new Date(1000 * told.since).toLocaleString()}`);
   follow(told);
+  about(told, now);
+  first.show(told);
+  devices.show(told.devices);
   say("updated", `Updated ${new Date().toLocaleTimeString()}`);
   byId("code").max = told.hits.length - 1;
   figures(told);
@@ -41,7 +56,11 @@ connection.addEventListener("data", ({ usage: told, now }) => {
   unhit();
   readout();
   const swap = told.codebook.activated > told.started + 1 ? { back: now - told.codebook.activated, name: told.codebook.version } : null;
-  for (const unit of ["residues", "structures"]) rates[unit].show(told.traffic[`${unit}_per_second`], told.traffic.interval, swap);
+  const { traffic } = told;
+  courses.residues.show([traffic.residues_per_second], traffic.interval, swap);
+  courses.structures.show([traffic.structures_per_second], traffic.interval, swap);
+  courses.refusals.show([traffic.refusals_per_second], traffic.interval, swap);
+  courses.latency.show([traffic.latency_p99, traffic.latency_p50], traffic.interval, swap);
 });
 
 /** A line if the server serves something else than its store says, or serves a canary. */
@@ -58,6 +77,28 @@ function follow({ codebook, store }) {
   byId("store-note").hidden = !lines.length;
 }
 
+/** Release, uptime, and where the documentation is. */
+function about({ release, started, docs }, now) {
+  say("about", `release ${release}, up ${duration(Math.max(0, Math.round(now - started)))}`);
+  const pages = { page: "This page", metrics: "Metrics", runbook: "Runbook", settings: "Settings" };
+  const node = byId("docs");
+  if (node.dataset.docs === String(docs)) return;
+  node.dataset.docs = String(docs);
+  if (docs) {
+    const links = Object.entries(pages).map(([name, text]) => {
+      const link = html("a", "", text);
+      link.href = `${docs}/${name}.html`;
+      return link;
+    });
+    node.replaceChildren("Documentation: ", ...links);
+  } else {
+    node.textContent = `Documentation: ${Object.keys(pages).map((name) => `docs/${name}.md`).join(", ")}`;
+  }
+}
+
+/** While too few residues were counted: how many, of how many. */
+const few = (residues, needed) => `not enough residues yet: ${count(residues)} of ${count(needed)}`;
+
 function figures({ window, hits, traffic }) {
   const over = `over ${duration(window.seconds)}`;
   say("utilization", percent(window.utilization));
@@ -65,7 +106,7 @@ function figures({ window, hits, traffic }) {
   say("perplexity", window.perplexity === null ? NONE : count(Math.round(window.perplexity)));
   say("perplexity-note", window.perplexity === null ? over : `as ${count(Math.round(window.perplexity))} codes used alike`);
   say("dead", count(window.dead));
-  say("dead-note", window.dead === null ? `from ${count(10 * hits.length)} residues on` : `not hit ${over}`);
+  say("dead-note", window.dead === null ? few(window.residues, usage.evidence.needed) : `not hit ${over}`);
   const recent = (series) => (series.length ? series.slice(-2).reduce((sum, one) => sum + one, 0) / Math.min(2, series.length) : null);
   say("rate", figure(recent(traffic.residues_per_second)));
   say("rate-note", `${count(traffic.residues)} since start`);
@@ -101,9 +142,17 @@ function top() {
 }
 
 function unhit() {
-  const [few, whole] = [usage.unhit.length, usage.hits.length];
-  say("unhit-title", few ? `${count(few)} ${few === 1 ? "code" : "codes"} never hit` : "Every code was hit");
-  say("unhit-list", few === whole ? "None of them was hit yet." : few ? runs(usage.unhit) : "There is none to list.");
+  const { unhit: codes, hits, dead, evidence } = usage;
+  const proved = dead.size;
+  byId("dead-swatch").hidden = !proved;
+  const shown = proved || codes.length;
+  say("unhit-title", codes.length ? `${count(shown)} ${shown === 1 ? "code" : "codes"} ${proved ? "never hit" : "not hit yet"}` : "Every code was hit");
+  const others = codes.length - proved;
+  const proof = [];
+  if (!evidence.enough) proof.push(few(evidence.residues, evidence.needed));
+  else if (others) proof.push(`${count(others)} ${proved ? "more " : ""}without a hit are so rare that chance may explain it`);
+  say("unhit-proof", codes.length && proof.length ? `${proof.join(" ").replace(/^n/, "N")}.` : "");
+  say("unhit-list", codes.length === hits.length ? "" : codes.length ? runs(proved ? codes.filter((code) => dead.has(code)) : codes) : "There is none to list.");
 }
 
 function readout() {

@@ -82,8 +82,9 @@ export class Tail extends Chart {
     const used = codes - usage.unhit.length;
     if (used < codes && used > 0) {
       const x = this.#x(used + 1);
-      parts.push(svg("rect", { x, y: this.top, width: Math.max(1, right - x), height: this.plotHeight, class: "unhit" }));
-      if (right - x > 84) parts.push(this.text((x + right) / 2, this.top + 16, `${count(codes - used)} never hit`, "note", "middle"));
+      parts.push(svg("rect", { x, y: this.top, width: Math.max(1, right - x), height: this.plotHeight, class: usage.dead.size ? "unhit" : "unhit yet" }));
+      const text = usage.dead.size ? `${count(usage.dead.size)} never hit` : `${count(codes - used)} not hit yet`;
+      if (right - x > 96) parts.push(this.text((x + right) / 2, this.top + 16, text, usage.dead.size ? "note" : "tick", "middle"));
     }
     if (used) {
       let path = `M${this.#x(1)} ${this.#y(usage.most)}`;

@@ -2,8 +2,11 @@
 
 /** Hits with what follows from them. order: codes, the most used first; rank: of each code, from 1. */
 export class Usage {
-  constructor(hits) {
+  /** evidence: what the absence of hits proves: .enough, .dead (codes), .residues, .needed. */
+  constructor(hits, evidence) {
     this.hits = hits;
+    this.evidence = evidence;
+    this.dead = new Set(evidence.dead);
     this.order = hits.map((_, code) => code).sort((a, b) => hits[b] - hits[a] || a - b);
     this.rank = new Array(hits.length);
     this.order.forEach((code, place) => (this.rank[code] = place + 1));
@@ -12,6 +15,12 @@ export class Usage {
     this.unhit = hits.flatMap((one, code) => (one ? [] : [code]));
     let sum = 0;
     this.half = this.total ? 1 + this.order.findIndex((code) => (sum += hits[code]) * 2 >= this.total) : 0;
+  }
+
+  /** What to say of a code without a hit: only with evidence that it is dead. */
+  absence(code) {
+    if (this.dead.has(code)) return "never hit";
+    return this.evidence.enough ? "not hit yet, which may be chance" : "not hit yet";
   }
 
   share(code) {

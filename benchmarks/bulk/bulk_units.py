@@ -1,6 +1,6 @@
 """How long planning and finishing of a job of a million units take, and their memory; units are simulated.
 
-python -m benchmarks bulk-million [--units 1000000] [--json FILE]
+python -m benchmarks bulk-units [--units 1000000] [--json FILE]
 
 On a local folder, and on a small object store with S3's interface, in a process of its own. All units have records; all
 shards but the last ones have summaries, as runs of `foldmint-bulk` leave them.
@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -83,8 +83,25 @@ def main(
             figures["local"] = _measured(str(folder / "out"), folder, None)
         if "s3" in places:
             figures["s3"] = _in_s3(count, full, folder)
+    figures["tables"] = [_table(figures)]
     print(json.dumps(figures, indent=1))
     write(json_file, figures)
+
+
+def _table(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of docs/scale.md."""
+    steps = {"plan": "planning", "go_on": "finding what is left", "finish": "finishing"}
+    places = {"local": "a local folder", "s3": "an object store on the same machine"}
+    return {
+        "title": f"{figures['units']:,} simulated units",
+        "columns": ["step", "where", "seconds", "CPU seconds", "MiB"],
+        "rows": [
+            [name, where, *(figures[place][step][value] for value in ("seconds", "cpu_seconds", "mebibytes"))]
+            for place, where in places.items()
+            if place in figures
+            for step, name in steps.items()
+        ],
+    }
 
 
 def _record() -> Record:

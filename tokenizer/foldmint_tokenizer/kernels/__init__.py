@@ -1,0 +1,1 @@
+"""Functions compiled by numba: the loops of the geometry and of the encoder on a CPU."""
