@@ -15,7 +15,7 @@ import typer
 from benchmarks._common import ROOT
 from benchmarks.speed.performance import rendered
 
-NAMES = ("scale-costs", "bulk-units")
+NAMES = ("scale-costs", "bulk-million")
 FOLDER = ROOT / "docs" / "scale"
 PAGE = ROOT / "docs" / "scale.md"
 

@@ -34,7 +34,7 @@ _LOOPBACK = re.compile(r"(local|(127\.0\.0\.1|localhost):\d+)$")
 # What the environment says goes first.
 _VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _LOCAL_VARIABLES = {
-    # Ray's ports run whatever they are sent: let them listen on the loopback interface alone.
+    # Who may call Ray's ports may run anything: let them listen on the loopback interface alone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # A worker that takes too much memory is the kernel's to kill, and is then counted as having died of its unit.
     "RAY_memory_monitor_refresh_ms": "0",
