@@ -22,6 +22,9 @@ from foldmint_bulk import units
 from foldmint_tokenizer import StructureTokenizer
 from helpers.waiting import wait_until
 
+START = 300.0
+"""Seconds that a job may take to its first records, on a machine that does something else besides."""
+
 
 def test_a_job_from_end_to_end(archives: Archives, tokenizer: StructureTokenizer, command: Any, tmp_path: Path) -> None:
     out, metrics = tmp_path / "out", tmp_path / "bulk.prom"
@@ -121,7 +124,7 @@ def test_a_signal_ends_it_and_another_run_goes_on(
     arguments = [*map(str, archives.paths), "-o", str(out), "--unit-structures", "1", "--device", "cpu"]
     process = start(*arguments, log=log)
     try:
-        wait_until(lambda: [*out.glob("units/*/*.json")])
+        wait_until(lambda: [*out.glob("units/*/*.json")], START)
         workers = descendants(process.pid, "worker")
         process.send_signal(number)
         assert process.wait(60) == code, log.read_text()
@@ -143,11 +146,11 @@ def test_a_unit_that_kills_its_workers(archives: Archives, command: Any, tmp_pat
     process = start(*inputs, "-o", str(out), "--device", "cpu", log=log)
     try:
         for _ in range(3):
-            wait_until(lambda: descendants(process.pid, "worker"))
+            wait_until(lambda: descendants(process.pid, "worker"), START)
             (pid,) = descendants(process.pid, "worker")
-            wait_until(partial(_waits_for, pid))
+            wait_until(partial(_waits_for, pid), START)
             os.kill(pid, signal.SIGKILL)
-        assert process.wait(120) == 4, log.read_text()
+        assert process.wait(START) == 4, log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -186,8 +189,8 @@ def test_metrics_on_a_port(archives: Archives, tmp_path: Path) -> None:
             return ""
 
     try:
-        wait_until(lambda: 'foldmint_bulk_units{state="left"} 8.0' in read())
-        assert process.wait(300) == 0, (tmp_path / "log").read_text()
+        wait_until(lambda: 'foldmint_bulk_units{state="left"} 8.0' in read(), START)
+        assert process.wait(START) == 0, (tmp_path / "log").read_text()
     finally:
         process.kill()
         process.wait()
