@@ -1,6 +1,6 @@
 """How long planning and finishing of a job of a million units take, and their memory; units are simulated.
 
-python -m benchmarks bulk-units [--units 1000000] [--json FILE]
+python -m benchmarks bulk-million [--units 1000000] [--json FILE]
 
 On a local folder, and on a small object store with S3's interface, in a process of its own. All units have records; all
 shards but the last ones have summaries, as runs of `foldmint-bulk` leave them.
