@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand, epilog
+from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand
+from foldmint_bulk.cli.help_text import EPILOG, ERROR, FAILED, LEFT, USAGE
 
 if TYPE_CHECKING:
     from foldmint_bulk.driver import Outcome
@@ -21,37 +22,8 @@ if TYPE_CHECKING:
     from foldmint_bulk.job import Job
     from foldmint_bulk.output.summaries import Summary
 
-ERROR = 1
-USAGE = 2
-LEFT = 3
-FAILED = 4
-
 _JOB, _INPUTS, _SPEED = "What is computed", "Parquet files and trajectories", "How it runs"
 _PARTS, _REPORTS = "Parts of a job", "Reports"
-
-_EPILOG = epilog(
-    {
-        "An archive of a proteome": "foldmint-bulk UP000005640_9606_HUMAN_v4.tar -o human",
-        "On four GPUs, from one bucket to another": (
-            "foldmint-bulk s3://bucket/structures -o s3://bucket/tokens --device cuda --workers 4 --parsers 8"
-        ),
-        "The share of a Slurm array of 100 tasks, numbered from 0": (
-            "foldmint-bulk structures -o tokens --slice $SLURM_ARRAY_TASK_ID/100"
-        ),
-        "On 64 cores of a Ray cluster": (
-            "foldmint-bulk /shared/structures -o /shared/tokens --engine ray --ray-address auto --workers 64"
-        ),
-    },
-    {
-        0: "done; with --slice, the slice is done",
-        ERROR: "an error; once its cause is gone, run it again",
-        USAGE: "wrong options or inputs",
-        LEFT: "units are left, because other processes stopped; run it again",
-        FAILED: "all units have records, and some failed: see --retry-failed",
-        130: "stopped by SIGINT; run it again",
-        143: "stopped by SIGTERM; run it again",
-    },
-)
 
 app = typer.Typer(
     name="foldmint-bulk",
@@ -83,7 +55,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(cls=GroupedCommand, epilog=_EPILOG)
+@app.command(cls=GroupedCommand, epilog=EPILOG)
 def bulk(
     inputs: Annotated[
         list[str],
