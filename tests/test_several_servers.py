@@ -22,6 +22,8 @@ from helpers.chains import RealChain
 from helpers.fleet import activate, answered, backbone_of, job, same_tokens, server_of, target_of
 from helpers.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 COUNT = 240
 

@@ -2,9 +2,10 @@
 
 import copy
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -31,7 +32,11 @@ _FEWEST_ROWS = 32
 # Guards torch's default number of threads while it changes.
 _THREAD_DEFAULT_LOCK = threading.Lock()
 
+# Guards torch's permission of TF32, which holds for all threads of the process.
+_TF32_LOCK = threading.Lock()
+
 T = TypeVar("T")
+_Found = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 
 
 class Quantized(NamedTuple):
@@ -123,13 +128,16 @@ class Engine:
         self, geometry: Geometry, embeddings: Tensor, *, keep: bool = True
     ) -> tuple[Quantized, NDArray[np.float32]]:
         """Codes and distances as in `tokens`, and the vectors (queries, out), or (queries, 0) if not `keep`."""
-        encode = self.vectors if self._threads is None else self._threads.block
+        if self._threads is None:
+            found = self._overlapped(geometry, embeddings, keep=keep)
+        else:
+            encode = self._threads.block
 
-        def step(part: slice) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-            z = encode(geometry.rows(part))
-            return *self._nearest(z, embeddings), z[:, : None if keep else 0].float().cpu().numpy()
+            def step(part: slice) -> _Found:
+                z = encode(geometry.rows(part))
+                return *self._nearest(z, embeddings), z[:, : None if keep else 0].float().numpy()
 
-        found = self._parts(len(geometry.queries), step)
+            found = self._threads.map(step, len(geometry.queries))
         if not found:
             out = self.encoder.config.out if keep else 0
             return Quantized(np.empty(0, np.int64), np.empty(0, np.float32)), np.empty((0, out), np.float32)
@@ -150,8 +158,31 @@ class Engine:
         """The results of a step for all rows, part by part, in order."""
         if self._threads is not None:
             return self._threads.map(step, total)
+        return [step(part) for part in self._slices(total)]
+
+    def _slices(self, total: int) -> list[slice]:
+        """All rows, in slices of `step_rows`."""
         bounds = [*range(0, total, self.step_rows), total]
-        return [step(slice(start, stop)) for start, stop in pairwise(bounds)]
+        return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+    def _overlapped(self, geometry: Geometry, embeddings: Tensor, *, keep: bool) -> list[_Found]:
+        """Codes, distances and vectors, step by step.
+
+        While the device computes a step, the next one's rows are prepared in a thread, and the last one's results are
+        copied to the host: the device waits for neither.
+        """
+        found: list[_Found] = []
+        parts, computing = self._slices(len(geometry.queries)), None
+        with ThreadPoolExecutor(1, "rows") as preparing:
+            prepared = deque(preparing.submit(geometry.rows, part) for part in parts[:1])
+            for place in range(len(parts)):
+                prepared += [preparing.submit(geometry.rows, part) for part in parts[place + 1 : place + 2]]
+                z = self._step(prepared.popleft().result())
+                codes, distances = self._nearest_on_device(z, embeddings)
+                if computing is not None:
+                    found.append(_fetched(*computing))
+                computing = codes, distances, z[:, : None if keep else 0]
+        return found if computing is None else [*found, _fetched(*computing)]
 
     def quantize(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """Nearest codes of z (rows, out) among embeddings (codes, out), both on the device.
@@ -166,14 +197,15 @@ class Engine:
     def _nearest(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """As `quantize`, in the calling thread."""
         if self._threads is not None:
-            found = _nearest_on_cpu(z, embeddings)
-        else:
-            with torch.inference_mode():
-                codes, distances = nearest_code(z, embeddings)
-            found = Quantized(codes.cpu().numpy(), distances.cpu().numpy())
-        if not np.isfinite(found.distances).all():
-            raise ModelError("the encoder computed a vector that is not finite")
-        return found
+            return _checked(_nearest_on_cpu(z, embeddings))
+        codes, distances, _ = _fetched(*self._nearest_on_device(z, embeddings), z[:, :0])
+        return Quantized(codes, distances)
+
+    def _nearest_on_device(self, z: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """As `nearest_code`. The device may still compute when this returns."""
+        # In float32, also while another thread allows TF32 for its products.
+        with torch.inference_mode(), _TF32_LOCK if self.precision is Precision.TF32 else nullcontext():
+            return nearest_code(z, embeddings)
 
     def frameless_code(self, embeddings: Tensor) -> int:
         """The code of every residue without a frame (955 in ESM3)."""
@@ -198,24 +230,40 @@ class Engine:
         columns = [torch.from_numpy(column) for column in rows]
         if self.device.type == "cuda":  # copies from pinned memory do not block the thread
             columns = [column.pin_memory() for column in columns]
-        with torch.inference_mode(), self._precision_context():
+        with torch.inference_mode(), self.precision_context():
             z = self._plain(*(column.to(self.device, non_blocking=True) for column in columns))[:count].float()
         return z.clone() if self._sizes else z  # the next step reuses the memory of a recorded graph
 
     @contextmanager
-    def _precision_context(self) -> Iterator[None]:
+    def precision_context(self) -> Iterator[None]:
+        """The precision of torch's products in this thread, of those that begin within it."""
         if self.precision is Precision.BF16:
             with torch.autocast(self.device.type, torch.bfloat16):
                 yield
         elif self.precision is Precision.TF32:
-            before = torch.backends.cuda.matmul.allow_tf32
-            torch.backends.cuda.matmul.allow_tf32 = True
-            try:
-                yield
-            finally:
-                torch.backends.cuda.matmul.allow_tf32 = before
+            # A product's precision is decided when it is launched.
+            with _TF32_LOCK:
+                before = torch.backends.cuda.matmul.allow_tf32
+                torch.backends.cuda.matmul.allow_tf32 = True
+                try:
+                    yield
+                finally:
+                    torch.backends.cuda.matmul.allow_tf32 = before
         else:
             yield
+
+
+def _fetched(codes: Tensor, distances: Tensor, vectors: Tensor) -> _Found:
+    """The results of a step, on the host. Raises ModelError if a vector is not finite."""
+    found = _checked(Quantized(codes.cpu().numpy(), distances.cpu().numpy()))
+    return *found, vectors.float().cpu().numpy()
+
+
+def _checked(found: Quantized) -> Quantized:
+    """Raise ModelError if a distance is not finite."""
+    if not np.isfinite(found.distances).all():
+        raise ModelError("the encoder computed a vector that is not finite")
+    return found
 
 
 def _nearest_on_cpu(z: Tensor, embeddings: Tensor) -> Quantized:

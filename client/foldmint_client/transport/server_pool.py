@@ -45,6 +45,11 @@ class Server:
         """Whether it has answered since it was reached."""
         return self._answers > 0
 
+    @property
+    def lost(self) -> bool:
+        """Whether it was given up, and has nothing to answer since."""
+        return self.error is not None and not self.sent
+
     def send(self, number: int, now: float) -> None:
         """Note that a structure was sent."""
         if not self.sent:
@@ -131,7 +136,7 @@ class ServerPool:
             usable = [server for server in group if server.reached and server.resting_until <= now]
             if free := [server for server in usable if self._has_room(server)]:
                 return min(free, key=lambda server: (server.expected_seconds(now), len(server.sent)))
-            if usable or any(server.error is None for server in group):
+            if usable or not all(server.lost for server in group):
                 return None
         return None
 
@@ -170,7 +175,7 @@ class ServerPool:
         server.reached = not self.several
         server.resting_until = now + pause
         self._refresh_at = max(now, self._refreshed + self._retry.maximum_backoff)
-        if all(other.error is not None for other in self.servers):
+        if all(other.lost for other in self.servers):
             raise error
 
     def rejected(self, server: Server, number: int, pause: float) -> None:

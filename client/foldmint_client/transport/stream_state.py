@@ -254,7 +254,7 @@ class InFlightTracker(Generic[K]):
 
     def _others_left(self, entry: _Entry[K]) -> bool:
         """Whether there is a server that has not refused a structure, and may come to answer it."""
-        return any(server.error is None and server not in entry.refused_by for server in self.pool.servers)
+        return any(not server.lost and server not in entry.refused_by for server in self.pool.servers)
 
     def _pause_after(self, entry: _Entry[K], result: Result) -> float | None:
         """Seconds to wait before a structure is sent again; None if its result is final."""

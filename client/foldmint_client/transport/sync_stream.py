@@ -126,12 +126,13 @@ class StreamJob:
         tracker = self._tracker
         try:
             while not (self._exhausted and tracker.empty):
-                while tracker.has_room and not self._exhausted:
+                pulling = tracker.has_room and not self._exhausted
+                if pulling:
                     self._pull()
-                    self._act()
-                    self._receive(0.0)
                 self._act()
-                if tracker.unanswered:
+                if pulling:
+                    self._receive(0.0)
+                elif tracker.unanswered:
                     self._wait()
                 for result in tracker.ready():
                     yield result

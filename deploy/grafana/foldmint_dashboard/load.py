@@ -98,6 +98,11 @@ def saturation() -> list[PanelBuilder]:
             (f'sum by (reason) (rate(foldmint_rejects_total{{{SERVERS},reason!~"too_many_.*"}}{RATE}))', "{{reason}}"),
         ),
         course(
+            "Parsers that were ended",
+            "Processes that read large files, in five minutes, by reason: limit, of time or memory, or crash.",
+            (f"sum by (reason) (increase(foldmint_parsers_killed_total{{{SERVERS}}}[5m]))", "{{reason}}"),
+        ),
+        course(
             "CPU of the server",
             "Cores in use.",
             (f"rate(process_cpu_seconds_total{{{SERVERS}}}{RATE})", "{{instance}}"),

@@ -400,6 +400,8 @@ def test_never_hit_is_said_once_it_is_proved(browser: Browser, few_codes: Path, 
         streamed(stub, chains[:20])
         page.locator("#unhit summary").click()
         expect(page.locator("#unhit-title")).to_have_text("1 code never hit")
+        expect(page.locator("#dead")).to_have_text("1")
+        expect(page.locator("#dead-note")).to_have_text("of 1 not hit over 60 min")
         expect(page.locator("#unhit-list")).to_have_text("32")
         expect(page.locator("#dead-swatch")).to_be_visible()
         expect(page.locator("#tail .unhit:not(.yet)")).to_have_count(1)

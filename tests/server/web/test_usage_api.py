@@ -124,7 +124,14 @@ def test_what_is_not_known_is_null() -> None:
     told = UsageApi(
         usage, 60, codebooks(), follower(metrics), Traffic(metrics, clock), Devices(metrics, ["cpu"]), clock
     ).as_json("version")
-    assert told["window"] == {"seconds": 60, "residues": 0, "utilization": None, "perplexity": None, "dead": None}
+    assert told["window"] == {
+        "seconds": 60,
+        "residues": 0,
+        "utilization": None,
+        "perplexity": None,
+        "dead": None,
+        "proved_dead": None,
+    }
 
 
 def test_absent_hits_prove_something_only_where_they_were_due() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from foldmint.usage import EXPOSURE, enough_exposure, evidence
 from foldmint_server.codebooks.manager import CodebookManager
 from foldmint_server.codebooks.store_follower import StoreFollower
-from foldmint_server.metrics.code_usage import CodeUsage
+from foldmint_server.metrics.code_usage import CodeUsage, WindowUsage
 from foldmint_server.web.dashboard.devices import Devices
 from foldmint_server.web.dashboard.responses import Content
 from foldmint_server.web.dashboard.traffic import Traffic
@@ -102,10 +102,15 @@ class UsageApi:
                 "utilization": window.utilization if window.residues else None,
                 "perplexity": _finite(window.perplexity),
                 "dead": _finite(window.dead),
+                "proved_dead": self._proved_dead(active.N, window),
             },
             "traffic": self._traffic.as_json(),
             "devices": self._devices.as_json(),
         }
+
+    def _proved_dead(self, N: NDArray[np.float32], window: WindowUsage) -> int | None:
+        """Codes without a hit in the window that would have had one if they were alive; None while that is open."""
+        return None if math.isnan(window.dead) else len(_evidence(self._usage.window_hits(), N)["dead"])
 
     def _store(self) -> dict[str, Any]:
         state = self._follower.state

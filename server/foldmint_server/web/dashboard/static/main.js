@@ -105,8 +105,8 @@ function figures({ window, hits, traffic }) {
   say("utilization-note", `of ${count(hits.length)} codes, ${over}`);
   say("perplexity", window.perplexity === null ? NONE : count(Math.round(window.perplexity)));
   say("perplexity-note", window.perplexity === null ? over : `as ${count(Math.round(window.perplexity))} codes used alike`);
-  say("dead", count(window.dead));
-  say("dead-note", window.dead === null ? few(window.residues, usage.evidence.needed) : `not hit ${over}`);
+  say("dead", count(window.proved_dead));
+  say("dead-note", window.dead === null ? few(window.residues, usage.evidence.needed) : `of ${count(window.dead)} not hit ${over}`);
   const recent = (series) => (series.length ? series.slice(-2).reduce((sum, one) => sum + one, 0) / Math.min(2, series.length) : null);
   say("rate", figure(recent(traffic.residues_per_second)));
   say("rate-note", `${count(traffic.residues)} since start`);
