@@ -54,7 +54,7 @@ lint: .venv/dev.stamp
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	$(BIN)/buf breaking protos --against protos/landed.binpb
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile deploy/ray/Dockerfile
 
 # The Python code of the contract, from its .proto files.
 protos: .venv/dev.stamp

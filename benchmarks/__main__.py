@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 FOLDER = Path(__file__).resolve().parent
-GROUPS = ("speed", "faults", "codebook")
+GROUPS = ("speed", "faults", "codebook", "bulk")
 """Folders of benchmarks; the other folders have code that benchmarks share."""
 
 

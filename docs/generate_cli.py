@@ -1,4 +1,4 @@
-"""Writes the references of the commands, docs/cli.md and docs/cli-maintenance.md, from the commands themselves.
+"""Writes docs/cli.md, docs/cli-maintenance.md and docs/cli-bulk.md, the references of the commands, from themselves.
 
 .venv/bin/python docs/generate_cli.py
 """
@@ -10,10 +10,15 @@ from typing import Any
 import typer
 
 from foldmint.command_line import GroupedCommand, option_groups
+from foldmint_bulk.cli.main import app as bulk
 from foldmint_client.cli.main import app as client
 from foldmint_maintenance.cli.main import app as maintenance
 
-PAGES = {"cli.md": ("foldmint", client), "cli-maintenance.md": ("foldmint-maintenance", maintenance)}
+PAGES = {
+    "cli.md": ("foldmint", client),
+    "cli-maintenance.md": ("foldmint-maintenance", maintenance),
+    "cli-bulk.md": ("foldmint-bulk", bulk),
+}
 
 _HEAD = """\
 # The command `{}`
@@ -28,10 +33,15 @@ def pages() -> dict[str, str]:
 
 
 def _page(name: str, app: typer.Typer) -> Iterator[str]:
-    group = typer.main.get_command(app)
-    context: Any = group.make_context(name, [], resilient_parsing=True)
-    yield from [_HEAD.format(name), *_paragraphs(group.help or ""), "\n".join(_list(group, context))]
-    yield from [*_epilog(group.epilog), *_commands(group, context, name)]
+    command: Any = typer.main.get_command(app)
+    context: Any = command.make_context(name, [], resilient_parsing=True)
+    yield _HEAD.format(name)
+    if not isinstance(command, typer.core.TyperGroup):
+        usage = " ".join(command.collect_usage_pieces(context))
+        yield f"{_code(f'{name} {usage}')}\n"
+    yield from [*_paragraphs(command.help or ""), "\n".join(_list(command, context)), *_epilog(command.epilog)]
+    if isinstance(command, typer.core.TyperGroup):
+        yield from _commands(command, context, name)
 
 
 def _commands(group: Any, context: Any, path: str) -> Iterator[str]:  # noqa: ANN401 (their classes are private)

@@ -14,6 +14,7 @@ PARTS = {
         "- `3`: the server cannot be reached",
     ),
     "cli-maintenance.md": ("## foldmint-maintenance repair", "## foldmint-maintenance codebooks prune", "- `--gate"),
+    "cli-bulk.md": ("- `--unit-structures N`: ", "$SLURM_ARRAY_TASK_ID/100", "- `4`: all units"),
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import typer
 
+from foldmint_bulk.cli import main as bulk_cli
 from foldmint_client.cli import main as client_cli
 from foldmint_maintenance.cli import main as maintenance_cli
 from foldmint_server.cli import main as server_cli
@@ -31,11 +32,13 @@ SESSIONS = {
     "how-to": [START, "docs/server.md", "docs/tokenize.md", "docs/decode.md"],
     "security": [START, "docs/security.md"],
     "codebook": [START, "docs/codebook.md"],
+    "bulk": [START, "docs/bulk.md"],
     "models": [START, "docs/own-corpus.md", "docs/esm3.md"],
 }
 # Written by generators that have tests of their own; their examples are not session.
 GENERATED = {
     "cli.md",
+    "cli-bulk.md",
     "cli-maintenance.md",
     "metrics.md",
     "performance.md",
@@ -143,6 +146,7 @@ def _check(words: list[str], block: Block) -> None:
         "foldmint": client_cli.app,
         "foldmint-maintenance": maintenance_cli.app,
         "foldmint-server": server_cli.app,
+        "foldmint-bulk": bulk_cli.app,
     }
     if words[0] == "torchrun":
         words = ["foldmint-maintenance", *words[words.index("foldmint_maintenance.cli") + 1 :]]

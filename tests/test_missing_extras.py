@@ -19,6 +19,7 @@ MODULES = {
     "foldmint": "foldmint_client.__main__",
     "foldmint-server": "foldmint_server.cli.__main__",
     "foldmint-maintenance": "foldmint_maintenance.cli.__main__",
+    "foldmint-bulk": "foldmint_bulk.cli.__main__",
 }
 # A blocked package cannot be found, whether it is installed or not.
 _RUN = """
@@ -39,7 +40,7 @@ def run(
     command: str, arguments: Collection[str], blocked: Collection[str], folder: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
     module = MODULES[command]
-    roots = [str(ROOT / folder) for folder in ("protos", "client", "server", "maintenance", "tokenizer")]
+    roots = [str(ROOT / folder) for folder in ("protos", "client", "server", "maintenance", "tokenizer", "bulk")]
     return subprocess.run(
         [sys.executable, "-c", _RUN.replace("MODULE", repr(module)), ",".join(blocked), command, "", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
@@ -157,7 +158,12 @@ def test_maintenance_without_its_extra(arguments: str, tmp_path: Path) -> None:
     assert_hint(done, "foldmint-maintenance", "maintenance")
 
 
-@pytest.mark.parametrize("command", ["foldmint", "foldmint-maintenance"])
+def test_bulk_without_its_extra(tmp_path: Path) -> None:
+    done = run("foldmint-bulk", ["none", "-o", "none"], beyond_the_base(), tmp_path)
+    assert_hint(done, "foldmint-bulk", "bulk")
+
+
+@pytest.mark.parametrize("command", ["foldmint", "foldmint-maintenance", "foldmint-bulk"])
 def test_help_needs_no_extra(command: str) -> None:
     done = run(command, ["--help"], beyond_the_base())
     assert (done.returncode, done.stderr) == (0, "")

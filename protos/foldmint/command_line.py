@@ -1,4 +1,4 @@
-"""Conventions that the three commands share: `-h`, options in groups, examples and exit codes, and errors' wording."""
+"""Conventions that the commands share: `-h`, options in groups, examples and exit codes, and errors' wording."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""How the three commands start: with a hint, instead of a traceback, where a package of an extra is not installed."""
+"""How the commands start: with a hint, instead of a traceback, where a package of an extra is not installed."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from typing import NoReturn
 from foldmint.environment import unknown_variables_warning
 
 MISSING_EXTRA = 1
-_OWN = ("foldmint", "foldmint_client", "foldmint_maintenance", "foldmint_server", "foldmint_tokenizer")
+_OWN = ("foldmint", "foldmint_bulk", "foldmint_client", "foldmint_maintenance", "foldmint_server", "foldmint_tokenizer")
 
 
 def run(

@@ -1,4 +1,4 @@
-"""The variables FOLDMINT_… of the three commands, and a warning about those that none of them reads."""
+"""The variables FOLDMINT_… of the commands, and a warning about those that none of them reads."""
 
 import re
 from collections.abc import Collection

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from helpers.support import ROOT, missing
 
-NEEDS = ("days of Prometheus", "docker", "gpu", "hours", "kubernetes", "root", "servers", "sets")
+NEEDS = ("days of Prometheus", "docker", "gpu", "hours", "kubernetes", "ray", "root", "servers", "sets")
 PROPS = ("small files of ESM3's form",)
 RUN = ("console", "python", "toml")
 

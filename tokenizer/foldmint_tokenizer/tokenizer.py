@@ -12,7 +12,7 @@ from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion.assignment import Assignment, Coding
-from foldmint_tokenizer.neighborhoods import structure_geometry
+from foldmint_tokenizer.neighborhoods import Geometry, join_geometries, structure_geometry
 from foldmint_tokenizer.store.model_store import load_model
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.left_out import StructureContent, frame_warnings
@@ -66,8 +66,7 @@ class StructureTokenizer:
         needs codes that encode motions, and the model's do not.
         """
         returned = TokenizeOptions(complex, special_tokens, distances, Assignment(assignment), first_frames)
-        if self._coding is None and (lacking := returned.needs_motions):
-            raise ModelError(f"the codes of {self.model.name} do not encode motions: it has no {lacking}")
+        self.check(returned)
         if isinstance(structure, bytes | str | os.PathLike):
             own = self.model.reading if reading is None else reading
             options = ReadOptions(
@@ -86,14 +85,39 @@ class StructureTokenizer:
             content = StructureContent(backbones, warnings=frame_warnings(backbones))
         if not content.chains:
             return TokenizedStructure((), content.left_out, content.warnings)
-        geometry = structure_geometry(content.chains, complex)
-        keep = returned.assignment is not Assignment.INDEPENDENT
-        quantized, vectors = self._engine.tokens_and_vectors(geometry, self._embeddings, keep=keep)
-        codes, distances_to_code = quantized
-        codings = None
-        if self._coding is not None:
-            codes, distances_to_code, codings = coded(
-                content.chains, geometry, codes, distances_to_code, returned, self._coding, vectors if keep else None
-            )
-        tokenized = assembled(content.chains, geometry, codes, distances_to_code, self._frameless, returned, codings)
-        return TokenizedStructure(tuple(tokenized), content.left_out, content.warnings)
+        (tokenized,) = self.tokenize_parsed([(content, structure_geometry(content.chains, complex))], returned)
+        return tokenized
+
+    def check(self, options: TokenizeOptions) -> None:
+        """Raise ModelError if the options need codes that encode motions, and the model's do not."""
+        if self._coding is None and (lacking := options.needs_motions):
+            raise ModelError(f"the codes of {self.model.name} do not encode motions: it has no {lacking}")
+
+    def tokenize_parsed(
+        self, structures: Sequence[tuple[StructureContent, Geometry]], options: TokenizeOptions
+    ) -> list[TokenizedStructure]:
+        """Tokenize structures that are parsed, in one batch of the device.
+
+        structures: one or more with one or more chains each, and their geometries, from `structure_geometry`. Raises
+        ModelError if a vector of any of them is not finite.
+        """
+        keep = options.assignment is not Assignment.INDEPENDENT
+        joined = join_geometries([geometry for _, geometry in structures])
+        (codes, distances), vectors = self._engine.tokens_and_vectors(joined, self._embeddings, keep=keep)
+        results, start = [], 0
+        for content, geometry in structures:
+            own = slice(start, start := start + len(geometry.queries))
+            codings, codes_of, distances_of = None, codes[own], distances[own]
+            if self._coding is not None:
+                codes_of, distances_of, codings = coded(
+                    content.chains,
+                    geometry,
+                    codes_of,
+                    distances_of,
+                    options,
+                    self._coding,
+                    vectors[own] if keep else None,
+                )
+            chains = assembled(content.chains, geometry, codes_of, distances_of, self._frameless, options, codings)
+            results.append(TokenizedStructure(tuple(chains), content.left_out, content.warnings))
+        return results

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from foldmint_client.errors import InvalidStructure, UnreadableInput
-from foldmint_client.io.suffixes import ZIP, is_structure, kind
+from foldmint_client.io.suffixes import ZIP, is_archive, is_structure, kind
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,6 +24,9 @@ else:
 
 MAX_MEMBER_BYTES = 256 * 2**20
 """Of a member; longer than what a request may hold."""
+
+NESTED = "an archive within an archive is not read; extract it first"
+"""The error of archives within archives."""
 
 _HEADERS = 16 * 2**20  # bytes between two members of a tar: long names and the like
 _RATIO = 200  # of what is unpacked to what was packed, from a GiB on; structures have 20 at most
@@ -36,22 +39,36 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, 
 Wanted = Callable[[str], bool]
 """Whether a member, of this name, is to be read."""
 
+Member = tuple[str, bytes | InvalidStructure]
+"""A member's name, and its content or the error it has."""
+
 
 class Members:
     """The structures in an archive, in its order, as pairs of a name and its content or the error it has.
 
-    path: a .tar, compressed or not, or a .zip. Directories, links, devices, hidden files and files with other suffixes
-    than those of structures are not returned; `skipped` counts them by kind as the archive is read. Raises
+    path: a .tar, compressed or not, or a .zip. opened: opens it for reading, by default as a local file. part: whether
+    it is a part of a tar, which has no mark of its end. nested: whether archives within are returned, with an error,
+    instead of being counted. Directories, links, devices, hidden files and files with other
+    suffixes than those of structures are not returned; `skipped` counts them by kind as the archive is read. Raises
     UnreadableInput where an archive is damaged or cut off, after the members that can be read before.
     """
 
-    def __init__(self, path: Path, limit: int = MAX_MEMBER_BYTES) -> None:
-        self._path, self._limit = path, limit
+    def __init__(
+        self,
+        path: Path | str,
+        limit: int = MAX_MEMBER_BYTES,
+        *,
+        opened: Callable[[], IO[bytes]] | None = None,
+        part: bool = False,
+        nested: bool = False,
+    ) -> None:
+        self._path, self._limit, self._part, self._nested = path, limit, part, nested
+        self._open: Callable[[], IO[bytes]] = opened or self._local
         self.skipped: Counter[str] = Counter()
 
-    def read(self, wanted: Wanted = lambda _: True) -> Iterator[tuple[str, bytes | InvalidStructure]]:
+    def read(self, wanted: Wanted = lambda _: True) -> Iterator[Member]:
         """The members; of those that are not wanted nothing is read."""
-        members = self._zip if self._path.name.lower().endswith(ZIP) else self._tar
+        members = self._zip if str(self._path).lower().endswith(ZIP) else self._tar
         try:
             yield from members(wanted)
         except _DAMAGE as error:
@@ -59,15 +76,21 @@ class Members:
             what = "cannot be read" if isinstance(error, OSError) and error.errno else "is damaged or cut off"
             raise UnreadableInput(f"{self._path}: the archive {what}: {reason}") from error
 
-    def _tar(self, wanted: Wanted) -> Iterator[tuple[str, bytes | InvalidStructure]]:
+    def _local(self) -> IO[bytes]:
+        return Path(self._path).open("rb")
+
+    def _tar(self, wanted: Wanted) -> Iterator[Member]:
         with ExitStack() as opened:
-            raw = opened.enter_context(self._path.open("rb"))
+            raw = opened.enter_context(self._open())
             stream = _Metered(raw, opened)
             stream.allow(_HEADERS)
             archive = opened.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK))
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # they would add up
                 stream.allow(member.size + _HEADERS)
+                if self._nested and member.isfile() and is_archive(member.name):
+                    yield member.name, InvalidStructure(NESTED)
+                    continue
                 if not self._counts(member.name, member.isfile(), member.isdir()) or not wanted(member.name):
                     continue
                 if member.size > self._limit:
@@ -75,12 +98,16 @@ class Members:
                     continue
                 content = archive.extractfile(member)
                 yield member.name, b"" if content is None else content.read()
-            stream.check_end(archive.offset)
+            if not self._part:
+                stream.check_end(archive.offset)
 
-    def _zip(self, wanted: Wanted) -> Iterator[tuple[str, bytes | InvalidStructure]]:
-        with zipfile.ZipFile(self._path) as archive:
+    def _zip(self, wanted: Wanted) -> Iterator[Member]:
+        with self._open() as raw, zipfile.ZipFile(raw) as archive:
             for member in archive.infolist():
                 link = (member.external_attr >> 16) & 0o170000 == 0o120000
+                if self._nested and not link and is_archive(member.filename):
+                    yield member.filename, InvalidStructure(NESTED)
+                    continue
                 if not self._counts(member.filename, not link, member.is_dir()) or not wanted(member.filename):
                     continue
                 if member.file_size > self._limit:
@@ -93,20 +120,24 @@ class Members:
 
     def _counts(self, name: str, file: bool, folder: bool) -> bool:
         """Whether a member is a structure; counts it if it is not."""
-        if folder:
-            return False
-        if not file:
-            self.skipped["links and devices"] += 1
-        elif any(part.startswith(".") and part.strip(".") for part in name.split("/")):
-            self.skipped["hidden"] += 1
-        elif not is_structure(name):
-            self.skipped[kind(name)] += 1
-        else:
-            return True
-        return False
+        other = other_kind(name, file=file, folder=folder)
+        if other:
+            self.skipped[other] += 1
+        return other is None
 
     def _too_long(self, size: int) -> InvalidStructure:
         return InvalidStructure(f"the member of the archive has {size} bytes; at most {self._limit} are taken")
+
+
+def other_kind(name: str, *, file: bool, folder: bool) -> str | None:
+    """The kind of a member that is no structure, by which it is counted; empty for a folder, None for a structure."""
+    if folder:
+        return ""
+    if not file:
+        return "links and devices"
+    if any(part.startswith(".") and part.strip(".") for part in name.split("/")):
+        return "hidden"
+    return None if is_structure(name) else kind(name)
 
 
 def _decompressed(raw: IO[bytes]) -> "IO[bytes] | io.BufferedIOBase":

@@ -4,10 +4,11 @@ import importlib.util
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from typing import Self
+from typing import IO, Self
 
 from foldmint_client.errors import InvalidStructure, MissingExtra, UnreadableInput
 from foldmint_client.io.foldcomp_worker import LENGTH
@@ -19,9 +20,16 @@ _SECONDS = 60.0
 _MAX_BYTES = 16 * 2**20  # of an entry; 65,535 residues, the most that the format holds, take 2
 
 
+INDEX, LOOKUP = ".index", ".lookup"
+"""Suffixes of the files beside a database, of which the second one is optional."""
+
+BESIDE = (INDEX, ".dbtype")
+"""Suffixes of the files by which a database is known."""
+
+
 def is_database(path: Path) -> bool:
     """Whether a file is a database of Foldcomp: one that has an index and a type beside it."""
-    return path.is_file() and all(path.with_name(path.name + suffix).is_file() for suffix in (".index", ".dbtype"))
+    return path.is_file() and all(path.with_name(path.name + suffix).is_file() for suffix in BESIDE)
 
 
 class Foldcomp:
@@ -83,42 +91,63 @@ class Foldcomp:
         return answer
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a database's index. start, length: bytes of the database. name: the lookup's, otherwise the key."""
+
+    key: str
+    name: str
+    start: int
+    length: int
+
+    def read(self, data: IO[bytes], size: int) -> bytes | InvalidStructure:
+        """What Foldcomp compressed, or the error if the entry is beyond the size of the database or too long."""
+        if self.length > _MAX_BYTES or self.start + self.length > size:
+            return InvalidStructure(f"entry {self.key} of the database is out of range")
+        data.seek(self.start)
+        return data.read(self.length).removesuffix(b"\0")
+
+
 def entries(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | InvalidStructure]]:
     """The selected entries of a database, by name, as Foldcomp compressed them, in the order of its index.
 
     Raises UnreadableInput if its index is damaged.
     """
+    lookup = path.with_name(path.name + LOOKUP)
+    names = _lines(lookup) if lookup.is_file() else iter(())
     with path.open("rb") as data:
         size = data.seek(0, 2)
-        for key, name, start, length in _index(path):
-            if not wanted(name):
-                continue
-            if length > _MAX_BYTES or start + length > size:
-                yield name, InvalidStructure(f"entry {key} of the database is out of range")
-                continue
-            data.seek(start)
-            yield name, data.read(length).removesuffix(b"\0")
+        for entry in index_entries(_lines(path.with_name(path.name + INDEX)), names, f"{path}{INDEX}"):
+            if wanted(entry.name):
+                yield entry.name, entry.read(data, size)
 
 
-def _index(path: Path) -> Iterator[tuple[str, str, int, int]]:
-    """Key, name, offset and length of each entry. Names come from the lookup, where it has the same order."""
-    lookup = path.with_name(path.name + ".lookup")
-    names = _lines(lookup) if lookup.is_file() else iter(())
-    for number, line in enumerate(_lines(path.with_name(path.name + ".index")), 1):
-        named = next(names, ["", ""])
+def index_entries(index: Iterable[bytes], lookup: Iterable[bytes], what: str, first: int = 1) -> Iterator[Entry]:
+    """The entries in lines of an index. Names come from the lookup's lines, where they have the same keys.
+
+    what: the index, and first: number of its first line, for messages. Raises UnreadableInput for a damaged line.
+    """
+    names = iter(lookup)
+    for number, line in enumerate(index, first):
+        named = _cells(next(names, b""))
+        cells = _cells(line)
         try:
-            key, start, length = line[0], int(line[1]), int(line[2])
+            key, start, length = cells[0], int(cells[1]), int(cells[2])
             if start < 0 or length < 0:
                 raise ValueError(line)
         except (ValueError, IndexError) as error:
-            raise UnreadableInput(f"{path}.index: line {number} is damaged") from error
-        yield key, named[1] if named[0] == key and len(named) > 1 and named[1] else key, start, length
+            raise UnreadableInput(f"{what}: line {number} is damaged") from error
+        own = named[0] == key and len(named) > 1 and named[1]
+        yield Entry(key, named[1] if own else key, start, length)
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
-    with path.open(encoding="utf-8", errors="backslashreplace") as lines:
-        for line in lines:
-            yield line.rstrip("\n").split("\t")
+def _cells(line: bytes) -> list[str]:
+    return line.decode("utf-8", "backslashreplace").rstrip("\r\n").split("\t")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as lines:
+        yield from lines
 
 
 def _residues(content: bytes) -> int:

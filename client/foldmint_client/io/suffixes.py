@@ -5,6 +5,9 @@ from pathlib import PurePath
 STRUCTURES = (".pdb", ".ent", ".pdb1", ".cif", ".mmcif", ".bcif", ".pdbqt")
 """Of files of one structure; each may be compressed too."""
 
+PDB_LIKE = (".pdb", ".ent", ".pdb1")
+"""Of files in the PDB's column format."""
+
 TEXTS = (".pdb", ".ent", ".cif", ".mmcif")
 """Of files of one structure that Foldmint writes, too."""
 

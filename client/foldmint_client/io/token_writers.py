@@ -118,10 +118,10 @@ class ParquetWriter:
     """One row a chain; the schema's metadata has the models and codebook versions in it, their digests, and Foldmint's
     version.
 
-    left_out and warnings are as in JSON lines.
+    left_out and warnings are as in JSON lines. metadata: more for the schema's.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], *, metadata: Mapping[str, str] | None = None) -> None:
         try:
             import pyarrow as pa
             from pyarrow import parquet
@@ -160,6 +160,7 @@ class ParquetWriter:
         # pyarrow takes the metadata of the file for the schema's only if no schema of Arrow's own is stored.
         self._file = parquet.ParquetWriter(stream, self._schema, compression="zstd", store_schema=False)
         self._rows: list[dict[str, object]] = []
+        self._metadata = dict(metadata or {})
         self._versions: set[JobVersion] = set()
 
     def write(self, source: str, tokens: Tokens) -> None:
@@ -188,7 +189,7 @@ class ParquetWriter:
         names = ("model", "codebook_version", "codebook_digest", "encoder_digest")
         values = {name: {getattr(version, name) for version in self._versions} for name in names}
         metadata = {name: ",".join(sorted(found)) for name, found in values.items()}
-        self._file.add_key_value_metadata({**metadata, "foldmint_version": installed_version()})
+        self._file.add_key_value_metadata({**metadata, "foldmint_version": installed_version(), **self._metadata})
         self._file.close()
 
     def _flush(self) -> None:

@@ -12,7 +12,7 @@ _COUNTS, _DEAD, _MADE = "Counts of hits", "What is dead, and where it goes", "Wh
 _CONNECTION, _RUN = "Connections", "How it runs"
 
 GROUPS: Mapping[str, str] = {
-    **dict.fromkeys(("prometheus", "window", "selector", "servers", "step_residues"), _COUNTS),
+    **dict.fromkeys(("prometheus", "window", "selector", "servers", "counts_file", "step_residues"), _COUNTS),
     **dict.fromkeys(("against", "against_version", "against_window", "max_psi"), "Comparison"),
     **dict.fromkeys(
         (

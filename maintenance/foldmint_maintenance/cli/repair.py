@@ -79,6 +79,10 @@ def repair(
     servers: Annotated[
         str | None, typer.Option(metavar=_SERVERS, help="Count hits that these servers have seen.")
     ] = None,
+    counts_file: Annotated[
+        Path | None,
+        typer.Option("--counts", metavar="FILE", help="Hits in a file: OUT/usage.json of a bulk job, or of usage."),
+    ] = None,
     gate_data: Annotated[Path | None, typer.Option(help="A set for the gates; else part of --data is kept.")] = None,
     activate: Annotated[
         str | None, typer.Option(metavar=_SERVERS, help="Servers to swap and check; else they poll the store.")
@@ -132,9 +136,11 @@ def repair(
         raise typer.BadParameter("--gate-data goes with --data")
     with usage_errors():
         # Servers that give vectors report how their codes are used too, unless Prometheus does.
-        asked = server_addresses(servers or (None if prometheus else from_servers))
+        asked = server_addresses(servers or (None if prometheus or counts_file else from_servers))
         options = credentials.read()
         checked(options, *asked, *server_addresses(from_servers), *server_addresses(activate))
+        if counts_file is not None and (prometheus is not None or asked):
+            raise ValueError("hits are counted by --counts, or by --prometheus or --servers, not by both")
         entry, since = _prometheus(prometheus, window, asked, prometheus_auth, prometheus_ca)
     # Of several processes, the first reports what they did.
     leads = int(os.environ.get("RANK", "0")) == 0
@@ -181,7 +187,7 @@ def repair(
             str(own),
             connection=options,
         )
-    counts = _counts(prometheus, since, selector, asked, entry, options)
+    counts = _counts(prometheus, since, selector, asked, entry, options, counts_file)
     run = RunRecord(store, datetime.now(UTC), dry_run, show=display.phase)
 
     def conclude(run: RunRecord) -> None:
@@ -198,7 +204,7 @@ def repair(
         closing(display),
     ):
         if leads:
-            found = _checked(job, asked, prometheus, entry, (json_file, report, metrics_file), out)
+            found = _checked(job, asked, prometheus, entry, (json_file, report, metrics_file), out, counts_file)
             run.problems, run.warnings = ([str(one) for one in some] for some in (found.problems, found.warnings))
             for warning in run.warnings:
                 log(f"warning: {warning}")
@@ -239,11 +245,13 @@ def _checked(
     entry: "Entry",
     files: tuple[Path | None, Path | None, Path | None],
     out: Path | None,
+    counts_file: Path | None,
 ) -> "Findings":
     """What the preflight finds. files: --json-file, --report, --metrics-file."""
     from foldmint_maintenance.errors import UsageUnknown
     from foldmint_maintenance.repair import preflight as module
     from foldmint_maintenance.usage.prometheus_api import Prometheus
+    from foldmint_maintenance.usage.sources import from_file
 
     json_file, report, metrics_file = files
 
@@ -253,6 +261,15 @@ def _checked(
                 Prometheus(prometheus, _SECONDS, entry).now()
             except UsageUnknown as error:
                 found.add(f"--prometheus: {error}", "start it, or give its address, --prometheus-auth, --prometheus-ca")
+
+        if counts_file is not None:
+            try:
+                from_file(counts_file)
+            except UsageUnknown as error:
+                found.add(
+                    f"--counts: {error}",
+                    "give the usage.json of a bulk job, or a file of usage --json-file FILE --counts",
+                )
 
     def training(found: "Findings") -> None:
         if out is not None and (out / "model").exists():
@@ -277,10 +294,13 @@ def _counts(
     servers: Sequence[str],
     entry: "Entry",
     options: "ConnectionOptions",
+    counts_file: Path | None,
 ) -> "Callable[[Store, str], CodeCounts] | None":
     """What to ask for the counts of a version; None: the codebook's own."""
     from foldmint_maintenance.usage import sources
 
+    if counts_file is not None:
+        return lambda store, version: sources.from_file(counts_file, store.codebook(version).digest)
     if prometheus is not None:
         return lambda store, version: sources.from_prometheus(  # noqa: ARG005
             prometheus, window, selector=selector, entry=entry

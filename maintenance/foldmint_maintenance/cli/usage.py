@@ -1,6 +1,5 @@
 """The command `foldmint-maintenance usage`."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -71,7 +70,10 @@ def usage(
     ] = 1e-5,
     step_residues: Annotated[int, typer.Option(min=1, help="Residues of the step that hits are scaled to.")] = 262_144,
     against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Compare with counts that --json-file and --counts wrote.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Compare with counts that --json-file and --counts wrote, or with a bulk job's."
+        ),
     ] = None,
     against_version: Annotated[
         str | None, typer.Option(metavar="V", help="Compare with another version, from the same source.")
@@ -104,6 +106,7 @@ def usage(
     from foldmint_maintenance.errors import UsageUnknown
     from foldmint_maintenance.usage import statistics as module
     from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
+    from foldmint_maintenance.usage.sources import from_file
 
     with usage_errors():
         if plot is not None:
@@ -128,7 +131,9 @@ def usage(
     with faults():
         make_parents(json_file, plot)
         counted = source.counts()
-        reference = _read(against) if against is not None else source.against() if source.against is not None else None
+        reference = (
+            from_file(against) if against is not None else source.against() if source.against is not None else None
+        )
         figures = module.figures(counted, dead_threshold=dead_threshold, step_residues=step_residues)
         drift = None
         if reference is not None:
@@ -235,20 +240,6 @@ def _prometheus(
         return counted(server, before, selector, end=found[0].first - 0.001).counts
 
     return _Source(counts, earlier if against is not None or before is not None else None)
-
-
-def _read(file: Path) -> "CodeCounts":
-    """Counts that this command wrote. Raises UsageUnknown if the file holds something else."""
-    from foldmint_maintenance.errors import UsageUnknown
-    from foldmint_maintenance.usage.statistics import CodeCounts
-
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        return CodeCounts(stored["counts"], stored["residues"], stored["version"], stored["source"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageUnknown(
-            f"{file} holds no counts, as usage --json-file FILE --counts writes them: {error!r}"
-        ) from error
 
 
 def _write(

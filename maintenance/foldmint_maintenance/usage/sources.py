@@ -1,5 +1,6 @@
 """Sources of code counts: a store, Prometheus, servers, or a set of backbones to encode."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,29 @@ def from_store(location: Location | None = None, version: str | None = None) -> 
     found = store.codebook(version)
     counts = found.codebook.N.double().numpy()
     return CodeCounts(counts, None, found.version, f"moving averages in {store.files}")
+
+
+def from_file(path: Path, codebook_digest: str | None = None) -> CodeCounts:
+    """Counts that `usage --json-file FILE --counts`, or a bulk job, wrote.
+
+    codebook_digest: SHA-256 of the codebook that they must be of, if the file says of which they are. Raises
+    UsageUnknown if the file cannot be read, holds something else, or is of another codebook.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        counts = CodeCounts(stored["counts"], stored["residues"], stored["version"], stored["source"])
+    except OSError as error:
+        raise UsageUnknown(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageUnknown(
+            f"{path} holds no counts, as usage --json-file FILE --counts writes them: {error!r}"
+        ) from error
+    own = stored.get("codebook_sha256")
+    if codebook_digest is not None and own not in (None, codebook_digest):
+        raise UsageUnknown(
+            f"{path} has counts of another codebook: its SHA-256 is {own}, the store's {codebook_digest}"
+        )
+    return counts
 
 
 def with_store(counts: CodeCounts, location: Location) -> CodeCounts:

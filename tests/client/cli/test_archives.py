@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from client.io.test_archives import tar
-from client.io.test_foldcomp import database, packed  # noqa: F401 (a fixture)
+from client.io.test_foldcomp import packed  # noqa: F401 (a fixture)
 from typer.testing import CliRunner, Result
 
 from foldmint_client.cli.main import app
+from helpers.foldcomp_database import write_database
 
 if TYPE_CHECKING:
     from client.conftest import ScriptedServer
@@ -121,7 +122,7 @@ def test_foldcomp(server: "ScriptedServer", packed: bytes) -> None:  # noqa: F81
     Path("a.fcz").write_bytes(packed)
     Path("bad.fcz").write_bytes(packed[:-5])
     Path("more.tar").write_bytes(tar([("in.fcz", packed)]))
-    database(Path("db"), ["x", "y"], [packed, packed[:-5]])
+    write_database(Path("db"), ["x", "y"], [packed, packed[:-5]])
     result = tokenize(server, "-o", "out", "a.fcz", "bad.fcz", "more.tar", "db:A", "db!x")
     assert result.exit_code == 1
     assert [*rows("out")] == ["a.fcz", "more.tar!in.fcz", "db!x:A", "db!x"]
@@ -133,7 +134,7 @@ def test_foldcomp(server: "ScriptedServer", packed: bytes) -> None:  # noqa: F81
 def test_without_foldcomp(server: "ScriptedServer", packed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setitem(__import__("sys").modules, "foldcomp", None)
     Path("a.fcz").write_bytes(packed)
-    database(Path("db"), ["x", "y"], [packed, packed])
+    write_database(Path("db"), ["x", "y"], [packed, packed])
     result = tokenize(server, "--failures", "failed", "a.fcz", "db", "3.pdb")
     assert result.exit_code == 1
     failed = [json.loads(line) for line in Path("failed").read_text().splitlines()]

@@ -7,29 +7,12 @@ import pytest
 
 from foldmint_client.errors import InvalidStructure, MissingExtra, UnreadableInput
 from foldmint_client.io.foldcomp_files import Foldcomp, entries, is_database
+from helpers.foldcomp_database import packed_structure, write_database
 
 
 @pytest.fixture(scope="module")
 def packed() -> bytes:
-    import foldcomp
-
-    pdb = (Path(__file__).parents[2] / "data" / "1a8o.pdb").read_text()
-    lines = [line for line in pdb.splitlines() if line.startswith("ATOM") and line[17:20] != "MSE"]
-    content: bytes = foldcomp.compress("1a8o", "\n".join(lines) + "\n")
-    return content
-
-
-def database(path: Path, names: list[str], contents: list[bytes]) -> Path:
-    """As Foldcomp writes one: entries end with a null character, which their length counts."""
-    start, index = 0, []
-    for key, content in enumerate(contents):
-        index.append(f"{key}\t{start}\t{len(content) + 1}\n")
-        start += len(content) + 1
-    path.write_bytes(b"".join(content + b"\0" for content in contents))
-    path.with_name(path.name + ".index").write_text("".join(index))
-    path.with_name(path.name + ".lookup").write_text("".join(f"{key}\t{name}\t0\n" for key, name in enumerate(names)))
-    path.with_name(path.name + ".dbtype").write_bytes(bytes(4))
-    return path
+    return packed_structure()
 
 
 def test_a_structure_and_back(packed: bytes) -> None:
@@ -74,7 +57,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_entries_of_a_database(tmp_path: Path, packed: bytes) -> None:
-    path = database(tmp_path / "db", ["one", "two", "three"], [packed, b"x", packed])
+    path = write_database(tmp_path / "db", ["one", "two", "three"], [packed, b"x", packed])
     assert is_database(path)
     assert not is_database(tmp_path / "db.index")
     assert [*entries(path, lambda name: name != "two")] == [("one", packed), ("three", packed)]
@@ -83,7 +66,7 @@ def test_entries_of_a_database(tmp_path: Path, packed: bytes) -> None:
 
 
 def test_a_database_that_is_damaged(tmp_path: Path, packed: bytes) -> None:
-    path = database(tmp_path / "db", ["one", "two"], [packed, packed])
+    path = write_database(tmp_path / "db", ["one", "two"], [packed, packed])
     path.write_bytes(packed + b"\0")
     found = [*entries(path, lambda _: True)]
     assert found[0] == ("one", packed)

@@ -1,5 +1,16 @@
 """Model stores: folders or object stores with a model and the versions of its codebook."""
 
-from foldmint_tokenizer.store.model_store import DEFAULT, EMBEDDED, create_store, load_model
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foldmint_tokenizer.store.model_store import DEFAULT, EMBEDDED, create_store, load_model
 
 __all__ = ["DEFAULT", "EMBEDDED", "create_store", "load_model"]
+
+
+# Loaded when asked for: what only reads and writes files needs no torch.
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("foldmint_tokenizer.store.model_store"), name)

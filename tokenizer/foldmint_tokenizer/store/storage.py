@@ -1,9 +1,13 @@
 """Reads and writes a store's files wherever fsspec reaches (a folder, S3, GCS, …); writes are atomic."""
 
 import os
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from posixpath import basename
+from typing import IO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -11,6 +15,8 @@ from fsspec.implementations.local import LocalFileSystem
 # Besides OSError, fsspec's file systems raise errors of botocore and gcsfs, and ImportError for missing packages.
 _UNREACHABLE_ERRORS = (OSError, ValueError, ImportError)
 _S3 = ("s3://", "s3a://")
+PART = ".part"
+"""Suffix of temporary files in a local folder, which begin with a dot; those of a killed process remain."""
 
 
 class Files:
@@ -37,6 +43,11 @@ class Files:
 
     def __str__(self) -> str:
         return self.location
+
+    @property
+    def local(self) -> bool:
+        """Whether they are in a folder of this machine's file systems."""
+        return self._local
 
     def path(self, name: str) -> str:
         """A file's full path, for messages."""
@@ -88,23 +99,44 @@ class Files:
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it atomically: readers see either the old content or the new one."""
         if self._local:
-            part = self._part(name, content)
-            part.replace(self._at(name))
+            with self.writing(name) as file:
+                file.write(content)
             return
         try:
             self._system.pipe_file(self._at(name), content)
         except Exception as error:
             raise OSError(f"{self.path(name)}: {error}") from error
 
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """A stream to write a file to, which appears under its name when the block ends without an error.
+
+        In an object store it is uploaded then; until then it is in the folder for temporary files.
+        """
+        if self._local:
+            with self._part_file(name) as (part, file):
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                part.replace(self._at(name))
+            return
+        with tempfile.NamedTemporaryFile() as file:
+            yield file
+            file.flush()
+            try:
+                self._system.put_file(file.name, self._at(name))
+            except Exception as error:
+                raise OSError(f"{self.path(name)}: {error}") from error
+
     def create(self, name: str, content: bytes) -> None:
         """Write a file that must not exist; of several concurrent calls, one succeeds. Raises FileExistsError."""
         if self._local:
-            part = self._part(name, content)
-            try:
+            with self._part_file(name) as (part, file):
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
                 # Unlike a rename, a link fails if the target exists.
                 Path(self._at(name)).hardlink_to(part)
-            finally:
-                part.unlink()
             return
         try:
             self._forget()
@@ -130,16 +162,17 @@ class Files:
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
-    def _part(self, name: str, content: bytes) -> Path:
-        """Write the content to a temporary file beside the target, synced to disk."""
+    @contextmanager
+    def _part_file(self, name: str) -> Iterator[tuple[Path, IO[bytes]]]:
+        """A temporary file beside the target, removed at the end if it still has its name."""
         target = Path(self._at(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        return part
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}{PART}")
+        try:
+            with part.open("xb") as file:
+                yield part, file
+        finally:
+            part.unlink(missing_ok=True)
 
     def _forget(self) -> None:
         if not self._local:

@@ -21,8 +21,8 @@ class ProteinChain:
     mmCIF, label_asym_id.
 
     runs: (residues,), the first run of each residue in the table. coordinates: (residues, 3, 3) float64, Å, NaN for
-    missing atoms. alpha: (residues,), index of each CA among the atoms, -1 without one. alternates: runs of residues
-    for which an alternative was taken.
+    missing atoms. atoms: (residues, 3), indices of N, CA and C among the table's atoms, -1 for missing ones.
+    alternates: runs of residues for which an alternative was taken.
     """
 
     name: str
@@ -30,8 +30,13 @@ class ProteinChain:
     segment_names: frozenset[str]
     runs: NDArray[np.int64]
     coordinates: NDArray[np.float64]
-    alpha: NDArray[np.int64]
+    atoms: NDArray[np.int64]
     alternates: NDArray[np.int64]
+
+    @property
+    def alpha(self) -> NDArray[np.int64]:
+        """The index of each CA among the table's atoms, (residues,); -1 without one."""
+        return self.atoms[:, AtomRole.CA]
 
 
 def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: BackboneAtoms) -> list[ProteinChain]:
@@ -67,7 +72,7 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
     owner = residue[atoms.run]
     if not kept.all():  # atoms without an alternate location belong to all residues at a position
         owner = np.where(table.altloc[atoms.atoms] == 0, taken[owner], owner)
-    coordinates, alpha = _positions(table, atoms, owner, len(heads))
+    coordinates, indices = _positions(table, atoms, owner, len(heads))
     chains = []
     names = _chain_names(table, runs, chain)
     for members in by_group(chain[heads]):
@@ -81,7 +86,7 @@ def find_chains(table: AtomTable, protein: NDArray[np.bool_], backbone: Backbone
                 segment_names=frozenset(table.segment_names[segment] for segment in segments),
                 runs=runs[heads[own]],
                 coordinates=coordinates[own],
-                alpha=alpha[own],
+                atoms=indices[own],
                 alternates=runs[heads[members[~kept[members]]]],
             )
         )
@@ -247,7 +252,7 @@ def _taken(
 def _positions(
     table: AtomTable, atoms: _Atoms, residue: NDArray[np.int64], residues: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Coordinates (residues, 3, 3) and CA atoms (residues,), each residue from one alternate location where possible.
+    """Coordinates (residues, 3, 3) and atoms (residues, 3), each residue from one alternate location where possible.
 
     The location with the highest sum of occupancies takes precedence, then atoms without one, then those of others.
     """
@@ -271,10 +276,9 @@ def _positions(
         chosen = np.concatenate([np.flatnonzero(~crowded), doubtful[taken]])
     coordinates = np.full((residues * _BACKBONE, 3), np.nan)
     coordinates[place[chosen]] = atoms.positions[chosen]
-    alpha = np.full(residues, -1, np.int64)
-    alphas = chosen[atoms.role[chosen] == AtomRole.CA]
-    alpha[residue[alphas]] = atoms.atoms[alphas]
-    return coordinates.reshape(residues, _BACKBONE, 3), alpha
+    indices = np.full(residues * _BACKBONE, -1, np.int64)
+    indices[place[chosen]] = atoms.atoms[chosen]
+    return coordinates.reshape(residues, _BACKBONE, 3), indices.reshape(residues, _BACKBONE)
 
 
 def _chain_names(table: AtomTable, runs: NDArray[np.int64], chain: NDArray[np.int64]) -> dict[int, tuple[str, str]]:

@@ -9,7 +9,7 @@ other than the twenty are X.
 import numpy as np
 from numpy.typing import NDArray
 
-from foldmint_tokenizer.structure.atom_table import AtomRole, AtomTable
+from foldmint_tokenizer.structure.atom_table import AtomTable
 from foldmint_tokenizer.structure.chains import ProteinChain, by_group, check_numbers
 from foldmint_tokenizer.structure.residue_names import is_linking
 
@@ -35,13 +35,12 @@ def find_esm_chains(table: AtomTable) -> list[ProteinChain]:
     residue = np.cumsum(_heads(table, run)) - 1
     heads = run[np.concatenate([[True], residue[1:] != residue[:-1]])]
     coordinates = np.full((len(heads), _BACKBONE, 3), np.nan)
-    alpha = np.full(len(heads), -1, np.int64)
+    indices = np.full((len(heads), _BACKBONE), -1, np.int64)
     role = table.role[atoms]
     backbone = np.flatnonzero((role >= 0) & (role < _BACKBONE))
     positions = table.positions(atoms[backbone])
     coordinates[residue[backbone], role[backbone]] = positions  # of several, the last one counts
-    alphas = backbone[role[backbone] == AtomRole.CA]
-    alpha[residue[alphas]] = atoms[alphas]
+    indices[residue[backbone], role[backbone]] = atoms[backbone]
     chains = []
     for members in by_group(table.chain[heads]):
         name = table.chain_names[table.chain[heads[members[0]]]]
@@ -53,7 +52,7 @@ def find_esm_chains(table: AtomTable) -> list[ProteinChain]:
                 segment_names=frozenset(table.segment_names[segment] for segment in segments),
                 runs=heads[members],
                 coordinates=coordinates[members],
-                alpha=alpha[members],
+                atoms=indices[members],
                 alternates=np.zeros(0, np.int64),
             )
         )

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,60 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
 
     Raises InvalidStructure, with field `content` or the option at fault; OSError if a path cannot be read.
     """
+    read = _read(source, options)
+    table, runs, chains, others = read.table, read.runs, read.chains, read.others
+    esm = options.reading == "esm"
+    taken = _chosen(chains, options.chains) if options.chains else chains
+    _check_size(taken, options.limits)
+    backbones, warnings = _backbones(table, taken, options)
+    if options.assembly:
+        backbones, taken = build_assembly(
+            options.assembly, read.text if read.blocks is None else read.blocks, taken, backbones
+        )
+        _check_size(backbones, options.limits)
+    warnings += frame_warnings(backbones)
+    left_out = [*_left_out(table, runs, chains, taken, esm=esm), *others]
+    return StructureContent(backbones, tuple(left_out), tuple(warnings))
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """Chains as a file has them, and where their atoms are among those of its model, for other coordinates of these.
+
+    chains: as `read_structure` returns them. atoms: of each chain, (residues, 3), indices of N, CA and C; -1 for
+    missing ones. atom_count: of the whole model.
+    """
+
+    chains: list[Backbone]
+    atoms: list[NDArray[np.int64]]
+    atom_count: int
+
+
+def read_topology(source: str | os.PathLike[str] | bytes, options: ReadOptions = ReadOptions()) -> Topology:
+    """All protein chains of a file, or the requested ones, with the places of their atoms.
+
+    Raises InvalidStructure, as `read_structure` does.
+    """
+    read = _read(source, options)
+    taken = _chosen(read.chains, options.chains) if options.chains else read.chains
+    _check_size(taken, options.limits)
+    backbones, _ = _backbones(read.table, taken, options)
+    return Topology(backbones, [chain.atoms for chain in taken], len(read.table.role))
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A file's model and its protein chains. blocks: None for a PDB file, of which there is the text."""
+
+    text: bytes
+    blocks: Sequence[CifBlock] | None
+    table: AtomTable
+    runs: ProteinRuns
+    chains: list[ProteinChain]
+    others: list[LeftOut]
+
+
+def _read(source: str | os.PathLike[str] | bytes, options: ReadOptions) -> _Read:
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     limits = options.limits
     text = unpacked(content, limits.unpacked_bytes).removeprefix(b"\xef\xbb\xbf")
@@ -56,15 +111,7 @@ def read_structure(source: str | os.PathLike[str] | bytes, options: ReadOptions 
     chains = find_esm_chains(table) if esm else find_chains(table, runs.protein, runs.backbone)
     if not chains:
         raise InvalidStructure("content", _nothing(table, runs))
-    taken = _chosen(chains, options.chains) if options.chains else chains
-    _check_size(taken, limits)
-    backbones, warnings = _backbones(table, taken, options)
-    if options.assembly:
-        backbones, taken = build_assembly(options.assembly, text if blocks is None else blocks, taken, backbones)
-        _check_size(backbones, limits)
-    warnings += frame_warnings(backbones)
-    left_out = [*_left_out(table, runs, chains, taken, esm=esm), *others]
-    return StructureContent(backbones, tuple(left_out), tuple(warnings))
+    return _Read(text, blocks, table, runs, chains, others)
 
 
 def read_backbones(

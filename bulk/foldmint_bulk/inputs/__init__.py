@@ -1,0 +1,1 @@
+"""Kinds of inputs: how each is divided into units, and read."""

@@ -1,0 +1,1 @@
+"""What workers write: parts, records, and summaries of records."""

@@ -1,0 +1,1 @@
+"""Parsing of structures, in processes that may die of it."""
