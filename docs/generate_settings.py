@@ -10,14 +10,15 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from foldmint_server.settings import GROUPS, Settings
+from foldmint_server.setting_groups import GROUPS
+from foldmint_server.settings import Settings
 
 PAGE = Path(__file__).with_name("settings.md")
 
 _HEAD = """\
 # Server settings
 
-<!-- Written by docs/generate_settings.py from foldmint_server.settings; change it there. -->
+<!-- Written by docs/generate_settings.py from foldmint_server.setting_groups; change it there. -->
 
 Each setting is an option of `foldmint-server`, an environment variable, and a key of the TOML file given by `--config
 FILE`: `--max-delay`, `FOLDMINT_MAX_DELAY`, `max_delay`. Options take precedence over variables, and variables over the

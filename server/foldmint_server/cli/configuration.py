@@ -3,7 +3,8 @@
 import json
 import re
 
-from foldmint_server.settings import GROUPS, Settings
+from foldmint_server.setting_groups import GROUPS
+from foldmint_server.settings import Settings
 
 _USER = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic.fields import FieldInfo
 
-from foldmint_server.settings import GROUPS
+from foldmint_server.setting_groups import GROUPS
 
 
 def option_of(name: str) -> str:

@@ -14,7 +14,8 @@ import trustme
 import typer
 
 from foldmint_server.cli.main import app
-from foldmint_server.settings import GROUPS, Settings, read_settings
+from foldmint_server.setting_groups import GROUPS
+from foldmint_server.settings import Settings, read_settings
 from foldmint_tokenizer.store.model_store import DEFAULT
 
 COMMANDS: tuple[list[str], ...] = ([], ["tokens", "create"], ["tokens", "list"], ["tokens", "revoke"], ["password"])
