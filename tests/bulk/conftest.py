@@ -58,7 +58,8 @@ def make_worker() -> Iterator[Callable[..., Worker]]:
     made = []
 
     def make(job: Job, **settings: Any) -> Worker:
-        made.append(Worker(job, **({"device": "cpu", "parsers": 1, "threads": 1} | settings)))
+        given: dict[str, Any] = {"device": "cpu", "parsers": 1, "threads": 1, **settings}
+        made.append(Worker(job, **given))
         return made[-1]
 
     yield make

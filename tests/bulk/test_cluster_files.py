@@ -18,6 +18,7 @@ from jsonschema import Draft7Validator
 from pyarrow import parquet
 
 from foldmint_bulk.cli import main
+from foldmint_bulk.cli.help_text import FAILED
 from helpers.support import DATA, ROOT
 
 SLURM = ROOT / "deploy/slurm/foldmint-bulk.sh"
@@ -134,7 +135,7 @@ def test_the_indexed_job_is_of_its_schema_and_has_as_many_slices_as_pods() -> No
     codes = [
         code for rule in spec["podFailurePolicy"]["rules"] for code in rule.get("onExitCodes", {}).get("values", [])
     ]
-    assert codes == [2, main.FAILED]
+    assert codes == [2, FAILED]
     assert spec["maxFailedIndexes"] <= spec["completions"]
 
 
