@@ -1,9 +1,9 @@
-"""Finishes a job: checks parts against records, removes what no record names, and sums up."""
+"""Finishes a job: completes the summaries of its shards, and sums them up."""
 
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,10 +15,10 @@ from foldmint_bulk import storage
 from foldmint_bulk.errors import OutputError
 from foldmint_bulk.job import Job
 from foldmint_bulk.output import parts, records, summaries
-from foldmint_bulk.output.summaries import Summary, shard_name
+from foldmint_bulk.output.summaries import Summary
 from foldmint_bulk.parsing.messages import INVALID
 from foldmint_bulk.unit import SHARD, unit_id
-from foldmint_tokenizer.store.storage import PART, Files
+from foldmint_tokenizer.store.storage import Files
 
 T = TypeVar("T")
 USAGE = "usage.json"
@@ -37,16 +37,15 @@ def finish(job: Job, total: int) -> Summary:
         _summarize_rest(files, total, executor)
         result, failing = Summary(), list[int]()
         shards = range(-(-total // SHARD))
-        with_failures = frozenset(storage.names(files, parts.FAILURES))
-        checked = _ahead(executor, partial(_checked, files, with_failures), shards)
-        for shard, summary in zip(shards, checked, strict=True):
+        read = _ahead(executor, partial(summaries.read_summary, files), shards)
+        for shard, summary in zip(shards, read, strict=True):
             result.merge(summary)
             if summary.failing:
                 failing.append(shard)
         _write_failures(files, failing, result, executor)
     if files.local:
         for folder in ("", summaries.FOLDER):
-            _sweep(files, folder)
+            summaries.sweep(files, folder)
     storage.write(files, USAGE, _usage(job, result))
     if result.units != total:
         raise OutputError(f"{job.out}: {result.units} records for {total} units")
@@ -81,40 +80,6 @@ def _summarize_rest(files: Files, total: int, executor: Executor) -> None:
     for shard in range(-(-total // SHARD)):
         if shard not in complete:
             summaries.summarize(files, shard, total, {}, executor)
-
-
-def _checked(files: Files, with_failures: Container[str], shard: int) -> Summary:
-    """A shard's summary, once its parts are known to be there, and nothing else.
-
-    with_failures: shards that have files of failures.
-    """
-    summary = summaries.read_summary(files, shard)
-    named = {parts.part_name(unit_id(number), attempt) for number, attempt in summary.attempts.items() if attempt}
-    missing = named - _keep_only(files, f"{parts.FOLDER}/{shard_name(shard)}", named)
-    if missing:
-        raise OutputError(f"{files.path(min(missing))} is missing, and its unit's record names it")
-    attempts = {number: attempt for number, attempt in summary.attempts.items() if unit_id(number) in summary.failing}
-    failures = {parts.failures_name(unit_id(number), attempt) for number, attempt in attempts.items()}
-    if shard_name(shard) in with_failures:
-        _keep_only(files, f"{parts.FAILURES}/{shard_name(shard)}", failures)
-    if files.local:
-        _sweep(files, f"{records.FOLDER}/{shard_name(shard)}")
-    return summary
-
-
-def _keep_only(files: Files, folder: str, named: set[str]) -> set[str]:
-    """Remove all files of a folder that are not named; returns the others."""
-    found = {f"{folder}/{name}" for name in storage.names(files, folder)}
-    for name in found - named:
-        storage.remove(files, name)
-    return found & named
-
-
-def _sweep(files: Files, folder: str) -> None:
-    """Remove temporary files that killed processes left in a local folder."""
-    for name in storage.names(files, folder):
-        if name.startswith(".") and name.endswith(PART):
-            storage.remove(files, f"{folder}/{name}" if folder else name)
 
 
 def _write_failures(files: Files, shards: Iterable[int], result: Summary, executor: Executor) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -44,6 +45,7 @@ class Child:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise AssertionError("the process has pipes")
+        self._lock = threading.Lock()
         self._requests = Connection(os.dup(stdin.fileno()), readable=False)
         self._answers = Connection(os.dup(stdout.fileno()), writable=False)
         stdin.close()
@@ -71,11 +73,13 @@ class Child:
             raise ChildDied(self._ended()) from error
 
     def close(self) -> None:
-        """Kill the process."""
+        """Kill the process. Any thread may call it, also while another one waits for an answer, and repeatedly."""
         self._process.kill()
         self._process.wait()
-        self._requests.close()
-        self._answers.close()
+        with self._lock:
+            # To close a descriptor twice could close one that another thread has just opened.
+            self._requests.close()
+            self._answers.close()
 
     def _ended(self) -> int | None:
         try:

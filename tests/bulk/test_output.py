@@ -137,10 +137,12 @@ def test_shards_are_summed_up_as_they_are_completed(tmp_path: Path) -> None:
         write_failures(stream, [Failure("7.pdb", "Killed", "too long")], unit_id(7))
     done = np.ones(total, bool)
     done[[5, SHARD + 2]] = False
+    (out / "parts/0000/000.lost.parquet").write_bytes(b"lost")
     with in_parallel() as executor:
         tracker = Tracker(files, done, executor)
         tracker.add(_record(5))
         assert [path.name for path in (out / "summaries").glob("*.json")] == ["0000.json"]
+        assert not (out / "parts/0000/000.lost.parquet").exists()
         assert recorded(files, total, executor).all()
         (out / name_of(unit_id(5))).unlink()  # its summary has it
         assert recorded(files, total, executor).all()

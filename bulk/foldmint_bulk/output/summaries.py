@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from foldmint_bulk import storage
 from foldmint_bulk.errors import OutputError
+from foldmint_bulk.output import parts, records
 from foldmint_bulk.output.records import Record, pack_hits, read_record, unpack_hits
 from foldmint_bulk.unit import SHARD, unit_id
-from foldmint_tokenizer.store.storage import Files
+from foldmint_tokenizer.store.storage import PART, Files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,10 +140,10 @@ def read_failures(files: Files, shard: int) -> "pa.Table":
 
 
 def summarize(files: Files, shard: int, total: int, known: Mapping[int, Record], executor: Executor) -> Summary:
-    """Write the summary of a shard, all of whose units have records.
+    """Write the summary of a shard, all of whose units have records, and remove what none of them names.
 
     total: units of the job. known: records that need not be read, by the number of their unit. Raises OutputError if a
-    record is missing.
+    record, or a part that one names, is missing.
     """
     numbers = shard_units(shard, total)
     missing = [number for number in numbers if number not in known]
@@ -156,11 +157,44 @@ def summarize(files: Files, shard: int, total: int, known: Mapping[int, Record],
         summary.add(number, record)
         if record.failures_file:
             failing.append(record.failures_file)
+    _clean(files, shard, summary)
     if failing:
         content = _joined(list(executor.map(lambda name: storage.read(files, name), failing)))
         storage.write(files, f"{FOLDER}/{shard_name(shard)}{_FAILURES}", content)
     storage.write(files, f"{FOLDER}/{shard_name(shard)}{_SUFFIX}", summary.to_json())
     return summary
+
+
+def _clean(files: Files, shard: int, summary: Summary) -> None:
+    """Remove what no record of a shard names. Raises OutputError if a part that one names is missing."""
+    folder = shard_name(shard)
+    named = {parts.part_name(unit_id(number), attempt) for number, attempt in summary.attempts.items() if attempt}
+    missing = named - _keep_only(files, f"{parts.FOLDER}/{folder}", named)
+    if missing:
+        raise OutputError(f"{files.path(min(missing))} is missing, and its unit's record names it")
+    failing = {number: attempt for number, attempt in summary.attempts.items() if unit_id(number) in summary.failing}
+    _keep_only(
+        files,
+        f"{parts.FAILURES}/{folder}",
+        {parts.failures_name(unit_id(number), attempt) for number, attempt in failing.items()},
+    )
+    if files.local:
+        sweep(files, f"{records.FOLDER}/{folder}")
+
+
+def _keep_only(files: Files, folder: str, named: set[str]) -> set[str]:
+    """Remove all files of a folder that are not named; returns the others."""
+    found = {f"{folder}/{name}" for name in storage.names(files, folder)}
+    for name in found - named:
+        storage.remove(files, name)
+    return found & named
+
+
+def sweep(files: Files, folder: str) -> None:
+    """Remove temporary files that killed processes left in a local folder."""
+    for name in storage.names(files, folder):
+        if name.startswith(".") and name.endswith(PART):
+            storage.remove(files, f"{folder}/{name}" if folder else name)
 
 
 def remove_summary(files: Files, shard: int) -> None:
