@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -27,6 +28,8 @@ BULK = [sys.executable, "-m", "foldmint_bulk.cli"]
 RAYJOB = ROOT / "deploy/ray/rayjob.yaml"
 STRUCTURES = 48
 PER_UNIT = 4
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+"""Variables with which Ray's parts trust each other."""
 START_SECONDS = 400.0
 """That a cluster and its workers may take to do their first unit, on a machine that does something else besides."""
 
@@ -65,7 +68,7 @@ def cluster() -> Iterator[Cluster]:
         "print(ray.init('local', include_dashboard=False, num_cpus=2).address_info['address'], flush=True)\n"
         "sys.stdin.read()\n"
     )
-    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **TOKEN}
     for _ in range(10):  # its parts may take longer than it allows them
         process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -101,6 +104,12 @@ def _bulk(structures: Path, out: Path, *options: str) -> "subprocess.Popen[str]"
 
 def _ray(structures: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
     return _bulk(structures, out, "--engine=ray", "--workers=2", *options)
+
+
+def _on(cluster: Cluster, structures: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
+    """On a cluster that is there."""
+    command = _command(structures, out, "--engine=ray", "--workers=2", f"--ray-address={cluster.address}", *options)
+    return _started(command, **TOKEN)
 
 
 def _output(out: Path) -> dict[str, Any]:
@@ -148,10 +157,10 @@ def _actors(pid: int) -> list[int]:
 @contextmanager
 def _in_the_middle(out: Path, process: "subprocess.Popen[str]") -> Iterator[None]:
     """Once some units have records, and others do not."""
+    wait_until(lambda: _records(out) or process.poll() is not None, START_SECONDS)
+    if process.poll() is not None:
+        pytest.fail(f"exit code {process.returncode}: {process.communicate()[0]}")
     try:
-        wait_until(lambda: _records(out) or process.poll() is not None, START_SECONDS)
-        if process.poll() is not None:
-            pytest.fail(process.communicate()[0])
         assert _records(out) < STRUCTURES // PER_UNIT
         yield
     except BaseException:
@@ -208,7 +217,7 @@ def test_a_killed_worker_loses_nothing(
     structures: Path, expected: dict[str, Any], cluster: Cluster, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = _ray(structures, out, f"--ray-address={cluster.address}")
+    process = _on(cluster, structures, out)
     with _in_the_middle(out, process):
         actor = _actors(cluster.pid)[0]
         os.kill(actor, signal.SIGKILL)
@@ -221,7 +230,7 @@ def test_a_killed_driver_loses_nothing_and_its_workers_end(
     structures: Path, expected: dict[str, Any], cluster: Cluster, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = _ray(structures, out, f"--ray-address={cluster.address}")
+    process = _on(cluster, structures, out)
     with _in_the_middle(out, process):
         actors = _actors(cluster.pid)
         workers = [pid for actor in actors for pid, _ in _descendants(actor)]
@@ -230,7 +239,7 @@ def test_a_killed_driver_loses_nothing_and_its_workers_end(
     process.communicate()
     wait_until(lambda: not any(map(_running, actors + workers)))
     records = {path: path.read_bytes() for path in out.glob("units/*/*.json")}
-    said = _finished(_ray(structures, out, f"--ray-address={cluster.address}"))
+    said = _finished(_on(cluster, structures, out))
     assert said.startswith(f"{len(records)} of ") or f"\n{len(records)} of " in said
     assert {path: path.read_bytes() for path in records} == records
     assert _output(out) == expected
@@ -241,7 +250,7 @@ def test_a_job_that_was_begun_in_slices_is_finished_on_a_cluster_that_is_there(
 ) -> None:
     out = tmp_path / "out"
     _finished(_bulk(structures, out, "--slice=0/3", f"--workers={len(os.sched_getaffinity(0))}"))
-    said = _finished(_ray(structures, out, f"--ray-address={cluster.address}"))
+    said = _finished(_on(cluster, structures, out))
     assert not said.startswith("0 of ")
     assert _output(out) == expected
 
@@ -255,12 +264,12 @@ def test_the_rayjobs_command_does_the_job(
     program, *options = shlex.split(command)
     assert program == "foldmint-bulk"
     options.append(f"--unit-structures={PER_UNIT}")
-    _finished(_started([*BULK, *options], RAY_ADDRESS=cluster.address))
+    _finished(_started([*BULK, *options], RAY_ADDRESS=cluster.address, **TOKEN))
     assert _output(out) == expected
 
 
 def test_workers_that_need_a_gpu_do_not_wait_for_one(structures: Path, cluster: Cluster, tmp_path: Path) -> None:
-    process = _ray(structures, tmp_path / "out", "--device=cuda", f"--ray-address={cluster.address}")
+    process = _on(cluster, structures, tmp_path / "out", "--device=cuda")
     said = _ended(process)
     assert (process.returncode, said.splitlines()[-1]) == (
         1,
