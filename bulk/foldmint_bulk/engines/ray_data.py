@@ -29,6 +29,8 @@ _BLOCKS = 20_000
 _STARTS = 5
 """Tries to start a cluster: on a busy machine its parts can take longer than Ray allows them (ray issue 65983)."""
 
+_CONNECT_SECONDS = 10.0
+
 _LOOPBACK = re.compile(r"(local|(127\.0\.0\.1|localhost):\d+)$")
 
 # What the environment says goes first.
@@ -147,6 +149,7 @@ def _init(address: str, options: Mapping[str, Any]) -> None:
     """Connect to a cluster, or start one. Raises WorkerFailed."""
     import ray
 
+    _check_reachable(address)
     for attempt in range(_STARTS):
         try:
             ray.init(address, **options)
@@ -157,6 +160,17 @@ def _init(address: str, options: Mapping[str, Any]) -> None:
                 raise WorkerFailed(f"Ray cannot {what}: {error}") from error
         else:
             return
+
+
+def _check_reachable(address: str) -> None:
+    """Raise WorkerFailed if nothing listens at HOST:PORT: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise WorkerFailed(f"Ray cannot be reached at {address}: {error.strerror or error}") from error
 
 
 @contextmanager
