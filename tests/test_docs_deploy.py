@@ -1,8 +1,6 @@
 """What tutorial and how-tos deploy: files of their schema, commands that exist, names that fit together."""
 
-import ast
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from foldmint_client import Client
+from foldmint_client.connection import Balance
 from helpers.support import ROOT, RunningServer, metrics_of, missing
 
 COMPOSE = ROOT / "deploy/compose.yaml"
@@ -112,18 +111,16 @@ def test_the_grafana_of_the_compose_file_finds_data_and_dashboard(tmp_path: Path
     assert tmp_path / home.lstrip("/") == dashboard
 
 
+@pytest.mark.parametrize(("balance", "idle"), [("pick_first", 1), ("round_robin", 0)])
 def test_a_client_takes_one_address_or_all_in_turn(
-    server: RunningServer, decoding_server: RunningServer, data: Path
+    server: RunningServer, decoding_server: RunningServer, data: Path, balance: Balance, idle: int
 ) -> None:
     servers = (server, decoding_server)
     count = 'foldmint_requests_total{method="Tokenize",status="OK"}'
-    page = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
-    (in_turn,) = re.findall(r"channel_options=(\[.*?\])\)", page)
-    for options, idle in (((), 1), (ast.literal_eval(in_turn), 0)):
-        before = [metrics_of(one)[count] for one in servers]
-        with Client(f"ipv4:{server.address},{decoding_server.address}", channel_options=options) as client:
-            for _ in range(20):
-                client.tokenize(data / "1a8o.pdb")
-        calls = [metrics_of(one)[count] - was for one, was in zip(servers, before, strict=True)]
-        assert sum(calls) == 20
-        assert calls.count(0) == idle
+    before = [metrics_of(one)[count] for one in servers]
+    with Client(f"{server.address},{decoding_server.address}", balance=balance) as client:
+        for _ in range(20):
+            client.tokenize(data / "1a8o.pdb")
+    calls = [metrics_of(one)[count] - was for one, was in zip(servers, before, strict=True)]
+    assert sum(calls) == 20
+    assert calls.count(0) == idle

@@ -20,7 +20,7 @@ import typer
 
 from benchmarks._common import ROOT, write
 from foldmint_maintenance.datasets.records import read_parquet
-from foldmint_tokenizer import StructureTokenizer, backbone, engine, neighborhoods, tokenizer
+from foldmint_tokenizer import StructureTokenizer, backbone, codebook, neighborhoods, tokenizer
 from foldmint_tokenizer.kernels import encoder as encoder_kernels
 from foldmint_tokenizer.kernels import geometry as geometry_kernels
 
@@ -33,11 +33,11 @@ STAGES: Sequence[tuple[str, Sequence[tuple[Any, str]]]] = (
     ("nearest neighbors", [(neighborhoods, "_nearest")]),
     ("relative geometry", [(neighborhoods.Geometry, "rows")]),
     ("embedding", [(torch, "index_select")]),
-    ("products with weights", [(torch, "mm"), (torch, "addmm"), (torch.Tensor, "addmm_")]),
+    ("products with weights and codes", [(torch, "mm"), (torch, "addmm"), (torch.Tensor, "addmm_")]),
     ("geometric attention", [(encoder_kernels, "attend")]),
     ("norms, biases", [(encoder_kernels, "add_and_norm")]),
     ("SwiGLU between its products", [(encoder_kernels, "gate")]),
-    ("nearest code", [(engine, "nearest_codes")]),
+    ("nearest code, after its product", [(codebook, "_argmin")]),
     ("segments, tokens by chain", [(tokenizer, "coded"), (tokenizer, "assembled")]),
 )
 """The stages, and the functions that compute them, by the names by which they are called."""

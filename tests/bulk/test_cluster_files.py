@@ -23,7 +23,7 @@ from helpers.support import DATA, ROOT
 
 SLURM = ROOT / "deploy/slurm/foldmint-bulk.sh"
 JOB = ROOT / "deploy/kubernetes/bulk-job.yaml"
-CRONJOB = ROOT / "deploy/kubernetes/cronjob.yaml"
+CRONJOB = ROOT / "deploy/kubernetes/components/repair/cronjob.yaml"
 RAYJOB = ROOT / "deploy/ray/rayjob.yaml"
 CLUSTER = ROOT / "deploy/ray/cluster.yaml"
 IMAGE = ROOT / "deploy/ray/Dockerfile"

@@ -19,7 +19,6 @@ from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.kernels.quantization import nearest_codes
 from foldmint_tokenizer.neighborhoods import (
     NEIGHBORS,
     OFFSET_LIMIT,
@@ -203,8 +202,6 @@ class Engine:
 
     def _nearest(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """As `quantize`, in the calling thread."""
-        if self._threads is not None:
-            return _checked(_nearest_on_cpu(z, embeddings))
         codes, distances, _ = _fetched(*self._nearest_on_device(z, embeddings), z[:, :0])
         return Quantized(codes, distances)
 
@@ -264,21 +261,13 @@ class Engine:
 def _fetched(codes: Tensor, distances: Tensor, vectors: Tensor) -> _Found:
     """The results of a step, on the host. Raises ModelError if a vector is not finite."""
     found = _checked(Quantized(codes.cpu().numpy(), distances.cpu().numpy()))
-    return *found, vectors.float().cpu().numpy()
+    return *found, vectors.detach().float().cpu().numpy()
 
 
 def _checked(found: Quantized) -> Quantized:
     """Raise ModelError if a distance is not finite."""
     if not np.isfinite(found.distances).all():
         raise ModelError("the encoder computed a vector that is not finite")
-    return found
-
-
-def _nearest_on_cpu(z: Tensor, embeddings: Tensor) -> Quantized:
-    """As `nearest_code`, compiled."""
-    found = Quantized(np.empty(len(z), np.int64), np.empty(len(z), np.float32))
-    vectors, codes = (part.detach().float().contiguous().numpy() for part in (z, embeddings))
-    nearest_codes(vectors, codes, *found)
     return found
 
 

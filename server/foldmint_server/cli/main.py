@@ -83,11 +83,13 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
     if context.invoked_subcommand is not None:
         return
     settings = _settings({name: value for name, value in given.items() if value is not None}, config)
+    from foldmint_server.log_config import configure_logs, quiet_grpc
+
+    quiet_grpc()
+    # Loaded here, after that: checks load gRPC.
     from foldmint_server.cli.checks import all_problems, early_problems
 
     if check:
-        from foldmint_server.log_config import configure_logs
-
         configure_logs("error", settings.log_format)
         _exit_with(_CANNOT_START, all_problems(settings))
         from foldmint_server.cli.configuration import as_toml
@@ -96,9 +98,6 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
         raise typer.Exit(0)
     _exit_with(_CANNOT_START, early_problems(settings))
     # Loaded here: torch would make --help slow.
-    from foldmint_server.log_config import quiet_grpc
-
-    quiet_grpc()
     from foldmint_server.serve import serve
 
     raise typer.Exit(serve(settings))

@@ -86,11 +86,16 @@ def test_small_requests_are_answered_meanwhile(own: RunningServer, large: bytes,
 
 def _kill_readers(server: RunningServer, times: int) -> threading.Thread:
     """Kill the child that reads, so often, as soon as it does."""
+    idle = {pid: _cpu_ticks(pid) for pid in _children(server)}
+
+    def busy() -> list[int]:
+        # A new child was started for a file, and is killed at whatever it does first.
+        return [pid for pid in _children(server) if pid not in idle or _cpu_ticks(pid) > idle[pid] + 3]
 
     def kill() -> None:
         for _ in range(times):
-            wait_until(lambda: any(_reads(pid) for pid in _children(server)))
-            (pid,) = _children(server)
+            wait_until(busy)
+            (pid,) = busy()
             os.kill(pid, signal.SIGKILL)
             wait_until(partial(_is_gone, server, pid))
 
@@ -103,10 +108,12 @@ def _is_gone(server: RunningServer, pid: int) -> bool:
     return pid not in _children(server)
 
 
-def _reads(pid: int) -> bool:
-    """Whether a process has more memory than its start takes (75 MB): it has taken in a file."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) > 110_000
+def _cpu_ticks(pid: int) -> int:
+    """Of the CPU, what a process has used; 0 if there is none any more."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    return 0
 
 
 def test_a_child_that_dies_is_replaced(own: RunningServer, large: bytes) -> None:

@@ -19,13 +19,13 @@ print(kernels.__file__, *kernels.gate.stats.cache_hits.values())
 
 WARM_UP = """
 from foldmint_tokenizer.engine import Engine
-from foldmint_tokenizer.kernels import encoder, geometry, quantization
+from foldmint_tokenizer.kernels import encoder, geometry
 from foldmint_tokenizer.neighborhoods import build_geometry
 from foldmint_tokenizer.store.model_store import load_model
 import numpy as np
 
 def compiled():
-    functions = (geometry.frames, geometry.nearest, geometry.neighborhoods, quantization.nearest_codes)
+    functions = (geometry.frames, geometry.nearest, geometry.neighborhoods)
     return [len(one.signatures) for one in (*functions, encoder.attend, encoder.gate, encoder.add_and_norm)]
 
 model = load_model()
@@ -34,7 +34,7 @@ engine.warm_up(embeddings)
 before = compiled()
 coordinates = np.random.default_rng(0).normal(0, 10, (70, 3, 3)).astype(np.float32)
 engine.tokens(build_geometry(coordinates, np.arange(70)), embeddings)
-assert compiled() == before == [1] * 7, (before, compiled())
+assert compiled() == before == [1] * 6, (before, compiled())
 """
 
 

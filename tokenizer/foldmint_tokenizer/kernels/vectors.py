@@ -155,16 +155,6 @@ def maximum(_: Any, left: Any, right: Any) -> Any:  # noqa: ANN401
 
 
 @_operation
-def pick(_: Any, left: Any, right: Any, if_less: Any, otherwise: Any) -> Any:  # noqa: ANN401
-    """The numbers of `if_less` where left < right, and else those of `otherwise`."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
-        return builder.select(builder.fcmp_ordered("<", *arguments[:2]), *arguments[2:])
-
-    return float32x16(left, right, if_less, otherwise), generate
-
-
-@_operation
 def exponential(_: Any, vector: Any) -> Any:  # noqa: ANN401
     """e to the power of each number, to 2 units in the last place; numbers are limited to -87 to 88 first."""
 
