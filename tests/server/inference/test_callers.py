@@ -12,7 +12,8 @@ from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_server.rpc.tokenizer_service import caller_name
 from foldmint_server.security.authorization import CALLER, Caller
 from helpers.chains import RealChain
-from helpers.support import RunningServer, request_of, running_server, stub_of
+from helpers.support import RunningServer, metrics_of, request_of, running_server, stub_of
+from helpers.waiting import wait_until
 
 MANY = 60
 KEY = "x-team"
@@ -44,6 +45,8 @@ def answered_before_one(
         sender = threading.Thread(target=send, args=(stub,))
         sender.start()
         assert first.wait(60)
+        # All have arrived: what comes now comes after them.
+        wait_until(lambda: answered + metrics_of(server)["foldmint_requests_in_flight"] >= MANY)
         request = request_of(chains[0])
         if streamed:
             stream = other.TokenizeStream(
