@@ -6,14 +6,13 @@
 table is between `<!-- NAME -->` and `<!-- /NAME -->`; the rest of the page is not changed.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmarks._common import ROOT
-from benchmarks.speed.performance import rendered
+from benchmarks.speed.performance import update
 
 NAMES = ("fuzz", "chaos", "overload", "soak")
 FOLDER = ROOT / "docs" / "reliability"
@@ -26,15 +25,7 @@ def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the page is not current.")] = False,
 ) -> None:
     """Rewrite the tables of the page."""
-    try:
-        before = page.read_text()
-        after = rendered(before, folder, NAMES)
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
-    if check and before != after:
-        sys.exit(f"{page} is not what {folder} renders to: python -m benchmarks reliability")
-    if before != after:
-        page.write_text(after)
+    update(page, folder, NAMES, "reliability", check=check)
 
 
 if __name__ == "__main__":

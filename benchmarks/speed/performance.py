@@ -41,13 +41,18 @@ def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the page is not current.")] = False,
 ) -> None:
     """Rewrite the tables of the page."""
+    update(page, folder, NAMES, "performance", check=check)
+
+
+def update(page: Path, folder: Path, names: Sequence[str], command: str, *, check: bool) -> None:
+    """Rewrite a page's tables; check: write nothing, and exit if it is not current. command: that writes the page."""
     try:
         before = page.read_text()
-        after = rendered(before, folder)
+        after = rendered(before, folder, names)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     if check and before != after:
-        sys.exit(f"{page} is not what {folder} renders to: python -m benchmarks performance")
+        sys.exit(f"{page} is not what {folder} renders to: python -m benchmarks {command}")
     if before != after:
         page.write_text(after)
 

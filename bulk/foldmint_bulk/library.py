@@ -53,7 +53,7 @@ def units(out: str, slice: tuple[int, int] = (0, 1)) -> Units:  # noqa: A002 (th
     """
     found = load_units(out)
     if found is None:
-        raise OutputError(f"{out}: there is no job, or it is not planned yet")
+        raise OutputError(f"{out}: no job found here, or its units are not planned yet")
     index, count = slice
     if not 0 <= index < count:
         raise InvalidInput(f"slice {index} of {count}: numbers from 0 to {count - 1} are wanted")

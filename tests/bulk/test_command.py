@@ -73,13 +73,13 @@ def test_another_job_at_the_place(archives: Archives, command: Any, make_job: An
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["none", "-o", "out"], "none: there is no such file or folder"),
+        (["none", "-o", "out"], "none: no such file or folder"),
         ([".", "-o", "out", "--slice", "2/2"], "is not I/N"),
         ([".", "-o", "out", "--device", "gpu"], "is not a device"),
         ([".", "-o", "out", "--engine", "none"], "is not one of local"),
         ([".", "-o", "out", "--metrics-listen", "here"], "is not HOST:PORT"),
         ([".", "-o", "out", "--assignment", "best"], "best"),
-        ([".", "-o", "out"], "there are no inputs in this folder"),
+        ([".", "-o", "out"], "the folder contains no inputs"),
     ],
 )
 def test_what_is_wrong_is_said_before_torch_is_loaded(arguments: list[str], said: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from foldmint_bulk.errors import InvalidInput, UnreadableInput
 
 T = TypeVar("T")
 Claim = Callable[[str, Container[str]], T | None]
-"""The kind of a file, judged by its path and the names in its folder; None if it is no input."""
+"""Returns a file's input kind, given its path and the names in its folder; None if it is not an input."""
 
 _MAGIC = "*?["
 _PASSWORD = re.compile(r"(?<=://)[^/\s?#]*@")
@@ -102,7 +102,7 @@ def find_files(inputs: Sequence[str], claim: Claim[T], skipped: Counter[str]) ->
         except Exception as error:
             raise InvalidInput(f"{given}: {reason_of(error)}") from error
         if not found:
-            what = "there are no inputs in this folder" if paths else "there is no such file or folder"
+            what = "the folder contains no inputs" if paths else "no such file or folder"
             raise InvalidInput(f"{given}: {what}")
 
 

@@ -132,7 +132,7 @@ def find_columns(schema: pa.Schema, options: InputOptions) -> Columns:
     known = ", ".join(f"{field.name} ({_type_name(field.type)})" for field in schema)
     for option, name in (("--id-column", options.id_column), ("--structure-column", options.structure_column)):
         if name and name not in schema.names:
-            raise InvalidColumns(f"there is no column {name!r}, as {option} wants it; there are: {known}")
+            raise InvalidColumns(f"no column {name!r} ({option}); the columns are: {known}")
     by_name = {name.lower(): name for name in reversed(schema.names)}
 
     def first(names: tuple[str, ...], fits: Any) -> str:  # noqa: ANN401 (a function of types)

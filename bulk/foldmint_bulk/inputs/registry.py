@@ -17,5 +17,5 @@ KINDS: dict[str, InputKind] = {
 
 
 def kind_of(path: str, beside: Container[str] = ()) -> InputKind | None:
-    """The kind of a file, judged by its name and the names in its folder; None if no kind claims it."""
+    """A file's input kind, given its path and the names in its folder; None if no kind claims it."""
     return next((kind for kind in KINDS.values() if kind.claims(path, beside)), None)

@@ -184,7 +184,7 @@ def _local(path: str) -> Iterator[Path]:
         raise UnreadableInput(f"{path}: {reason_of(error)}") from error
     if isinstance(system, LocalFileSystem):
         if not Path(name).is_file():
-            raise UnreadableInput(f"{path}: there is no such file")
+            raise UnreadableInput(f"{path}: no such file")
         yield Path(name)
         return
     with tempfile.TemporaryDirectory(prefix="foldmint-") as folder:

@@ -130,7 +130,7 @@ class Members:
 
 
 def other_kind(name: str, *, file: bool, folder: bool) -> str | None:
-    """The kind of a member that is no structure, by which it is counted; empty for a folder, None for a structure."""
+    """The kind under which a member that is not a structure is counted; empty for a folder, None for a structure."""
     if folder:
         return ""
     if not file:

@@ -155,7 +155,7 @@ class InFlightTracker(Generic[K]):
         return Wait(max(0.0, min(dues, default=now + self._timeout) - now), at_work=True)
 
     def attend(self) -> None:
-        """Wait for answers from now on: what the caller did with results is no server's time."""
+        """Start waiting for answers now: time that the caller spends on results does not count as the server's."""
         self._attended = self._now()
 
     def record_reached(self, server: Server, model: tokenizer_pb2.GetModelResponse) -> None:

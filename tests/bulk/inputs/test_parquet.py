@@ -132,9 +132,9 @@ def test_columns_that_do_not_fit_are_told_with_those_there_are(tmp_path: Path) -
     two = write(tmp_path / "two.parquet", {"pdb": ["a"], "cif": ["b"]})
     for path, given, message in (
         (one, InputOptions(), "name it by --structure-column; there are: key .string., protein .string., size .int64."),
-        (one, InputOptions(structure_column="pdb"), "no column 'pdb', as --structure-column wants it; there are: key"),
+        (one, InputOptions(structure_column="pdb"), r"no column 'pdb' \(--structure-column\); the columns are: key"),
         (one, InputOptions(structure_column="size"), "'size', as --structure-column wants it, has neither text"),
-        (one, InputOptions(id_column="x", structure_column="protein"), "no column 'x', as --id-column wants it"),
+        (one, InputOptions(id_column="x", structure_column="protein"), r"no column 'x' \(--id-column\)"),
         (two, InputOptions(), "several columns may have structures: pdb, cif"),
     ):
         with pytest.raises(InvalidInput, match=message):

@@ -152,7 +152,7 @@ def test_of_a_parquet_file_the_row_groups_of_a_unit_are_sent(files: Path, web: t
 
 def test_a_url_that_is_not_there(web: tuple[str, type[Ranges]]) -> None:
     url, _ = web
-    with pytest.raises(InvalidInput, match=r"none\.tar: there is no such file"):
+    with pytest.raises(InvalidInput, match=r"none\.tar: no such file"):
         next(find_files([f"{url}/none.tar"], kind_of, Counter()))
     (unit,) = plan("tar", f"{url}/none.tar")
     with pytest.raises(UnreadableInput, match=r"none\.tar"):
