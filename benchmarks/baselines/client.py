@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -38,7 +39,12 @@ def main() -> None:
     for line in sys.stdin:
         task = task_of(line)
         structures = [[_cut(chains[part.chain], part) for part in parts] for parts in task.structures]
-        sent = stream(task.address, structures) if task.kind == "stream" else calls(task, structures)
+        if task.kind == "stream":
+            sent = stream(task.address, structures)
+        elif task.rate:
+            sent = offered(task, structures)
+        else:
+            sent = calls(task, structures)
         print(json.dumps(asdict(sent)), flush=True)
 
 
@@ -98,6 +104,61 @@ def calls(task: Task, structures: list[Structure]) -> Sent:
     return Sent(seconds, cpu, each, sum(tokens))
 
 
+def offered(task: Task, structures: list[Structure]) -> Sent:
+    """Structures sent at a rate; what is not answered in time is given up.
+
+    Raises RuntimeError if the clients were too few for the rate.
+    """
+    numbers, lock = iter(range(len(structures))), threading.Lock()
+    each: list[float] = []
+    outcomes = Counter[str](answered=0, refused=0, late=0, failed=0)
+    tokens = behind = 0.0
+
+    def work(send: Send) -> None:
+        nonlocal tokens, behind
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            due = began + number / task.rate
+            time.sleep(max(0.0, due - time.perf_counter()))
+            count, outcome, sent = 0, "answered", time.perf_counter()
+            try:
+                count = send(number)
+            except Refused:
+                outcome = "refused"
+            except TimeoutError:
+                outcome = "late"
+            except Exception:  # noqa: BLE001 (whatever it is, the structure has no tokens)
+                outcome = "failed"
+            seconds = time.perf_counter() - due
+            with lock:
+                behind = max(behind, sent - due)
+                tokens += count
+                outcomes[outcome if outcome != "answered" or seconds <= task.deadline else "late"] += 1
+                if outcome == "answered":
+                    each.append(seconds)
+
+    with ExitStack() as open_ones:
+        threads = [
+            threading.Thread(target=work, args=(send,)) for send in _KINDS[task.kind](task, structures, open_ones)
+        ]
+        began, used = time.perf_counter(), time.process_time()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds, cpu = time.perf_counter() - began, time.process_time() - used
+    if behind > task.deadline / 2:
+        raise RuntimeError(f"structures were sent up to {behind:.1f} s too late: more clients are needed")
+    return Sent(seconds, cpu, each, int(tokens), dict(outcomes))
+
+
+class Refused(Exception):
+    """The server says that it has too much to do."""
+
+
 def _unary(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> list[Send]:
     def send(client: Client, number: int) -> int:
         return _count(client.tokenize(structures[number]))
@@ -112,7 +173,15 @@ def _grpc(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> 
     requests = [message(structure) for structure in structures]
 
     def send(stub: rpc.TokenizerServiceStub, number: int) -> int:
-        response = stub.Tokenize(requests[number], timeout=600)
+        try:
+            response = stub.Tokenize(requests[number], timeout=task.deadline)
+        except grpc.RpcError as error:
+            match error.code():
+                case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise Refused from error
+                case grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise TimeoutError from error
+            raise
         return sum(len(chain.tokens) for chain in response.chains)
 
     channels = [
@@ -128,14 +197,20 @@ def _http(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> 
     bodies = [body(structure) for structure in structures]
 
     def send(connection: http.client.HTTPConnection, number: int) -> int:
-        connection.request("POST", "/predict", bodies[number], {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        content = response.read()
+        try:
+            connection.request("POST", "/predict", bodies[number], {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        except OSError:
+            connection.close()  # the next structure opens it again
+            raise
+        if response.status in (429, 503):
+            raise Refused
         if response.status != 200:
             raise RuntimeError(f"{response.status}: {content[:500]!r}")
         return sum(len(base64.b64decode(tokens)) // 2 for tokens in json.loads(content)["tokens"])
 
-    connections = [http.client.HTTPConnection(task.address, timeout=600) for _ in range(task.clients)]
+    connections = [http.client.HTTPConnection(task.address, timeout=task.deadline) for _ in range(task.clients)]
     for connection in connections:
         open_ones.callback(connection.close)
         connection.connect()

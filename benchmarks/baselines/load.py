@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +36,32 @@ class Part:
 class Task:
     """A load. kind: stream, unary (both by foldmint_client), grpc (the bare stub) or http. clients: that send at once.
 
-    structures: a list of parts each, which are its chains.
+    structures: a list of parts each, which are its chains. rate: structures a second that are sent whether or not
+    earlier ones are answered, by so many clients at most; 0: each client waits for its answer. deadline: seconds for
+    an answer.
     """
 
     kind: str
     address: str
     clients: int
     structures: list[list[Part]]
+    rate: float = 0
+    deadline: float = 600
 
 
 @dataclass(frozen=True)
 class Sent:
     """What came of a load: seconds in all, CPU seconds of the client's process, seconds of each structure.
 
-    tokens: how many came back. Of a stream, no structure has a time of its own.
+    tokens: how many came back. Of a stream, no structure has a time of its own. outcomes: of a load with a rate, how
+    many structures were answered, refused, late or failed; `each` then has the times of those answered.
     """
 
     seconds: float
     cpu: float
     each: list[float]
     tokens: int
+    outcomes: dict[str, int] = field(default_factory=dict)
 
 
 class LoadClient:
@@ -142,19 +148,31 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def cpu_seconds(process: int) -> float:
     """CPU seconds of a process and of all that descend from it and live."""
-    parents, used = {}, {}
+    return sum(used for _, used in _family(process).values()) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mib(process: int) -> float:
+    """Memory of a process and of all that descend from it and live, MiB; what they share counts once (PSS)."""
+    total = 0
+    for member in _family(process):
+        with suppress(OSError):  # it ended meanwhile
+            text = Path(f"/proc/{member}/smaps_rollup").read_text()
+            total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return total / 1024
+
+
+def _family(process: int) -> dict[int, tuple[int, int]]:
+    """A process and its descendants: the parent of each, and the clock ticks that it used."""
+    known: dict[int, tuple[int, int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
-            try:
+            with suppress(OSError):  # it ended meanwhile
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # it ended meanwhile
-            parents[int(folder.name)] = int(fields[1])
-            used[int(folder.name)] = int(fields[11]) + int(fields[12])
+                known[int(folder.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
     family = {process}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
+    while more := {child for child, (parent, _) in known.items() if parent in family} - family:
         family |= more
-    return sum(used.get(member, 0) for member in family) / os.sysconf("SC_CLK_TCK")
+    return {member: known[member] for member in family if member in known}
 
 
 @dataclass(frozen=True)

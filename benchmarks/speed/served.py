@@ -40,7 +40,7 @@ from foldmint_tokenizer import Backbone, StructureTokenizer
 
 IN_PROCESS, TOGETHER, STREAM, MINI3DI = "in process", "in process, all in one call", "stream", "mini3di"
 CLIENTS = (1, 8, 64)
-LEAST_SHARE, LEAST_RATE = 0.85, 4000.0
+LEAST_SHARE, LEAST_RATE = 0.95, 4000.0
 _WARM_UP = 1000  # residues
 
 

@@ -19,8 +19,8 @@ def test_bars_are_held_to_what_was_found() -> None:
     def figures(share: float, rate: float) -> dict[str, dict[str, float]]:
         return {served.IN_PROCESS: {"residues_per_second": rate, "share": 1.0}, served.STREAM: {"share": share}}
 
-    assert [bar["reached"] for bar in served.bars(figures(0.85, 4000))] == [True, True]
-    assert [bar["reached"] for bar in served.bars(figures(0.84, 3999))] == [False, False]
+    assert [bar["reached"] for bar in served.bars(figures(0.95, 4000))] == [True, True]
+    assert [bar["reached"] for bar in served.bars(figures(0.94, 3999))] == [False, False]
 
 
 @pytest.mark.slow
