@@ -1,7 +1,7 @@
 """What can go wrong in the server, and the one place that turns it into gRPC statuses.
 
 ServerError
-├── Overloaded            the queue is full                            RESOURCE_EXHAUSTED
+├── Overloaded            the queue is full, or long for the deadline  RESOURCE_EXHAUSTED, the latter with RetryInfo
 ├── RateLimited           the caller's residues are used up for now    RESOURCE_EXHAUSTED, with google.rpc.RetryInfo
 ├── DeviceFull            the device has no memory for the structure   RESOURCE_EXHAUSTED
 ├── VersionNotAvailable   another model or codebook, no decoder        FAILED_PRECONDITION
@@ -33,7 +33,11 @@ class ServerError(Exception):
 
 
 class Overloaded(ServerError):
-    """The queue has no room for this request now."""
+    """The queue has no room for this request now, or not in time. seconds: after which it may have; None: unknown."""
+
+    def __init__(self, reason: str, seconds: float | None = None) -> None:
+        self.seconds = seconds
+        super().__init__(reason)
 
 
 class RateLimited(ServerError):
@@ -125,7 +129,7 @@ def status_of(error: Exception) -> status_pb2.Status:
             for violation in failure.violations
         ]
         _add(status, error_details_pb2.BadRequest(field_violations=fields))
-    if isinstance(error, RateLimited | CapacityReached):
+    if isinstance(error, Overloaded | RateLimited | CapacityReached) and error.seconds is not None:
         delay = Duration()
         delay.FromMilliseconds(math.ceil(error.seconds * 1000))
         _add(status, error_details_pb2.RetryInfo(retry_delay=delay))

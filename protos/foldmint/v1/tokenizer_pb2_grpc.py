@@ -30,8 +30,8 @@ class TokenizerServiceStub:
 
     Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
-    RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
-    deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
+    RESOURCE_EXHAUSTED when the server's queue is full, or so long that the answer would come after the caller's
+    deadline (try again later, or elsewhere); DEADLINE_EXCEEDED when the caller's deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
     """
 
     def __init__(self, channel):
@@ -67,8 +67,8 @@ class TokenizerServiceServicer:
 
     Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
-    RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
-    deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
+    RESOURCE_EXHAUSTED when the server's queue is full, or so long that the answer would come after the caller's
+    deadline (try again later, or elsewhere); DEADLINE_EXCEEDED when the caller's deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
     """
 
     def Tokenize(self, request, context):
@@ -138,8 +138,8 @@ class TokenizerService:
 
     Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
-    RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
-    deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
+    RESOURCE_EXHAUSTED when the server's queue is full, or so long that the answer would come after the caller's
+    deadline (try again later, or elsewhere); DEADLINE_EXCEEDED when the caller's deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
     """
 
     @staticmethod

@@ -31,8 +31,8 @@ class TokenizerServiceStub:
 
     Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
-    RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
-    deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
+    RESOURCE_EXHAUSTED when the server's queue is full, or so long that the answer would come after the caller's
+    deadline (try again later, or elsewhere); DEADLINE_EXCEEDED when the caller's deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
     """
 
     @_typing.overload
@@ -59,8 +59,8 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
 
     Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
-    RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
-    deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
+    RESOURCE_EXHAUSTED when the server's queue is full, or so long that the answer would come after the caller's
+    deadline (try again later, or elsewhere); DEADLINE_EXCEEDED when the caller's deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,8 +83,8 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors, in all methods: INVALID_ARGUMENT for a structure, tokens or an option that cannot be taken, with
     google.rpc.BadRequest details that name the field and, where they apply, chain and residue;
-    RESOURCE_EXHAUSTED when the server's queue is full (try again later); DEADLINE_EXCEEDED when the caller's
-    deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
+    RESOURCE_EXHAUSTED when the server's queue is full, or so long that the answer would come after the caller's
+    deadline (try again later, or elsewhere); DEADLINE_EXCEEDED when the caller's deadline passed first; UNAVAILABLE while the server starts or stops (safe to retry).
     """
 
     @_abc_1.abstractmethod

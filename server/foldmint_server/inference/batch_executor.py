@@ -135,7 +135,7 @@ class BatchExecutor:
                 self._went_well()
             elif no_memory(result):
                 self._give_way(part)
-                if _rows(part) > _FEWEST_ROWS:
+                if residues_of(part) > _FEWEST_ROWS:
                     waiting += _halves(part)
                 else:
                     full = DeviceFull("the device has no memory for this structure now, not even for a few residues")
@@ -177,7 +177,7 @@ class BatchExecutor:
                 times.quantized = time.time_ns()
         except Exception as error:
             if not no_memory(error):
-                log.exception("a batch of the device failed", residues=_rows(part), device=self._number)
+                log.exception("a batch of the device failed", residues=residues_of(part), device=self._number)
             # Its frames hold on to the memory that the batch took.
             return error.with_traceback(None)
         return z
@@ -187,7 +187,7 @@ class BatchExecutor:
         start = 0
         for _, group in groupby(part, key=lambda one: id(one[0].embeddings)):
             jobs = list(group)
-            stop = start + _rows(jobs)
+            stop = start + residues_of(jobs)
             found = self._device.quantize(z[start:stop], jobs[0][0].embeddings[self._number])
             at = 0
             for job, rows in jobs:
@@ -200,7 +200,7 @@ class BatchExecutor:
 
     def _give_way(self, part: Batch) -> None:
         """Make room after a batch that there was no memory for, and let the next ones be smaller."""
-        rows = _rows(part)
+        rows = residues_of(part)
         self._metrics.batch_failures.labels("out_of_memory").inc()
         log.warning("the device has no memory for a batch; it is halved", residues=rows, device=self._number)
         self.limit, self._good = max(_FEWEST_ROWS, min(self.limit, rows) // 2), 0
@@ -231,13 +231,14 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _rows(batch: Batch) -> int:
+def residues_of(batch: Batch) -> int:
+    """Residues of a batch."""
     return sum(rows.stop - rows.start for _, rows in batch)
 
 
 def _halves(batch: Batch) -> list[Batch]:
     """The rows of a batch in two batches, the second first: the last is the next to be taken."""
-    left = _rows(batch) // 2
+    left = residues_of(batch) // 2
     first: Batch = []
     second: Batch = []
     for job, rows in batch:

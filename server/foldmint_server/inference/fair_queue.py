@@ -9,6 +9,7 @@ A request that finds no room in the budget may wait for it, round robin as well:
 not overtake it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -42,14 +43,25 @@ class FairQueue(Generic[R]):
         self._short: RoundRobin[R] = RoundRobin()
         self._long: RoundRobin[R] = RoundRobin()
         self._waiting: RoundRobin[R] = RoundRobin()
+        self._short_left, self._long_left = Counter[str](), Counter[str]()  # residues by caller
 
     def admit(self, request: R) -> bool:
         """Admit a request if the budget has room. A request larger than the budget is admitted alone."""
         if not self._has_room(request):
             return False
-        self.queued += request.residues
-        self._ready_of(request).push(request.caller, request)
+        ready = self._ready_of(request)
+        ready.push(request.caller, request)
+        self._add(ready, request.caller, request.residues)
         return True
+
+    def residues_before(self, request: R) -> int:
+        """Residues of this kind whose turn comes before the end of a request, if it is admitted now; its own included.
+
+        What arrives later, and the other kind's share of the batches, come on top.
+        """
+        left = self._left_of(self._ready_of(request))
+        own = left[request.caller] + request.residues
+        return own + sum(min(residues, own) for caller, residues in left.items() if caller != request.caller)
 
     def enqueue_waiting(self, request: R) -> None:
         """Queue a request that waits for room; `admit_waiting` admits it."""
@@ -66,14 +78,17 @@ class FairQueue(Generic[R]):
 
     def remove(self, request: R) -> None:
         """Remove what is left of a request; a no-op if nothing of it is queued."""
-        if self._ready_of(request).remove(request.caller, request):
-            self.queued -= request.left
+        ready = self._ready_of(request)
+        if ready.remove(request.caller, request):
+            self._add(ready, request.caller, -request.left)
         else:
             self._waiting.remove(request.caller, request)
 
     def clear(self) -> list[R]:
         """Remove and return all requests, waiting ones included."""
         self.queued = 0
+        self._short_left.clear()
+        self._long_left.clear()
         return self._short.clear() + self._long.clear() + self._waiting.clear()
 
     def next_batch(self, most: int) -> list[tuple[R, slice]]:
@@ -87,6 +102,7 @@ class FairQueue(Generic[R]):
             count = stop - request.dispatched
             slices[request] = slice(slices[request].start if request in slices else request.dispatched, stop)
             request.dispatched = stop
+            self._add(ready, request.caller, -count)
             if request.left:
                 (ready.push if ready is self._long else ready.push_front)(request.caller, request)
             return count
@@ -99,11 +115,21 @@ class FairQueue(Generic[R]):
             room -= dispatch(self._long, room if alone else min(room, self._slice))
         while self._short and room:
             room -= dispatch(self._short, room)
-        self.queued -= size - room
         return list(slices.items())
 
     def _has_room(self, request: R) -> bool:
         return not self.queued or self.queued + request.residues <= self._budget
+
+    def _add(self, ready: RoundRobin[R], caller: str, residues: int) -> None:
+        """Count residues of a caller that are queued, or, if negative, are not any more."""
+        left = self._left_of(ready)
+        left[caller] += residues
+        if not left[caller]:
+            del left[caller]
+        self.queued += residues
+
+    def _left_of(self, ready: RoundRobin[R]) -> Counter[str]:
+        return self._short_left if ready is self._short else self._long_left
 
     def _ready_of(self, request: R) -> RoundRobin[R]:
         return self._short if request.residues <= 2 * self._batch else self._long

@@ -20,8 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_server.errors import Overloaded, Stopping
-from foldmint_server.inference.batch_executor import Batch, BatchExecutor, BatchTimes, Device, DeviceLost, Job
+from foldmint_server.inference.batch_executor import (
+    Batch,
+    BatchExecutor,
+    BatchTimes,
+    Device,
+    DeviceLost,
+    Job,
+    residues_of,
+)
 from foldmint_server.inference.batch_wait import BatchWait
+from foldmint_server.inference.deadlines import Throughput, check_in_time
 from foldmint_server.inference.device_worker import DeviceWorker, make_calls
 from foldmint_server.inference.fair_queue import FairQueue
 from foldmint_server.inference.futures import LOST, reject, resolve
@@ -74,6 +83,7 @@ class Scheduler:
         self.idle = 0
         self._queue: FairQueue[Job] = FairQueue(config.batch_residues, config.slice_residues, config.queued_residues)
         self._batch_wait = BatchWait(config.batch_residues, config.max_delay, clock)
+        self._throughput = Throughput()
         self._closed = ""  # or why
         self._workers = [
             DeviceWorker(
@@ -100,6 +110,7 @@ class Scheduler:
         *,
         caller: str = "",
         wait_for_room: bool = False,
+        seconds_left: float | None = None,
         batch_times: list[BatchTimes] | None = None,
         vectors: NDArray[np.float32] | None = None,
     ) -> Quantized:
@@ -107,10 +118,11 @@ class Scheduler:
 
         embeddings: the same, on each device. caller: for round robin among callers. batch_times: is given the
         times of each batch that its rows have a part in, as it begins. vectors: (rows, out), is given those of the
-        rows.
+        rows. seconds_left: for which the caller waits.
 
-        Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), Stopping if the
-        scheduler closes, and what the device raised. Cancelling it drops the rows that were not yet computed.
+        Raises Overloaded if the budget has no room (with wait_for_room, waits for it instead), or if so much is queued
+        that the caller would not wait until its rows are computed; Stopping if the scheduler closes; and what the
+        device raised. Cancelling it drops the rows that were not yet computed.
         """
         rows = len(geometry.queries)
         if rows == 0:
@@ -128,7 +140,7 @@ class Scheduler:
             vectors=vectors,
             batch_times=batch_times,
         )
-        self._admit(job, wait_for_room=wait_for_room)
+        self._admit(job, wait_for_room=wait_for_room, seconds_left=seconds_left)
         try:
             return await job.future
         finally:
@@ -197,7 +209,7 @@ class Scheduler:
         if self._closed:
             raise Stopping(self._closed)
 
-    def _admit(self, job: Job, *, wait_for_room: bool) -> None:
+    def _admit(self, job: Job, *, wait_for_room: bool, seconds_left: float | None) -> None:
         """Queue the job, or let it wait for room."""
         with self._changed:
             if self._closed:
@@ -206,13 +218,19 @@ class Scheduler:
             if wait_for_room:
                 self._queue.enqueue_waiting(job)
                 self._admit_waiting()
-            elif self._queue.admit(job):
-                self._admitted([job])
-            else:
+                return
+            if seconds_left is not None:
+                try:
+                    check_in_time(self._queue, job, seconds_left, self._throughput, self.devices_left)
+                except Overloaded:
+                    self._metrics.rejects.labels("deadline").inc()
+                    raise
+            if not self._queue.admit(job):
                 self._metrics.rejects.labels("queue_full").inc()
                 raise Overloaded(
                     f"{self._queue.queued} residues are queued, and there is no room for {job.residues} more"
                 )
+            self._admitted([job])
 
     def _admit_waiting(self) -> None:
         """Admit waiting jobs for which there is room now. The caller holds the lock."""
@@ -266,7 +284,10 @@ class Scheduler:
             worker.began = self._clock()
             make_calls(calls)
             if batch:
+                began = self._clock()
                 self._compute(worker, batch)
+                with self._changed:
+                    self._throughput.record(residues_of(batch), self._clock() - began)
             worker.began = None
 
     def _share(self) -> int:
@@ -292,7 +313,7 @@ class Scheduler:
             if part.start == 0 and job.admitted is not None:
                 job.started = now
                 self._metrics.stage_seconds.labels("queue").observe(now - job.admitted)
-        total = sum(part.stop - part.start for _, part in batch)
+        total = residues_of(batch)
         self._metrics.batches.inc()
         self._metrics.batch_fill.observe(total / self._config.batch_residues)
         self._metrics.batch_residues.labels(worker.name).observe(total)

@@ -23,6 +23,7 @@ STAGES = ("parse", "queue", "compute", "assign", "decode")
 """Of the label `stage`."""
 REJECTS = (
     "queue_full",
+    "deadline",
     "rate",
     "stopping",
     "too_many_calls",
@@ -265,7 +266,8 @@ def create_metrics(registry: CollectorRegistry, caller_names: int = 100) -> Metr
         ),
         rejects=counter(
             "foldmint_rejects",
-            "Rejected structures, by reason (queue_full; rate: of their caller's token; stopping); calls "
+            "Rejected structures, by reason (queue_full; deadline: would be late; rate: of their caller's "
+            "token; stopping); calls "
             "(too_many_calls, too_many_admin_calls, too_many_watches; …_of_caller: of one caller); connections "
             "(too_many_connections of one peer).",
             ["reason"],

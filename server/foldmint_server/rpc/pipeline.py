@@ -64,10 +64,11 @@ class Pipeline:
         *,
         caller: str = "",
         wait_for_room: bool = False,
+        time_left: Callable[[], float | None] = lambda: None,
     ) -> pb.TokenizeResponse:
         """The tokens of a structure, under the version that it asks for; default: if it asks for none, else the active.
 
-        caller: with whose requests it takes turns.
+        caller: with whose requests it takes turns. time_left: seconds that it waits from now on; None: no limit.
 
         Raises InvalidStructure, RateLimited unless it waits for room, and what `RequestedVersions` and the scheduler
         raise.
@@ -91,6 +92,7 @@ class Pipeline:
                 loaded.embeddings,
                 caller=caller,
                 wait_for_room=wait_for_room,
+                seconds_left=time_left(),
                 batch_times=batch_times,
                 vectors=vectors,
             )

@@ -60,7 +60,9 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         """Answer one structure."""
         try:
             with self._observed("Tokenize"):
-                return await self._pipeline.tokenize(request, caller=caller_name(context, self._tenant_key))
+                return await self._pipeline.tokenize(
+                    request, caller=caller_name(context, self._tenant_key), time_left=context.time_remaining
+                )
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
             raise AssertionError("abort_with_status always raises") from error
