@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import grpc
 import typer
@@ -109,7 +109,7 @@ def _wait_until_serving(address: str, process: "subprocess.Popen[bytes]") -> Non
     # A connection that fails is tried again soon, not after gRPC's usual second and more.
     options = [(f"grpc.{name}_reconnect_backoff_ms", 20) for name in ("initial", "min", "max")]
     with grpc.insecure_channel(address, options=options) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < until and process.poll() is None:
             try:
                 status = stub.Check(health_pb2.HealthCheckRequest(), timeout=1).status

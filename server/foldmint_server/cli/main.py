@@ -19,6 +19,7 @@ from foldmint.command_line import CONTEXT_SETTINGS, LazyGroup, command_of, epilo
 from foldmint.environment import unknown_variables_warning
 from foldmint_server.cli.options import setting_parameters
 from foldmint_server.cli.setting_errors import setting_problems
+from foldmint_server.garbage_collection import without_collection
 from foldmint_server.settings import Settings, read_settings
 
 _USAGE, _CANNOT_START = 2, 1
@@ -109,7 +110,8 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
         raise typer.Exit(0)
     _exit_with(_CANNOT_START, early_problems(settings))
     # Loaded here: torch would make --help slow.
-    from foldmint_server.serve import serve
+    with without_collection():
+        from foldmint_server.serve import serve
 
     raise typer.Exit(serve(settings))
 
