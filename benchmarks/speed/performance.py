@@ -28,6 +28,7 @@ NAMES = (
     "growth",
     "scrape",
     "precision",
+    "startup",
 )
 FOLDER = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"

@@ -5,10 +5,10 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
+from foldmint.version import installed_version
 from foldmint_client.addresses import Address, host_name, is_loopback, split
 from foldmint_client.errors import InvalidOptions, UnreadableInput
 
@@ -229,14 +229,6 @@ def _check_target(target: str) -> None:
         tls = ", with TLS" if scheme.lower().endswith("s") else ""
         instead = f"{address.rstrip('/')} instead of {target}"
         raise InvalidOptions(f"target is HOST:PORT{tls}, not a URL: {instead}", "target")
-
-
-def installed_version() -> str:
-    """The version of Foldmint installed; 0+source when it runs from a source tree."""
-    try:
-        return version("foldmint")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def _content(path: File | None) -> bytes | None:

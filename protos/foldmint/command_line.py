@@ -1,10 +1,13 @@
 """Conventions that the commands share: `-h`, options in groups, examples and exit codes, and errors' wording."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 import typer
+
+from foldmint.version import installed_version
 
 _PYDANTIC = {"Value error, ": "", "Input should be": "must be"}  # typer's types use it
 
@@ -47,6 +50,63 @@ def plain_errors() -> Iterator[None]:
         for words, plain in _PYDANTIC.items():
             error.message = error.message.replace(words, plain)
         raise
+
+
+class LazyGroup(GroupedGroup):
+    """A group of commands that are created when they are used.
+
+    Its help lists them without creating them, and so without importing what they import. Subclasses set summaries: of
+    each command, the line that stands in the group's help.
+    """
+
+    summaries: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, **given: Any) -> None:  # noqa: ANN401
+        super().__init__(**given)
+        self.commands: Any = _CreatedCommands(self.summaries, self.create)
+
+    @staticmethod
+    def create(name: str) -> Any:  # noqa: ANN401
+        """The command of this name, one of `summaries`. Subclasses define it."""
+        raise NotImplementedError(name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries.items()))
+
+
+class _CreatedCommands(Mapping[str, Any]):
+    """Commands by name, each created when it is asked for."""
+
+    def __init__(self, names: Iterable[str], create: Callable[[str], Any]) -> None:
+        self._names = list(names)
+        self._create = cache(create)
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
+        if name not in self._names:
+            raise KeyError(name)
+        return self._create(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def command_of(function: Callable[..., Any], name: str, *, epilog: str) -> Any:  # noqa: ANN401
+    """The command that runs a function, whose parameters are its options and arguments."""
+    own = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    own.command(name, cls=GroupedCommand, epilog=epilog)(function)
+    return typer.main.get_command(own)
+
+
+def print_version(wanted: bool) -> None:
+    """The callback of the option `--version`."""
+    if wanted:
+        typer.echo(f"foldmint {installed_version()}")
+        raise typer.Exit
 
 
 def _write_groups(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from foldmint_tokenizer.frames import Frames, backbone_frames
 from foldmint_tokenizer.kernels import geometry as kernels
@@ -92,6 +91,9 @@ def _nearest(frames: Frames, queries: NDArray[np.int64]) -> NDArray[np.int32]:
         kernels.nearest(ca, compared)
         nearest[:, :wanted] = queries[compared]
         return nearest
+    # Imported here: few chains are so long, and scipy would make each start slower.
+    from scipy.spatial import KDTree
+
     kept = _thinned(ca)
     tree = KDTree(ca[kept])
     for start in range(0, len(queries), _QUERY_CHUNK):

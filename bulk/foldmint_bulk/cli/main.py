@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand
+from foldmint.command_line import CONTEXT_SETTINGS, GroupedCommand, print_version
 from foldmint_bulk.cli.help_text import EPILOG, ERROR, FAILED, LEFT, USAGE
 
 if TYPE_CHECKING:
@@ -45,14 +45,6 @@ class _Stopped(BaseException):
 class _Metrics:
     address: tuple[str, int] | None
     file: Path | None
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from foldmint_client.connection import installed_version
-
-        typer.echo(f"foldmint {installed_version()}")
-        raise typer.Exit
 
 
 @app.command(cls=GroupedCommand, epilog=EPILOG)
@@ -185,7 +177,7 @@ def bulk(
         str | None, typer.Option(metavar="HOST:PORT", help="Serve metrics here.", rich_help_panel=_REPORTS)
     ] = None,
     version: Annotated[  # noqa: ARG001 (its callback does it)
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Tokenize many structures, in units that any number of processes can do.

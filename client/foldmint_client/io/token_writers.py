@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from foldmint_client.connection import installed_version
+from foldmint.version import installed_version
 from foldmint_client.errors import MissingExtra
 from foldmint_client.models.job_version import JobVersion
 from foldmint_client.models.left_out import LeftOut, of_each_chain

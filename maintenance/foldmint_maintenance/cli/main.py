@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from foldmint.command_line import print_version
 from foldmint_maintenance.cli import codebooks
 from foldmint_maintenance.cli.common import (
     OUTPUT,
@@ -42,18 +43,10 @@ app = typer.Typer(
 app.add_typer(codebooks.app)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from foldmint_client.connection import installed_version
-
-        typer.echo(f"foldmint {installed_version()}")
-        raise typer.Exit
-
-
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """The upkeep of Foldmint's models: backbones, training, evaluation, import; use of codes, repair of codebooks."""

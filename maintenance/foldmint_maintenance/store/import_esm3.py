@@ -22,6 +22,7 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import OFFSETS
+from foldmint_tokenizer.shapes_only import shapes_only
 from foldmint_tokenizer.store.model_store import create_store
 from foldmint_tokenizer.structure.options import Reading
 
@@ -64,7 +65,7 @@ def import_esm3(
 
 def _encoder(tensors: Mapping[str, Tensor]) -> tuple[Encoder, Codebook]:
     config = _config(tensors)
-    with torch.device("meta"):  # shapes only: no memory is taken before the file has proved to hold what it says
+    with shapes_only():  # no memory is taken before the file has proved to hold what it says
         encoder = Encoder(config)
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     expected |= {
@@ -80,7 +81,7 @@ def _encoder(tensors: Mapping[str, Tensor]) -> tuple[Encoder, Codebook]:
 
 
 def _decoder(tensors: Mapping[str, Tensor], heads: int | None) -> Decoder:
-    with torch.device("meta"):
+    with shapes_only():
         decoder = Decoder(_decoder_config(tensors, heads))
     _check(tensors, {name: value.shape for name, value in decoder.state_dict().items()}, _DECODER)
     decoder.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)

@@ -7,19 +7,19 @@ foldmint-server tokens create alice --scope tokenize --file tokens.toml
 
 import inspect
 import os
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from pydantic import ValidationError
 
-from foldmint.command_line import CONTEXT_SETTINGS, GroupedGroup, epilog
+from foldmint.command_line import CONTEXT_SETTINGS, LazyGroup, command_of, epilog, print_version
 from foldmint.environment import unknown_variables_warning
 from foldmint_server.cli.options import setting_parameters
 from foldmint_server.cli.setting_errors import setting_problems
-from foldmint_server.cli.tokens import add_to
+from foldmint_server.garbage_collection import without_collection
 from foldmint_server.settings import Settings, read_settings
 
 _USAGE, _CANNOT_START = 2, 1
@@ -45,10 +45,22 @@ _EPILOG = epilog(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"foldmint {version('foldmint')}")
-        raise typer.Exit
+class _Commands(LazyGroup):
+    """The commands below `foldmint-server`: they change files, and need neither settings nor a server."""
+
+    summaries: ClassVar[Mapping[str, str]] = {
+        "password": "Create a password for /metrics and the dashboard, and print it.",
+        "tokens": "Create, list and revoke bearer tokens.",
+    }
+
+    @staticmethod
+    def create(name: str) -> Any:  # noqa: ANN401 (typer's own class)
+        """Import a command."""
+        from foldmint_server.cli.tokens import PASSWORD_EPILOG, password, tokens
+
+        if name == "password":
+            return command_of(password, name, epilog=PASSWORD_EPILOG)
+        return typer.main.get_command(tokens)
 
 
 def _signature() -> inspect.Signature:
@@ -60,7 +72,7 @@ def _signature() -> inspect.Signature:
             typer.Option("--check-config", help="Check all that a start needs, print the settings, and do not serve."),
         ],
         "version": Annotated[
-            bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+            bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
         ],
     }
     defaults = {"config": None, "check_config": False, "version": False}
@@ -98,7 +110,8 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
         raise typer.Exit(0)
     _exit_with(_CANNOT_START, early_problems(settings))
     # Loaded here: torch would make --help slow.
-    from foldmint_server.serve import serve
+    with without_collection():
+        from foldmint_server.serve import serve
 
     raise typer.Exit(serve(settings))
 
@@ -125,5 +138,4 @@ def _exit_with(code: int, problems: list[str]) -> None:
 
 
 run.__signature__ = _signature()  # type: ignore[attr-defined]
-app.callback(invoke_without_command=True, cls=GroupedGroup, epilog=_EPILOG)(run)
-add_to(app)
+app.callback(invoke_without_command=True, cls=_Commands, epilog=_EPILOG)(run)

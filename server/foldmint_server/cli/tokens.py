@@ -36,8 +36,11 @@ from foldmint_server.security.file_permissions import replace_privately
 from foldmint_server.security.token_use import InvalidUseFile, read_last_use, use_file_of
 
 tokens = typer.Typer(
+    name="tokens",
     help="Create, list and revoke bearer tokens, in the file that --tokens-file of the server names.",
     no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
@@ -150,11 +153,7 @@ def password(
     typer.echo(word)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    app.add_typer(tokens, name="tokens")
-    shown = _epilog("For Prometheus", "password prometheus --file metrics-auth > metrics.password")
-    app.command(cls=GroupedCommand, epilog=shown)(password)
+PASSWORD_EPILOG = _epilog("For Prometheus", "password prometheus --file metrics-auth > metrics.password")
 
 
 def _rate(residues_per_second: float | None, burst: float | None) -> Rate | None:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 from torch import Tensor
 
 from foldmint_tokenizer.frames import Frames
@@ -136,7 +136,8 @@ def anchors(frames: Frames, segments: Segments) -> NDArray[np.bool_]:
         step = np.diff(frames.origin[start:stop], axis=0)
         triple = np.einsum("li,li->l", np.cross(step[:-2], step[1:-1]), step[2:])
         chirality = np.concatenate([triple[:1], triple, triple[-1:], triple[-1:]])
-        found[start:stop] |= chirality >= maximum_filter1d(chirality, 2 * ANCHOR_RADIUS + 1, mode="nearest")
+        around = sliding_window_view(np.pad(chirality, ANCHOR_RADIUS, mode="edge"), 2 * ANCHOR_RADIUS + 1)
+        found[start:stop] |= chirality >= around.max(-1)
     return found
 
 

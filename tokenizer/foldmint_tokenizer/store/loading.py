@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-import torch
-
 from foldmint_tokenizer import vocabulary
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Weights
 from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.shapes_only import shapes_only
 from foldmint_tokenizer.store import layout
 from foldmint_tokenizer.store.checked_files import read_json, read_tensors
 from foldmint_tokenizer.store.storage import Files
@@ -46,7 +45,7 @@ def load_weights(files: Files, about: Mapping[str, Any]) -> Weights:
         lever = checked_lever(about, config)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{where} is incomplete or wrong: {error!r}") from error
-    with torch.device("meta"):  # no memory and no random numbers for weights that the file contains
+    with shapes_only():
         encoder = Encoder(config)
     fill(encoder, read_tensors(files, layout.ENCODER, digest), files.path(layout.ENCODER))
     if "decoder" in about and config.codes > vocabulary.CODES:
@@ -96,7 +95,7 @@ def _load_decoder(files: Files, about: Mapping[str, Any]) -> tuple[AnyDecoder, s
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{files.path(layout.MODEL)}: its decoder is incomplete or wrong: {error!r}") from error
     decoder: AnyDecoder
-    with torch.device("meta"):
+    with shapes_only():
         decoder = Decoder(config) if isinstance(config, DecoderConfig) else MotionDecoder(config)
     fill(decoder, read_tensors(files, layout.DECODER, digest), files.path(layout.DECODER))
     return decoder.eval(), digest

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from foldmint_tokenizer.structure.atom_table import MISSING, AtomRole, AtomTable, EntityClass
 from foldmint_tokenizer.structure.backbone import FARTHEST
@@ -168,6 +167,9 @@ def _near_another(
         same = (table.chain[left][:, None] == table.chain[there]) & (table.part[left][:, None] == table.part[there])
         close: NDArray[np.bool_] = (same & (left[:, None] != there) & (apart <= _BOND**2)).any(1)
         return close
+    # Imported here: few files need it, and scipy would make each start slower.
+    from scipy.spatial import cKDTree
+
     # The chain is a fourth axis that separates different chains.
     chain = (table.chain + len(table.chain_names) * table.part) * 10 * _BOND
     points = np.concatenate([others[there], chain[there, None]], 1)
