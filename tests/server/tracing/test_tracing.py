@@ -283,6 +283,6 @@ def test_a_collector_that_is_not_there_fails_nothing(chains: list[RealChain], tm
         server.process.terminate()
         assert server.process.wait(60) == 0
         # OpenTelemetry by itself would try for thirty.
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 25
     assert "UNAVAILABLE" in log.read_text()
     assert all(line.startswith("{") for line in log.read_text().splitlines())
