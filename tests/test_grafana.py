@@ -25,8 +25,8 @@ from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import build_geometry
 from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.chains import RealChain
-from helpers.grafana_page import Prometheus, Query, committed_dashboard, interpolated, queries, transformed
-from helpers.real_prometheus import asked, free_port, hastened, prometheus
+from helpers.monitoring.grafana_page import Prometheus, Query, committed_dashboard, interpolated, queries, transformed
+from helpers.monitoring.real_prometheus import asked, free_port, hastened, prometheus
 from helpers.support import ROOT, RunningServer, admin_of, metrics_of, missing, running_server, stub_of
 from helpers.traffic import streamed
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from helpers.grafana_page import GRAFANA, committed_dashboard, queries
+from helpers.monitoring.grafana_page import GRAFANA, committed_dashboard, queries
 from helpers.support import ROOT
 
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))

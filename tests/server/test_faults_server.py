@@ -12,7 +12,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import StructureTokenizer, backbone
 from helpers.chains import RealChain
-from helpers.faults import faulty_server
+from helpers.servers.faults import faulty_server
 from helpers.support import RunningServer, metrics_of, request_of, stub_of
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

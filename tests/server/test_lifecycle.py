@@ -16,7 +16,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.settings import read_settings
 from foldmint_tokenizer.store.model_store import DEFAULT
 from helpers.chains import RealChain
-from helpers.faults import faulty_server, held_up
+from helpers.servers.faults import faulty_server, held_up
 from helpers.support import metrics_of, running_server, stub_of
 from helpers.waiting import wait_until
 

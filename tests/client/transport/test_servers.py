@@ -17,7 +17,7 @@ from client.transport.streams import Code, Requests, Responses, numbers
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client import FailedPrecondition, InvalidStructure, Retry, Tls, Tokens, Unauthenticated
-from helpers.grpc_fault import Fault
+from helpers.servers.grpc_fault import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,8 +25,8 @@ from foldmint_maintenance.repair import preflight
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_server.security.bearer_tokens import AccessToken, Scope, digest_of, format_tokens
 from foldmint_tokenizer.store.model_store import Store
-from helpers.distributed_repair import CONFIG, LIMITS
-from helpers.real_prometheus import free_port
+from helpers.distributed.distributed_repair import CONFIG, LIMITS
+from helpers.monitoring.real_prometheus import free_port
 from helpers.support import running_server
 
 QUICK = ("--row-steps", "3", "--residues", "1000", "--rounds", "2", "--threads", "1", "--max-churn", "1", "--force")

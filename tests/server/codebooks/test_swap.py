@@ -16,7 +16,7 @@ from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.store.model_store import Store
 from helpers.chains import RealChain
-from helpers.faults import faulty_server, held_up
+from helpers.servers.faults import faulty_server, held_up
 from helpers.support import RunningServer, admin_of, metrics_of, request_of, stub_of
 from helpers.waiting import wait_until
 

@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2 as pb
-from helpers.faults import faulty_server, held_up
+from helpers.servers.faults import faulty_server, held_up
 from helpers.support import RunningServer, metrics_of, stub_of
 from helpers.waiting import wait_until
 

@@ -14,7 +14,7 @@ import pytest
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_tokenizer import StructureTokenizer, backbone
 from helpers.chains import RealChain
-from helpers.faults import faulty_server, held_up
+from helpers.servers.faults import faulty_server, held_up
 from helpers.support import RunningServer, metrics_of, running_server, stub_of
 from helpers.waiting import wait_until
 

@@ -16,7 +16,7 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import AsyncClient, Backbone, Client
 from helpers.chains import RealChain
-from helpers.otlp_collector import Collector, collector_running, facts, ordered
+from helpers.monitoring.otlp_collector import Collector, collector_running, facts, ordered
 from helpers.support import RunningServer, metrics_of, request_of, running_server, stub_of
 from helpers.waiting import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_backbones
 from foldmint_tokenizer.neighborhoods import build_geometry
-from helpers.hostile_files import BOUNDS, READ, REFUSED, RULES, cif, one, pdb, same
+from helpers.files.hostile_files import BOUNDS, READ, REFUSED, RULES, cif, one, pdb, same
 
 LIMITS = Limits(residues=100_000)
 # Of one core. On a quiet machine each takes about one.

@@ -1,4 +1,4 @@
-"""Real servers whose devices fail or wait on command; see `helpers.faulty_server`."""
+"""Real servers whose devices fail or wait on command; see `helpers.servers.faulty_server`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ def faulty_server(faults: Path, *arguments: str, log: Path | None = None, code: 
     """A server that fails as a file says; the rest is as in `running_server`."""
     environment = {"FOLDMINT_TEST_FAULTS": str(faults)}
     with running_server(
-        *arguments, environment=environment, log=log, module="helpers.faulty_server", code=code
+        *arguments, environment=environment, log=log, module="helpers.servers.faulty_server", code=code
     ) as server:
         yield server
 

@@ -4,7 +4,7 @@ Its lines: `hold 1` (devices and the decoder begin nothing while it is there), `
 `not_finite 1` and `broken 1` (structures with a residue that is more than 7777 Å from the others), `lost N` (devices up
 to that number compute nothing any more), `clock N` (seconds that the clock of the day jumps).
 
-python -m helpers.faulty_server --listen 127.0.0.1:0
+python -m helpers.servers.faulty_server --listen 127.0.0.1:0
 """
 
 import os

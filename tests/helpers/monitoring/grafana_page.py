@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from helpers.real_prometheus import HASTE
+from helpers.monitoring.real_prometheus import HASTE
 from helpers.support import ROOT
 
 GRAFANA = ROOT / "deploy" / "grafana"
