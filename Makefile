@@ -34,13 +34,18 @@ serve: .venv/server.stamp
 traffic: .venv/server.stamp
 	@$(BIN)/python examples/traffic.py
 
-# A worker for each core, up to four: most tests wait for servers and processes, and each of those has one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Three workers for two cores, up to six: tests wait for servers, processes and Prometheus, each of which has one thread.
+WORKERS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )); echo $$(( n < 6 ? n : 6 )))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# First what numba compiles: of processes that start at once, each would do so.
+LOOPS := $(BIN)/python tests/helpers/compile_loops.py
 test: .venv/dev.stamp .reference/stamp
+	$(LOOPS)
 	$(PYTEST)
 
 # With the slow tests as well: kills, Envoy, browser, Prometheus and Grafana, documentation sessions, torchrun.
 test-all: .venv/dev.stamp .reference/stamp
+	$(LOOPS)
 	$(PYTEST) -m "not long"
 
 # Twenty thousand residues through the reference at its published size, and other long forms.
@@ -69,7 +74,7 @@ reference: .reference/stamp
 
 # Real structure files out of other projects' packages, for `pytest -m slow`; they are never committed.
 real-files: .venv/dev.stamp
-	$(BIN)/python tests/helpers/real_files.py
+	$(BIN)/python tests/helpers/files/real_files.py
 
 # The documentation as a site, in dist/docs; a broken link fails.
 docs: .venv/dev.stamp

@@ -16,7 +16,7 @@ from foldmint_maintenance.cli import main as maintenance
 from foldmint_server.cli import main
 from foldmint_server.settings import Settings
 from foldmint_tokenizer.store.model_store import DEFAULT, Store
-from helpers.kustomize import KUBERNETES, container_of, named, offered, pod_of, rendered
+from helpers.kustomize import KUBERNETES, container_of, kubectl, named, offered, pod_of, rendered
 from helpers.support import ROOT
 
 VERSION = "1.33"
@@ -230,7 +230,7 @@ def test_the_page_starts_a_canary_by_the_rollbacks_template(objects: list[dict[s
     (patch,) = re.findall(r"--patch='(.*?)'", PAGE.read_text(encoding="utf-8"))
     template = named(objects, "CronJob", "foldmint-rollback")["spec"]["jobTemplate"]
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "canary"}, "spec": template["spec"]}
-    command = ["kubectl", "patch", "--local", "--filename=-", "--type=json", f"--patch={patch}", "--output=yaml"]
+    command = [kubectl(), "patch", "--local", "--filename=-", "--type=json", f"--patch={patch}", "--output=yaml"]
     done = subprocess.run(command, input=yaml.safe_dump(job), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     patched = yaml.safe_load(done.stdout)

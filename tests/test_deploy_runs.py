@@ -19,9 +19,9 @@ from foldmint_client import FailedPrecondition
 from foldmint_client.admin import CodebookAdmin
 from foldmint_maintenance.datasets.records import Record, read_parquet, write_parquet
 from foldmint_tokenizer.store.model_store import DEFAULT, Store
-from helpers.harmed_store import create_harmed_store
+from helpers.distributed.harmed_store import create_harmed_store
 from helpers.kustomize import container_of, named, rendered
-from helpers.real_prometheus import awaited, prometheus
+from helpers.monitoring.real_prometheus import awaited, prometheus
 from helpers.support import DATA, ROOT, RunningServer, running_server, stub_of
 from helpers.traffic import streamed
 
@@ -74,7 +74,7 @@ def _server(
     allowed = () if "--insecure-admin" in own else ("--no-insecure-admin",)
     module, environment = "foldmint_server.cli", dict(environment or {})
     if read_only is not None:
-        module, environment["FOLDMINT_TEST_READ_ONLY"] = "helpers.read_only_server", str(read_only)
+        module, environment["FOLDMINT_TEST_READ_ONLY"] = "helpers.servers.read_only_server", str(read_only)
     with running_server(*own, *allowed, environment=environment, log=log, module=module) as running:
         yield running
 

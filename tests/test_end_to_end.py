@@ -13,7 +13,7 @@ from foldmint_client import AsyncClient, Backbone, Client, FailedPrecondition, I
 from foldmint_client.models.responses import Tokens
 from foldmint_tokenizer import StructureDetokenizer, StructureTokenizer, backbone, read_backbones
 from helpers.chains import RealChain
-from helpers.pdb_text import PdbText, atom
+from helpers.files.pdb_text import PdbText, atom
 from helpers.support import ROOT, RunningServer
 
 ENVIRONMENT = {

@@ -99,16 +99,16 @@ def beyond_the_base() -> set[str]:
 
 
 def dependencies(extra: str) -> list[str]:
-    """Packages that an extra names, of other extras that it names too."""
-    found = []
+    """Distributions that an extra names, of other extras that it names too."""
+    found: set[str] = set()
     for requirement in requirements("foldmint", [extra]):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             continue
         if canonicalize_name(requirement.name) == "foldmint":
-            found += [package for inner in requirement.extras for package in dependencies(inner)]
+            found.update(name for inner in requirement.extras for name in dependencies(inner))
         else:
-            found += sorted(import_names()[canonicalize_name(requirement.name)])
-    return found
+            found.add(canonicalize_name(requirement.name))
+    return sorted(found)
 
 
 SERVE = [
@@ -194,17 +194,17 @@ def test_an_error_of_our_own_is_no_missing_extra() -> None:
 @pytest.mark.parametrize("package", dependencies("server"))
 def test_the_server_without_one_package(package: str) -> None:
     """It may do without; what it cannot do is end in a traceback. An option that is wrong ends it if it could start."""
-    done = run("foldmint-server", [*SERVE, "10", "--model", "none"], [package])
+    done = run("foldmint-server", [*SERVE, "10", "--model", "none"], import_names()[package])
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert re.search(r"pip install 'foldmint\[server\]'|there is no|cannot be read|none", done.stderr)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", sorted(set(dependencies("maintenance"))))
+@pytest.mark.parametrize("package", dependencies("maintenance"))
 def test_maintenance_without_one_package(package: str) -> None:
     for arguments in ("evaluate --data none", "repair --store none --data none", "ingest none --out none.parquet"):
-        done = run("foldmint-maintenance", arguments.split(), [package])
+        done = run("foldmint-maintenance", arguments.split(), import_names()[package])
         assert done.returncode in (1, 2)
         assert "Traceback" not in done.stderr
         # What the package is not needed for goes on, and reports the missing inputs.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from helpers.real_prometheus import HASTE, HASTE_FOR, free_port, hastened
+from helpers.monitoring.real_prometheus import HASTE, HASTE_FOR, free_port, hastened
 from helpers.support import ROOT, missing
 
 FOLDER = ROOT / "deploy" / "prometheus"

@@ -19,7 +19,7 @@ from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 from helpers.chains import RealChain
-from helpers.fleet import activate, answered, backbone_of, job, same_tokens, server_of, target_of
+from helpers.servers.fleet import activate, answered, backbone_of, job, same_tokens, server_of, target_of
 from helpers.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow

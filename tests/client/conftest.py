@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client import AsyncClient, Client, Decoded, Health, ModelInfo, Retry, Tls, Tokens
-from helpers.grpc_fault import Fault, Violations
+from helpers.servers.grpc_fault import Fault, Violations
 
 Request: TypeAlias = tokenizer_pb2.TokenizeStreamRequest
 Response: TypeAlias = tokenizer_pb2.TokenizeStreamResponse

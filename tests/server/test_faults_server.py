@@ -12,9 +12,9 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import StructureTokenizer, backbone
 from helpers.chains import RealChain
-from helpers.support import RunningServer, metrics_of, request_of, running_server, stub_of
+from helpers.servers.faults import faulty_server
+from helpers.support import RunningServer, metrics_of, request_of, stub_of
 
-FAULTS = "FOLDMINT_TEST_FAULTS"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -27,9 +27,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faulty(faults: Path) -> Iterator[RunningServer]:
     """A server of two devices, with a log on a disk that is full."""
     arguments = ["--device", "cpu,cpu", "--threads", "2", "--log-level", "info"]
-    with running_server(
-        *arguments, environment={FAULTS: str(faults)}, log=Path("/dev/full"), module="helpers.faulty_server"
-    ) as server:
+    with faulty_server(faults, *arguments, log=Path("/dev/full")) as server:
         yield server
 
 
@@ -125,9 +123,7 @@ def test_one_device_of_two_is_lost_and_then_the_other(
     log = tmp_path / "log"
     arguments = ["--device", "cpu,cpu", "--threads", "2"]
     with (
-        running_server(
-            *arguments, environment={FAULTS: str(faults)}, module="helpers.faulty_server", log=log, code=3
-        ) as server,
+        faulty_server(faults, *arguments, log=log, code=3) as server,
         stub_of(server) as stub,
         grpc.insecure_channel(server.address) as channel,
     ):

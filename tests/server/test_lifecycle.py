@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,9 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_server.settings import read_settings
 from foldmint_tokenizer.store.model_store import DEFAULT
 from helpers.chains import RealChain
-from helpers.support import running_server, stub_of
+from helpers.servers.faults import faulty_server, held_up
+from helpers.support import metrics_of, running_server, stub_of
+from helpers.waiting import wait_until
 
 
 def refused(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
@@ -115,33 +115,17 @@ def test_a_misspelled_setting_in_a_file_is_told(tmp_path: Path) -> None:
     assert "max_residue" in text
 
 
-def test_stopping_finishes_what_was_admitted(chains: list[RealChain]) -> None:
-    answers: list[int] = []
-    with running_server() as server, stub_of(server) as stub:
+def test_stopping_finishes_what_was_admitted(chains: list[RealChain], tmp_path: Path) -> None:
+    faults = tmp_path / "faults"
+    with faulty_server(faults) as server, stub_of(server) as stub:
         x = chains[0].coordinates
         request = pb.TokenizeRequest(backbones=pb.Backbones(chains=[pb.Backbone(coordinates=x.tobytes())]))
-
-        def client() -> None:
-            answers.append(len(stub.Tokenize(request, timeout=100).chains[0].tokens))
-
-        threads = [threading.Thread(target=client) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        _until_in_flight(server.metrics, 8)
-        server.process.terminate()
-        for thread in threads:
-            thread.join()
+        with held_up(faults):
+            calls = [stub.Tokenize.future(request, timeout=100) for _ in range(8)]
+            wait_until(lambda: metrics_of(server)["foldmint_requests_in_flight"] == 8)
+            server.process.terminate()
+        assert [len(call.result().chains[0].tokens) for call in calls] == [len(x)] * 8
         assert server.process.wait(60) == 0
-    assert answers == [len(x)] * 8
-
-
-def _until_in_flight(metrics: str, count: int) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
-            if f"foldmint_requests_in_flight {count}.0" in page.read().decode():
-                return
-    raise AssertionError(f"never {count} requests in flight")
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from foldmint_maintenance.cli import main
 from foldmint_tokenizer import StructureTokenizer
 from foldmint_tokenizer.store.control import hash_of
 from foldmint_tokenizer.store.model_store import Store
-from helpers.real_prometheus import awaited, hastened, prometheus
+from helpers.monitoring.real_prometheus import awaited, hastened, prometheus
 from helpers.support import ROOT
 from helpers.waiting import wait_until
 

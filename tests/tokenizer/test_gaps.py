@@ -17,7 +17,7 @@ from foldmint_tokenizer import (
 )
 from foldmint_tokenizer.structure.options import WrittenFormat
 from foldmint_tokenizer.vocabulary import CHAINBREAK
-from helpers.pdb_text import PdbText, atom
+from helpers.files.pdb_text import PdbText, atom
 
 FORMATS: list[WrittenFormat] = ["pdb", "mmcif"]
 TOKENS = [7, 4095, 0, CHAINBREAK, 12, 13, 14]

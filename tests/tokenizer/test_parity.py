@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from foldmint_tokenizer import backbone
 from foldmint_tokenizer.encoder import ESM3, ModelConfig
-from helpers import esm_reader
 from helpers.chains import RealChain
-from helpers.esm_reader import SMALL, Pair
+from helpers.files import esm_reader
+from helpers.files.esm_reader import SMALL, Pair
 from helpers.support import REFERENCE_WARNINGS
 
 pytestmark = REFERENCE_WARNINGS

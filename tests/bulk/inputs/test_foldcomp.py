@@ -15,7 +15,7 @@ from foldmint_bulk.parsing.pool import ParserLimits, ParserPool
 from foldmint_bulk.planning import check_inputs
 from foldmint_tokenizer.structure.reader import read_backbones
 from helpers.bulk_inputs import contents, plan, read
-from helpers.foldcomp_database import packed_structure, write_database
+from helpers.files.foldcomp_database import packed_structure, write_database
 
 PACKED = packed_structure()
 

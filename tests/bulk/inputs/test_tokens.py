@@ -13,7 +13,7 @@ from foldmint_tokenizer import StructureTokenizer
 from foldmint_tokenizer.structure.backbone import backbone
 from helpers.bulk_inputs import Trajectory
 from helpers.chains import RealChain
-from helpers.foldcomp_database import packed_structure, write_database
+from helpers.files.foldcomp_database import packed_structure, write_database
 
 
 def test_tokens_are_those_of_files(

@@ -12,7 +12,7 @@ from client.io.test_foldcomp import packed  # noqa: F401 (a fixture)
 from typer.testing import CliRunner, Result
 
 from foldmint_client.cli.main import app
-from helpers.foldcomp_database import write_database
+from helpers.files.foldcomp_database import write_database
 
 if TYPE_CHECKING:
     from client.conftest import ScriptedServer

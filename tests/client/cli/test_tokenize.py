@@ -9,45 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
 import pytest
-from pyarrow import parquet
-from typer.testing import CliRunner, Result
 
 from foldmint.v1 import tokenizer_pb2
-from foldmint_client.cli.main import app
 
 if TYPE_CHECKING:
     from client.conftest import Certificates, ScriptedServer
+from client.cli.command import rows, run, tokenize
 
 KEYS = ["source", "chain", "residue_index", "sequence", "tokens", "has_frame", "model", "codebook_version"]
 TOLD = ["left_out", "warnings"]
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    names = [f"{number}.pdb" for number in (3, 1, 2)]
-    for name in names:
-        Path(name).write_text(name.removesuffix(".pdb"))
-    return names
-
-
-def run(*arguments: str, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(app, [*arguments], input=stdin)
-
-
-def tokenize(server: "ScriptedServer", *arguments: str, stdin: bytes | None = None) -> Result:
-    return run("tokenize", "--server", server.target, *arguments, stdin=stdin)
-
-
-def rows(result: Result) -> list[dict[str, object]]:
-    def refuse(constant: str) -> object:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return [json.loads(line, parse_constant=refuse) for line in result.stdout.splitlines()]
 
 
 def test_json_lines_in_the_order_of_the_input(server: "ScriptedServer", files: list[str]) -> None:
@@ -238,75 +210,6 @@ def test_a_token_of_the_environment_is_sent_and_not_shown(
     for arguments in (["info", "--help"], ["info", "--server", "example.org:1"], ["info", "--server", server.target]):
         result = run(*arguments)
         assert "s3cret" not in result.output + result.stderr
-
-
-def test_parquet(server: "ScriptedServer", files: list[str]) -> None:
-    assert tokenize(server, "--format", "parquet", "-o", "out.parquet", *files).exit_code == 0
-    table = parquet.read_table("out.parquet")
-    assert table.column("source").to_pylist() == files
-    row = table.to_pylist()[1]
-    assert row == {
-        "source": "1.pdb",
-        "chain": "A",
-        "residue_index": [-1, 5, 5],
-        "sequence": "GAS",
-        "insertion_codes": "  A",
-        "tokens": [1, 2, 3],
-        "has_frame": [True, True, False],
-        "distances": None,
-        "assignment": None,
-        "segment_starts": None,
-        "first_frames": None,
-        "composed_rmsd": None,
-        "model": "scripted",
-        "codebook_version": "000007",
-        "left_out": [],
-        "warnings": [],
-    }
-    assert str(table.schema.field("tokens").type) == "list<element: uint16>"
-    metadata = parquet.read_schema("out.parquet").metadata
-    assert metadata[b"model"] == b"scripted"
-    assert metadata[b"codebook_version"] == b"000007"
-    assert b"foldmint_version" in metadata
-    tokenize(server, "--overwrite", "--format", "parquet", "--distances", "-o", "out.parquet", files[0])
-    distances = parquet.read_table("out.parquet").column("distances").to_pylist()
-    np.testing.assert_array_equal(np.array(distances[0], np.float32), np.array([0.1, 2.5, np.nan], np.float32))
-
-
-def test_npz(server: "ScriptedServer", files: list[str]) -> None:
-    absolute = str(Path("3.pdb").resolve())
-    assert (
-        tokenize(server, "--format", "npz", "--distances", "-o", "out.npz", absolute, "1.pdb", "1.pdb").exit_code == 0
-    )
-    with np.load("out.npz") as arrays:
-        assert [key for key in arrays.files if key.endswith("A")] == [f"{absolute}:A", "1.pdb:A"]
-        assert arrays["1.pdb:A"].dtype == np.uint16
-        assert arrays[f"{absolute}:A"].tolist() == [3, 4, 5]
-        assert arrays["1.pdb:A#2"].tolist() == [1, 2, 3]
-        assert arrays["1.pdb:A:residue_index"].tolist() == [-1, 5, 5]
-        assert arrays["1.pdb:A:has_frame"].tolist() == [True, True, False]
-        assert np.isnan(arrays["1.pdb:A:distances"][2])
-
-
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "npz"])
-def test_an_output_appears_when_it_is_complete(server: "ScriptedServer", files: list[str], form: str) -> None:
-    before = {*files}
-    out = Path("out")
-    out.write_text("earlier")
-    refused = tokenize(server, "--format", form, "-o", "out", *files)
-    assert (refused.exit_code, server.servicer.requests) == (2, [])
-    assert "out exists; --overwrite replaces it" in " ".join(refused.stderr.split())
-    server.fail(grpc.StatusCode.INTERNAL)
-    assert tokenize(server, "--overwrite", "--format", form, "-o", "out", *files).exit_code == 3
-    assert out.read_text() == "earlier"
-    Path("link").symlink_to("out")
-    assert tokenize(server, "--overwrite", "--format", form, "-o", "link", *files).exit_code == 0
-    assert Path("link").is_symlink()
-    assert out.read_bytes() != b"earlier"
-    assert {path.name for path in Path().iterdir()} == {*before, "out", "link"}
-    if os.name == "posix":
-        assert tokenize(server, "--format", form, "-o", os.devnull, *files).exit_code == 0
-        assert Path(os.devnull).is_char_device()
 
 
 def test_info(server: "ScriptedServer") -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from foldmint_client.errors import InvalidStructure, MissingExtra, UnreadableInput
 from foldmint_client.io.foldcomp_files import Foldcomp, entries, is_database
-from helpers.foldcomp_database import packed_structure, write_database
+from helpers.files.foldcomp_database import packed_structure, write_database
 
 
 @pytest.fixture(scope="module")

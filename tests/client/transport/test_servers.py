@@ -13,18 +13,16 @@ import grpc
 import pytest
 import trustme
 from client.conftest import Both, Scripted, ScriptedServer
+from client.transport.streams import Code, Requests, Responses, numbers
 
 from foldmint.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from foldmint_client import FailedPrecondition, InvalidStructure, Retry, Tls, Tokens, Unauthenticated
-from helpers.grpc_fault import Fault
+from helpers.servers.grpc_fault import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-Code = grpc.StatusCode
-Requests = Iterator[tokenizer_pb2.TokenizeStreamRequest]
-Responses = Iterator[tokenizer_pb2.TokenizeStreamResponse]
 
 
 @contextmanager
@@ -68,10 +66,6 @@ def both(kind: str, target: str, **options: Any) -> Both:
 
 def target_of(servers: list[ScriptedServer]) -> str:
     return ",".join(server.target for server in servers)
-
-
-def numbers(count: int) -> list[bytes]:
-    return [str(number).encode() for number in range(count)]
 
 
 def check(results: list[tuple[Any, Any]], count: int) -> None:

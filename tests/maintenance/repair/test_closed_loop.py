@@ -10,8 +10,8 @@ import pytest
 
 from foldmint_maintenance.datasets.records import Record, write_parquet
 from foldmint_tokenizer.store.model_store import Store
-from helpers.harmed_store import KILLED, create_harmed_store
-from helpers.real_prometheus import asked, awaited, prometheus
+from helpers.distributed.harmed_store import KILLED, create_harmed_store
+from helpers.monitoring.real_prometheus import asked, awaited, prometheus
 from helpers.support import running_server, stub_of
 from helpers.traffic import streamed
 

@@ -14,7 +14,7 @@ from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.job import repair
 from foldmint_maintenance.usage.sources import from_file
 from foldmint_tokenizer.store.model_store import Store
-from helpers.distributed_repair import CONFIG
+from helpers.distributed.distributed_repair import CONFIG
 
 UNHIT = (3, 11)
 

@@ -15,8 +15,8 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.store.lock import read_lock
 from foldmint_tokenizer.store.model_store import Store
-from helpers import distributed_repair
-from helpers.torchrun import rank_of, torchrun, waited
+from helpers.distributed import distributed_repair
+from helpers.distributed.torchrun import rank_of, torchrun, waited
 
 pytestmark = pytest.mark.slow
 

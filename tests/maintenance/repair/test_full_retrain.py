@@ -21,7 +21,7 @@ from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion.motion_decoder import MotionDecoder, MotionDecoderConfig
 from foldmint_tokenizer.store.model_store import DEFAULT, Store, create_store, load_model
-from helpers.distributed_repair import CONFIG, LIMITS, killed
+from helpers.distributed.distributed_repair import CONFIG, LIMITS, killed
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.errors import ModelError, StoreLocked
 from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
-from helpers.distributed_repair import CONFIG, KILLED, LIMITS, killed
+from helpers.distributed.distributed_repair import CONFIG, KILLED, LIMITS, killed
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from foldmint_maintenance.errors import MetricsExportError
 from foldmint_maintenance.repair.job_metrics import OUTCOMES, JobMetrics, recorded
 from foldmint_tokenizer.errors import StoreLocked
-from helpers.real_prometheus import awaited, free_port, prometheus
+from helpers.monitoring.real_prometheus import awaited, free_port, prometheus
 from helpers.support import missing
 
 STORE = "s3://bucket/a store"

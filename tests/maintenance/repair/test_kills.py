@@ -12,7 +12,7 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.store.listing import verified
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.store.model_store import Store
-from helpers.distributed_repair import killed, repaired
+from helpers.distributed.distributed_repair import killed, repaired
 from helpers.support import running_server, stub_of
 from helpers.traffic import request_of
 
@@ -30,7 +30,7 @@ def test_killed_at_any_moment(
 ) -> None:
     context = multiprocessing.get_context("forkserver")
     # Imported once, so that a process is at work at once, and is killed there rather than in its imports.
-    context.set_forkserver_preload(["helpers.distributed_repair", "foldmint_maintenance.repair.job"])
+    context.set_forkserver_preload(["helpers.distributed.distributed_repair", "foldmint_maintenance.repair.job"])
     store = Store(harmed)
     first_codebook = store.codebook("000001").codebook
     chance = random.Random(0)

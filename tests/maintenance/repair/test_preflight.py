@@ -25,9 +25,9 @@ from foldmint_maintenance.repair import preflight
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_server.security.bearer_tokens import AccessToken, Scope, digest_of, format_tokens
 from foldmint_tokenizer.store.model_store import Store
-from helpers.distributed_repair import CONFIG, LIMITS
-from helpers.real_prometheus import free_port
-from helpers.support import running_server
+from helpers.distributed.distributed_repair import CONFIG, LIMITS
+from helpers.monitoring.real_prometheus import free_port
+from helpers.support import RunningServer, running_server
 
 QUICK = ("--row-steps", "3", "--residues", "1000", "--rounds", "2", "--threads", "1", "--max-churn", "1", "--force")
 
@@ -94,18 +94,20 @@ def test_a_token_that_may_not_swap_is_told_before_the_work(
     assert Store(harmed).versions() == versions
 
 
-def test_a_server_of_another_store_is_told(harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path) -> None:
+def test_a_server_of_another_store_is_told(
+    harmed: Path, parquet: Path, gate_data: Path, tmp_path: Path, server: RunningServer
+) -> None:
     other = tmp_path / "other"
     shutil.copytree(harmed, other)
     Store(harmed).publish(Store(harmed).codebook().codebook, parent="000002", about={})
-    with running_server("--model", str(other), "--threads", "1") as server, running_server() as stranger:
+    with running_server("--model", str(other), "--threads", "1") as copied:
         status, _, err = _run(
             *("--store", harmed, "--data", parquet, "--gate-data", gate_data, "--dry-run", "--force"),
-            *("--activate", f"{server.admin},{stranger.admin}"),
+            *("--activate", f"{copied.admin},{server.admin}"),
         )
     assert status == 1
-    assert f"{server.admin} does not follow {harmed}: it does not know codebook 000003" in err
-    assert f"{stranger.admin} serves another encoder" in err
+    assert f"{copied.admin} does not follow {harmed}: it does not know codebook 000003" in err
+    assert f"{server.admin} serves another encoder" in err
     assert "2 problems found" in err
 
 

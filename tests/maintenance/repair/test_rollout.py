@@ -18,7 +18,7 @@ from foldmint_maintenance.usage.sources import from_servers
 from foldmint_maintenance.usage.statistics import CodeCounts
 from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store, load_model
-from helpers.distributed_repair import CONFIG
+from helpers.distributed.distributed_repair import CONFIG
 from helpers.support import RunningServer, running_server, stub_of
 from helpers.traffic import streamed
 

@@ -23,8 +23,8 @@ from foldmint_maintenance.usage.prometheus_api import Prometheus, read_entry
 from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
 from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store, load_model
-from helpers.distributed_repair import CONFIG
-from helpers.real_prometheus import free_port, prometheus
+from helpers.distributed.distributed_repair import CONFIG
+from helpers.monitoring.real_prometheus import free_port, prometheus
 from helpers.support import RunningServer, running_server
 
 TOKEN = "of-the-repair"  # noqa: S105

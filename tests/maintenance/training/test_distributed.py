@@ -17,8 +17,8 @@ from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import read_recipe
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store.model_store import load_model
-from helpers import distributed_steps
-from helpers.torchrun import rank_of, torchrun, waited
+from helpers.distributed import distributed_steps
+from helpers.distributed.torchrun import rank_of, torchrun, waited
 
 pytestmark = pytest.mark.slow
 

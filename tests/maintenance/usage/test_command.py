@@ -25,7 +25,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store.model_store import Store, create_store
-from helpers.real_prometheus import awaited, free_port, prometheus
+from helpers.monitoring.real_prometheus import awaited, free_port, prometheus
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:

@@ -18,7 +18,7 @@ import trustme
 from foldmint.durations import parse_duration
 from foldmint_maintenance.errors import UsageUnknown
 from foldmint_maintenance.usage.prometheus_api import Prometheus, matching, read_entry
-from helpers.real_prometheus import free_port
+from helpers.monitoring.real_prometheus import free_port
 
 NOW = json.dumps({"status": "success", "data": {"resultType": "scalar", "result": [7, "7.5"]}}).encode()
 

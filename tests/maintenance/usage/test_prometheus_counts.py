@@ -23,7 +23,7 @@ from foldmint_maintenance.usage.statistics import psi
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.store.model_store import Store
-from helpers.real_prometheus import awaited, free_port, prometheus
+from helpers.monitoring.real_prometheus import awaited, free_port, prometheus
 from helpers.support import missing, running_server
 
 MINUTE = 60

@@ -16,7 +16,9 @@ from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.store.model_store import Store
 from helpers.chains import RealChain
-from helpers.support import RunningServer, admin_of, metrics_of, request_of, running_server, stub_of
+from helpers.servers.faults import faulty_server, held_up
+from helpers.support import RunningServer, admin_of, metrics_of, request_of, stub_of
+from helpers.waiting import wait_until
 
 Stub = rpc.TokenizerServiceStub
 Admin = codebook_pb2_grpc.CodebookServiceStub
@@ -25,9 +27,14 @@ KEPT = 3
 
 
 @pytest.fixture(scope="module")
-def swapping(versions_copy: Path) -> Iterator[RunningServer]:
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults") / "faults"
+
+
+@pytest.fixture(scope="module")
+def swapping(versions_copy: Path, faults: Path) -> Iterator[RunningServer]:
     """A server that keeps few versions."""
-    with running_server("--model", str(versions_copy), "--keep-versions", str(KEPT)) as server:
+    with faulty_server(faults, "--model", str(versions_copy), "--keep-versions", str(KEPT)) as server:
         yield server
 
 
@@ -146,22 +153,18 @@ def test_a_stream_keeps_the_version_that_it_began_with(
 
 
 def test_what_was_admitted_before_ends_on_its_version(
-    swapping: RunningServer, stub: Stub, admin: Admin, short: list[RealChain], in_process: Tokens
+    swapping: RunningServer, faults: Path, stub: Stub, admin: Admin, short: list[RealChain], in_process: Tokens
 ) -> None:
     activate(admin, "000001")
     chain = short[4]
-    many = pb.TokenizeRequest(backbones=pb.Backbones(chains=list(request_of(chain).backbones.chains) * 60))
-    large = [stub.Tokenize.future(many, timeout=100) for _ in range(2)]
-    until = time.monotonic() + 30
-    while metrics_of(swapping)["foldmint_requests_in_flight"] < 2 and time.monotonic() < until:
-        time.sleep(0.01)
-    activate(admin, "000002", "000003", "000004", "000005")
-    assert not large[1].done()
-    assert tokenized(stub, chain) == ("000005", in_process("000005")[4])
-    for call in large:
-        response = call.result()
-        assert response.codebook_version == "000001"
-        assert [list(one.tokens) for one in response.chains] == [in_process("000001")[4]] * 60
+    with held_up(faults):
+        before = [stub.Tokenize.future(request_of(chain), timeout=100) for _ in range(2)]
+        wait_until(lambda: metrics_of(swapping)["foldmint_requests_in_flight"] == 2)
+        activate(admin, "000002", "000003", "000004", "000005")
+        after = stub.Tokenize.future(request_of(chain), timeout=100)
+        wait_until(lambda: metrics_of(swapping)["foldmint_requests_in_flight"] == 3)
+    assert told(after.result()) == ("000005", in_process("000005")[4])
+    assert [told(call.result()) for call in before] == [("000001", in_process("000001")[4])] * 2
 
 
 def test_tokens_of_a_kept_version_are_decoded_as_that_version(stub: Stub, admin: Admin, versions: Path) -> None:

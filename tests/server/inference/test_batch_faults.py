@@ -15,7 +15,7 @@ from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.engine import Quantized
 from foldmint_tokenizer.neighborhoods import Neighborhoods
-from helpers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, new_metrics, structure
+from helpers.servers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, new_metrics, structure
 from helpers.waiting import until, value_of
 
 TWO = [torch.tensor([0.0]), torch.tensor([1000.0])]

@@ -7,7 +7,7 @@ from foldmint_server.errors import Stopping
 from foldmint_server.inference.batch_executor import BatchExecutor, DeviceLost
 from foldmint_server.inference.device_worker import DeviceWorker, make_calls
 from foldmint_server.metrics.registry import create_metrics
-from helpers.counting_device import CountingDevice
+from helpers.servers.counting_device import CountingDevice
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from foldmint_server.settings import Settings
 from foldmint_tokenizer import Backbone, ModelError, StructureTokenizer
 from foldmint_tokenizer.store.model_store import load_model
 from helpers.chains import RealChain
-from helpers.counting_device import CONFIG, CountingDevice, held_up, new_metrics, started, structure
+from helpers.servers.counting_device import CONFIG, CountingDevice, held_up, new_metrics, started, structure
 from helpers.support import request_of, running_server, stub_of
 from helpers.waiting import tasks_began, until, value_of
 

@@ -11,7 +11,7 @@ from foldmint_server.errors import Overloaded, Stopping
 from foldmint_server.inference.batch_wait import BatchWait
 from foldmint_server.inference.scheduler import Scheduler, SchedulerConfig
 from foldmint_server.metrics.registry import Metrics
-from helpers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, held_up, new_metrics, started, structure
+from helpers.servers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, held_up, new_metrics, started, structure
 from helpers.waiting import tasks_began, until, value_of
 
 

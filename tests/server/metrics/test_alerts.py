@@ -25,7 +25,7 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 from helpers.chains import RealChain
-from helpers.real_prometheus import awaited, firing, free_port, hastened, prometheus
+from helpers.monitoring.real_prometheus import awaited, firing, free_port, hastened, prometheus
 from helpers.support import ROOT, RunningServer, admin_of, missing, running_server, stub_of
 
 pytestmark = pytest.mark.slow

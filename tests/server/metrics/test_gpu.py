@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from foldmint_server.metrics.gpu import GpuCollector, GpuMemory
-from helpers.metrics_reference import linted, shown, told
+from helpers.monitoring.metrics_reference import linted, shown, told
 
 GPUS = [torch.device(name) for name in ("cuda:0", "cuda:1")]
 

@@ -10,7 +10,7 @@ import pytest
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from helpers.chains import RealChain
-from helpers.real_prometheus import asked, awaited, prometheus
+from helpers.monitoring.real_prometheus import asked, awaited, prometheus
 from helpers.support import missing, running_server, stub_of
 
 

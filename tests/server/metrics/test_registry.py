@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_maintenance.repair.job_metrics import JobMetrics
-from helpers.metrics_reference import OF_A_SERVER, PAGE, linted, shown, told
+from helpers.monitoring.metrics_reference import OF_A_SERVER, PAGE, linted, shown, told
 from helpers.support import ROOT, RunningServer, metrics_of, running_server
 
 

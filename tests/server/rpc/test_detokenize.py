@@ -21,7 +21,7 @@ from foldmint_tokenizer import DecodedStructure, StructureDetokenizer, Structure
 from foldmint_tokenizer.decoder import Decoder, DecoderConfig
 from foldmint_tokenizer.store.model_store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
-from helpers.pdb_text import PdbText, atom
+from helpers.files.pdb_text import PdbText, atom
 from helpers.support import RunningServer, missing, running_server, stub_of
 
 Stub = rpc.TokenizerServiceStub

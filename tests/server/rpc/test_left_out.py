@@ -12,7 +12,7 @@ from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_server.rpc.responses import left_out_message
 from foldmint_tokenizer import LeftOut, LeftOutKind, StructureTokenizer
 from foldmint_tokenizer.store.model_store import Store, create_store
-from helpers.pdb_text import PdbText, atom
+from helpers.files.pdb_text import PdbText, atom
 from helpers.support import RunningServer, metrics_of, running_server, stub_of
 
 Stub = rpc.TokenizerServiceStub

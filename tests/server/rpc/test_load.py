@@ -3,9 +3,9 @@
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import grpc
 import numpy as np
@@ -14,10 +14,13 @@ import pytest
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_tokenizer import StructureTokenizer, backbone
 from helpers.chains import RealChain
-from helpers.support import RunningServer, running_server, stub_of
+from helpers.servers.faults import faulty_server, held_up
+from helpers.support import RunningServer, metrics_of, running_server, stub_of
+from helpers.waiting import wait_until
 
 CLIENTS = 64
 GIBIBYTE = 2**30
+COMPUTED = "foldmint_batch_residues_sum"
 
 
 def peak_memory(server: RunningServer) -> int:
@@ -77,24 +80,14 @@ def test_sixty_four_clients_of_mixed_lengths(chains: list[RealChain]) -> None:
     assert memory < 2 * GIBIBYTE
 
 
-def test_a_full_queue_is_told_and_passes(chains: list[RealChain]) -> None:
+def test_a_full_queue_is_told_and_passes(chains: list[RealChain], tmp_path: Path) -> None:
     (large,) = of_lengths(chains, iter([1500]))
-    outcomes: list[str] = []
-    with running_server("--max-queued-residues", "3000", "--max-residues", "1500") as server, stub_of(server) as stub:
-
-        def client() -> None:
-            try:
-                stub.Tokenize(raw(large), timeout=100)
-                outcomes.append("OK")
-            except grpc.RpcError as error:
-                outcomes.append(cast(grpc.Call, error).code().name)
-
-        threads = [threading.Thread(target=client) for _ in range(24)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert set(outcomes) == {"OK", "RESOURCE_EXHAUSTED"}
+    faults, limits = tmp_path / "faults", ("--max-queued-residues", "3000", "--max-residues", "1500")
+    with faulty_server(faults, *limits) as server, stub_of(server) as stub:
+        with held_up(faults):
+            calls = [stub.Tokenize.future(raw(large), timeout=100) for _ in range(24)]
+            wait_until(lambda: metrics_of(server)['foldmint_rejects_total{reason="queue_full"}'] == 22)
+        assert Counter(call.code().name for call in calls) == {"OK": 2, "RESOURCE_EXHAUSTED": 22}
         # A stream waits for room instead.
         items = (pb.TokenizeStreamRequest(id=i, request=raw(large)) for i in range(6))
         assert [bool(answer.response.chains) for answer in stub.TokenizeStream(items)] == [True] * 6
@@ -116,9 +109,11 @@ def test_who_gives_up_stops_the_work(chains: list[RealChain], how: str) -> None:
             threading.Timer(1.5, call.cancel).start()
             with pytest.raises(grpc.FutureCancelledError):
                 call.result()
-        # Were the rest of the huge one still computed, this would take longer than its deadline.
-        (chain,) = stub.Tokenize(raw(x[:50]), timeout=8).chains
+        (chain,) = stub.Tokenize(raw(x[:50]), timeout=100).chains
         assert len(chain.tokens) == 50
+        # The rest of the huge one is not computed.
+        computed = sum(value for name, value in metrics_of(server).items() if name.startswith(COMPUTED))
+        assert 50 <= computed < len(huge)
         assert 'foldmint_requests_total{method="Tokenize",status="CANCELLED"} 1.0' in page_of(server)
 
 
@@ -141,9 +136,11 @@ def test_a_caller_that_vanishes_from_a_stream_leaves_nothing_behind(
 
 
 @pytest.mark.slow
-def test_too_many_calls_at_once_are_refused(chains: list[RealChain]) -> None:
+def test_too_many_calls_at_once_are_refused(chains: list[RealChain], tmp_path: Path) -> None:
     (x,) = of_lengths(chains, iter([1500]))
-    with running_server("--max-concurrent-calls", "2") as server, stub_of(server) as stub:
-        calls = [stub.Tokenize.future(raw(x), timeout=100) for _ in range(12)]
-        codes = {call.code() for call in calls}
-    assert codes == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    faults = tmp_path / "faults"
+    with faulty_server(faults, "--max-concurrent-calls", "2") as server, stub_of(server) as stub:
+        with held_up(faults):
+            calls = [stub.Tokenize.future(raw(x), timeout=100) for _ in range(12)]
+            wait_until(lambda: sum(call.done() for call in calls) == 10)
+        assert Counter(call.code().name for call in calls) == {"OK": 2, "RESOURCE_EXHAUSTED": 10}

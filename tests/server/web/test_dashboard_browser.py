@@ -1,11 +1,8 @@
-"""The server's page in a real browser: what it shows, by pointer, keys and touch, in light and dark, on any width."""
+"""The server's page in a real browser: what it shows of a server, and what it does when that changes."""
 
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +11,7 @@ import grpc
 import pytest
 import torch
 import trustme
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from foldmint.v1 import codebook_pb2, tokenizer_pb2
 from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
@@ -25,82 +21,12 @@ from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import build_geometry
 from foldmint_tokenizer.store.model_store import create_store
 from helpers.chains import RealChain
-from helpers.support import ROOT, RunningServer, admin_of, metrics_of, missing, running_server, stub_of
+from helpers.dashboard_page import COUNT_RINGS, centre, hits_of, opened, ranked, text
+from helpers.support import ROOT, RunningServer, admin_of, metrics_of, running_server, stub_of
 from helpers.traffic import streamed
 from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    if path is None:
-        missing("Debian's package chromium", "`apt-get install chromium` installs it")
-    with sync_playwright() as playwright:
-        # Root, as CI is, has no sandbox.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def counting(versions_copy: Path, chains: list[RealChain]) -> Iterator[RunningServer]:
-    """A server of eight versions that has tokenized real chains."""
-    with running_server("--model", str(versions_copy), "--poll-seconds", "0") as server, stub_of(server) as stub:
-        streamed(stub, chains[:30])
-        yield server
-
-
-@contextmanager
-def opened(browser: Browser, server: RunningServer, **options: Any) -> Iterator[Page]:
-    """The page, live. It must complain of nothing, and ask no other server. options: of the browser's context."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-    context.set_default_timeout(20_000)
-    page = context.new_page()
-    complaints, asked = [], set()
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.add(request.url.split("/")[2]))
-    page.on("response", lambda response: complaints.extend([response.url] if response.status >= 400 else []))
-    page.goto(f"http://{server.metrics}/")
-    expect(page.locator("#status-text")).to_have_text("Live", timeout=20_000)
-    expect(page.locator("#lineage li").first).to_be_visible(timeout=20_000)
-    yield page
-    context.close()
-    assert complaints == []
-    assert asked == {server.metrics}
-
-
-def hits_of(server: RunningServer) -> list[int]:
-    metrics = metrics_of(server)
-    return [int(metrics[f'foldmint_code_hits_total{{code="{code}"}}']) for code in range(4096)]
-
-
-def ranked(hits: list[int]) -> list[int]:
-    """Codes, the most used first."""
-    return sorted(range(len(hits)), key=lambda code: (-hits[code], code))
-
-
-def centre(page: Page, code: int) -> tuple[float, float]:
-    """Where a code's cell is in the window."""
-    box = page.locator("#heat").bounding_box()
-    assert box is not None
-    size = box["width"] / 64
-    return box["x"] + (code % 64 + 0.5) * size, box["y"] + (code // 64 + 0.5) * size
-
-
-# The rings around codes that were just hit.
-COUNT_RINGS = """() => {
-  window.rings = 0;
-  const context = document.getElementById("glow").getContext("2d");
-  const strokeRect = context.strokeRect.bind(context);
-  context.strokeRect = (...box) => { window.rings += 1; strokeRect(...box); };
-}"""
-
-
-def text(page: Page, name: str) -> str:
-    return page.locator(f"#{name}").inner_text()
 
 
 def test_figures_are_those_of_the_metrics(browser: Browser, counting: RunningServer) -> None:
@@ -186,121 +112,6 @@ def test_hover_tells_of_a_code(browser: Browser, counting: RunningServer) -> Non
         expect(page.locator("#r-rank")).to_have_text(re.compile(r"^2,04\d$"))
 
 
-def test_keys_reach_every_code(browser: Browser, counting: RunningServer) -> None:
-    hits = hits_of(counting)
-    unhit = [code for code in range(4096) if not hits[code]]
-    with opened(browser, counting) as page:
-        page.locator("#code").fill("130")
-        page.locator("#map").focus()
-        at = 130
-        for key, expected in (
-            ("ArrowRight", 131),
-            ("ArrowDown", 195),
-            ("ArrowLeft", 194),
-            ("ArrowUp", 130),
-            ("PageDown", 642),
-            ("PageUp", 130),
-            ("End", 191),
-            ("Home", 128),
-            ("Control+End", 4095),
-            ("ArrowRight", 4095),
-            ("ArrowDown", 4095),
-            ("Control+Home", 0),
-            ("ArrowUp", 0),
-            ("d", next(code for code in unhit if code > 0)),
-            ("Control+End", 4095),
-            ("Shift+D", max(code for code in unhit if code < 4095)),
-        ):
-            page.keyboard.press(key)
-            expect(page.locator("#code")).to_have_value(str(expected))
-            at = expected
-        expect(page.locator("#said")).to_have_text(f"Code {at}: not hit yet")
-        page.keyboard.press("Control+Home")
-        expect(page.locator("#tip")).to_be_visible()
-        page.locator("#tail").focus()
-        page.keyboard.press("Home")
-        expect(page.locator("#r-rank")).to_have_text("1")
-        page.keyboard.press("PageUp")
-        expect(page.locator("#tail")).to_have_attribute("aria-valuenow", "65")
-        page.locator("#residues-chart").focus()
-        page.keyboard.press("ArrowLeft")
-        expect(page.locator("#tip")).to_contain_text("2 s ago")
-
-
-def test_tab_reaches_all_controls(browser: Browser, counting: RunningServer) -> None:
-    with opened(browser, counting) as page:
-        reached = []
-        for _ in range(40):
-            page.keyboard.press("Tab")
-            name = page.evaluate(
-                """() => {
-                  const {activeElement: at} = document;
-                  if (at === document.body) return "BODY";
-                  const style = getComputedStyle(at.matches(".choice input") ? at.nextElementSibling : at);
-                  if (style.outlineStyle === "none") throw new Error(`focus is not seen on ${at.outerHTML}`);
-                  return at.id || at.name || at.className || at.closest("[id]")?.id || at.pathname;
-                }"""
-            )
-            if name == "BODY":
-                break
-            if name not in reached:
-                reached.append(name)
-        expected = ["skip", "pause", "theme", "scope", "map", "code", "tail", "top", "unhit-title"]
-        charts = [f"{name}-chart" for name in ("residues", "structures", "latency", "refusals")]
-        assert reached[:13] == [*expected, *charts]
-
-
-def luminance(page: Page) -> float:
-    """Of the page's ground, 0 to 255."""
-    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    return sum(int(part) for part in re.findall(r"\d+", color)[:3]) / 3
-
-
-def test_light_and_dark(browser: Browser, counting: RunningServer) -> None:
-    with opened(browser, counting, color_scheme="dark") as page:
-        assert luminance(page) < 40
-        page.get_by_role("radio", name="Light").check()
-        assert luminance(page) > 230
-        page.reload()
-        assert luminance(page) > 230
-        assert page.locator("#theme input[value=light]").is_checked()
-        page.get_by_role("radio", name="Auto").check()
-        assert luminance(page) < 40
-        page.emulate_media(color_scheme="light")
-        assert luminance(page) > 230
-        page.get_by_role("radio", name="Dark").check()
-        assert luminance(page) < 40
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_stands_in_the_way_of_readers(browser: Browser, counting: RunningServer, scheme: Any) -> None:
-    """axe finds no fault by WCAG 2.2 AA: contrast, names, roles and more."""
-    with opened(browser, counting, color_scheme=scheme) as page:
-        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-        results = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}})
-        assert results.violations_count == 0, results.generate_report()
-        assert len(results.response["passes"]) > 20
-
-
-@pytest.mark.parametrize("width", [320, 390, 768, 1024])
-def test_no_width_scrolls_sideways(browser: Browser, counting: RunningServer, width: int) -> None:
-    options = {"viewport": {"width": width, "height": 800}, "device_scale_factor": 2, "has_touch": True}
-    with opened(browser, counting, **options) as page:
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        cut = page.evaluate(
-            """() => [...document.querySelectorAll("dd, dt, h2, .choice span, .story, button")]
-              .filter((node) => node.scrollWidth > node.clientWidth + 1 && node.clientWidth && !node.closest(".unseen"))
-              .map((node) => node.textContent)"""
-        )
-        assert cut == []
-        hits = hits_of(counting)
-        code = ranked(hits)[3]
-        page.locator("#map").scroll_into_view_if_needed()
-        page.touchscreen.tap(*centre(page, code))
-        expect(page.locator("#code")).to_have_value(str(code))
-        assert text(page, "r-hits") == str(hits[code])
-
-
 def test_it_is_live(browser: Browser, counting: RunningServer, short: list[RealChain]) -> None:
     with opened(browser, counting) as page, stub_of(counting) as stub:
         page.evaluate(COUNT_RINGS)
@@ -317,18 +128,6 @@ def test_it_is_live(browser: Browser, counting: RunningServer, short: list[RealC
         page.get_by_role("button", name="Pause").click()
         expect(page.locator("#residues")).to_have_text(f"{before + sent:,}")
         expect(page.locator("#status-text")).to_have_text("Live")
-
-
-def test_motion_is_left_out_where_it_is_not_wanted(
-    browser: Browser, counting: RunningServer, short: list[RealChain]
-) -> None:
-    with opened(browser, counting, reduced_motion="reduce") as page, stub_of(counting) as stub:
-        page.evaluate(COUNT_RINGS)
-        before = sum(hits_of(counting))
-        sent = streamed(stub, short)
-        expect(page.locator("#residues")).to_have_text(f"{before + sent:,}")
-        page.wait_for_timeout(200)
-        assert page.evaluate("window.rings") == 0
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_a_head_that_comes_too_slowly_is_refused(monkeypatch: pytest.MonkeyPatch
             stopped.set()
             dripping.join()
         assert answer.startswith(b"HTTP/1.0 408 ")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 9
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +99,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sent(address, b"").startswith(b"HTTP/1.0 503 ")
         for connection in idle:
             connection.close()
-        until = time.monotonic() + 5
-        while b"200 OK" not in (answer := sent(address, b"GET / HTTP/1.1\r\n\r\n")) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert answer.endswith(b"ok")
+        wait_until(lambda: sent(address, b"GET / HTTP/1.1\r\n\r\n").endswith(b"ok"))
 
 
 def test_connections_of_one_address_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

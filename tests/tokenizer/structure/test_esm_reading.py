@@ -13,8 +13,8 @@ import pytest
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.options import ReadOptions
 from foldmint_tokenizer.structure.reader import read_structure
-from helpers import esm_reader, real_files
-from helpers.esm_reader import EsmChain
+from helpers.files import esm_reader, real_files
+from helpers.files.esm_reader import EsmChain
 from helpers.support import DATA, REFERENCE_WARNINGS, missing
 
 pytestmark = REFERENCE_WARNINGS

@@ -8,7 +8,7 @@ import pytest
 from foldmint_tokenizer.structure.left_out import LeftOutKind
 from foldmint_tokenizer.structure.options import ReadOptions
 from foldmint_tokenizer.structure.reader import read_backbones, read_structure
-from helpers.pdb_text import PdbText, alternative, moved
+from helpers.files.pdb_text import PdbText, alternative, moved
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from foldmint_tokenizer import InvalidStructure, Limits, read_backbones
-from helpers.pdb_text import PdbText, alternative, atom, moved
+from helpers.files.pdb_text import PdbText, alternative, atom, moved
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 
 from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_structure
 from foldmint_tokenizer.structure.options import ReadOptions
-from helpers import independent_reader, real_files
-from helpers.independent_reader import Chain, Component
+from helpers.files import independent_reader, real_files
+from helpers.files.independent_reader import Chain, Component
 from helpers.support import ROOT, missing
 
 LIMITS = Limits(residues=400_000)

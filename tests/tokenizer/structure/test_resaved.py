@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from foldmint_tokenizer import InvalidStructure, StructureTokenizer, read_backbones
-from helpers import real_files
+from helpers.files import real_files
 from helpers.support import DATA, ROOT, missing
 
 Tokens = dict[str, dict[tuple[int, str], int]]

@@ -22,7 +22,7 @@ from foldmint_tokenizer import InvalidStructure, Limits
 from foldmint_tokenizer.structure.atom_table import MISSING
 from foldmint_tokenizer.structure.formats.binary_cif import read_binary_cif
 from foldmint_tokenizer.structure.reader import read_structure
-from helpers.binary_cif_data import byte_array, encoded, file, integers, texts
+from helpers.files.binary_cif_data import byte_array, encoded, file, integers, texts
 from helpers.support import ROOT, missing
 
 FILES = ["1a8o.cif", "1gbt.cif.gz", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz"]

@@ -7,7 +7,7 @@ import pytest
 
 from foldmint_tokenizer import InvalidStructure
 from foldmint_tokenizer.structure.atom_table import MISSING
-from helpers.binary_cif_data import byte_array, column, encoded, floats, integers, read, texts
+from helpers.files.binary_cif_data import byte_array, column, encoded, floats, integers, read, texts
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from helpers.plain_atoms import FORCE_FIELD, STANDARD, Atom, read_atoms
+from helpers.files.plain_atoms import FORCE_FIELD, STANDARD, Atom, read_atoms
 
 CAPS = frozenset(["ACE", "NME", "NMA", "NH2", "FOR", "NHE", "MYR", "BOC", "CBX", "CBZ", "TFA", "AMN", "CBM", "NPH"])
 SECOND_OXYGENS = frozenset(["OXT", "OT2", "O2", "OC2"])

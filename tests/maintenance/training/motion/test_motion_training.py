@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from maintenance.training.motion.tiny_recipe import TINY, nothing, tiny
 
-from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, write_parquet
+from foldmint_maintenance.datasets.records import PreparedSet, Record
 from foldmint_maintenance.datasets.secondary_structure import letters
 from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ALONE
-from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe, InvalidSet, TrainingStopped
+from foldmint_maintenance.errors import InvalidSet, TrainingStopped
 from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
@@ -20,58 +21,14 @@ from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.training.motion.objective import TargetTable, follows, motion_loss
-from foldmint_maintenance.training.motion.trainer import MotionConfig, Progress
+from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
 from foldmint_tokenizer.motion.motions import code_motions
-from foldmint_tokenizer.store.model_store import DEFAULT, Store, load_model
-
-TINY = [
-    "sizes.width=16",
-    "sizes.heads=2",
-    "sizes.codes=64",
-    "encoder.steps=6",
-    "encoder.cooling=2",
-    "encoder.batch=64",
-    "encoder.compiled=false",
-    "vectors.residues=2000",
-    "vectors.rounds=3",
-    "motion_decoder.width=32",
-    "motion_decoder.heads=2",
-    "motion_decoder.layers=1",
-    "motion_decoder_stage.steps=4",
-    "motion_decoder_stage.settling=2",
-    "motion_decoder_stage.batch=128",
-    "motion_decoder_stage.residues=2000",
-]
-
-
-def _nothing(*_: object) -> None:
-    pass
-
-
-def tiny(name: str = "foldmint") -> Recipe:
-    return read_recipe(recipe_path(name), TINY)
-
-
-@pytest.fixture(scope="module")
-def records(chains: list[Record]) -> list[Record]:
-    return [chain for chain in chains if len(chain.sequence) < 150][:20]
-
-
-@pytest.fixture(scope="module")
-def parquet(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sets") / "set.parquet"
-    write_parquet(records, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def small(records: list[Record]) -> PreparedSet:
-    return prepared(records)
+from foldmint_tokenizer.store.model_store import Store, load_model
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +60,7 @@ def trained(job: TrainJob, phases: list[Phase]) -> Model:
         phases.append(Phase(name, total))
         return phases[-1].advance
 
-    return train(job, _nothing, _nothing, phase)
+    return train(job, nothing, nothing, phase)
 
 
 def test_phases_without_steps_are_told_to_their_end(
@@ -130,7 +87,7 @@ def geometry(job: TrainJob, trained: Model, tmp_path_factory: pytest.TempPathFac
         replace(tiny("geometry"), encoder=None),
         job.out / "encoder" / "model",
     )
-    train(made, _nothing, _nothing)
+    train(made, nothing, nothing)
     return made
 
 
@@ -161,8 +118,8 @@ def test_a_training_that_was_stopped_ends_with_the_same_encoder(parquet: Path, t
             raise TrainingStopped("as if killed")
 
     with pytest.raises(TrainingStopped):
-        train(job, stop, _nothing)
-    assert train(job, _nothing, _nothing).encoder_digest == trained.encoder_digest
+        train(job, stop, nothing)
+    assert train(job, nothing, nothing).encoder_digest == trained.encoder_digest
 
 
 def test_vectors_of_the_new_space_are_the_encoders(trained: Model, small: PreparedSet) -> None:
@@ -251,7 +208,7 @@ def test_a_repair_needs_no_decoder_rows(tmp_path: Path, parquet: Path) -> None:
     killed = whole._replace(embeddings=far, N=torch.where(dead, 0, whole.N))
     store.activate(store.publish(killed, parent="000001", about={}).version)
     config = RepairConfig(min_exposure=0, min_gate_chains=0, min_gate_residues=0)
-    done = repair(RepairJob(str(folder), config, parquet, gate_data=parquet), None, _nothing)
+    done = repair(RepairJob(str(folder), config, parquet, gate_data=parquet), None, nothing)
     assert set(done.statistics["reconstruction"]) == {"before", "after"}
     made = Store(folder).load(done.version)
     assert made.codebook.decoder_rows is None
@@ -295,41 +252,12 @@ def test_letters_of_what_is_not_whole() -> None:
 def test_an_encoder_without_room_for_motions_is_refused(parquet: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_path("foldmint"), [*TINY, "sizes.out=12"])
     with pytest.raises(ValueError, match="no motion and environment"):
-        train(TrainJob(parquet, tmp_path / "job", recipe), _nothing, _nothing)
+        train(TrainJob(parquet, tmp_path / "job", recipe), nothing, nothing)
 
 
 def test_the_averaged_encoder_is_the_result(trained: Model) -> None:
     assert isinstance(trained.encoder, Encoder)
     assert all(torch.isfinite(value).all() for value in trained.encoder.state_dict().values())
-
-
-def _first(recipe: Recipe, parquet: Path, out: Path, model: Path | None = None) -> tuple[Progress, list[str]]:
-    """What the first step of the stage `encoder` tells, and what was logged."""
-    told: list[Progress] = []
-    said: list[str] = []
-    train(TrainJob(parquet, out, recipe, model), lambda progress, _: told.append(progress), said.append)
-    return told[0], said
-
-
-def _alone(*settings: str) -> Recipe:
-    return read_recipe(recipe_path("foldmint"), [*TINY, *_EMBEDDED, *settings], ["encoder"])
-
-
-_EMBEDDED = ["sizes.width=128", "sizes.heads=16", "encoder.steps=3", "encoder.cooling=1", "encoder.bf16=false"]
-
-
-@pytest.mark.parametrize("start", ["default", "geometry"])
-def test_an_encoder_goes_on_from_the_models(start: str, parquet: Path, tmp_path: Path) -> None:
-    """At another lever arm than the model's; of `geometry`, the rows of the environment begin anew."""
-    recipe = _alone("encoder.lever=12.0")
-    scratch, said = _first(recipe, parquet, tmp_path / "scratch")
-    assert "from random weights" in said
-    warm, said = _first(recipe, parquet, tmp_path / "warm", DEFAULT.with_name(start))
-    assert "from the model's encoder" in said
-    assert warm.motion_loss < scratch.motion_loss / 5
-    assert warm.angle < scratch.angle / 10
-    made = load_model(tmp_path / "warm" / "model")
-    assert (made.lever, made.config.out) == (12.0, 16)
 
 
 @pytest.mark.parametrize("start", ["job", "geometry"])
@@ -343,7 +271,7 @@ def test_the_scale_of_a_models_vectors_is_kept(
     assert model.lever is not None
     assert encoder is not None
     recipe = Recipe("on", encoder=replace(encoder, lever=model.lever), kmeans=KMeansConfig(residues=2000, rounds=3))
-    made = train(TrainJob(origin.data, tmp_path / "job", recipe, origin.finished), _nothing, _nothing)
+    made = train(TrainJob(origin.data, tmp_path / "job", recipe, origin.finished), nothing, nothing)
     assert (made.config, made.lever) == (model.config, model.lever)
     assert made.encoder_digest != model.encoder_digest
     before, after = (vectors_of(each.encoder, small, np.arange(len(small)), ALONE, "cpu") for each in (model, made))
@@ -357,26 +285,3 @@ def test_the_scale_of_a_models_vectors_is_kept(
 def test_more_codes_than_residues_are_refused() -> None:
     with pytest.raises(InvalidSet, match="40 residues with a frame are too few for 50 codes"):
         motion_codebook(torch.randn(40, 12), 50, MotionCodesConfig())
-
-
-def test_a_model_of_other_sizes_gives_no_encoder(parquet: Path, tmp_path: Path) -> None:
-    recipe = _alone("sizes.width=64", "sizes.heads=8", "sizes.out=14")
-    with pytest.raises(InvalidRecipe, match="width is 128, not 64, heads is 16, not 8, out is 16, not 14"):
-        train(TrainJob(parquet, tmp_path / "job", recipe, DEFAULT), _nothing, _nothing)
-
-
-def test_a_warm_training_that_was_stopped_ends_the_same(parquet: Path, tmp_path: Path) -> None:
-    job = TrainJob(parquet, tmp_path / "job", _alone(), DEFAULT, checkpoint_every=2)
-    whole = train(replace(job, out=tmp_path / "whole"), _nothing, _nothing)
-
-    def stop(progress: Progress, _: int) -> None:
-        if progress.step == 3:
-            raise TrainingStopped("as if killed")
-
-    with pytest.raises(TrainingStopped):
-        train(job, stop, _nothing)
-    # A training from another encoder, or from none, is another training.
-    for other in (None, DEFAULT.with_name("geometry")):
-        with pytest.raises(CheckpointMismatch, match="start differ"):
-            train(replace(job, model=other), _nothing, _nothing)
-    assert train(job, _nothing, _nothing).encoder_digest == whole.encoder_digest
