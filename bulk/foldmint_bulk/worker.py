@@ -22,8 +22,8 @@ from foldmint_bulk.inputs.registry import KINDS
 from foldmint_bulk.job import Job
 from foldmint_bulk.output import parts, records
 from foldmint_bulk.output.records import Record
-from foldmint_bulk.parsing.messages import Failure
 from foldmint_bulk.parsing.pool import ParserLimits, ParserPool
+from foldmint_bulk.parsing.results import Failure
 from foldmint_bulk.unit import Unit
 
 # Structures that a GPU may have computed before the first of them is written.

@@ -101,7 +101,7 @@ def test_a_structure_that_takes_too_long(make_job: Any, make_worker: Any, tmp_pa
     (unit,) = units(job.out)
     assert worker(unit)["failures"] == '{"Killed": 1}'
     (failure,) = parquet.read_table(Path(job.out) / "failures").to_pylist()
-    assert failure["reason"] == "parsing it takes longer than 0.2 seconds"
+    assert failure["reason"] == "reading it takes more than 0.2 s"
 
 
 def test_a_parser_that_is_killed_loses_nothing(
