@@ -12,6 +12,7 @@ import yaml
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
 
+from foldmint_bulk.cli.metrics import Metrics as BulkMetrics
 from foldmint_maintenance.repair.job_metrics import JobMetrics
 from foldmint_server.metrics.code_usage import CodeMetrics, CodeUsage
 from foldmint_server.metrics.gpu import GpuCollector, GpuMemory
@@ -61,6 +62,11 @@ _MISSING = {
 _REPAIR = """\
 `foldmint-maintenance repair` writes these metrics for node_exporter's textfile collector (`--metrics-file`) or pushes
 them (`--pushgateway`): see [Scheduled repair](schedule.md).
+"""
+
+_BULK = """\
+A process of [`foldmint-bulk`](bulk.md) serves these metrics on `--metrics-listen`, or writes them for
+node_exporter's textfile collector (`--metrics-file`). Counters start at the process's start.
 """
 
 _RECORDED = """\
@@ -119,6 +125,7 @@ def page() -> str:
         "GPU": f"{_GPU}\n{_table(gpus.collect())}",
         "Process": _table(process.collect()),
         "Repair job": f"{_REPAIR}\n{_table(_job().families())}",
+        "Bulk job": f"{_BULK}\n{_table(BulkMetrics().families())}",
         "Recorded by rules": f"{_RECORDED}\n{_recorded()}",
     }
     return "\n".join([_HEAD, *(f"## {title}\n\n{text.strip()}\n" for title, text in sections.items())])

@@ -55,7 +55,7 @@ class Simulated:
             path = f"s3://afdb/proteome-tax_id-{number // 20}.tar"
             yield Unit(self.name, (path,), number % 20 * 2**30, (number % 20 + 1) * 2**30, 10_000)
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:
+    def read(self, unit: Unit, options: InputOptions, skipped: Counter[str]) -> Iterator[RawStructure]:
         """Nothing."""
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foldmint_bulk.errors import JobDiffers, WorkerFailed
 from foldmint_bulk.job import Job
 from foldmint_bulk.output.parts import to_tokens
-from foldmint_bulk.parsing.messages import FAILED, Failure, Parsed
+from foldmint_bulk.parsing.results import FAILED, Failure, Parsed
 from foldmint_client.models.responses import Tokens
 
 # Residues of structures that are encoded together, by type of device. A CPU gains 5 % at most by more than one

@@ -16,7 +16,7 @@ from foldmint_bulk.errors import OutputError
 from foldmint_bulk.job import Job
 from foldmint_bulk.output import parts, records, summaries
 from foldmint_bulk.output.summaries import Summary
-from foldmint_bulk.parsing.messages import INVALID
+from foldmint_bulk.parsing.results import INVALID
 from foldmint_bulk.unit import SHARD, unit_id
 from foldmint_tokenizer.store.storage import Files
 

@@ -7,6 +7,7 @@ record = worker(unit)
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from foldmint_bulk.inputs.registry import KINDS
 from foldmint_bulk.job import Job
 from foldmint_bulk.output import parts, records
 from foldmint_bulk.output.records import Record
-from foldmint_bulk.parsing.messages import Failure
 from foldmint_bulk.parsing.pool import ParserLimits, ParserPool
+from foldmint_bulk.parsing.results import Failure
 from foldmint_bulk.unit import Unit
 
 # Structures that a GPU may have computed before the first of them is written.
@@ -128,6 +129,7 @@ class Worker:
             int(result.hits.sum()),
             parts.counted(result.failures),
             hits=records.pack_hits(result.hits),
+            skipped=dict(result.skipped),
             seconds=round(time.monotonic() - began, 3),
             device_seconds=round(self._tokenizer.device_seconds, 3),
         )
@@ -144,7 +146,7 @@ class Worker:
         return record
 
     def _structures(self, unit: Unit, result: "_Result") -> Iterator[Tokenized]:
-        raw = KINDS[unit.kind].read(unit, self.job.options.inputs)
+        raw = KINDS[unit.kind].read(unit, self.job.options.inputs, result.skipped)
         with closing(self._parsers.parse(raw, unit.name)) as parsed:
             tokenized: Iterable[Tokenized | Failure] = self._tokenizer.tokenized(parsed)
             with ExitStack() as opened:
@@ -164,6 +166,7 @@ class _Result:
     def __init__(self, codes: int) -> None:
         self.hits = np.zeros(codes, np.int64)
         self.failures = list[Failure]()
+        self.skipped = Counter[str]()
         self.structures = self.chains = self.residues = 0
 
     def add(self, one: Tokenized) -> None:

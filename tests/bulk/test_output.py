@@ -24,7 +24,7 @@ from foldmint_bulk.job import ModelIdentity
 from foldmint_bulk.output.completion import Tracker, recorded
 from foldmint_bulk.output.parts import failures_name, part_name, write_failures
 from foldmint_bulk.output.records import Record, create_record, name_of, pack_hits, read_record, unpack_hits
-from foldmint_bulk.parsing.messages import Failure
+from foldmint_bulk.parsing.results import Failure
 from foldmint_bulk.storage import in_parallel, open_output
 from foldmint_bulk.unit import SHARD, Unit, unit_id, unit_number
 

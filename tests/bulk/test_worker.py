@@ -81,6 +81,21 @@ def test_structures_fail_alone(archives: Archives, make_job: Any, make_worker: A
     ]
 
 
+def test_what_is_skipped_in_a_compressed_tar_is_counted(
+    make_job: Any, make_worker: Any, archives: Archives, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.tar.gz"
+    with tarfile.open(archives.paths[0]) as plain, tarfile.open(path, "w:gz") as packed:
+        for member in plain:
+            packed.addfile(member, plain.extractfile(member))
+        packed.addfile(tarfile.TarInfo("about.json"))
+    job = make_job(path)
+    worker = make_worker(job)
+    (record,) = (worker(unit) for unit in units(job.out))
+    assert (record["structures"], record["skipped"]) == (4, '{".json": 1}')
+    assert finish(job.out).skipped == {".json": 1}
+
+
 def test_a_structure_that_needs_too_much_memory(
     make_job: Any, make_worker: Any, archives: Archives, tmp_path: Path
 ) -> None:
@@ -101,7 +116,7 @@ def test_a_structure_that_takes_too_long(make_job: Any, make_worker: Any, tmp_pa
     (unit,) = units(job.out)
     assert worker(unit)["failures"] == '{"Killed": 1}'
     (failure,) = parquet.read_table(Path(job.out) / "failures").to_pylist()
-    assert failure["reason"] == "parsing it takes longer than 0.2 seconds"
+    assert failure["reason"] == "reading it takes more than 0.2 s"
 
 
 def test_a_parser_that_is_killed_loses_nothing(

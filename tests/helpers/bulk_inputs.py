@@ -25,12 +25,15 @@ def plan(
     return [*found.plan([str(path) for path in paths], structures, options or InputOptions(), own)]
 
 
-def read(units: Sequence[Unit], options: InputOptions | None = None) -> list[RawStructure]:
+def read(
+    units: Sequence[Unit], options: InputOptions | None = None, skipped: Counter[str] | None = None
+) -> list[RawStructure]:
     """The structures of units, as another process reads them: from their rows."""
+    own = Counter[str]() if skipped is None else skipped
     return [
         structure
         for unit in units
-        for structure in KINDS[unit.kind].read(Unit.of(unit.row()), options or InputOptions())
+        for structure in KINDS[unit.kind].read(Unit.of(unit.row()), options or InputOptions(), own)
     ]
 
 

@@ -272,6 +272,8 @@ def _conclude(out: str, outcome: "Outcome", *, sliced: bool) -> None:
 
 def _sum_up(out: str, summary: "Summary") -> None:
     typer.echo(f"{out}: {summary.structures:,} structures, {summary.chains:,} chains, {summary.residues:,} residues")
+    if summary.skipped:
+        typer.echo(f"skipped in compressed tars: {_counts(summary.skipped)}")
     if summary.failures:
         typer.echo(f"failed: {_counts(summary.failures)}; see failures.parquet")
     if summary.errors:

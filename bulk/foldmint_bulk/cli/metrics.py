@@ -1,13 +1,22 @@
 """Metrics of a bulk job for Prometheus: on a port, or in a file for node_exporter's textfile collector."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server, write_to_textfile
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    start_http_server,
+    write_to_textfile,
+)
+from prometheus_client.core import Metric
 
 from foldmint_bulk.errors import OutputError
 from foldmint_bulk.output.records import Record
+from foldmint_bulk.parsing.results import FAILED, INVALID, KILLED, UNREADABLE
 from foldmint_bulk.worker import Progress
 
 _WRITE_SECONDS = 15.0
@@ -25,11 +34,12 @@ class Metrics:
         file: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # series that Prometheus does not need
         self._registry = CollectorRegistry()
         self._file, self._clock, self._written = file, clock, float("-inf")
         self._units = Gauge(
             "foldmint_bulk_units",
-            "Units of the slice, by state: done, failed, left.",
+            "Units of the slice, by state (done, failed, left).",
             ["state"],
             registry=self._registry,
         )
@@ -41,7 +51,7 @@ class Metrics:
         )
         self._failures = Counter(
             "foldmint_bulk_failures",
-            "Structures that failed, in units with a record.",
+            "Structures that failed, in units with a record, by kind (InvalidStructure, Unreadable, Killed, Failed).",
             ["kind"],
             registry=self._registry,
         )
@@ -57,6 +67,8 @@ class Metrics:
         )
         for state in ("done", "failed", "left"):
             self._units.labels(state)
+        for kind in (INVALID, UNREADABLE, KILLED, FAILED):
+            self._failures.labels(kind)
         self._server = self._thread = None
         if address is not None:
             try:
@@ -64,6 +76,10 @@ class Metrics:
             except OSError as error:
                 raise OutputError(f"--metrics-listen {address[0]}:{address[1]}: {error.strerror or error}") from error
         self.write()
+
+    def families(self) -> Iterable[Metric]:
+        """What is shown of them."""
+        return self._registry.collect()
 
     @property
     def port(self) -> int | None:

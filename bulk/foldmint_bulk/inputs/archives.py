@@ -13,15 +13,13 @@ from foldmint_bulk.errors import UnreadableInput
 from foldmint_bulk.inputs.base import InputOptions, RawStructure, Unreadable
 from foldmint_bulk.inputs.files import open_input, printable, reason_of
 from foldmint_bulk.inputs.tar_headers import is_plain_tar, scan
-from foldmint_bulk.inputs.twins import Names, Twins, without_twins
+from foldmint_bulk.inputs.twins import PDB_TWINS, Names, Twins, without_twins
 from foldmint_bulk.unit import Unit, detail_of, with_detail
 from foldmint_client import errors as client_errors
 from foldmint_client.io.archives import Members, Wanted, other_kind
 from foldmint_client.io.suffixes import ZIP, is_archive
 
 _TAR = ".tar"
-_TWINS = "PDB files of which there are mmCIF files"
-"""By which what is skipped is counted."""
 
 
 class Tars:
@@ -50,11 +48,16 @@ class Tars:
             except UnreadableInput:
                 yield Unit(self.name, (path,))
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:  # noqa: ARG002
+    def read(
+        self,
+        unit: Unit,
+        options: InputOptions,  # noqa: ARG002
+        skipped: Counter[str],
+    ) -> Iterator[RawStructure]:
         """The members whose headers are in the range."""
         (path,) = unit.paths
         if unit.stop == 0:
-            yield from without_twins(_members(path, Members(path, opened=lambda: open_input(path), nested=True)))
+            yield from _compressed(path, skipped)
             return
         with open_input(path) as stream:
             size = stream.seek(0, io.SEEK_END)
@@ -96,14 +99,27 @@ class Archives:
                     unit = _zip_unit(unit, skipped)
             yield unit
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:  # noqa: ARG002
+    def read(
+        self,
+        unit: Unit,
+        options: InputOptions,  # noqa: ARG002
+        skipped: Counter[str],
+    ) -> Iterator[RawStructure]:
         """Its members."""
         (path,) = unit.paths
-        members = Members(path, opened=lambda: open_input(path), nested=True)
         if path.lower().endswith(ZIP):
-            yield from _members(path, members, _wanted(unit))
+            yield from _members(path, Members(path, opened=lambda: open_input(path), nested=True), _wanted(unit))
         else:
-            yield from without_twins(_members(path, members))
+            yield from _compressed(path, skipped)
+
+
+def _compressed(path: str, skipped: Counter[str]) -> Iterator[RawStructure]:
+    """The structures of a tar that can only be read from its beginning; the other members are counted in `skipped`."""
+    members = Members(path, opened=lambda: open_input(path), nested=True)
+    try:
+        yield from without_twins(_members(path, members), skipped)
+    finally:
+        skipped.update(members.skipped)
 
 
 def _members(path: str, members: Members, wanted: Wanted = lambda _: True) -> Iterator[RawStructure]:
@@ -154,7 +170,7 @@ def _tar_units(kind: str, path: str, unit_structures: int, skipped: Counter[str]
         last = place == len(ranges) - 1
         start, stop = part.start if place else 0, size if last else ranges[place + 1].start
         if part.twins:
-            skipped[_TWINS] += part.twin_count
+            skipped[PDB_TWINS] += part.twin_count
         unit = Unit(kind, (path,), start, stop, part.structures if whole or not last else None)
         yield with_detail(unit, twins=part.twins) if part.twins else unit
 
@@ -175,7 +191,7 @@ def _zip_unit(unit: Unit, skipped: Counter[str]) -> Unit:
         raise UnreadableInput(f"{path}: {reason_of(error)}") from error
     for part in names.ranges(max(1, len(names))):
         if part.twins:
-            skipped[_TWINS] += part.twin_count
+            skipped[PDB_TWINS] += part.twin_count
             return with_detail(Unit(unit.kind, unit.paths, structures=part.structures), twins=part.twins)
         return Unit(unit.kind, unit.paths, structures=part.structures)
     return unit

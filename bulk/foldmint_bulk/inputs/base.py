@@ -89,10 +89,11 @@ class InputKind(Protocol):
         """
         ...
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:
+    def read(self, unit: Unit, options: InputOptions, skipped: Counter[str]) -> Iterator[RawStructure]:
         """The structures of a unit, in order, the same at every call.
 
         Raises UnreadableInput where the rest of the unit cannot be read: what came before counts, and the error becomes
-        a failure. One structure that cannot be read is `Unreadable`, and the others follow.
+        a failure. One structure that cannot be read is `Unreadable`, and the others follow. skipped: counts what is
+        no structure, if planning could not, by kind.
         """
         ...

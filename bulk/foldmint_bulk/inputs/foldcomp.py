@@ -57,7 +57,12 @@ class FoldcompDatabases:
                 unit = Unit(self.name, (path,), start, stop, stop - start)
                 yield with_detail(unit, index=at, lookup=name_at if len(names) > 1 else -1)
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:  # noqa: ARG002
+    def read(
+        self,
+        unit: Unit,
+        options: InputOptions,  # noqa: ARG002
+        skipped: Counter[str],  # noqa: ARG002
+    ) -> Iterator[RawStructure]:
         """The entries of the range, as Foldcomp compressed them."""
         (path,) = unit.paths
         at = detail_of(unit)

@@ -56,7 +56,12 @@ class ParquetFiles:
             for start, stop in _ranges(sizes, unit_structures):
                 yield Unit(self.name, (path,), start, stop, stop - start)
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:
+    def read(
+        self,
+        unit: Unit,
+        options: InputOptions,
+        skipped: Counter[str],  # noqa: ARG002
+    ) -> Iterator[RawStructure]:
         """The rows of the range; of a file, the columns that are needed and the row groups with these rows are read."""
         (path,) = unit.paths
         with open_input(path, cached=False) as stream:

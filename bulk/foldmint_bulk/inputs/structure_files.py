@@ -38,7 +38,12 @@ class StructureFiles:
             part = tuple(paths[start : start + unit_structures])
             yield Unit(self.name, part, structures=len(part))
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:  # noqa: ARG002
+    def read(
+        self,
+        unit: Unit,
+        options: InputOptions,  # noqa: ARG002
+        skipped: Counter[str],  # noqa: ARG002
+    ) -> Iterator[RawStructure]:
         """The files' contents."""
         for path in unit.paths:
             content: bytes | Unreadable

@@ -76,7 +76,12 @@ class Trajectories:
                     structures = len(range(start, stop, options.stride))
                     yield with_detail(Unit(self.name, (path,), start, stop, structures), topology=topology)
 
-    def read(self, unit: Unit, options: InputOptions) -> Iterator[RawStructure]:
+    def read(
+        self,
+        unit: Unit,
+        options: InputOptions,
+        skipped: Counter[str],  # noqa: ARG002
+    ) -> Iterator[RawStructure]:
         """The frames of the range, every `stride` one, named by their numbers in the file, from 0 on."""
         (path,) = unit.paths
         topology = load_topology(detail_of(unit).get("topology") or _topology_of(path, options), options.reading)

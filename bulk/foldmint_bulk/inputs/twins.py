@@ -5,6 +5,7 @@ AlphaFold DB's proteomes are such archives. A structure's PDB file is skipped if
 
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +15,10 @@ import numpy as np
 from foldmint_bulk.errors import UnreadableInput
 from foldmint_bulk.inputs.base import RawStructure
 from foldmint_client.io.suffixes import COMPRESSED, PDB_LIKE, is_structure, stem
+
+PDB_TWINS = "PDB files of which there are mmCIF files"
+CIF_TWINS = "mmCIF files of which there are PDB files"
+"""Kinds under which what is skipped is counted."""
 
 ALL = "all"
 _CIF_LIKE = (".cif", ".mmcif", ".bcif")
@@ -80,10 +85,10 @@ class Names:
         return found
 
 
-def without_twins(structures: Iterator[RawStructure]) -> Iterator[RawStructure]:
+def without_twins(structures: Iterator[RawStructure], skipped: Counter[str]) -> Iterator[RawStructure]:
     """The structures of an archive whose names are not known before.
 
-    Of twins, the first one is kept; the second one, if it is mmCIF and follows at once.
+    Of twins, the first one is kept; the second one, if it is mmCIF and follows at once. skipped: counts the others.
     """
     seen, held = set[int](), None
     try:
@@ -94,6 +99,7 @@ def without_twins(structures: Iterator[RawStructure]) -> Iterator[RawStructure]:
                     yield held
                 else:
                     seen.discard(key)
+                    skipped[PDB_TWINS] += 1
                 held = None
             if form == _OTHER:
                 yield structure
@@ -103,6 +109,8 @@ def without_twins(structures: Iterator[RawStructure]) -> Iterator[RawStructure]:
                     held = structure
                 else:
                     yield structure
+            else:
+                skipped[PDB_TWINS if form == _PDB else CIF_TWINS] += 1
     except UnreadableInput:
         if held is not None:
             yield held

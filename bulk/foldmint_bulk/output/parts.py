@@ -5,7 +5,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from foldmint_bulk.parsing.messages import Failure
+from foldmint_bulk.parsing.results import Failure
 from foldmint_client.io.token_writers import ParquetWriter
 from foldmint_client.models import left_out as client_left_out
 from foldmint_client.models.responses import ChainTokens, Tokens

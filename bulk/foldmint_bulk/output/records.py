@@ -15,6 +15,7 @@ from foldmint_bulk.errors import OutputError
 from foldmint_tokenizer.store.storage import Files
 
 FOLDER = "units"
+_COUNTS = ("failures", "skipped")
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Record:
     attempt: the name of the attempt that was recorded. part, failures_file: its files, relative to the output; empty
     if it has none. structures, chains, residues: in the part. framed: residues with a frame, the sum of the hits.
     failures: number of failures by kind. error: why the whole unit failed; empty if it did not; source: what it is
-    called then. hits: packed counts of
-    the codes, see `unpack_hits`. seconds, device_seconds: that it took, and that the device computed.
+    called then. hits: packed counts of the codes, see `unpack_hits`. seconds, device_seconds: that it took, and that
+    the device computed. skipped: number of members of compressed tars that are no structures, or have a twin, by kind.
     """
 
     unit: str
@@ -42,10 +43,11 @@ class Record:
     hits: str = ""
     seconds: float = 0.0
     device_seconds: float = 0.0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """As plain values, for JSON and engines; `Record.of` is the inverse."""
-        return asdict(self) | {"failures": json.dumps(dict(self.failures), sort_keys=True)}
+        return asdict(self) | {name: json.dumps(dict(getattr(self, name)), sort_keys=True) for name in _COUNTS}
 
     @classmethod
     def of(cls, row: "Record | Mapping[str, Any]") -> "Record":
@@ -53,8 +55,11 @@ class Record:
         if isinstance(row, Record):
             return row
         try:
-            failures = row["failures"]
-            return cls(**{**row, "failures": json.loads(failures) if isinstance(failures, str) else dict(failures)})
+            counts = {name: row[name] for name in _COUNTS if name in row}
+            read = {
+                name: json.loads(value) if isinstance(value, str) else dict(value) for name, value in counts.items()
+            }
+            return cls(**{**row, **read})
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a record: {error}") from error
 

@@ -40,7 +40,8 @@ class Summary:
 
     units: number of them. attempts: by the number of the unit, that which counts; empty: the unit failed. failures: of
     structures, by kind. errors: of units that failed, by id, what they are called, and why. failing: units with
-    failures of structures, by id, and their kinds. hits: (codes,), (0,) of no records.
+    failures of structures, by id, and their kinds. hits: (codes,), (0,) of no records. skipped: what is no structure,
+    or has a twin, as far as workers counted it, by kind.
     """
 
     units: int = 0
@@ -55,6 +56,7 @@ class Summary:
     errors: dict[str, list[str]] = field(default_factory=dict)
     failing: dict[str, list[str]] = field(default_factory=dict)
     hits: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, number: int, record: Record) -> None:
         """Count the record of a unit in."""
@@ -63,6 +65,7 @@ class Summary:
             setattr(self, name, getattr(self, name) + getattr(record, name))
         self.attempts[number] = record.attempt
         self.failures.update(record.failures)
+        self.skipped.update(record.skipped)
         if record.error:
             self.errors[record.unit] = [record.source, record.error]
         if record.failures:
@@ -75,6 +78,7 @@ class Summary:
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures.update(other.failures)
+        self.skipped.update(other.skipped)
         self.errors.update(other.errors)
         self.failing.update(other.failing)
         self._add_hits(other.hits)
@@ -87,7 +91,7 @@ class Summary:
 
     def to_json(self) -> bytes:
         """As a file."""
-        fields = {**vars(self), "failures": dict(self.failures), "hits": pack_hits(self.hits)}
+        fields = {**vars(self), "hits": pack_hits(self.hits)}
         return (json.dumps(fields) + "\n").encode()
 
     @classmethod
@@ -97,6 +101,7 @@ class Summary:
         try:
             fields["attempts"] = {int(number): str(attempt) for number, attempt in fields["attempts"].items()}
             fields["failures"] = Counter(fields["failures"])
+            fields["skipped"] = Counter(fields.get("skipped", {}))
             fields["hits"] = unpack_hits(fields["hits"])
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:

@@ -5,23 +5,25 @@ import threading
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 from foldmint_bulk.errors import UnreadableInput, WorkerFailed
 from foldmint_bulk.inputs.base import RawStructure, Unreadable
-from foldmint_bulk.parsing.messages import KILLED, UNREADABLE, Failure, Parsed, parsed_of, request_of
-from foldmint_bulk.processes import Child, ChildDied, TimedOut
+from foldmint_bulk.parsing.results import FAILED, INVALID, KILLED, UNREADABLE, Failure, Parsed
+from foldmint_tokenizer.errors import InvalidStructure, ParserKilled
+from foldmint_tokenizer.parsing.process import ParserProcess
+from foldmint_tokenizer.structure.backbone import Backbone
+from foldmint_tokenizer.structure.options import Format, Reading, ReadOptions
 
 _TRIES = 3
 """Parsers that may die of a structure: a process may also be killed from outside."""
 _AHEAD = 16
 """Structures a parser, read ahead of the encoder."""
-_START_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class ParserLimits:
-    """Of one parser. memory: bytes. seconds: that a structure may take."""
+    """Of one parser. memory: bytes that a structure may need. seconds: that it may take."""
 
     memory: int = 4 * 2**30
     seconds: float = 120.0
@@ -37,13 +39,18 @@ class ParserPool:
     other structures are parsed all the same.
     """
 
-    def __init__(self, count: int, limits: ParserLimits, reading: str) -> None:
-        self._count, self._limits, self._reading = count, limits, reading
+    def __init__(self, count: int, limits: ParserLimits, reading: Reading) -> None:
+        self._count, self._reading = count, reading
         self._tasks: queue.Queue[_Task | None] = queue.Queue()
-        self._threads = [threading.Thread(target=self._work, name=f"parser-{i}", daemon=True) for i in range(count)]
-        self._children: set[Child] = set()
-        self._lock = threading.Lock()
+        self._processes = [
+            ParserProcess(seconds=limits.seconds, memory_bytes=limits.memory, module="foldmint_bulk.parsing.child")
+            for _ in range(count)
+        ]
         self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(process,), name=f"parser-{number}", daemon=True)
+            for number, process in enumerate(self._processes)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -53,19 +60,11 @@ class ParserPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def pids(self) -> list[int]:
-        """Of the processes that run now."""
-        with self._lock:
-            return [child.pid for child in self._children]
-
     def close(self) -> None:
         """End the processes."""
-        with self._lock:
-            self._closed = True
-            children = list(self._children)
-        for child in children:
-            child.close()
+        self._closed = True
+        for process in self._processes:
+            process.close()
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
@@ -104,10 +103,7 @@ class ParserPool:
         try:
             for raw in structures:
                 future: Future[Parsed | Failure] = Future()
-                if isinstance(raw.content, Unreadable):
-                    future.set_result(Failure(raw.source, UNREADABLE, raw.content.reason))
-                else:
-                    self._tasks.put((raw, future))
+                self._tasks.put((raw, future))
                 ordered.put(future)
                 if stopped.is_set():
                     return
@@ -122,47 +118,48 @@ class ParserPool:
         finally:
             ordered.put(None)
 
-    def _work(self) -> None:
+    def _work(self, process: ParserProcess) -> None:
         """Parse in one process after another, in a thread of its own."""
-        child: Child | None = None
         while (task := self._tasks.get()) is not None:
             raw, future = task
-            for attempt in range(_TRIES):
-                try:
-                    child = child or self._start()
-                    child.send(request_of(raw))
-                    future.set_result(parsed_of(raw.source, child.receive(self._limits.seconds)))
-                    break
-                except TimedOut:
-                    self._end(child)
-                    child = None
-                    reason = f"parsing it takes longer than {self._limits.seconds:g} seconds"
-                    future.set_result(Failure(raw.source, KILLED, reason))
-                    break
-                except ChildDied as died:
-                    self._end(child)
-                    child = None
-                    if self._closed or attempt == _TRIES - 1:
-                        future.set_result(Failure(raw.source, KILLED, f"its parser {died}, {_TRIES} times"))
-                        break
-                except Exception as error:  # noqa: BLE001 (raised where the structure is wanted)
-                    future.set_exception(error)
-                    break
-        self._end(child)
+            try:
+                future.set_result(self._parsed(process, raw))
+            except Exception as error:  # noqa: BLE001 (raised where the structure is wanted)
+                future.set_exception(error)
 
-    def _start(self) -> Child:
-        with self._lock:
-            if self._closed:
-                raise WorkerFailed("the parsers were ended")
-            child = Child("foldmint_bulk.parsing.child", {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
-            self._children.add(child)
-        child.send(
-            {"memory": self._limits.memory, "seconds": self._limits.seconds, "reading": self._reading},
+    def _parsed(self, process: ParserProcess, raw: RawStructure) -> Parsed | Failure:
+        if isinstance(raw.content, Unreadable):
+            return Failure(raw.source, UNREADABLE, raw.content.reason)
+        for attempt in range(_TRIES):
+            try:
+                _start(process)
+                return self._read_by(process, raw, raw.content)
+            except ParserKilled as error:
+                if error.limit:
+                    return Failure(raw.source, KILLED, str(error))
+                if self._closed or attempt == _TRIES - 1:
+                    return Failure(raw.source, KILLED, f"{error}, {_TRIES} times")
+        raise AssertionError("the last try returns")
+
+    def _read_by(
+        self, process: ParserProcess, raw: RawStructure, content: bytes | tuple[Backbone, ...]
+    ) -> Parsed | Failure:
+        options = ReadOptions(
+            format=cast("Format | None", raw.format or None),  # checked as `InputOptions`
+            reading=self._reading,
+            chains=raw.chains,
         )
-        return child
+        try:
+            return Parsed(raw.source, *process.parse(content, options, name=raw.file_name))
+        except InvalidStructure as error:
+            return Failure(raw.source, INVALID, str(error))
+        except RuntimeError as error:
+            return Failure(raw.source, FAILED, str(error))
 
-    def _end(self, child: Child | None) -> None:
-        if child is not None:
-            with self._lock:
-                self._children.discard(child)
-            child.close()
+
+def _start(process: ParserProcess) -> None:
+    """Start a process. Raises WorkerFailed if it cannot: no structure is to blame."""
+    try:
+        process.start()
+    except RuntimeError as error:
+        raise WorkerFailed(str(error)) from error

@@ -110,9 +110,14 @@ def test_pdb_files_with_an_mmcif_file_are_skipped_and_counted(tmp_path: Path, or
     assert skipped == {".json": 24, "PDB files of which there are mmCIF files": 24}
     # Of what can only be read from its beginning, each structure is read once.
     packed = write_tar(tmp_path / "proteome.tar.gz", members, "w:gz")
-    found = [structure.source.split("!")[1].split(".")[0] for structure in read(plan("archive", packed))]
+    counted = Counter[str]()
+    packed_units = plan("archive", packed, skipped=counted)
+    found = [one.source.split("!")[1].split(".")[0] for one in read(packed_units, skipped=counted)]
     assert sorted(found) == sorted(name.split(".")[0] for name in expected)
+    assert counted[".json"] == 12
+    assert counted.total() == 24
     if "kind, backwards" not in order:
+        assert counted["PDB files of which there are mmCIF files"] == 12
         assert contents(read(plan("archive", packed))).keys() == {f"{packed}!{name}" for name in expected}
 
 
@@ -152,8 +157,8 @@ def test_what_comes_before_damage_is_read(tmp_path: Path, damage: str) -> None:
     units = plan("tar", path, structures=10)
     found: list[RawStructure] = []
     for unit in units[:-1]:
-        found += KINDS["tar"].read(unit, InputOptions())
-    rest = KINDS["tar"].read(units[-1], InputOptions())
+        found += KINDS["tar"].read(unit, InputOptions(), Counter())
+    rest = KINDS["tar"].read(units[-1], InputOptions(), Counter())
     with pytest.raises(UnreadableInput, match=r"atlas\.tar: the archive is damaged or cut off"):
         found.extend(rest)
     assert contents(found) == {f"{path}!{name}": content for name, content in members[:33]}

@@ -10,8 +10,8 @@ import pytest
 from foldmint_bulk.errors import InvalidInput, UnreadableInput
 from foldmint_bulk.inputs.base import InputOptions, Unreadable
 from foldmint_bulk.inputs.registry import KINDS
-from foldmint_bulk.parsing.messages import INVALID, Failure, Parsed
 from foldmint_bulk.parsing.pool import ParserLimits, ParserPool
+from foldmint_bulk.parsing.results import INVALID, Failure, Parsed
 from foldmint_bulk.planning import check_inputs
 from foldmint_tokenizer.structure.reader import read_backbones
 from helpers.bulk_inputs import contents, plan, read

@@ -12,8 +12,8 @@ from pyarrow import parquet
 from foldmint_bulk.errors import InvalidInput, UnreadableInput
 from foldmint_bulk.inputs.base import InputOptions, Unreadable
 from foldmint_bulk.inputs.registry import KINDS, kind_of
-from foldmint_bulk.parsing.messages import Parsed
 from foldmint_bulk.parsing.pool import ParserLimits, ParserPool
+from foldmint_bulk.parsing.results import Parsed
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.reader import read_backbones
 from helpers.bulk_inputs import contents, plan, read

@@ -1,5 +1,6 @@
 """Trajectories: a structure a frame, as if the frame had been written as a file; damage and misfits are told."""
 
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_a_trajectory_that_is_cut_off(tmp_path: Path, data: Path, suffix: str) -
     (tmp_path / "topology.pdb").write_bytes(trajectory.pdb(0))
     found: list[RawStructure] = []
     units = plan("trajectory", path, structures=10)
-    structures = chain.from_iterable(KINDS["trajectory"].read(unit, InputOptions()) for unit in units)
+    structures = chain.from_iterable(KINDS["trajectory"].read(unit, InputOptions(), Counter()) for unit in units)
     with pytest.raises(UnreadableInput, match=rf"md\.{suffix}: "):
         found.extend(structures)
     assert [structure.source for structure in found] == [f"{path}!{frame}" for frame in range(FRAMES - 1)]

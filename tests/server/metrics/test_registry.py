@@ -1,4 +1,4 @@
-"""docs/metrics.md tells of each metric that a live server, a GPU and the repair job show, and of no other."""
+"""docs/metrics.md tells of each metric that a live server, a GPU, repair and bulk jobs show, and of no other."""
 
 import re
 import runpy
@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from foldmint_bulk.cli.metrics import Metrics as BulkMetrics
 from foldmint_maintenance.repair.job_metrics import JobMetrics
 from helpers.monitoring.metrics_reference import OF_A_SERVER, PAGE, linted, shown, told
 from helpers.support import ROOT, RunningServer, metrics_of, running_server
@@ -79,3 +80,10 @@ def test_the_repair_job_tells_what_the_page_tells(tmp_path: Path) -> None:
     JobMetrics.of_result("s", "success", 1.0, 1.0, result).write(tmp_path / "x.prom")
     text = (tmp_path / "x.prom").read_text(encoding="utf-8")
     assert shown(text_string_to_metric_families(text)) == told("Repair job")
+
+
+def test_a_bulk_job_tells_what_the_page_tells(tmp_path: Path) -> None:
+    BulkMetrics(file=tmp_path / "x.prom").close()
+    text = (tmp_path / "x.prom").read_text(encoding="utf-8")
+    assert shown(text_string_to_metric_families(text)) == told("Bulk job")
+    assert linted(text) == ""

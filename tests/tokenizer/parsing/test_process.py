@@ -20,6 +20,8 @@ from foldmint_tokenizer.errors import ParserKilled
 from foldmint_tokenizer.neighborhoods import structure_geometry
 from foldmint_tokenizer.parsing.messages import Parsed
 from foldmint_tokenizer.parsing.process import ParserProcess
+from foldmint_tokenizer.structure.backbone import backbone
+from foldmint_tokenizer.structure.left_out import frame_warnings
 from helpers.support import ROOT
 from helpers.waiting import wait_until
 
@@ -66,6 +68,18 @@ def test_answers_equal_those_of_the_reader(process: ParserProcess, options: Read
             _check_equal([chain.residue_index, chain.coordinates], [own.residue_index, own.coordinates])
         _check_equal(_arrays(found), _arrays(expected))
     assert read
+
+
+@pytest.mark.parametrize("complex_", [False, True], ids=["chains", "complex"])
+def test_backbones(process: ParserProcess, data: Path, complex_: bool) -> None:
+    chains = [*read_structure(data / "4cup.cif.gz").chains, backbone(np.full((3, 3, 3), np.nan), chain="B")]
+    found = process.parse(chains, complex=complex_)
+    for chain, own in zip(found.content.chains, chains, strict=True):
+        assert (chain.chain, chain.sequence, chain.insertion_codes) == (own.chain, own.sequence, own.insertion_codes)
+    _check_equal(_arrays(found), _arrays(Parsed(found.content, structure_geometry(chains, complex_))))
+    assert process.parse(chains[-1:]).content.warnings == frame_warnings(chains[-1:])
+    with pytest.raises(InvalidStructure, match="no chains"):
+        process.parse([])
 
 
 def _in_this_process(content: bytes, options: ReadOptions, complex_: bool) -> Parsed:
@@ -144,11 +158,39 @@ def test_limits(large: bytes, data: Path) -> None:
         assert process.pid is None
 
 
-def test_closing_ends_the_child(data: Path) -> None:
+def test_the_start_of_the_child_does_not_count(data: Path) -> None:
+    """It takes longer than the structure may."""
+    with ParserProcess(seconds=0.5) as process:
+        assert process.parse((data / "1a8o.cif").read_bytes()).content.chains
+
+
+def test_a_child_that_cannot_start() -> None:
+    with ParserProcess(module="foldmint_tokenizer.no_such_module") as process:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="exit code 1"):
+                process.parse(b"")
+            assert process.pid is None
+
+
+def test_closing_ends_the_child_for_good(data: Path, large: bytes) -> None:
     with ParserProcess() as process:
         process.parse((data / "1a8o.cif").read_bytes())
         pid = process.pid
-    assert not Path(f"/proc/{pid}").exists()
+        assert pid is not None
+        before = _cpu_ticks(pid)
+
+        def close_once_busy() -> None:
+            wait_until(lambda: _cpu_ticks(pid) > before + 10)
+            process.close()
+
+        closer = threading.Thread(target=close_once_busy)
+        closer.start()
+        with pytest.raises(ParserKilled):
+            process.parse(large)
+        closer.join()
+        assert not Path(f"/proc/{pid}").exists()
+        with pytest.raises(ParserKilled, match="closed"):
+            process.parse(b"")
 
 
 def test_no_child_outlives_its_parent(data: Path) -> None:

@@ -23,6 +23,7 @@ from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, Structur
 from foldmint_tokenizer.structure.options import Limits, ReadOptions
 
 _LENGTHS = struct.Struct("<QQ")
+_JOINED = 2**20  # bytes of a message up to which it is sent at once: each time, the other side wakes up
 
 
 class Parsed(NamedTuple):
@@ -32,6 +33,15 @@ class Parsed(NamedTuple):
     geometry: Geometry
 
 
+class Request(NamedTuple):
+    """What is to be read. structure: a file, or backbones. name: of the file. complex: whether its chains are one."""
+
+    structure: bytes | Sequence[Backbone]
+    options: ReadOptions = ReadOptions()
+    name: str = ""
+    complex: bool = False
+
+
 class Message(NamedTuple):
     """A message. fields: of what msgpack holds. arrays: of numbers; received ones are views of one buffer."""
 
@@ -39,14 +49,18 @@ class Message(NamedTuple):
     arrays: Sequence[NDArray[Any]] = ()
 
 
+READY = Message({"ready": True})
+"""A child's first message."""
+
+
 def send(connection: socket.socket, message: Message) -> None:
     """Send a message. Raises OSError if the other side is gone, or takes nothing for the socket's timeout."""
     arrays = [np.ascontiguousarray(array) for array in message.arrays]
     header = msgpack.packb([message.fields, [[array.dtype.str, array.shape] for array in arrays]])
-    connection.sendall(_LENGTHS.pack(len(header), sum(array.nbytes for array in arrays)) + header)
-    for array in arrays:
-        if array.nbytes:
-            connection.sendall(array.data.cast("B"))
+    size = sum(array.nbytes for array in arrays)
+    parts = [_LENGTHS.pack(len(header), size), header, *(array.data.cast("B") for array in arrays if array.nbytes)]
+    for part in [b"".join(parts)] if size <= _JOINED else parts:
+        connection.sendall(part)
 
 
 def receive(connection: socket.socket) -> Message:
@@ -56,8 +70,9 @@ def receive(connection: socket.socket) -> Message:
     socket's timeout.
     """
     header_bytes, array_bytes = _LENGTHS.unpack(_exactly(connection, _LENGTHS.size))
-    fields, described = msgpack.unpackb(_exactly(connection, header_bytes))
-    body, start = _exactly(connection, array_bytes), 0
+    content = _exactly(connection, header_bytes + array_bytes)
+    fields, described = msgpack.unpackb(content[:header_bytes])
+    body, start = content[header_bytes:], 0
     arrays = []
     for dtype, shape in described:
         array = np.frombuffer(body, dtype, math.prod(shape), start).reshape(shape)
@@ -77,29 +92,49 @@ def _exactly(connection: socket.socket, size: int) -> memoryview:
     return data
 
 
-def request_message(content: bytes, options: ReadOptions, *, complex_: bool) -> Message:
-    """The request to read a file."""
-    fields = {"options": {**asdict(options), "chains": list(options.chains)}, "complex": complex_}
-    return Message(fields, [np.frombuffer(content, np.uint8)])
+def request_message(request: Request) -> Message:
+    """A request."""
+    options = {**asdict(request.options), "chains": list(request.options.chains)}
+    fields = {"options": options, "name": request.name, "complex": request.complex}
+    if isinstance(request.structure, bytes):
+        return Message(fields, [np.frombuffer(request.structure, np.uint8)])
+    return Message({**fields, "chains": _names(request.structure)}, _arrays(request.structure))
 
 
-def requested(message: Message) -> tuple[bytes, ReadOptions, bool]:
-    """The file of a request, the options to read it with, and whether its chains are one complex."""
-    options = {**message.fields["options"]}
+def requested(message: Message) -> Request:
+    """The request of a message. Raises InvalidStructure for backbones that are invalid."""
+    fields, arrays = message
+    options = {**fields["options"]}
     options["limits"] = Limits(**options["limits"])
-    return message.arrays[0].tobytes(), ReadOptions(**options), message.fields["complex"]
+    structure = _backbones(fields["chains"], arrays) if "chains" in fields else arrays[0].tobytes()
+    return Request(structure, ReadOptions(**options), fields["name"], fields["complex"])
 
 
 def parsed_message(parsed: Parsed) -> Message:
     """The answer with a structure."""
     content, geometry = parsed
     fields = {
-        "chains": [[one.chain, one.sequence, one.insertion_codes] for one in content.chains],
+        "chains": _names(content.chains),
         "left_out": [[one.kind.value, one.chain, one.residues, one.names] for one in content.left_out],
         "warnings": content.warnings,
     }
-    arrays = [array for one in content.chains for array in (one.residue_index, one.coordinates)]
-    return Message(fields, [*arrays, *geometry.frames, *geometry[1:]])
+    return Message(fields, [*_arrays(content.chains), *geometry.frames, *geometry[1:]])
+
+
+def _names(chains: Sequence[Backbone]) -> list[list[str]]:
+    return [[one.chain, one.sequence, one.insertion_codes] for one in chains]
+
+
+def _arrays(chains: Sequence[Backbone]) -> list[NDArray[Any]]:
+    return [array for one in chains for array in (one.residue_index, one.coordinates)]
+
+
+def _backbones(names: Sequence[Sequence[str]], arrays: Sequence[NDArray[Any]]) -> list[Backbone]:
+    """The chains of `_names` and `_arrays`, which may be followed by other arrays."""
+    return [
+        Backbone(name, sequence, arrays[2 * place], arrays[2 * place + 1], insertion_codes)
+        for place, (name, sequence, insertion_codes) in enumerate(names)
+    ]
 
 
 def error_message(error: Exception) -> Message:
@@ -124,10 +159,7 @@ def parsed_of(message: Message) -> Parsed:
         raise ParserKilled("reading it needs more memory than is allowed", limit=True)
     if "error" in fields:
         raise RuntimeError(fields["error"])
-    chains = [
-        Backbone(name, sequence, arrays[2 * place], arrays[2 * place + 1], insertion_codes)
-        for place, (name, sequence, insertion_codes) in enumerate(fields["chains"])
-    ]
+    chains = _backbones(fields["chains"], arrays)
     rotation, origin, exists, *others = arrays[2 * len(chains) :]
     left_out = [
         LeftOut(LeftOutKind(kind), chain, count, tuple(names)) for kind, chain, count, names in fields["left_out"]
