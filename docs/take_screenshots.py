@@ -114,7 +114,12 @@ def _take(page_address: str, out: Path) -> None:
             page.wait_for_selector("#status[data-state=live]")
             page.wait_for_selector("#lineage li")
             if width >= 600:  # with a mouse, which points at a code
+                # A window as high as the page: one that grew for the picture would take the tip away.
+                height = page.evaluate("document.documentElement.scrollHeight")
+                page.set_viewport_size({"width": width, "height": height})
+                page.wait_for_function("document.getElementById('r-hits').textContent !== '–'")
                 page.hover("#cells", position={"x": 415, "y": 345})
+                page.wait_for_selector("#tip", state="visible")
             page.wait_for_timeout(500)
             page.screenshot(path=out / picture.name, full_page=picture.whole)
             # Few colors: a palette holds them in half the bytes.

@@ -1,6 +1,9 @@
 """What the commands say when a real server cannot be reached as asked: the cause, and the option that mends it."""
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ import trustme
 from typer.testing import CliRunner
 
 from foldmint_client.cli.main import app
+from foldmint_maintenance.cli.main import app as maintenance
 from helpers.support import RunningServer, running_server
 
 
@@ -146,3 +150,27 @@ def test_a_server_that_does_not_respond() -> None:
 
 def test_an_address_with_a_resolver(plain: RunningServer) -> None:
     assert CliRunner().invoke(app, ["info", "--server", f"dns:///{by_name(plain.address)}"]).exit_code == 0
+
+
+def test_the_maintenance_command_says_the_same(plain: RunningServer, secure: RunningServer, files: Files) -> None:
+    def told(address: str, *options: str) -> str:
+        done = CliRunner().invoke(maintenance, ["usage", "--servers", address, *options])
+        assert done.exit_code == 1
+        return done.stderr
+
+    assert "the server uses TLS; use --tls, or --tls-ca FILE" in told(by_name(secure.address))
+    assert "speaks HTTP, not gRPC" in told(by_name(plain.metrics))
+    assert "was not issued by" in told(by_name(secure.address), "--tls-ca", str(files.other_ca))
+    typed = CliRunner().invoke(maintenance, ["usage", "--servers", f"http://{plain.admin}"])
+    assert typed.exit_code == 2
+    assert "not a URL" in typed.stderr
+
+
+def test_grpc_adds_no_lines_of_its_own(secure: RunningServer, files: Files) -> None:
+    command = [sys.executable, "-m", "foldmint_client", "info", "--server", by_name(secure.address), "--attempts", "1"]
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    done = subprocess.run(
+        [*command, "--tls-ca", str(files.other_ca)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1, done.stderr

@@ -262,11 +262,10 @@ def test_nothing_has_rights(objects: list[dict[str, Any]]) -> None:
 @pytest.mark.slow
 def test_an_empty_store_gets_the_embedded_model_once(objects: list[dict[str, Any]], tmp_path: Path) -> None:
     container = container_of(named(objects, "StatefulSet"), "initContainers")
-    (script,) = container["args"]
     store = tmp_path / "store"
-    store.mkdir()
-    (store / "codebooks").mkdir()  # what a pod left that was killed at it
-    command = [*container["command"], script.replace("/store", str(store)).replace("python -c", f"{sys.executable} -c")]
+    (store / "codebooks").mkdir(parents=True)  # what a pod left that was killed at it
+    words = [*container["command"], *container["args"]]
+    command = [str(Path(sys.executable).parent / words[0]), *(word.replace("/store", str(store)) for word in words[1:])]
     subprocess.run(command, check=True)
     assert Store(store).load().codebook.version == "000001"
     assert Store(store).load().encoder_digest == Store(DEFAULT).load().encoder_digest

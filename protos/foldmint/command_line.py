@@ -9,7 +9,14 @@ import typer
 
 from foldmint.version import installed_version
 
-_PYDANTIC = {"Value error, ": "", "Input should be": "must be"}  # typer's types use it
+# typer's types use it.
+_PYDANTIC = {
+    "Value error, ": "",
+    "a valid integer, unable to parse string as an integer": "an integer",
+    "a valid number, unable to parse string as a number": "a number",
+    "a valid boolean, unable to interpret input": "true or false",
+    "Input should be": "must be",
+}
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 

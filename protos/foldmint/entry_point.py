@@ -20,6 +20,8 @@ def run(
     extra: the extra of Foldmint that the command needs. others: extras of single packages, by import name. warn:
     whether to warn on standard error about unknown environment variables.
     """
+    # Read when gRPC is loaded: its core writes lines of its own beside the errors that commands report.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if warn and (warning := unknown_variables_warning(os.environ)) is not None:
         sys.stderr.write(f"{command}: warning: {warning}\n")
     try:

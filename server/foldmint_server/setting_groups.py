@@ -1,9 +1,11 @@
 """The settings by group, as the command line shows them. Sizes are in residues or bytes, times in seconds."""
 
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+|:all)?")
 _ANONYMOUS: tuple[Literal["tokenize", "read"], ...] = ("tokenize", "read")
 
 
@@ -34,6 +36,14 @@ class ModelSettings(BaseModel):
         description="Child processes that read files of more than 1 MiB, so that they do not delay other requests; 0: "
         "threads read them, too.",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _devices(cls, value: str) -> str:
+        for name in value.split(","):
+            if not _DEVICE.fullmatch(name.strip()):
+                raise ValueError(f"{name.strip()!r} is not a device; devices are auto, cpu, cuda, cuda:1, …, cuda:all")
+        return value
 
 
 class ListenSettings(BaseModel):

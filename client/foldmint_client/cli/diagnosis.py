@@ -37,6 +37,14 @@ def diagnose(target: str, tls: "Tls | None", listen: str = "--listen") -> str | 
         return None
 
 
+def connection_fault(error: Exception, target: str, tls: "Tls | None", listen: str) -> str:
+    """What went wrong with a call: the diagnosis, if no connection came about and there is one; or what gRPC says."""
+    from foldmint_client.errors import DeadlineExceeded, Unavailable
+
+    unreached = isinstance(error, Unavailable | DeadlineExceeded)
+    return (diagnose(target, tls, listen) if unreached else None) or " ".join(str(error).split())
+
+
 def _address(target: str) -> tuple[str, int] | None:
     """Host and port of a target; None for a target that is not HOST:PORT, such as a Unix socket."""
     target = target.removeprefix("dns:").lstrip("/")

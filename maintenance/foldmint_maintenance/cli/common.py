@@ -87,6 +87,13 @@ def check_device(device: str) -> None:
         raise typer.BadParameter(f"{device!r} is not a device: auto, cpu, cuda or cuda:NUMBER", param_hint="'--device'")
 
 
+def check_prometheus(url: str | None) -> None:
+    """Raise BadParameter for an address without a scheme, before anything heavy is imported."""
+    if url is not None and not url.startswith(("http://", "https://")):
+        problem = f"{url!r} is not an address of a Prometheus: it begins with neither http:// nor https://"
+        raise typer.BadParameter(problem, param_hint="'--prometheus'")
+
+
 def check_outputs(**files: Path | None) -> None:
     """Raise BadParameter, which names the option, for a file that is a folder; - is standard output."""
     for name, path in files.items():

@@ -91,6 +91,13 @@ _LOCKED = {4: "another run holds the store's lock", 130: "stopped; the store is 
 _FOLLOWED = {5: "the store says so, but a server does not follow, and why"}
 
 EPILOGS: Mapping[str, str] = {
+    "init": epilog(
+        {
+            "A store of the default model": "foldmint-maintenance init --store store/",
+            "In S3": "foldmint-maintenance init --store s3://bucket/store",
+        },
+        {0: "done, or it was a store already", **_ERRORS, **_LOCKED},
+    ),
     "ingest": epilog(
         {"A folder of structure files": "foldmint-maintenance ingest structures/ --output set.parquet"},
         {0: "done", **_ERRORS},

@@ -16,7 +16,9 @@ from foldmint_maintenance.cli.common import (
     AsJson,
     Device,
     JsonFile,
+    StoreOption,
     Threads,
+    changes,
     check_device,
     check_outputs,
     console_beside,
@@ -50,6 +52,23 @@ def main(
     ] = False,
 ) -> None:
     """The upkeep of Foldmint's models: backbones, training, evaluation, import; use of codes, repair of codebooks."""
+
+
+@app.command()
+def init(
+    store: StoreOption,
+    model: Annotated[Literal["foldmint", "geometry"], typer.Option(help="The embedded model to copy.")] = "foldmint",
+) -> None:
+    """Make an empty store one of an embedded model; nothing happens if it is a store already.
+
+    It may be run by several processes at once, such as all servers of a store before they start.
+    """
+    from foldmint_tokenizer.store.embedded import initialize
+    from foldmint_tokenizer.store.storage import Files
+
+    with changes():
+        made = initialize(Files(store), model)
+    typer.echo(f"{store}: {f'a copy of the embedded model {model}' if made else 'a store already, left as it is'}")
 
 
 @app.command()
@@ -129,13 +148,13 @@ def train(
     from foldmint_maintenance.training.job import train as run_training
     from foldmint_maintenance.training.recipe import read_recipe, recipe_path
 
-    changes = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name is not None else ())]
+    edits = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name is not None else ())]
     use_threads(threads)
     with usage_errors():
         own = own_device(device)
     with faults(), process_group(own) as group:
         with usage_errors():
-            steps = read_recipe(recipe_path(recipe), changes, stages or ())
+            steps = read_recipe(recipe_path(recipe), edits, stages or ())
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:

@@ -41,7 +41,7 @@ class TrainingDisplay:
         self._progress.start()
         values = step._asdict()
         done = values.pop("step")
-        if done <= self._last or self._last == 0:  # a stage begins, or goes on from a checkpoint
+        if done <= self._last or self._last == 0:  # a stage begins, or goes on from a checkpoint or after a phase
             self._began, self._first = self._clock(), done
         self._last = done
         figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items() if value)
@@ -53,6 +53,7 @@ class TrainingDisplay:
     def phase(self, name: str, total: int | None) -> Callable[[int], None]:
         """Begin a phase between steps, as of `PhaseDisplay`."""
         self._progress.stop()  # a terminal has one such display at a time
+        self._last = 0  # the time that it takes is not that of steps
         return self._phases.phase(name, total)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from foldmint_maintenance.cli.common import (
     Threads,
     check_device,
     check_outputs,
+    check_prometheus,
     checked,
     faults,
     json_target,
@@ -128,6 +129,7 @@ def repair(
     check_device(device)
     json_file = json_target(as_json, json_file)
     check_outputs(json_file=json_file, report=report, metrics_file=metrics_file)
+    check_prometheus(prometheus)
     if (scope == "full") != (out is not None):
         raise typer.BadParameter("--scope full needs --output, and --output goes with --scope full")
     if (data is None) == (from_servers is None):

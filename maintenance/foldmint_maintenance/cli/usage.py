@@ -14,10 +14,13 @@ from foldmint_maintenance.cli.common import (
     PrometheusCa,
     Threads,
     check_outputs,
+    check_prometheus,
+    checked,
     console_beside,
     faults,
     json_target,
     make_parents,
+    server_addresses,
     usage_errors,
     use_threads,
     write_json,
@@ -102,6 +105,9 @@ def usage(
     if counts and json_file is None:
         raise typer.BadParameter("--counts needs --json or --json-file")
     check_outputs(json_file=json_file, plot=plot)
+    check_prometheus(prometheus)
+    with usage_errors():
+        checked(credentials.read(), *server_addresses(servers))
 
     from foldmint_maintenance.errors import UsageUnknown
     from foldmint_maintenance.usage import statistics as module

@@ -1,6 +1,6 @@
 """Environment of a residue: number of neighbors, on which side, and contact order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +28,11 @@ class Surroundings(NamedTuple):
     order: NDArray[np.float32]
 
 
-def surroundings(data: PreparedSet) -> Surroundings:
-    """Of all residues of a set, chain by chain; zero for residues without a frame."""
+def surroundings(data: PreparedSet, advance: Callable[[int], None] = lambda _: None) -> Surroundings:
+    """Of all residues of a set, chain by chain; zero for residues without a frame.
+
+    advance: called with how many more residues are done.
+    """
     total = len(data.chain)
     found = Surroundings(*(np.zeros(total, np.float32) for _ in Surroundings._fields))
     rotation, origin, exists = data.shape.frames
@@ -47,6 +50,7 @@ def surroundings(data: PreparedSet) -> Surroundings:
         found.neighbors[some] = near.sum(1)
         found.above[some] = (near & (along > 0)).sum(1)
         found.order[some] = (separation * contact).sum(1) / np.maximum(contact.sum(1), 1)
+        advance(part.stop - part.start)
     return found
 
 

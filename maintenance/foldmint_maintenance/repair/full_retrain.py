@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from foldmint_maintenance.datasets.loading import read_set
 from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
@@ -70,7 +72,8 @@ def retrained(
     training = TrainJob(job.data, out / "training", recipe, Path(job.store), device=job.device, group=job.group)
     made = load_or_train(training, log, progress)
     log("measuring both models on the gates' chains")
-    before, after = (_figures(each, job) for each in (model, made))
+    before = _figures(model, job, progress, "measuring the old model")
+    after = _figures(made, job, progress, "measuring the new model")
     found = _gates(before, after, job.config.limits)
     if model.lever is not None:
         found["quantization_error"] = _error_gate(before, after, job.config.limits)
@@ -136,8 +139,8 @@ def load_or_train(training: TrainJob, log: Log, progress: RunProgress = NO_PROGR
     def report(figures: NamedTuple, steps: int) -> None:
         nonlocal advance, done
         step = int(figures._asdict()["step"])
-        if advance is None or step <= done:  # of another stage
-            advance, done = progress.phase("training steps", steps), 0
+        if advance is None or step <= done:  # of another stage, or after a phase or a checkpoint
+            advance, done = progress.phase("training steps", steps - step + 1), step - 1
         advance(step - done)
         done = step
 
@@ -149,11 +152,13 @@ def load_or_train(training: TrainJob, log: Log, progress: RunProgress = NO_PROGR
     return train(training, report, log, phase)
 
 
-def _figures(model: Model, job: RepairJob) -> Evaluation:
+def _figures(model: Model, job: RepairJob, progress: RunProgress, phase: str) -> Evaluation:
     assert job.gate_data is not None  # noqa: S101 (for types; said above)
     config = job.config
     chains = drawn_chains(read_set(job.gate_data), config.gate_residues, config.seed)
-    return evaluate(model, chains, config=EvaluationConfig(max_decode_residues=config.gate_decoded, seed=config.seed))
+    settings = EvaluationConfig(max_decode_residues=config.gate_decoded, seed=config.seed)
+    residues = sum(int(np.isfinite(chain.coordinates).all((1, 2)).sum()) for chain in chains)
+    return evaluate(model, chains, config=settings, report=progress.phase(phase, residues))
 
 
 def _error_gate(before: Evaluation, after: Evaluation, limits: GateLimits) -> Gate:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -19,8 +19,9 @@ from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
 from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.errors import InvalidSet
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
-from foldmint_maintenance.repair.run_record import NO_PROGRESS, Advance, Log, RunProgress
+from foldmint_maintenance.repair.run_record import NO_PROGRESS, Log, RunProgress
 from foldmint_maintenance.training.latents import vectors_of
+from foldmint_maintenance.training.phases import counted
 from foldmint_tokenizer.model import Model
 
 MAX_GATE_SHARE = 0.5
@@ -59,7 +60,7 @@ def _of_data(model: Model, job: RepairJob, log: Log, progress: RunProgress) -> R
     log(f"reading {job.data}")
     skip = lambda path, why: log(f"passed over {path}: {why}")  # noqa: E731
     advance = progress.phase("reading chains", None)
-    records = list(_counted(digest.through(read_set(job.data, skip)), advance))
+    records = list(counted(digest.through(read_set(job.data, skip)), advance))
     about: dict[str, Any] = {"name": job.data.name, "sha256": digest.sha256(), "chains": digest.chains}
     if job.gate_data is None:
         share = gate_share([(entry_fraction(record.id), len(record.sequence)) for record in records], config)
@@ -68,7 +69,7 @@ def _of_data(model: Model, job: RepairJob, log: Log, progress: RunProgress) -> R
         records = [record for record, back in zip(records, held, strict=True) if not back]
     else:
         own = Digest()
-        gate = list(_counted(own.through(read_set(job.gate_data, skip)), advance))
+        gate = list(counted(own.through(read_set(job.gate_data, skip)), advance))
         about["gate"] = {"name": job.gate_data.name, "sha256": own.sha256(), "chains": own.chains}
     if not records or not gate:
         raise InvalidSet(f"{job.data} has too few chains: some to repair on, and others for the gates, are needed")
@@ -79,12 +80,6 @@ def _of_data(model: Model, job: RepairJob, log: Log, progress: RunProgress) -> R
     looked_at = _split_of(model, drawn_chains(gate, config.gate_residues, config.seed), job, log, progress)
     about |= {"residues": len(train.z), "gate_residues": len(looked_at.z)}
     return RepairInputs(train, looked_at, about)
-
-
-def _counted(records: Iterable[Record], advance: Advance) -> Iterator[Record]:
-    for record in records:
-        advance(1)
-        yield record
 
 
 def _split_of(model: Model, records: list[Record], job: RepairJob, log: Log, progress: RunProgress) -> DataSplit:

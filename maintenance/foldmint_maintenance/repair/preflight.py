@@ -15,6 +15,7 @@ from pathlib import Path
 from foldmint.v1 import tokenizer_pb2_grpc
 from foldmint_client import Client, FoldmintError
 from foldmint_client.admin import CodebookAdmin
+from foldmint_client.cli.diagnosis import connection_fault
 from foldmint_client.connection import Connection, ConnectionOptions
 from foldmint_client.errors import FailedPrecondition, PermissionDenied, Unauthenticated
 from foldmint_client.transport.channels import open_channel
@@ -181,7 +182,7 @@ def _server(address: str, job: RepairJob, store: Store | None, found: Findings, 
         with Client(address, **options) as client:
             served = client.model().encoder_digest
     except FoldmintError as error:
-        found.add(f"{name} {_said(error)}", _remedy(error))
+        found.add(f"{name} {_said(error, address, options)}", _remedy(error))
         return
     with CodebookAdmin(address, **options) as admin:
         for what, ask in _scope_probes(address, job, admin, options):
@@ -191,9 +192,9 @@ def _server(address: str, job: RepairJob, store: Store | None, found: Findings, 
                 found.add(f"{name} does not let this job {what} ({error})", _remedy(error))
             except FailedPrecondition as error:
                 if what == "take vectors":
-                    found.add(f"{name} {_said(error)}", "start it with --reservoir N, or use --data")
+                    found.add(f"{name} {_said(error, address, options)}", "start it with --reservoir N, or use --data")
             except FoldmintError as error:
-                found.add(f"{name} {_said(error)}", _remedy(error))
+                found.add(f"{name} {_said(error, address, options)}", _remedy(error))
         if store is not None:
             _same_store(name, served, admin, store, found)
 
@@ -249,8 +250,8 @@ def _same_store(name: str, encoder: str, admin: CodebookAdmin, store: Store, fou
         )
 
 
-def _said(error: FoldmintError) -> str:
-    text = " ".join(str(error).split())
+def _said(error: FoldmintError, address: str, options: ConnectionOptions) -> str:
+    text = connection_fault(error, address, options.get("tls"), "--admin-listen")
     known = isinstance(error, (Unauthenticated, PermissionDenied, FailedPrecondition))
     return f"refuses: {text}" if known else f"cannot be asked: {text}"
 

@@ -23,6 +23,7 @@ from foldmint_maintenance.training.optimization import (
     learning_rate,
     prefetch,
 )
+from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -93,7 +94,7 @@ class Trainer:
     """Trains encoder, predictor and codebook.
 
     The batch of a step depends on seed and step number only, so that resuming is bit-exact. group: the processes that
-    share a batch.
+    share a batch. phase: called when a phase without steps begins.
     """
 
     def __init__(
@@ -103,9 +104,10 @@ class Trainer:
         data: PreparedSet,
         group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
+        phase: Phase = silent,
     ) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.data, self.group = config, data, group
+        self.config, self.data, self.group, self._phase = config, data, group, phase
         self.device = torch.device(device)
         self.data_digest = data.digest()
         self._share = group.even_slice(config.batch)
@@ -211,9 +213,14 @@ class Trainer:
     def _first_codebook(self, step: int) -> Codebook:
         """Codebook from the vectors of several batches, by k-means (Lloyd) started from a random sample."""
         config = self.config
+        advance, parts = self._phase("computing vectors", config.initial_batches * config.batch), []
         with torch.no_grad():
-            parts = [self.group.all_gather(self._vectors(self._batch(step + i))) for i in range(config.initial_batches)]
+            for i in range(config.initial_batches):
+                parts.append(self.group.all_gather(self._vectors(self._batch(step + i))))
+                advance(config.batch)
+        z = torch.cat(parts)
+        advance = self._phase("k-means", max(1, config.initial_rounds) * len(z))
         made = quantizer.first_codebook(
-            torch.cat(parts), len(self.codebook.N), config.initial_rounds, config.seed, step, config.batch
+            z, len(self.codebook.N), config.initial_rounds, config.seed, step, config.batch, advance
         )
         return Codebook(*(self.group.broadcast(part) for part in made))

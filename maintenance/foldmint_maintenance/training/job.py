@@ -9,7 +9,6 @@ OUT/model/                                  the model after the last stage
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 
 from foldmint_maintenance.datasets.loading import Digest, read_set
-from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared
+from foldmint_maintenance.datasets.records import PreparedSet, prepared
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.training.loop import Report
-from foldmint_maintenance.training.phases import Phase, silent
+from foldmint_maintenance.training.phases import Phase, counted, silent
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_maintenance.training.stages import SIZES, STAGES, Log, StageContext, StageState
 from foldmint_tokenizer.model import Model
@@ -124,15 +123,9 @@ def _context(job: TrainJob, stage: str, data: _Data, report: Report, log: Log, p
 
 def _read(job: TrainJob, log: Log, phase: Phase) -> _Data:
     log(f"reading {job.data}")
-    digest, advance = Digest(), phase("reading chains", None)
-
-    def counted(records: Iterable[Record]) -> Iterator[Record]:
-        for record in records:
-            yield record
-            advance(1)
-
+    digest = Digest()
     records = read_set(job.data, lambda path, reason: log(f"passed over {path}: {reason}"))
-    data = prepared(digest.through(counted(records)))
+    data = prepared(digest.through(counted(records, phase("reading chains", None))))
     log(f"{len(data)} residues of {digest.chains} chains")
     about: dict[str, object] = {
         "name": job.data.name,

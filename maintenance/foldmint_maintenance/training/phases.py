@@ -1,6 +1,9 @@
 """Phases of a training that have no steps: how their progress is reported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 Advance = Callable[[int], None]
 """Called with how much more of a phase is done."""
@@ -16,3 +19,10 @@ def ignored(more: int) -> None:
 def silent(name: str, total: int | None) -> Advance:  # noqa: ARG001 (as `Phase` has it)
     """Phases that nobody looks at."""
     return ignored
+
+
+def counted(items: Iterable[T], advance: Advance) -> Iterator[T]:
+    """The items, each of which advances a phase."""
+    for item in items:
+        yield item
+        advance(1)

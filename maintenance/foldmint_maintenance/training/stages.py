@@ -24,12 +24,13 @@ from foldmint_maintenance.training.chain.trainer import ChainTrainer
 from foldmint_maintenance.training.encoder_trainer import Trainer
 from foldmint_maintenance.training.latents import kept_tokens, vectors_of
 from foldmint_maintenance.training.loop import Report, Steps, run_steps
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, assigned, motion_codebook
+from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderTrainer, tracking_tokens
 from foldmint_maintenance.training.motion.trainer import MotionTrainer
 from foldmint_maintenance.training.motion.warm_start import WarmStart
-from foldmint_maintenance.training.phases import Phase, silent
+from foldmint_maintenance.training.phases import Phase, counted, silent
 from foldmint_maintenance.training.recipe import Recipe
+from foldmint_maintenance.vq.quantizer import assigned
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.encoder import Encoder
@@ -113,7 +114,7 @@ def _train_motion_encoder(context: StageContext, state: StageState) -> StageStat
         raise InvalidRecipe("encoder: the recipe has no sizes")
     context.check_batch("encoder", config.batch)
     context.log("from random weights" if start is None else "from the model's encoder")
-    trainer = MotionTrainer(asked, config, context.data, context.group, context.device, start)
+    trainer = MotionTrainer(asked, config, context.data, context.group, context.device, start, context.phase)
     figures = context.run(trainer, config.steps)
     encoder = trainer.averaged.cpu().eval()
     # Good enough for a store; the stages `vectors` and `kmeans` compute better codes.
@@ -155,7 +156,9 @@ def _draw_vectors(
 def _configured_space(
     context: StageContext, drawn: NDArray[np.int64], z: Tensor, lever: float, config: MotionCodesConfig
 ) -> VectorSpace:
-    neighbors = surroundings(context.data).neighbors[context.data.shape.queries[drawn]]
+    data = context.data
+    around = surroundings(data, context.phase("measuring surroundings", len(data.chain)))
+    neighbors = around.neighbors[data.shape.queries[drawn]]
     return VectorSpace.of(z, torch.from_numpy(neighbors), lever, config)
 
 
@@ -191,7 +194,8 @@ def _train_motion_decoder(context: StageContext, state: StageState) -> StageStat
     torch.manual_seed(config.seed)
     decoder = MotionDecoder(sizes.config(encoder.config.out))
     decoder.normalize_to(codebook.embeddings)
-    data = prepared(drawn_chains(read_set(context.data_path), config.residues, config.seed))
+    records = counted(read_set(context.data_path), context.phase("reading chains", None))
+    data = prepared(drawn_chains(records, config.residues, config.seed))
     context.log(f"tokens of {len(data)} residues")
     z = context.vectors(encoder, data, np.arange(len(data)))
     tokens = np.zeros(len(data.chain), np.int64)
@@ -209,7 +213,7 @@ def _train_encoder(context: StageContext, state: StageState) -> StageState:  # n
     if config is None or sizes is None:
         raise InvalidRecipe("codes: the recipe has no sizes")
     context.check_batch("codes", config.batch)
-    trainer = Trainer(sizes, config, context.data, context.group, context.device)
+    trainer = Trainer(sizes, config, context.data, context.group, context.device, context.phase)
     figures = context.run(trainer, config.steps)
     # A decoder of other codes cannot read these.
     return _with_fragments(context, trainer.encoder.cpu().eval(), trainer.codebook, None, figures)
@@ -224,25 +228,25 @@ def _train_decoder(context: StageContext, state: StageState) -> StageState:
 
 
 def _train_on_chains(name: str, config: ChainConfig | None, context: StageContext, state: StageState) -> StageState:
-    data, group, device, sizes = context.data, context.group, context.device, context.recipe.decoder
+    data, group, device, phase = context.data, context.group, context.device, context.phase
     encoder, codebook = state.encoder, state.codebook
     if config is None or encoder is None or codebook is None:
         raise InvalidRecipe(f"{name}: there is no encoder to begin with; give a model, or the stage codes")
     torch.manual_seed(config.seed)
     decoder = state.decoder
     if decoder is None:
-        if sizes is None:
+        if context.recipe.decoder is None:
             raise InvalidRecipe(f"{name}: the recipe has no decoder")
-        decoder = Decoder(sizes)
+        decoder = Decoder(context.recipe.decoder)
     if not isinstance(decoder, Decoder):
         raise InvalidRecipe(f"{name}: the model's decoder reads vectors, and this stage trains those of token ids")
     tokens = None
     if config.stage == "decoder":
         context.log("tokens of all residues")
-        advance = context.phase("computing tokens", len(data))
+        advance = phase("computing tokens", len(data))
         tokens = kept_tokens(context.folder / "tokens.safetensors", encoder, codebook, data, group, device, advance)
     fresh = state.decoder is None
-    trainer = ChainTrainer(config, data, encoder, codebook, decoder, tokens, group, device, fresh=fresh)
+    trainer = ChainTrainer(config, data, encoder, codebook, decoder, tokens, group, device, fresh=fresh, phase=phase)
     figures = context.run(trainer, config.steps)
     trainer.finish()
     decoder = decoder.cpu().eval()

@@ -9,6 +9,7 @@ from typing import Unpack
 import numpy as np
 
 from foldmint_client.admin import CodebookAdmin, CodebookUsage
+from foldmint_client.cli.diagnosis import connection_fault
 from foldmint_client.connection import ConnectionOptions
 from foldmint_client.errors import FoldmintError
 from foldmint_maintenance.datasets.loading import Skip, read_set
@@ -135,7 +136,8 @@ def from_servers(
                 usage = admin.usage(version)
                 usages[address] = usage, admin.codebook(usage.version).digest
         except FoldmintError as error:
-            raise UsageUnknown(f"{address}: {error}") from error
+            fault = connection_fault(error, address, options.get("tls"), "--admin-listen")
+            raise UsageUnknown(f"{address}: {fault}") from error
     codebooks = {(usage.version, len(usage.hits)) for usage, _ in usages.values()}
     if len(codebooks) > 1 or len({digest for _, digest in usages.values() if digest}) > 1:
         served = ", ".join(f"{address}: {usage.version} ({digest[:12]})" for address, (usage, digest) in usages.items())

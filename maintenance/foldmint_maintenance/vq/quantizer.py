@@ -1,5 +1,6 @@
 """Vector quantization in training: nearest codes, EMA codebook updates, and gradient estimators."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -12,6 +13,8 @@ from foldmint_maintenance.vq import ema
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 
 Estimator = Literal["straight_through", "rotation"]
+
+_ASSIGNED = 65_536  # vectors between two reports
 
 
 def check_estimator(name: str) -> None:
@@ -107,15 +110,34 @@ def sample_vectors(z: Tensor, size: int, seed: int, step: int) -> Tensor:
     return z[order[:size].to(z.device)]
 
 
-def first_codebook(z: Tensor, size: int, rounds: int, seed: int, step: int, batch: int) -> Codebook:
+def assigned(z: Tensor, embeddings: Tensor, advance: Callable[[int], None]) -> Tensor:
+    """The nearest codes (rows,) int64 of vectors z (rows, out). advance: called with how many more are assigned."""
+    codes = []
+    for start in range(0, len(z), _ASSIGNED):
+        part = z[start : start + _ASSIGNED]
+        codes.append(nearest_code(part, embeddings)[0])
+        advance(len(part))
+    return torch.cat(codes)
+
+
+def first_codebook(
+    z: Tensor,
+    size: int,
+    rounds: int,
+    seed: int,
+    step: int,
+    batch: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Codebook:
     """A codebook for z (rows, out): a random sample, refined by `rounds` of k-means (Lloyd).
 
-    batch: residues per step, the unit of N.
+    batch: residues per step, the unit of N. advance: called with how many more vectors are assigned; each is once in
+    each round, and in one round if there are none.
     """
     vectors = sample_vectors(z, size, seed, step)
     codebook = Codebook(vectors, vectors.new_zeros(size), torch.zeros_like(vectors))
     for _ in range(max(1, rounds)):
-        code, _ = nearest_code(z, codebook.embeddings)
+        code = assigned(z, codebook.embeddings, advance)
         # With a decay of 0, a moving average is a plain mean.
         means = ema.ema_update(codebook, *ema.batch_statistics(z, code, size), decay=0.0)
         codebook = means if rounds else Codebook(vectors, means.N, vectors * means.N[:, None])

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +11,9 @@ from foldmint_server.security.bearer_tokens import read_tokens
 from foldmint_server.security.tls import TlsFiles, read_authority, read_pair
 from foldmint_server.settings import Settings
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+|:all)?")
-
 
 def early_problems(settings: Settings) -> list[str]:
-    """Problems that are found without loading torch: devices' names, files of tokens, passwords and TLS, the folder."""
+    """Problems that are found without loading torch: files of tokens, passwords and TLS, the folder."""
     return [
         f"{option}: {problem}" for option, check in _early_checks(settings) if (problem := _problem(check)) is not None
     ]
@@ -47,7 +44,6 @@ def _problem(check: Callable[[], object]) -> str | None:
 
 
 def _early_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
-    yield "--device", lambda: _check_device_names(settings.device)
     if settings.model is not None:
         yield "--model", lambda: _check_folder(settings.model or "")
     if settings.tokens_file:
@@ -63,12 +59,6 @@ def _early_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object
         yield "--admin-tls-client-ca", lambda: read_authority(Path(settings.admin_tls_client_ca))
     if settings.metrics_tls_client_ca:
         yield "--metrics-tls-client-ca", lambda: read_authority(Path(settings.metrics_tls_client_ca))
-
-
-def _check_device_names(names: str) -> None:
-    for name in names.split(","):
-        if not _DEVICE.fullmatch(name.strip()):
-            raise ValueError(f"{name.strip()!r} is not a device; devices are auto, cpu, cuda, cuda:1, …, cuda:all")
 
 
 def _check_folder(model: str) -> None:

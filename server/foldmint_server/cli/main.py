@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from foldmint.command_line import CONTEXT_SETTINGS, LazyGroup, command_of, epilog, print_version
 from foldmint.environment import unknown_variables_warning
 from foldmint_server.cli.options import setting_parameters
-from foldmint_server.cli.setting_errors import setting_problems
+from foldmint_server.cli.setting_errors import named_as_typed, setting_problems
 from foldmint_server.garbage_collection import without_collection
 from foldmint_server.settings import Settings, read_settings
 
@@ -94,7 +94,12 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
         typer.echo(f"foldmint-server: warning: {warning}", err=True)
     if context.invoked_subcommand is not None:
         return
-    settings = _settings({name: value for name, value in given.items() if value is not None}, config)
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = _settings(given, config)
+
+    def typed(problems: list[str]) -> list[str]:
+        return [named_as_typed(each, given, os.environ, config, settings) for each in problems]
+
     from foldmint_server.log_config import configure_logs, quiet_grpc
 
     quiet_grpc()
@@ -103,12 +108,12 @@ def run(context: typer.Context, **given: Any) -> None:  # noqa: ANN401
 
     if check:
         configure_logs("error", settings.log_format)
-        _exit_with(_CANNOT_START, all_problems(settings))
+        _exit_with(_CANNOT_START, typed(all_problems(settings)))
         from foldmint_server.cli.configuration import as_toml
 
         typer.echo(as_toml(settings), nl=False)
         raise typer.Exit(0)
-    _exit_with(_CANNOT_START, early_problems(settings))
+    _exit_with(_CANNOT_START, typed(early_problems(settings)))
     # Loaded here: torch would make --help slow.
     with without_collection():
         from foldmint_server.serve import serve

@@ -28,15 +28,7 @@ def setting_problems(
     error: ValidationError, given: Collection[str], environment: Collection[str], file: Path | None
 ) -> list[str]:
     """A line for each problem. given: settings of the command line. environment: names of variables."""
-    variables = {name.upper() for name in environment}
     options = {name: option_of(name) for name in Settings.model_fields}
-
-    def source(name: str) -> str:
-        variable = f"{Settings.model_config['env_prefix']}{name}".upper()
-        if name not in given and variable in variables:
-            return variable
-        return options[name] if name in given or file is None else f"{name} in {file}"
-
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
@@ -46,8 +38,28 @@ def setting_problems(
             lines.append(f"{name} in {file} is not a setting{meant}")
             continue
         text = as_typed(_message(problem), options)
-        lines.append(f"{source(name)}: {text}" if name else text)
+        lines.append(f"{_source(name, given, environment, file)}: {text}" if name else text)
     return lines
+
+
+def named_as_typed(
+    problem: str, given: Collection[str], environment: Collection[str], file: Path | None, settings: Settings
+) -> str:
+    """A problem that begins with options, `--a, --b: …`, with each named by where its setting comes from."""
+    options = {option_of(name): name for name in settings.model_fields_set}
+    named, colon, text = problem.partition(": ")
+    sources = [
+        _source(options[each], given, environment, file) if each in options else each for each in named.split(", ")
+    ]
+    return f"{', '.join(sources)}{colon}{text}"
+
+
+def _source(name: str, given: Collection[str], environment: Collection[str], file: Path | None) -> str:
+    """Where a setting's value comes from: its option, variable, or key in the file. given: of the command line."""
+    variable = f"{Settings.model_config['env_prefix']}{name}".upper()
+    if name not in given and variable in {each.upper() for each in environment}:
+        return variable
+    return option_of(name) if name in given or file is None else f"{name} in {file}"
 
 
 def _message(problem: Mapping[str, Any]) -> str:

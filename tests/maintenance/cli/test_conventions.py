@@ -81,6 +81,8 @@ WRONG = {
     "train --data d -o j --device abacus": "'--device'",
     "evaluate --data d --json-file .": "'--json-file'",
     "usage --store s --max-psi 1": "--max-psi needs something",
+    "usage --prometheus localhost:9090": "'--prometheus': 'localhost:9090' is not an address",
+    "usage --servers http://localhost:1": "not a URL",
 }
 
 

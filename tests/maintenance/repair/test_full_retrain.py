@@ -1,6 +1,7 @@
 """Scope full: a new model, published only if it is no worse."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe
 from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.full_retrain import retrained
 from foldmint_maintenance.repair.gates import GateLimits
+from foldmint_maintenance.repair.run_record import Advance, RunProgress
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.training.motion.codes import MotionCodesConfig, motion_codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
@@ -68,6 +70,20 @@ def test_a_new_model_is_made(job: RepairJob, tmp_path: Path) -> None:
     assert {"utilization", "perplexity", "reconstruction_backbone_rmsd", "reconstruction_lddt_ca"} <= done.gates.keys()
     with pytest.raises(CheckpointMismatch, match="there already"):
         _done(job, tmp_path / "new")
+
+
+def test_measurements_before_and_after_are_told_to_their_end(job: RepairJob, tmp_path: Path) -> None:
+    totals: dict[str, int | None] = {}
+    done: Counter[str] = Counter()
+
+    class Told(RunProgress):
+        def phase(self, name: str, total: int | None) -> Advance:
+            totals[name] = total
+            return lambda more: done.update({name: more})
+
+    retrained(job, tmp_path / "new", 6, None, _quiet, Told(), batch=128, crop=32)
+    for measured in ("measuring the old model", "measuring the new model"):
+        assert totals[measured] == done[measured] > 0
 
 
 def test_a_gate_that_fails_leaves_no_model(job: RepairJob, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,32 @@ def test_stages_follow_each_other_and_each_leaves_its_model(job: TrainJob) -> No
     assert torch.equal(before.embeddings, last.embeddings)
     assert _digests(model) == _digests(after["decoder_stage"])
     assert sorted(path.name for path in job.out.iterdir()) == sorted([*STAGES, "model"])
+
+
+def test_what_happens_between_steps_is_told_to_its_end(job: TrainJob) -> None:
+    """The first codebook and the output head, too, which take minutes at full size."""
+    told: list[tuple[str, int | None]] = []
+    done: list[int] = []
+
+    def phase(name: str, total: int | None) -> Callable[[int], None]:
+        told.append((name, total))
+        done.append(0)
+        place = len(done) - 1
+
+        def advance(more: int) -> None:
+            done[place] += more
+
+        return advance
+
+    # Without the joint stage, the decoder begins from nothing.
+    train(replace(job, recipe=replace(job.recipe, joint_stage=None)), _nothing, _nothing, phase)
+    assert [name for name, _ in told] == [
+        "reading chains",
+        *("computing vectors", "k-means", "measuring fragments"),
+        *("computing tokens", "pretraining the output head"),
+    ]
+    assert [total for _, total in told[1:]] == done[1:]
+    assert all(done)
 
 
 def test_a_signal_between_any_two_steps_changes_nothing(job: TrainJob) -> None:

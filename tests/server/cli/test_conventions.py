@@ -75,7 +75,9 @@ WRONG = {
     "--nothing": "No such option: --nothing",
     "--precision half": "'--precision': 'half' is not one of",
     "--keep-versions 2": "'--keep-versions': must be greater than or equal to 3",
-    "--max-chains many": "'--max-chains'",
+    "--max-chains many": "'--max-chains': must be an integer\n",
+    "--stuck-seconds long": "'--stuck-seconds': must be a number\n",
+    "--device cuda:0,abacus": "foldmint-server: --device: 'abacus' is not a device; devices are",
     "--stuck-seconds 0": "foldmint-server: --stuck-seconds: must be greater than 0, not 0.0",
     "--listen nowhere": "foldmint-server: --listen: 'nowhere' is not a HOST:PORT",
     "--anonymous write": "foldmint-server: --anonymous: 'write' does not match",
@@ -118,7 +120,6 @@ MISSING = {
     "--tokens-file": "no.toml",
     "--metrics-auth": "none",
     "--model": "./no/store",
-    "--device": "cuda:0,abacus",
 }
 
 
@@ -128,6 +129,15 @@ def test_a_start_fails_before_torch_is_loaded(option: str) -> None:
     assert code == 1
     assert err.startswith(f"foldmint-server: {option}: ")
     assert len(err.splitlines()) == 1
+
+
+def test_what_a_start_lacks_is_named_by_where_it_was_set(tmp_path: Path) -> None:
+    file = tmp_path / "foldmint.toml"
+    file.write_text('metrics_auth = "none"\n')
+    code, _, err = run("--config", file, "--model", "./no/store", FOLDMINT_TOKENS_FILE="no.toml")
+    assert code == 1
+    named = [line.split(": ")[1] for line in err.splitlines()]
+    assert sorted(named) == ["--model", "FOLDMINT_TOKENS_FILE", f"metrics_auth in {file}"]
 
 
 def test_all_that_is_wrong_with_a_configuration_is_printed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from foldmint_server.inference.fair_queue import FairQueue, Request
 from foldmint_server.inference.scheduler import Scheduler
 from foldmint_server.metrics.registry import Metrics
 from foldmint_tokenizer.neighborhoods import Neighborhoods
-from helpers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, held_up, new_metrics, structure
+from helpers.servers.counting_device import CONFIG, EMBEDDINGS, CountingDevice, held_up, new_metrics, structure
 from helpers.support import RunningServer, metrics_of, running_server
 from helpers.waiting import tasks_began, value_of, wait_until
 

@@ -112,6 +112,35 @@ def test_hover_tells_of_a_code(browser: Browser, counting: RunningServer) -> Non
         expect(page.locator("#r-rank")).to_have_text(re.compile(r"^2,04\d$"))
 
 
+_BASELINE = """node => {
+  const mark = document.createElement("span");
+  mark.style.display = "inline-block";
+  node.append(mark);
+  const line = mark.getBoundingClientRect().bottom;
+  mark.remove();
+  return line;
+}"""
+
+
+def test_what_stands_side_by_side_stands_on_one_line(browser: Browser, counting: RunningServer) -> None:
+    """The bars of the most used codes in the middle of their numbers; the field of a code beside its figures."""
+    with opened(browser, counting) as page:
+        expect(page.locator("#r-hits")).not_to_have_text("–")
+        rows = page.locator(".top button")
+        expect(rows).not_to_have_count(0)
+        for row in range(rows.count()):
+            line = rows.nth(row).locator(".name").evaluate(_BASELINE)
+            bar = rows.nth(row).locator(".bar i").bounding_box()
+            assert bar is not None
+            assert bar["y"] + bar["height"] == pytest.approx(line - 1, abs=0.5)
+        top = """node => {
+          const style = getComputedStyle(node);
+          return node.getBoundingClientRect().top + parseFloat(style.borderTopWidth) + parseFloat(style.paddingTop);
+        }"""
+        tops = [page.locator(part).evaluate(top) for part in ("#code", "#r-hits", "#r-share", "#r-rank", "#r-even")]
+        assert tops == pytest.approx([tops[0]] * 5, abs=0.5)
+
+
 def test_it_is_live(browser: Browser, counting: RunningServer, short: list[RealChain]) -> None:
     with opened(browser, counting) as page, stub_of(counting) as stub:
         page.evaluate(COUNT_RINGS)

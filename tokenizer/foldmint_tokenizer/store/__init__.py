@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from foldmint_tokenizer.store.model_store import DEFAULT, EMBEDDED, create_store, load_model
+    from foldmint_tokenizer.store.embedded import DEFAULT, EMBEDDED
+    from foldmint_tokenizer.store.model_store import create_store, load_model
 
 __all__ = ["DEFAULT", "EMBEDDED", "create_store", "load_model"]
 
@@ -13,4 +14,5 @@ __all__ = ["DEFAULT", "EMBEDDED", "create_store", "load_model"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("foldmint_tokenizer.store.model_store"), name)
+    module = "embedded" if name in ("DEFAULT", "EMBEDDED") else "model_store"
+    return getattr(import_module(f"{__name__}.{module}"), name)

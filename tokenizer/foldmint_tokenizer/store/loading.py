@@ -11,15 +11,21 @@ from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Weights
 from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
 from foldmint_tokenizer.shapes_only import shapes_only
 from foldmint_tokenizer.store import layout
-from foldmint_tokenizer.store.checked_files import read_json, read_tensors
+from foldmint_tokenizer.store.checked_files import list_names, read_json, read_tensors
 from foldmint_tokenizer.store.storage import Files
 from foldmint_tokenizer.store.validation import checked_codebook, checked_lever, checked_rows, fill
 from foldmint_tokenizer.structure.options import Reading
 
 
 def load_about(files: Files) -> dict[str, Any]:
-    """model.json. Raises ModelError if it is of another format."""
-    about = read_json(files, layout.MODEL)
+    """model.json. Raises ModelError if it is missing or of another format."""
+    try:
+        about = read_json(files, layout.MODEL)
+    except ModelError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and not list_names(files, ""):
+            hint = f"to begin with the embedded model: foldmint-maintenance init --store {files}"
+            raise ModelError(f"{error}; {hint}") from error.__cause__
+        raise
     if about.get("format") != layout.FORMAT:
         where = files.path(layout.MODEL)
         raise ModelError(f"{where}: format {about.get('format')!r}; this software reads {layout.FORMAT}")

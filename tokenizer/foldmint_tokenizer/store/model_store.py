@@ -19,15 +19,11 @@ from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder
 from foldmint_tokenizer.store import control, layout
 from foldmint_tokenizer.store.checked_files import create_json, create_tensors, list_names, write
 from foldmint_tokenizer.store.control import Canary, Control
+from foldmint_tokenizer.store.embedded import DEFAULT as DEFAULT
+from foldmint_tokenizer.store.embedded import EMBEDDED as EMBEDDED
 from foldmint_tokenizer.store.loading import load_about, load_codebook, load_manifest, load_weights
 from foldmint_tokenizer.store.storage import Files
 from foldmint_tokenizer.structure.options import Reading
-
-DEFAULT = Path(__file__).parent.parent / "default"
-"""The embedded default model."""
-
-EMBEDDED = {"foldmint": DEFAULT, "geometry": Path(__file__).parent.parent / "geometry"}
-"""The models included in the package, by name. A name stands for its store unless a path of that name exists."""
 
 Location = str | os.PathLike[str]
 

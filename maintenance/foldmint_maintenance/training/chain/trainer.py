@@ -31,6 +31,7 @@ from foldmint_maintenance.training.optimization import (
     prefetch,
     restarted_learning_rate,
 )
+from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 from foldmint_tokenizer.decoder import (
@@ -81,7 +82,8 @@ class ChainTrainer:
 
     tokens: (residues,) of the data, for the decoder stage. group: the processes that share a batch. fresh: whether to
     initialize the decoder by `decoder_init`. rows: (vocabulary,) bool, rows of the decoder's embedding that alone are
-    trained; None to train all weights. among: numbers of the chains that batches are drawn from; None for all.
+    trained; None to train all weights. among: numbers of the chains that batches are drawn from; None for all. phase:
+    called when a phase without steps begins.
     """
 
     def __init__(
@@ -98,11 +100,12 @@ class ChainTrainer:
         fresh: bool = True,
         rows: Tensor | None = None,
         among: NDArray[np.integer] | None = None,
+        phase: Phase = silent,
     ) -> None:
         if (tokens is None) != (config.stage == "joint"):
             raise ValueError("the decoder stage needs the data's tokens, and the joint stage computes them")
         torch.manual_seed(config.seed)
-        self.config, self.group, self.step = config, group, 0
+        self.config, self.group, self.step, self._phase = config, group, 0, phase
         self.device = torch.device(device)
         self.data_digest = data.digest()
         self._initial_codebook = hashlib.sha256(codebook.embeddings.cpu().numpy().tobytes()).hexdigest()
@@ -179,6 +182,7 @@ class ChainTrainer:
         modules = (decoder.embed, decoder.decoder_stack.norm, decoder.affine_output_projection)
         head = [parameter for module in modules for parameter in module.parameters()]
         optimizer = adamw(head, learning_rate=config.learning_rate, weight_decay=0.0, beta2=_BETA2)
+        advance = self._phase("pretraining the output head", config.head_steps)
         for step in range(config.head_steps):
             ids, motions = self._batches.motions(step, _FIT_BATCH)
             tokens, truth = ids.to(self.device), Rigids(*(part.to(self.device) for part in motions))
@@ -190,6 +194,7 @@ class ChainTrainer:
             backward(optimizer, self.group.mean(error, torch.tensor(float(len(tokens)), device=self.device)))
             rate = learning_rate(step, peak=config.learning_rate, warmup=0, decay_start=0, steps=config.head_steps)
             apply_gradients(optimizer, head, learning_rate=rate, group=self.group)
+            advance(1)
         self._head_fitted = True
 
     def _batch(self, step: int) -> ChainBatch:

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance.errors import InvalidSet
-from foldmint_maintenance.training.phases import Advance, Phase, silent
+from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_maintenance.vq import ema
-from foldmint_tokenizer.codebook import Codebook, nearest_code
+from foldmint_maintenance.vq.quantizer import assigned
+from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.motion.motions import MOTION, code_motions
-
-_ASSIGNED = 65_536  # vectors between two reports
 
 
 @dataclass(frozen=True)
@@ -152,16 +151,6 @@ def motion_codebook(z: Tensor, size: int, config: MotionCodesConfig, phase: Phas
     vectors = exact(codebook.embeddings, config.lever)
     count = codebook.N * (config.batch / len(z))
     return Codebook(vectors, count, vectors * count[:, None])
-
-
-def assigned(z: Tensor, embeddings: Tensor, advance: Advance) -> Tensor:
-    """The nearest codes (rows,) int64 of vectors z (rows, out). advance: called with how many more are assigned."""
-    codes = []
-    for start in range(0, len(z), _ASSIGNED):
-        part = z[start : start + _ASSIGNED]
-        codes.append(nearest_code(part, embeddings)[0])
-        advance(len(part))
-    return torch.cat(codes)
 
 
 def exact(embeddings: Tensor, lever: float) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.datasets.surroundings import surroundings
+from foldmint_maintenance.training.phases import Phase, silent
 
 MOTION = 12
 """Dimensions of a motion: nine of the rotation matrix, row by row, and three of the translation."""
@@ -58,12 +59,12 @@ class Targets(NamedTuple):
 
 
 class TargetTable:
-    """Targets of all rows of a set."""
+    """Targets of all rows of a set. phase: called when they begin to be computed."""
 
-    def __init__(self, data: PreparedSet) -> None:
+    def __init__(self, data: PreparedSet, phase: Phase = silent) -> None:
         self._frames, self._queries = data.shape.frames, data.shape.queries
         self._follows = follows(data)
-        around = surroundings(data)
+        around = surroundings(data, phase("measuring surroundings", len(data.chain)))
         rows = [column[self._queries] for column in around]
         classes = (_BURIAL_CLASSES, _CONTACT_CLASSES, _CONTACT_CLASSES)
         self._classes = [_classes(column, count) for column, count in zip(rows, classes, strict=True)]

@@ -32,6 +32,7 @@ from foldmint_maintenance.training.optimization import (
     prefetch,
     update_average,
 )
+from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 
@@ -103,7 +104,7 @@ class MotionTrainer:
 
     Batch and noise of a step depend on seed and step number only, so that resuming is bit-exact. group: the processes
     that share a batch. start: the encoder to start from; random weights by default. averaged: the encoder with the
-    moving average of its weights.
+    moving average of its weights. phase: called when a phase without steps begins.
     """
 
     codebook: Codebook | None = None
@@ -116,6 +117,7 @@ class MotionTrainer:
         group: ProcessGroup = ALONE,
         device: torch.device | str = "cpu",
         start: WarmStart | None = None,
+        phase: Phase = silent,
     ) -> None:
         if model.out < SMALLEST:
             raise ValueError(f"vectors of {model.out} numbers hold no motion and environment: {SMALLEST} do")
@@ -124,7 +126,7 @@ class MotionTrainer:
         self.device = torch.device(device)
         self.data_digest = data.digest()
         self._share = group.even_slice(config.batch)
-        self._table = TargetTable(data)
+        self._table = TargetTable(data, phase)
         self.encoder = Encoder(model).to(self.device)
         self._start = None if start is None else start.digest
         if start is not None:
