@@ -118,6 +118,29 @@ def test_threads_share_rows(rows: Neighborhoods, threads: int, count: int) -> No
         assert_close(found, expected)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("count", [1, 40, 409])
+def test_torch_does_not_split_operations(
+    rows: Neighborhoods, threads: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not those of a few rows: its threads would wait for each other after each of many small operations."""
+    used: list[int] = []
+    compute = FastEncoder.__call__
+
+    def recorded(self: FastEncoder, some: Neighborhoods, work: Workspace) -> Tensor:
+        used.append(torch.get_num_threads())
+        return compute(self, some, work)
+
+    monkeypatch.setattr(FastEncoder, "__call__", recorded)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Engine(encoder(CONFIGS["small"]), threads=threads).vectors(rows.part(0, count))
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {1}
+
+
 def test_threads_of_others_are_left_alone(rows: Neighborhoods) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)

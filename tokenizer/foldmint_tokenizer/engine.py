@@ -312,8 +312,10 @@ class _Threads:
             parts = -(-parts // self.count) * self.count
         bounds = np.linspace(0, total, parts + 1).astype(int).tolist()
         slices = [slice(start, stop) for start, stop in pairwise(bounds)]
-        if self.count == 1 or parts <= 1:
+        if (self.count == 1 or parts <= 1) and torch.get_num_threads() == 1:
             return [task(part) for part in slices]
+        # A few rows, too: with several threads, torch would split each of many small operations, and wait for the
+        # slowest thread after each.
         if self._pool is None:
             self._pool = _single_threaded(self.count)
         return list(self._pool.map(task, slices))
