@@ -134,21 +134,31 @@ class Engine:
         self, geometry: Geometry, embeddings: Tensor, *, keep: bool = True
     ) -> tuple[Quantized, NDArray[np.float32]]:
         """Codes and distances as in `tokens`, and the vectors (queries, out), or (queries, 0) if not `keep`."""
-        if self._threads is None:
-            found = self._overlapped(geometry, embeddings, keep=keep)
-        else:
-            encode = self._threads.block
-
-            def step(part: slice) -> _Found:
-                z = encode(geometry.rows(part))
-                return *self._nearest(z, embeddings), z[:, : None if keep else 0].float().numpy()
-
-            found = self._threads.map(step, len(geometry.queries))
+        if self._threads is not None:
+            return self._shared(geometry, embeddings, self._threads, keep=keep)
+        found = self._overlapped(geometry, embeddings, keep=keep)
         if not found:
             out = self.encoder.config.out if keep else 0
             return Quantized(np.empty(0, np.int64), np.empty(0, np.float32)), np.empty((0, out), np.float32)
         codes, distances, vectors = (np.concatenate(column) for column in zip(*found, strict=True))
         return Quantized(codes, distances), vectors
+
+    def _shared(
+        self, geometry: Geometry, embeddings: Tensor, threads: "_Threads", *, keep: bool
+    ) -> tuple[Quantized, NDArray[np.float32]]:
+        """As `tokens_and_vectors`, by a CPU's threads."""
+        total, out = len(geometry.queries), self.encoder.config.out if keep else 0
+        found = Quantized(np.empty(total, np.int64), np.empty(total, np.float32))
+        vectors = np.empty((total, out), np.float32)
+
+        def step(part: slice) -> None:
+            # Written to arrays of all rows: results kept for each part would scatter what the allocator frees.
+            z = threads.block(geometry.rows(part))
+            found.codes[part], found.distances[part] = self._nearest(z, embeddings)
+            vectors[part] = z[:, :out].numpy()
+
+        threads.map(step, total)
+        return found, vectors
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; computed in steps of `step_rows`, which bound the memory."""
