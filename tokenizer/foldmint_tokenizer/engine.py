@@ -71,7 +71,7 @@ class Engine:
     encoder with torch.compile, for a few numbers of rows; needs a compiler, and takes a minute at the start. step_rows:
     rows computed at once. few_rows: below this number, rows are not worth splitting among devices.
 
-    On a CPU, float32 runs `FastEncoder`, which is not compiled; everything else runs `Encoder`. Raises ModelError if
+    A CPU runs `FastEncoder`, except `compiled` in bf16; everything else runs `Encoder`. Raises ModelError if
     the device does not support the precision.
     """
 
@@ -91,8 +91,9 @@ class Engine:
         if precision is Precision.TF32 and self.device.type != "cuda":
             raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
-        if self.device.type == "cpu" and precision is Precision.FLOAT32:
-            self._threads = _Threads(FastEncoder(encoder), threads or torch.get_num_threads())
+        half = precision is Precision.BF16
+        if self.device.type == "cpu" and not (half and compiled):
+            self._threads = _Threads(FastEncoder(encoder, half=half), threads or torch.get_num_threads())
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
         self.few_rows = _FEWEST_ROWS if self._threads else self.step_rows // 4
         # Steps are padded to these numbers of rows: each is compiled, and recorded on a CUDA device, separately.
