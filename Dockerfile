@@ -33,6 +33,7 @@ COPY tokenizer tokenizer
 COPY server server
 COPY client client
 COPY maintenance maintenance
+COPY bulk bulk
 RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/tools/dist . && \
     /opt/tools/bin/pip --python /opt/foldmint install --no-deps --no-index /opt/tools/dist/foldmint-*.whl && \
     /opt/tools/bin/pip --python /opt/foldmint check && \

@@ -83,10 +83,10 @@ wheel: .venv/dev.stamp
 # one, change constraints.txt, or take its lines out of the lock.
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --constraint constraints.txt --python-version 3.11 \
   --python-platform x86_64-manylinux_2_28 --custom-compile-command 'make lock'
-IMAGE := pyproject.toml --extra server --extra maintenance --extra s3
+IMAGE := pyproject.toml --extra server --extra maintenance --extra bulk --extra s3
 
 lock: .venv/dev.stamp
-	$(LOCK) $(IMAGE) --output-file supply/cu130.txt
+	$(LOCK) $(IMAGE) --extra gpu --output-file supply/cu130.txt
 	$(LOCK) $(IMAGE) --config-file supply/torch-cpu.toml --no-emit-package torch --output-file supply/cpu.txt
 	$(LOCK) supply/build.in --output-file supply/build.txt
 

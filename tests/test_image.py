@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from helpers.support import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,19 @@ def test_each_build_that_it_names_has_a_lock(build: str) -> None:
     assert (ROOT / "supply" / f"{build}.txt").is_file()
 
 
+def test_all_packages_are_in_it(steps: list[Step]) -> None:
+    """What is not there when the wheel is built is left out of it without an error."""
+    copied = {
+        name
+        for step in steps
+        if step.stage == 0 and step.instruction == "COPY"
+        for name in step.text.split()[:-1]
+        if (ROOT / name).is_dir()
+    }
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {path.partition("/")[0] for path in packages} == copied - {"supply"}
+
+
 def _copied(text: str, source: Path) -> None:
     *names, to = text.split()
     for name in names:
@@ -125,6 +140,18 @@ def test_the_build_makes_a_server_that_serves(built: Path) -> None:
         finally:
             server.terminate()
     assert server.returncode == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the image has Python 3.11")
+@pytest.mark.parametrize("command", PROJECT["project"]["scripts"])
+def test_each_command_runs_in_it(built: Path, command: str) -> None:
+    environment = {"PATH": f"{built / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(
+        [built / "bin" / command, "--help"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def _canonical(name: str, version: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from helpers.support import ROOT
 SUPPLY = ROOT / "supply"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Of the image.
-EXTRAS = ("server", "maintenance", "s3")
+EXTRAS = ("server", "maintenance", "bulk", "s3")
 # The image's Python; markers of the machine are the same there.
 TARGET = {"python_version": "3.11", "sys_platform": "linux", "platform_system": "Linux", "extra": ""}
 UNKNOWN = 75

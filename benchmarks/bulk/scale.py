@@ -14,7 +14,7 @@ import typer
 from benchmarks._common import ROOT
 from benchmarks.speed.performance import update
 
-NAMES = ("scale-costs", "bulk-million")
+NAMES = ("scale-costs", "bulk-million", "bulk-exact")
 FOLDER = ROOT / "docs" / "scale"
 PAGE = ROOT / "docs" / "scale.md"
 

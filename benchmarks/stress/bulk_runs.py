@@ -34,11 +34,13 @@ def run(*arguments: str, log: Path | None = None, timeout: float = 3600) -> int:
         process.wait()
 
 
-def run_until_done(arguments: Sequence[str], chooser: random.Random, kills: dict[str, int], log: Path) -> Counter[str]:
+def run_until_done(
+    arguments: Sequence[str], chooser: random.Random, kills: dict[str, int], log: Path, within: float = 1.5
+) -> Counter[str]:
     """Run the command again and again until it exits with 0, while some of its processes are killed by SIGKILL.
 
-    kills: how many of each, `worker`, `parser` and `driver`, at random times. Returns how many were. Raises
-    AssertionError if a run that was not killed fails.
+    kills: how many of each, `worker`, `parser` and `driver`, at random times. within: seconds between kills, at most.
+    Returns how many were. Raises AssertionError if a run that was not killed fails.
     """
     waiting = Counter(kills)
     done: Counter[str] = Counter()
@@ -48,7 +50,7 @@ def run_until_done(arguments: Sequence[str], chooser: random.Random, kills: dict
             while process.poll() is None:
                 kind = chooser.choice(sorted(waiting.elements())) if waiting.total() else ""
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(chooser.uniform(0.2, 1.5) if kind else 3600)
+                    process.wait(chooser.uniform(0.2, within) if kind else 3600)
                     break
                 pids = [process.pid] if kind == "driver" else descendants(process.pid, kind)
                 if pids:

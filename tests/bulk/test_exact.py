@@ -21,12 +21,13 @@ def test_jobs_agree_with_a_plain_loop(tmp_path: Path) -> None:
     short = [record for record in read_parquet(DATA / "chains.parquet") if len(record.sequence) < 150]
     write_parquet((short * 24)[:24], tmp_path / "set.parquet")
     figures = compare(
-        tmp_path / "set.parquet",
+        [tmp_path / "set.parquet"],
         tmp_path / "jobs",
         structures=24,
         members=6,
         unit_structures=3,
         kills=1,
+        within=1.5,
         slices=2,
         disk=_may_mount(),
     )
