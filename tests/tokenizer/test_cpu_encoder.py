@@ -83,8 +83,8 @@ class _RecordingWorkspace(Workspace):
         super().__init__()
         self.memory: set[int] = set()
 
-    def array(self, name: str, *shape: int) -> Tensor:
-        array = super().array(name, *shape)
+    def array(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        array = super().array(name, *shape, dtype=dtype)
         self.memory.add(array.untyped_storage().data_ptr())
         return array
 
