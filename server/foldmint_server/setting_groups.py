@@ -27,7 +27,7 @@ class ModelSettings(BaseModel):
         description="Of the encoder's products: float32; tf32, of CUDA devices; bf16. The latter change a few tokens.",
     )
     compile: bool = Field(
-        False, description="Whether torch.compile fuses the encoder, at its start; not the one for float32 on a CPU."
+        False, description="Whether torch.compile fuses the encoder, at its start; on a CPU, only bf16."
     )
     parse_threads: int = Field(2, ge=1, description="Threads that read requests.")
     parse_processes: int = Field(

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder, ModelConfig
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate
+from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate, join_geometries
 from foldmint_tokenizer.store.model_store import load_model
 from helpers.chains import RealChain
 
@@ -82,8 +83,8 @@ class _RecordingWorkspace(Workspace):
         super().__init__()
         self.memory: set[int] = set()
 
-    def array(self, name: str, *shape: int) -> Tensor:
-        array = super().array(name, *shape)
+    def array(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        array = super().array(name, *shape, dtype=dtype)
         self.memory.add(array.untyped_storage().data_ptr())
         return array
 
@@ -95,6 +96,24 @@ def test_memory_does_not_grow_with_the_rows_of_many_calls(rows: Neighborhoods) -
     fast(rows.part(0, 200), work)
     fast(rows, work)
     assert work.memory == before
+
+
+def test_vectors_that_are_not_returned_take_no_memory(chains: list[RealChain]) -> None:
+    model = Encoder(ModelConfig(width=16, heads=1, layers=1, out=2048, codes=8)).eval()
+    engine = Engine(model, threads=2)
+    geometry = join_geometries([build_geometry(chains[0].coordinates, chains[0].residue_index)] * 100)
+    vectors_mb = len(geometry.queries) * 2048 * 4 / 1e6
+    codes = torch.randn(8, 2048)
+    engine.tokens(geometry._replace(queries=geometry.queries[:600], nearest=geometry.nearest[:600]), codes)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _memory_mb("VmRSS")
+    engine.tokens(geometry, codes)
+    assert _memory_mb("VmHWM") - before < vectors_mb / 2
+
+
+def _memory_mb(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:"))
 
 
 def test_layers_without_biases(rows: Neighborhoods) -> None:
@@ -116,6 +135,29 @@ def test_threads_share_rows(rows: Neighborhoods, threads: int, count: int) -> No
     assert found.shape == expected.shape
     if count:
         assert_close(found, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("count", [1, 40, 409])
+def test_torch_does_not_split_operations(
+    rows: Neighborhoods, threads: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not those of a few rows: its threads would wait for each other after each of many small operations."""
+    used: list[int] = []
+    compute = FastEncoder.__call__
+
+    def recorded(self: FastEncoder, some: Neighborhoods, work: Workspace) -> Tensor:
+        used.append(torch.get_num_threads())
+        return compute(self, some, work)
+
+    monkeypatch.setattr(FastEncoder, "__call__", recorded)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Engine(encoder(CONFIGS["small"]), threads=threads).vectors(rows.part(0, count))
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {1}
 
 
 def test_threads_of_others_are_left_alone(rows: Neighborhoods) -> None:

@@ -34,12 +34,12 @@ class Workspace:
     def __init__(self) -> None:
         self._arrays: dict[str, Tensor] = {}
 
-    def array(self, name: str, *shape: int) -> Tensor:
-        """A float32 array with arbitrary contents."""
+    def array(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """An array with arbitrary contents. Each name has one dtype."""
         size = torch.Size(shape).numel()
         array = self._arrays.get(name)
         if array is None or array.numel() < size:
-            array = self._arrays[name] = torch.empty(size)
+            array = self._arrays[name] = torch.empty(size, dtype=dtype)
         return array[:size].view(shape)
 
 
@@ -78,10 +78,11 @@ class _Projected(NamedTuple):
 class FastEncoder:
     """A copy of an encoder's current weights. Threads may share it, each with its own workspace.
 
+    half: round weights and inputs of the blocks' products, and the products, to bfloat16; the rest is float32.
     block_rows: the number of rows a call that is fastest.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, half: bool = False) -> None:
         config = self.config = encoder.config
         self.block_rows = _ROWS_IF_WIDE if config.width > _WIDE else _ROWS
         with torch.no_grad():
@@ -91,6 +92,8 @@ class FastEncoder:
             first = self._blocks[0]
             seen = F.layer_norm(self._table, (config.width,), eps=first.epsilons[0])
             self._table_keys, self._table_queries = seen @ first.keys, seen @ first.queries
+            if half:
+                self._blocks = [_rounded(block) for block in self._blocks]
             self._out = encoder.pre_vq_proj.weight.detach().cpu().float().t().contiguous()
             self._out_bias = encoder.pre_vq_proj.bias.detach().cpu().float().clone()
 
@@ -118,14 +121,14 @@ class FastEncoder:
             else:
                 before = self._blocks[depth - 1].down_bias
                 normed = self._normed(x, before, block.epsilons[0], work)
-                key_values = torch.mm(normed, block.keys, out=work.array("keys", slots, block.keys.shape[1]))
+                key_values = _multiply(normed, block.keys, work.array("keys", slots, block.keys.shape[1]), work)
                 if asked == 1:
                     x, normed = work.array("x of queries", n, width).copy_(x[::NEIGHBORS]), normed[::NEIGHBORS]
                 query_values = work.array("queries", n * asked, block.queries.shape[1])
-                torch.mm(normed, block.queries, out=query_values)
+                _multiply(normed, block.queries, query_values, work)
                 keys = _Projected(key_values, every, block.key_bias)
                 queries = _Projected(query_values, every[: n * asked], block.query_bias)
-            x.addmm_(self._attended(keys, queries, rows, asked, block.distance_scale, work), block.out)
+            _add_product(x, self._attended(keys, queries, rows, asked, block.distance_scale, work), block.out, work)
             self._feed_forward(x, block, work)
         bias = torch.from_numpy(self._blocks[-1].down_bias)
         return torch.addmm(self._out_bias, x + bias, self._out)
@@ -175,9 +178,36 @@ class FastEncoder:
             if some.shape[0] < up.shape[0]:  # the last
                 up = up[: some.shape[0]]
                 flat, gated = up.view(-1).numpy(), up[:, :hidden]
-            torch.mm(given, block.up, out=up)
+            _multiply(given, block.up, up, work)
             kernels.gate(flat, block.up_bias)
-            some.addmm_(gated, block.down)
+            _add_product(some, gated, block.down, work)
+
+
+def _multiply(left: Tensor, weight: Tensor, product: Tensor, work: Workspace) -> Tensor:
+    """Write left @ weight to `product`, and return it."""
+    if weight.dtype == torch.float32:
+        return torch.mm(left, weight, out=product)
+    return product.copy_(_half_product(left, weight, work))
+
+
+def _add_product(x: Tensor, left: Tensor, weight: Tensor, work: Workspace) -> None:
+    """Add left @ weight to x."""
+    if weight.dtype == torch.float32:
+        x.addmm_(left, weight)
+    else:
+        x.add_(_half_product(left, weight, work))
+
+
+def _half_product(left: Tensor, weight: Tensor, work: Workspace) -> Tensor:
+    """left @ weight, both and the product in bfloat16."""
+    given = work.array("given", *left.shape, dtype=weight.dtype).copy_(left)
+    return torch.mm(given, weight, out=work.array("product", len(left), weight.shape[1], dtype=weight.dtype))
+
+
+def _rounded(block: _Weights) -> _Weights:
+    """The block's weights, without its biases, in bfloat16."""
+    names = ("keys", "queries", "out", "up", "down")
+    return block._replace(**{name: getattr(block, name).bfloat16() for name in names})
 
 
 def _weights(block: Block) -> _Weights:

@@ -71,7 +71,7 @@ class Engine:
     encoder with torch.compile, for a few numbers of rows; needs a compiler, and takes a minute at the start. step_rows:
     rows computed at once. few_rows: below this number, rows are not worth splitting among devices.
 
-    On a CPU, float32 runs `FastEncoder`, which is not compiled; everything else runs `Encoder`. Raises ModelError if
+    A CPU runs `FastEncoder`, except `compiled` in bf16; everything else runs `Encoder`. Raises ModelError if
     the device does not support the precision.
     """
 
@@ -91,8 +91,9 @@ class Engine:
         if precision is Precision.TF32 and self.device.type != "cuda":
             raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
-        if self.device.type == "cpu" and precision is Precision.FLOAT32:
-            self._threads = _Threads(FastEncoder(encoder), threads or torch.get_num_threads())
+        half = precision is Precision.BF16
+        if self.device.type == "cpu" and not (half and compiled):
+            self._threads = _Threads(FastEncoder(encoder, half=half), threads or torch.get_num_threads())
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
         self.few_rows = _FEWEST_ROWS if self._threads else self.step_rows // 4
         # Steps are padded to these numbers of rows: each is compiled, and recorded on a CUDA device, separately.
@@ -134,21 +135,31 @@ class Engine:
         self, geometry: Geometry, embeddings: Tensor, *, keep: bool = True
     ) -> tuple[Quantized, NDArray[np.float32]]:
         """Codes and distances as in `tokens`, and the vectors (queries, out), or (queries, 0) if not `keep`."""
-        if self._threads is None:
-            found = self._overlapped(geometry, embeddings, keep=keep)
-        else:
-            encode = self._threads.block
-
-            def step(part: slice) -> _Found:
-                z = encode(geometry.rows(part))
-                return *self._nearest(z, embeddings), z[:, : None if keep else 0].float().numpy()
-
-            found = self._threads.map(step, len(geometry.queries))
+        if self._threads is not None:
+            return self._shared(geometry, embeddings, self._threads, keep=keep)
+        found = self._overlapped(geometry, embeddings, keep=keep)
         if not found:
             out = self.encoder.config.out if keep else 0
             return Quantized(np.empty(0, np.int64), np.empty(0, np.float32)), np.empty((0, out), np.float32)
         codes, distances, vectors = (np.concatenate(column) for column in zip(*found, strict=True))
         return Quantized(codes, distances), vectors
+
+    def _shared(
+        self, geometry: Geometry, embeddings: Tensor, threads: "_Threads", *, keep: bool
+    ) -> tuple[Quantized, NDArray[np.float32]]:
+        """As `tokens_and_vectors`, by a CPU's threads."""
+        total, out = len(geometry.queries), self.encoder.config.out if keep else 0
+        found = Quantized(np.empty(total, np.int64), np.empty(total, np.float32))
+        vectors = np.empty((total, out), np.float32)
+
+        def step(part: slice) -> None:
+            # Written to arrays of all rows: results kept for each part would scatter what the allocator frees.
+            z = threads.block(geometry.rows(part))
+            found.codes[part], found.distances[part] = self._nearest(z, embeddings)
+            vectors[part] = z[:, :out].numpy()
+
+        threads.map(step, total)
+        return found, vectors
 
     def vectors(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), float32, on the device; computed in steps of `step_rows`, which bound the memory."""
@@ -312,8 +323,10 @@ class _Threads:
             parts = -(-parts // self.count) * self.count
         bounds = np.linspace(0, total, parts + 1).astype(int).tolist()
         slices = [slice(start, stop) for start, stop in pairwise(bounds)]
-        if self.count == 1 or parts <= 1:
+        if (self.count == 1 or parts <= 1) and torch.get_num_threads() == 1:
             return [task(part) for part in slices]
+        # A few rows, too: with several threads, torch would split each of many small operations, and wait for the
+        # slowest thread after each.
         if self._pool is None:
             self._pool = _single_threaded(self.count)
         return list(self._pool.map(task, slices))

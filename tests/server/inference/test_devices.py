@@ -181,7 +181,7 @@ def test_devices_have_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "precision", "engines"), [("cpu", "float32", 4), ("cpu,cpu", "float32", 4), ("cpu", "bf16", 1)]
+    ("asked", "precision", "engines"), [("cpu", "float32", 4), ("cpu,cpu", "float32", 4), ("cpu", "bf16", 4)]
 )
 def test_each_thread_of_a_cpu_has_an_engine(asked: str, precision: str, engines: int) -> None:
     settings = Settings.model_validate({"device": asked, "precision": precision})
