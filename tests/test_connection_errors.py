@@ -166,6 +166,17 @@ def test_the_maintenance_command_says_the_same(plain: RunningServer, secure: Run
     assert "not a URL" in typed.stderr
 
 
+def test_so_do_commands_that_wait_for_servers(plain: RunningServer, secure: RunningServer, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert CliRunner().invoke(maintenance, ["init", "--store", str(store)]).exit_code == 0
+    servers = f"{by_name(secure.address)},{by_name(plain.metrics)}"
+    command = ["codebooks", "activate", "000001", "--store", str(store), "--servers", servers, "--timeout", "1"]
+    done = CliRunner().invoke(maintenance, command)
+    assert done.exit_code == 5
+    assert "the server uses TLS; use --tls, or --tls-ca FILE" in done.stderr
+    assert "speaks HTTP, not gRPC" in done.stderr
+
+
 def test_grpc_adds_no_lines_of_its_own(secure: RunningServer, files: Files) -> None:
     command = [sys.executable, "-m", "foldmint_client", "info", "--server", by_name(secure.address), "--attempts", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}

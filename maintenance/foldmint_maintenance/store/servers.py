@@ -7,6 +7,7 @@ from math import inf
 from typing import NamedTuple, Unpack
 
 from foldmint_client.admin import CodebookAdmin, StoreState
+from foldmint_client.cli.diagnosis import connection_fault
 from foldmint_client.connection import ConnectionOptions
 from foldmint_client.errors import FoldmintError, PermissionDenied, Unauthenticated
 from foldmint_maintenance.errors import ActivationFailed
@@ -26,10 +27,14 @@ class Following(NamedTuple):
 
 
 class _Missing(NamedTuple):
-    """Why a server does not follow. final_after: seconds for which it gives this reason until it is not asked again."""
+    """Why a server does not follow.
+
+    final_after: seconds for which it gives this reason until it is not asked again. error: of a call that failed.
+    """
 
     reason: str
     final_after: float
+    error: FoldmintError | None = None
 
 
 def wait_for_servers(
@@ -48,8 +53,8 @@ def wait_for_servers(
     since: dict[tuple[str, str], float] = {}
 
     def final(address: str) -> bool:
-        reason, final_after = missing[address]
-        return time.monotonic() - since[address, reason] >= final_after
+        one = missing[address]
+        return time.monotonic() - since[address, one.reason] >= one.final_after
 
     with ExitStack() as connections:
         admins = {address: connections.enter_context(CodebookAdmin(address, **options)) for address in addresses}
@@ -68,7 +73,7 @@ def wait_for_servers(
                 break
             time.sleep(_PAUSE)
     if missing:
-        reasons = "; ".join(f"{address}: {one.reason}" for address, one in missing.items())
+        reasons = "; ".join(f"{address}: {_told(one, address, options)}" for address, one in missing.items())
         raise ActivationFailed(f"{len(missing)} of {len(admins)} servers do not follow the store: {reasons}")
     return [found[address] for address in admins]
 
@@ -83,8 +88,8 @@ def _asked(address: str, admin: CodebookAdmin, control: Control, seconds: float)
     try:
         state = admin.usage(timeout=seconds).store
     except FoldmintError as error:
-        reason = f"it did not report what it serves: {error}"
-        return _Missing(reason, 0.0 if isinstance(error, Unauthenticated | PermissionDenied) else inf)
+        final_after = 0.0 if isinstance(error, Unauthenticated | PermissionDenied) else inf
+        return _Missing("it did not report what it serves", final_after, error)
     if state is None:
         return _Missing("its release does not report what its store says", 0.0)
     if (state.active, state.canary, state.canary_share) == _reported(control):
@@ -94,6 +99,12 @@ def _asked(address: str, admin: CodebookAdmin, control: Control, seconds: float)
         final_after = max(_ANSWER, 2 * state.poll_seconds) if state.problem else inf
         return _Missing(f"{state.problem or 'it is at it'}; it serves {state.serving}", final_after)
     return _behind(state)
+
+
+def _told(missing: _Missing, address: str, options: ConnectionOptions) -> str:
+    if missing.error is None:
+        return missing.reason
+    return f"{missing.reason}: {connection_fault(missing.error, address, options.get('tls'), '--admin-listen')}"
 
 
 def _behind(state: StoreState) -> _Missing:
