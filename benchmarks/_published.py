@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldmint_tokenizer.encoder import ModelConfig
+from foldmint_tokenizer.sizes import ModelConfig
 
 _WHERE = Path(__file__).resolve().parent.parent / ".reference"
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.sizes import DecoderConfig
 from foldmint_tokenizer.store.model_store import create_store, load_model
 from helpers.chains import RealChain, read_chains
 from helpers.support import DATA, ROOT, RunningServer, missing, running_server, stub_of

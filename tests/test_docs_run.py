@@ -17,8 +17,9 @@ from foldmint_bulk.cli import main as bulk_cli
 from foldmint_client.cli import main as client_cli
 from foldmint_maintenance.cli import main as maintenance_cli
 from foldmint_server.cli import main as server_cli
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from helpers.docs_session import NEEDS, RUN, Block, blocks_of, copy_of_repository, matches, run_blocks
 from helpers.support import ROOT, missing
 

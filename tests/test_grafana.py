@@ -20,9 +20,10 @@ from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint_maintenance.repair.job_metrics import GateValues, JobMetrics
 from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import build_geometry
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.chains import RealChain
 from helpers.monitoring.grafana_page import Prometheus, Query, committed_dashboard, interpolated, queries, transformed

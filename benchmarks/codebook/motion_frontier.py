@@ -23,8 +23,9 @@ from foldmint_maintenance.datasets.sampling import drawn_chains
 from foldmint_maintenance.datasets.surroundings import surroundings
 from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.evaluation import fragment_metrics, structure_metrics
+from foldmint_maintenance.training.config import MotionCodesConfig
 from foldmint_maintenance.training.latents import vectors_of
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.codes import VectorSpace, motion_codebook
 from foldmint_maintenance.training.motion.objective import follows, motions
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder

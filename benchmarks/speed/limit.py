@@ -27,11 +27,12 @@ from foldmint_server.metrics.registry import create_metrics
 from foldmint_server.security.bearer_tokens import AccessToken, AccessTokens
 from foldmint_server.security.token_use import TokenUse
 from foldmint_tokenizer import StructureTokenizer, backbone
-from foldmint_tokenizer.encoder import ESM3, Encoder, ModelConfig
+from foldmint_tokenizer.encoder import ESM3, Encoder
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, Neighborhoods, build_geometry, concatenate
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import load_model
 
 CHAINS = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "chains.parquet"

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from benchmarks.speed.gpu import Clock, Sized, main, rates, tokens
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.sizes import ModelConfig
 
 CONFIG = ModelConfig(width=32, heads=2, layers=2, out=8)
 

@@ -6,8 +6,9 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.speed.limit import product_passes, products, real
 from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
+from foldmint_tokenizer.sizes import ModelConfig
 
 
 class Counted(TorchFunctionMode):

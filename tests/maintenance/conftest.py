@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from foldmint_maintenance.datasets.records import PreparedSet, Record, prepared, read_parquet, write_parquet
-from foldmint_maintenance.training.encoder_trainer import TrainConfig
+from foldmint_maintenance.training.config import TrainConfig
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.distributed.distributed_repair import killed
 from helpers.support import DATA

@@ -9,8 +9,9 @@ import torch
 
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
+from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import DecoderRows
+from foldmint_tokenizer.sizes import DecoderConfig
 from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 from helpers.chains import RealChain
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate, join_geometries
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import load_model
 from helpers.chains import RealChain
 

@@ -15,14 +15,14 @@ from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import (
     ESM3_DECODER,
     Decoder,
-    DecoderConfig,
     Rigids,
     aligned_error,
     backbone_atoms,
     composed,
 )
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import CodebookVersion, Model
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, CODES, EOS, MASK
 from helpers.chains import RealChain
 from helpers.support import REFERENCE_WARNINGS

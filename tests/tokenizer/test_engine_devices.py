@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, Geometry, build_geometry
+from foldmint_tokenizer.sizes import ModelConfig
 from helpers.chains import RealChain
 
 CONFIG = ModelConfig(width=64, heads=4, layers=2, out=16)

@@ -1,7 +1,8 @@
 """What does not need a heavy package does not import it."""
 
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.shapes_only import shapes_only
+from foldmint_tokenizer.sizes import ModelConfig
 from helpers.fresh_imports import imported_by
 from helpers.support import DATA
 

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from foldmint_tokenizer import backbone
-from foldmint_tokenizer.encoder import ESM3, ModelConfig
+from foldmint_tokenizer.encoder import ESM3
+from foldmint_tokenizer.sizes import ModelConfig
 from helpers.chains import RealChain
 from helpers.files import esm_reader
 from helpers.files.esm_reader import SMALL, Pair

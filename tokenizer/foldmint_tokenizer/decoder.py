@@ -6,7 +6,6 @@ translation, and a rotation by Gram-Schmidt of two vectors); two more heads pred
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from foldmint_tokenizer import vocabulary
 from foldmint_tokenizer.encoder import SwiGLU
+from foldmint_tokenizer.sizes import DecoderConfig
 
 DISTANCE_BINS = 64
 DIRECTION_BINS = 16
@@ -29,36 +29,6 @@ _RESIDUE = ((0.5256, 1.3612, 0.0), (0.0, 0.0, 0.0), (-1.5251, 0.0, 0.0))
 _TRANSLATION_UNIT = 10.0  # Å
 _ROTARY_BASE = 10_000.0
 _PAIR_WIDTH = 128
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """Sizes of a decoder.
-
-    width: of the residual stream. heads: of attention. layers: number of blocks. chained: whether a token's rigid
-    motion is relative to the previous token, so that the head predicts how the chain continues; otherwise it is
-    relative to the origin, as in ESM3, where placing one residue requires the whole fold.
-    """
-
-    width: int
-    heads: int
-    layers: int
-    chained: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("width", "heads", "layers"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"DecoderConfig.{name} must be a positive integer, not {value!r}")
-        if self.width % (2 * self.heads):
-            raise ValueError(f"DecoderConfig.width, {self.width}, must be a multiple of twice the heads, {self.heads}")
-        if not isinstance(self.chained, bool):
-            raise ValueError(f"DecoderConfig.chained must be true or false, not {self.chained!r}")  # noqa: TRY004
-
-    @property
-    def hidden(self) -> int:
-        """Width of the feed-forward layer: 8/3 of the width, rounded up to a multiple of 256."""
-        return -(-8 * self.width // (3 * 256)) * 256
 
 
 ESM3_DECODER = DecoderConfig(width=1280, heads=20, layers=30)

@@ -7,7 +7,6 @@ proteins share a batch without padding.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from math import sqrt
 from typing import cast
 
@@ -16,33 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foldmint_tokenizer.neighborhoods import OFFSETS
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of an encoder and its codebook.
-
-    width: of the residual stream. heads: of geometric attention. layers: number of blocks. out: dimensions of a code's
-    vector. codes: number of codes.
-    """
-
-    width: int
-    heads: int
-    layers: int
-    out: int
-    codes: int = 4096
-
-    def __post_init__(self) -> None:
-        for name in ("width", "heads", "layers", "out", "codes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"ModelConfig.{name} must be a positive integer, not {value!r}")
-
-    @property
-    def hidden(self) -> int:
-        """Width of the feed-forward layer: four times the width, rounded up to a multiple of 256."""
-        return -(-4 * self.width // 256) * 256
-
+from foldmint_tokenizer.sizes import ModelConfig
 
 ESM3 = ModelConfig(width=1024, heads=128, layers=2, out=128, codes=4096)
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.structure.options import Reading
 
 

@@ -4,8 +4,9 @@ foldmint-maintenance --help
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +33,9 @@ from foldmint_maintenance.cli.common import (
 from foldmint_maintenance.cli.help_text import EPILOGS, Command
 from foldmint_maintenance.cli.repair import repair
 from foldmint_maintenance.cli.usage import usage
+
+if TYPE_CHECKING:
+    from foldmint_maintenance.training.recipe import Recipe
 
 app = typer.Typer(
     name="foldmint-maintenance",
@@ -140,21 +144,22 @@ def train(
     Under torchrun its processes share each batch.
     """
     check_device(device)
+    edits = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name is not None else ())]
+    with faults(), usage_errors():
+        steps = _recipe(recipe, edits, stages or ())
+    # After the recipe was read, for they import torch.
     from rich.console import Console
 
     from foldmint_maintenance.cli.progress import TrainingDisplay
     from foldmint_maintenance.distributed.process_group import own_device, process_group
     from foldmint_maintenance.training.job import TrainJob
     from foldmint_maintenance.training.job import train as run_training
-    from foldmint_maintenance.training.recipe import read_recipe, recipe_path
 
-    edits = [*(settings or ()), *([f"name={json.dumps(name, ensure_ascii=False)}"] if name is not None else ())]
     use_threads(threads)
     with usage_errors():
         own = own_device(device)
     with faults(), process_group(own) as group:
         with usage_errors():
-            steps = read_recipe(recipe_path(recipe), edits, stages or ())
             job = TrainJob(data, out, steps, model, checkpoint_every, resume, device=str(own), group=group)
         display = TrainingDisplay(Console(quiet=group.rank > 0), checkpoint_every)
         try:
@@ -163,6 +168,27 @@ def train(
             display.close()
         if group.rank == 0:
             typer.echo(f"the model is in {job.finished}")
+
+
+def _recipe(name: str, edits: Sequence[str], stages: Sequence[str]) -> "Recipe":
+    """The recipe with its changes. Raises BadParameter, which names the option that brought the fault."""
+    from foldmint_maintenance.errors import InvalidRecipe
+    from foldmint_maintenance.training.recipe import RECIPES, read_recipe, recipe_path
+
+    path = recipe_path(name)
+    try:
+        return read_recipe(path, edits, stages)
+    except FileNotFoundError as error:
+        shipped = ", ".join(sorted(one.stem for one in RECIPES.glob("*.toml")))
+        problem = f"there is no file {name!r}, and the recipes that are shipped are {shipped}"
+        raise typer.BadParameter(problem, param_hint="'--recipe'") from error
+    except InvalidRecipe as error:
+        for option, some, kept in (("--recipe", (), ()), ("--set", edits, ()), ("--stage", edits, stages)):
+            try:
+                read_recipe(path, some, kept)
+            except InvalidRecipe as found:
+                raise typer.BadParameter(str(found), param_hint=f"'{option}'") from error
+        raise
 
 
 @app.command()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ProcessGroup
-from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights
 from foldmint_maintenance.training.chain.trainer import ChainProgress, ChainTrainer
+from foldmint_maintenance.training.config import ChainConfig, LossWeights
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import DecoderRows, Model
 from foldmint_tokenizer.vocabulary import SIZE

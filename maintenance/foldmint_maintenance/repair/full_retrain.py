@@ -24,11 +24,14 @@ from foldmint_maintenance.repair.dead_codes import Usage, detect_dead_codes
 from foldmint_maintenance.repair.gates import Gate, GateLimits
 from foldmint_maintenance.repair.result import RepairResult
 from foldmint_maintenance.repair.run_record import NO_PROGRESS, Advance, Log, RunProgress
-from foldmint_maintenance.training.chain.config import ChainConfig
+from foldmint_maintenance.training.config import (
+    ChainConfig,
+    KMeansConfig,
+    MotionConfig,
+    MotionDecoderSizes,
+    MotionDecoderTraining,
+)
 from foldmint_maintenance.training.job import TrainJob, train
-from foldmint_maintenance.training.motion.codes import KMeansConfig
-from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
-from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.recipe import Recipe
 from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.model import Model

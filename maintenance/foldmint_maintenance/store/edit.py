@@ -16,9 +16,9 @@ from torch import Tensor
 
 from foldmint_maintenance.errors import InvalidCodebook
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.lock import StoreLock
 from foldmint_tokenizer.store.model_store import Store
 from foldmint_tokenizer.store.validation import checked_codebook

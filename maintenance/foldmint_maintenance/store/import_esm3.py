@@ -17,12 +17,13 @@ from torch import Tensor
 
 from foldmint_tokenizer import vocabulary
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import ESM3_DECODER, Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import ESM3_DECODER, Decoder
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.neighborhoods import OFFSETS
 from foldmint_tokenizer.shapes_only import shapes_only
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.store.model_store import create_store
 from foldmint_tokenizer.structure.options import Reading
 

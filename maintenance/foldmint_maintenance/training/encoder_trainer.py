@@ -5,7 +5,7 @@ moving averages update while the encoder is trained. In the last, the frozen pha
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foldmint.usage import perplexity
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
+from foldmint_maintenance.training.config import TrainConfig
 from foldmint_maintenance.training.local_objective import LocalPredictor, Targets, local_loss, targets
 from foldmint_maintenance.training.optimization import (
     adamw,
@@ -26,50 +27,11 @@ from foldmint_maintenance.training.optimization import (
 from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.sizes import ModelConfig
 
 # Residues whose backbone fragments determine the principal components.
 _BASIS_SAMPLE = 50_000
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Hyperparameters.
-
-    steps: total. batch: residues per step. unquantized: first steps, without a codebook. settling: last steps, with a
-    frozen encoder. initial_batches: batches whose vectors make the first codebook, by `initial_rounds` of k-means (0:
-    a sample of them). learning_rate: peak, after `warmup` steps; then a cosine decay to zero at the encoder's last
-    step. decay: of the codebook's moving averages. commitment: weight of the commitment loss. contacts_weight: weight
-    of the contact loss relative to the fragment loss. dead_share: a code is dead if its N is below this share of the
-    mean N. estimator: gradient through the quantization, as in `ChainConfig`. bf16: matrix products in bfloat16 (the
-    codebook stays in float32). compiled: use torch.compile for the encoder.
-    """
-
-    steps: int = 3000
-    batch: int = 4096
-    unquantized: int = 300
-    settling: int = 200
-    initial_batches: int = 16
-    initial_rounds: int = 10
-    learning_rate: float = 2e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    decay: float = 0.99
-    commitment: float = 0.25
-    contacts_weight: float = 0.1
-    dead_share: float = 0.1
-    estimator: quantizer.Estimator = "straight_through"
-    bf16: bool = False
-    compiled: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.unquantized < self.steps - self.settling:
-            raise ValueError("steps must exceed unquantized + settling, and unquantized must be positive")
-        if min(self.batch, self.initial_batches) < 1 or self.learning_rate <= 0 or not 0 < self.decay < 1:
-            raise ValueError("batch, initial_batches and learning_rate must be positive, and decay between 0 and 1")
-        quantizer.check_estimator(self.estimator)
 
 
 class Progress(NamedTuple):

@@ -26,13 +26,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_maintenance.training.chain.config import ChainConfig
-from foldmint_maintenance.training.encoder_trainer import TrainConfig
-from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig
-from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
-from foldmint_maintenance.training.motion.trainer import MotionConfig
-from foldmint_tokenizer.decoder import DecoderConfig
-from foldmint_tokenizer.encoder import ModelConfig
+from foldmint_maintenance.training.config import (
+    ChainConfig,
+    KMeansConfig,
+    MotionCodesConfig,
+    MotionConfig,
+    MotionDecoderSizes,
+    MotionDecoderTraining,
+    TrainConfig,
+)
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = RECIPES / "foldmint.toml"

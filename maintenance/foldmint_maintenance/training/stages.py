@@ -19,12 +19,12 @@ from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.errors import InvalidRecipe
 from foldmint_maintenance.evaluation.encoding import windows_of_codes
 from foldmint_maintenance.evaluation.fragment_metrics import WindowMeans
-from foldmint_maintenance.training.chain.config import ChainConfig
 from foldmint_maintenance.training.chain.trainer import ChainTrainer
+from foldmint_maintenance.training.config import ChainConfig, MotionCodesConfig
 from foldmint_maintenance.training.encoder_trainer import Trainer
 from foldmint_maintenance.training.latents import kept_tokens, vectors_of
 from foldmint_maintenance.training.loop import Report, Steps, run_steps
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.codes import VectorSpace, motion_codebook
 from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderTrainer, tracking_tokens
 from foldmint_maintenance.training.motion.trainer import MotionTrainer
 from foldmint_maintenance.training.motion.warm_start import WarmStart

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,17 +10,10 @@ from torch.nn import functional as F
 
 from foldmint_maintenance.distributed.process_group import ProcessGroup
 from foldmint_maintenance.vq import ema
+from foldmint_maintenance.vq.estimators import Estimator, check_estimator
 from foldmint_tokenizer.codebook import Codebook, nearest_code
 
-Estimator = Literal["straight_through", "rotation"]
-
 _ASSIGNED = 65_536  # vectors between two reports
-
-
-def check_estimator(name: str) -> None:
-    """Raise `ValueError` for an unknown estimator."""
-    if name not in get_args(Estimator):
-        raise ValueError(f"estimator is {' or '.join(get_args(Estimator))}, not {name!r}")
 
 
 class Quantized(NamedTuple):

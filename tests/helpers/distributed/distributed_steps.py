@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 
 from foldmint_maintenance.datasets.records import prepared, read_parquet
 from foldmint_maintenance.distributed.process_group import ProcessGroup, process_group
-from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights
 from foldmint_maintenance.training.chain.trainer import ChainTrainer
-from foldmint_maintenance.training.encoder_trainer import TrainConfig, Trainer
+from foldmint_maintenance.training.config import ChainConfig, LossWeights, TrainConfig
+from foldmint_maintenance.training.encoder_trainer import Trainer
 from foldmint_maintenance.training.latents import tokens_of, vectors_of
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.sizes import DecoderConfig
 from foldmint_tokenizer.store.model_store import load_model
 
 CODES = TrainConfig(

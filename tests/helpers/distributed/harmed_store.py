@@ -11,7 +11,8 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.training.latents import vectors_of
 from foldmint_maintenance.vq import quantizer
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 
 CODES = 64

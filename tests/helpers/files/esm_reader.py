@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.neighborhoods import build_geometry
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.tokenizer import StructureTokenizer
 
 SMALL = ModelConfig(width=128, heads=16, layers=2, out=32)

@@ -17,11 +17,13 @@ from foldmint_maintenance.repair.config import RepairJob
 from foldmint_maintenance.repair.full_retrain import retrained
 from foldmint_maintenance.repair.gates import GateLimits
 from foldmint_maintenance.repair.run_record import Advance, RunProgress
+from foldmint_maintenance.training.config import MotionCodesConfig
 from foldmint_maintenance.training.latents import vectors_of
-from foldmint_maintenance.training.motion.codes import MotionCodesConfig, motion_codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_maintenance.training.motion.codes import motion_codebook
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
 from foldmint_tokenizer.motion.motion_decoder import MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import DEFAULT, Store, create_store, load_model
 from helpers.distributed.distributed_repair import CONFIG, LIMITS, killed
 

@@ -17,9 +17,10 @@ from foldmint_maintenance.cli.main import app
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.store.import_esm3 import import_esm3
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.store.model_store import load_model
 
 Tensors = dict[str, Tensor]

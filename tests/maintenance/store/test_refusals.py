@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from foldmint_maintenance.cli import main
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import DecoderRows
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.store.model_store import Store, create_store
 
 CONFIG = ModelConfig(width=16, heads=2, layers=2, out=8, codes=32)

@@ -10,8 +10,9 @@ from torch import Tensor
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.errors import CheckpointMismatch
 from foldmint_maintenance.training import checkpoint
-from foldmint_maintenance.training.encoder_trainer import Progress, TrainConfig, Trainer
-from foldmint_tokenizer.encoder import ModelConfig
+from foldmint_maintenance.training.config import TrainConfig
+from foldmint_maintenance.training.encoder_trainer import Progress, Trainer
+from foldmint_tokenizer.sizes import ModelConfig
 
 
 class _Cut(Exception):

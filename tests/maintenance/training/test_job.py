@@ -14,11 +14,12 @@ import torch
 from foldmint_maintenance.datasets.loading import Digest
 from foldmint_maintenance.datasets.records import Record, write_parquet
 from foldmint_maintenance.errors import CheckpointMismatch, InvalidRecipe, TrainingStopped
-from foldmint_maintenance.training.encoder_trainer import Progress, TrainConfig
+from foldmint_maintenance.training.config import TrainConfig
+from foldmint_maintenance.training.encoder_trainer import Progress
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.recipe import Recipe, read_recipe
-from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import load_model
 
 

@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights
-from foldmint_maintenance.training.encoder_trainer import TrainConfig
-from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig
-from foldmint_maintenance.training.motion.decoder_trainer import MotionDecoderSizes, MotionDecoderTraining
-from foldmint_maintenance.training.motion.trainer import MotionConfig
+from foldmint_maintenance.training.config import (
+    ChainConfig,
+    KMeansConfig,
+    LossWeights,
+    MotionCodesConfig,
+    MotionConfig,
+    MotionDecoderSizes,
+    MotionDecoderTraining,
+    TrainConfig,
+)
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
-from foldmint_tokenizer.decoder import DecoderConfig
-from foldmint_tokenizer.encoder import ModelConfig
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 
 TABLES: dict[str, type[Any]] = {
     "sizes": ModelConfig,

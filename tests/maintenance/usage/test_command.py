@@ -22,8 +22,9 @@ from foldmint_maintenance.usage.sources import from_data, from_servers, from_sto
 from foldmint_maintenance.usage.statistics import CodeCounts, psi
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.model import Model
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import Store, create_store
 from helpers.monitoring.real_prometheus import awaited, free_port, prometheus
 

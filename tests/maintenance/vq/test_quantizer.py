@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance.distributed.process_group import ALONE
-from foldmint_maintenance.vq import quantizer as codes_training
+from foldmint_maintenance.vq.estimators import Estimator
 from foldmint_maintenance.vq.quantizer import Quantizer, attach_gradient, first_codebook, sample_vectors
 from foldmint_tokenizer.codebook import Codebook
 
@@ -62,7 +62,7 @@ def test_rotation_keeps_the_angle_of_gradient_and_vector_in_any_dimension() -> N
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "rotation"])
-def test_vectors_of_no_length_or_opposite_to_their_code_make_no_nan(estimator: codes_training.Estimator) -> None:
+def test_vectors_of_no_length_or_opposite_to_their_code_make_no_nan(estimator: Estimator) -> None:
     z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]], requires_grad=True)
     found = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
     vectors = attach_gradient(z, found, estimator)

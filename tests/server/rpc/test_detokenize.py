@@ -18,7 +18,8 @@ from grpc_status import rpc_status
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_tokenizer import DecodedStructure, StructureDetokenizer, StructureTokenizer, read_backbones
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.sizes import DecoderConfig
 from foldmint_tokenizer.store.model_store import create_store, load_model
 from foldmint_tokenizer.vocabulary import BOS, CHAINBREAK, EOS, MASK, PAD
 from helpers.files.pdb_text import PdbText, atom

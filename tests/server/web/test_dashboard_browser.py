@@ -16,9 +16,10 @@ from playwright.sync_api import Browser, expect
 from foldmint.v1 import codebook_pb2, tokenizer_pb2
 from foldmint_server.security.bearer_tokens import AccessToken, digest_of, format_tokens
 from foldmint_tokenizer.codebook import Codebook, nearest_code
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.neighborhoods import build_geometry
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import create_store
 from helpers.chains import RealChain
 from helpers.dashboard_page import COUNT_RINGS, centre, hits_of, opened, ranked, text

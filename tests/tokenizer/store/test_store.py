@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from foldmint_tokenizer import ModelError
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.store.model_store import DEFAULT, create_store, load_model
 
 CONFIG = ModelConfig(width=16, heads=2, layers=2, out=8, codes=32)

@@ -12,10 +12,11 @@ from safetensors.torch import load, save
 
 from foldmint_tokenizer import StructureDetokenizer
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import DecoderRows
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.store.model_store import Store, create_store, load_model
 
 CONFIG = ModelConfig(width=16, heads=4, layers=2, out=8, codes=32)

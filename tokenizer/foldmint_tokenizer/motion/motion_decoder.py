@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from foldmint_tokenizer.decoder import (
     ConfidenceHead,
     Decoder,
-    DecoderConfig,
     PairHead,
     Rigids,
     TokenStack,
@@ -21,6 +20,7 @@ from foldmint_tokenizer.decoder import (
     token_states,
 )
 from foldmint_tokenizer.motion.motions import MOTION
+from foldmint_tokenizer.sizes import DecoderConfig
 from foldmint_tokenizer.vocabulary import CODES, SIZE
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from foldmint_tokenizer import vocabulary
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import CodebookVersion, DecoderRows, Weights
 from foldmint_tokenizer.motion.motion_decoder import AnyDecoder, MotionDecoder, MotionDecoderConfig
 from foldmint_tokenizer.shapes_only import shapes_only
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.store import layout
 from foldmint_tokenizer.store.checked_files import list_names, read_json, read_tensors
 from foldmint_tokenizer.store.storage import Files

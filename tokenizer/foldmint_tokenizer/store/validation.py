@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import ModelConfig
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.model import DecoderRows
 from foldmint_tokenizer.motion.motions import MOTION
+from foldmint_tokenizer.sizes import ModelConfig
 
 _WINDOW_SHAPE = (9, 3, 3)
 

@@ -22,7 +22,7 @@ from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.chain import decoder_init, losses
 from foldmint_maintenance.training.chain.batches import AMINO_ACIDS, ChainBatch, ChainBatches
-from foldmint_maintenance.training.chain.config import ChainConfig
+from foldmint_maintenance.training.config import ChainConfig
 from foldmint_maintenance.training.optimization import (
     adamw,
     apply_gradients,

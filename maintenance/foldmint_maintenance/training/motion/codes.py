@@ -4,61 +4,20 @@ One encoder serves many codebooks. The weights of rotations (the lever arm), tra
 relative to each other are scales of its last layer's rows. `docs/training.md` compares choices.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from foldmint_maintenance.errors import InvalidSet
+from foldmint_maintenance.training.config import MotionCodesConfig
 from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_maintenance.vq import ema
 from foldmint_maintenance.vq.quantizer import assigned
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.motion.motions import MOTION, code_motions
-
-
-@dataclass(frozen=True)
-class MotionCodesConfig:
-    """Scales of the vectors, and settings of k-means.
-
-    lever: lever arm of rotations, Å. burial: Å per standard deviation of the direction of the environment features that
-    predicts the number of neighbors; environment: the same for the other directions. Directions of scale 0 are dropped.
-    residues: size of the random sample for k-means. rounds: of k-means, all but the last three on a part of the sample.
-    batch: residues per step, the unit of the codes' N.
-    """
-
-    lever: float = 10.0
-    burial: float = 1.5
-    environment: float = 1.5
-    residues: int = 600_000
-    rounds: int = 16
-    batch: int = 4096
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.lever <= 0 or min(self.burial, self.environment) < 0:
-            raise ValueError("lever must be positive, and burial and environment cannot be negative")
-        if min(self.residues, self.rounds, self.batch) < 1:
-            raise ValueError("residues, rounds and batch must be positive")
-
-
-@dataclass(frozen=True)
-class KMeansConfig:
-    """How codes are made of vectors whose scale stays as it is; as `MotionCodesConfig` has it."""
-
-    residues: int = 600_000
-    rounds: int = 16
-    batch: int = 4096
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        self.at(1.0)
-
-    def at(self, lever: float) -> MotionCodesConfig:
-        """The same for vectors of a lever arm, Å."""
-        return MotionCodesConfig(lever, residues=self.residues, rounds=self.rounds, batch=self.batch, seed=self.seed)
+from foldmint_tokenizer.sizes import ModelConfig
 
 
 class VectorSpace(NamedTuple):

@@ -5,7 +5,7 @@ which only confidence is, because their motions are composed without corrections
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
 from foldmint_maintenance.training.chain import losses
 from foldmint_maintenance.training.chain.batches import ChainBatch, ChainBatches
+from foldmint_maintenance.training.config import MotionDecoderTraining
 from foldmint_maintenance.training.optimization import (
     adamw,
     apply_gradients,
@@ -28,56 +29,9 @@ from foldmint_maintenance.training.phases import Advance, ignored
 from foldmint_tokenizer.codebook import Codebook
 from foldmint_tokenizer.decoder import PAE_LOGITS, Rigids, backbone_atoms, composed
 from foldmint_tokenizer.motion.assignment import Assignment, CodeTable, assign, chain_segments
-from foldmint_tokenizer.motion.motion_decoder import MotionDecoder, MotionDecoderConfig
+from foldmint_tokenizer.motion.motion_decoder import MotionDecoder
 from foldmint_tokenizer.motion.motions import MOTION, code_motions
 from foldmint_tokenizer.vocabulary import BOS, EOS
-
-
-@dataclass(frozen=True)
-class MotionDecoderSizes:
-    """Sizes of a motion decoder, as in `MotionDecoderConfig`."""
-
-    width: int = 128
-    heads: int = 4
-    layers: int = 3
-    corrections: bool = True
-
-    def config(self, out: int) -> MotionDecoderConfig:
-        """The configuration for vectors of `out` dimensions."""
-        return MotionDecoderConfig(self.width, self.heads, self.layers, out, self.corrections)
-
-
-@dataclass(frozen=True)
-class MotionDecoderTraining:
-    """Hyperparameters.
-
-    steps: total. batch: residues per step, in chains of equal length, cropped to `crop` residues. settling: last steps,
-    the frozen phase, which trains only the confidence heads, on chains of up to `batch` residues. Without corrections,
-    all steps train confidence only. residues: size of the random sample of whole chains that is used. step_weight,
-    reach_weight, confidence_weight: of the losses described in `LossWeights`. learning_rate: peak, after `warmup`
-    steps; then a cosine decay to zero.
-    """
-
-    steps: int = 1200
-    batch: int = 1024
-    crop: int = 256
-    settling: int = 200
-    residues: int = 400_000
-    pair_rows: int = 16
-    learning_rate: float = 1e-3
-    warmup: int = 30
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    step_weight: float = 30.0
-    reach_weight: float = 1.0
-    confidence_weight: float = 0.3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.pair_rows, self.residues) < 1 or self.crop < 2:
-            raise ValueError("steps, batch, residues and pair_rows must be positive, and crop at least 2")
-        if not 0 <= self.settling < self.steps or self.learning_rate <= 0:
-            raise ValueError("settling must be 0 or more, steps exceed it, and learning_rate be positive")
 
 
 class Progress(NamedTuple):

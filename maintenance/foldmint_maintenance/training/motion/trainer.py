@@ -6,7 +6,7 @@ some inputs while the targets stay exact, so that codes do not encode noise.
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from foldmint_maintenance.datasets.records import PreparedSet
 from foldmint_maintenance.distributed.process_group import ALONE, ProcessGroup
+from foldmint_maintenance.training.config import MotionConfig
 from foldmint_maintenance.training.motion.objective import (
     MOTION,
     EnvironmentPredictor,
@@ -34,49 +35,8 @@ from foldmint_maintenance.training.optimization import (
 )
 from foldmint_maintenance.training.phases import Phase, silent
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
-
-
-@dataclass(frozen=True)
-class MotionConfig:
-    """Hyperparameters.
-
-    steps: total. batch: residues per step. lever: lever arm (Å) that scales rotations in the loss and in the vectors.
-    environment_weight: weight of the environment loss (nats) relative to the motion loss (Å). blur: noise added to the
-    environment features, in their standard deviations; motion_blur: noise added to the motion beside them, Å. noisy:
-    share of rows with noise on their coordinates, Gaussian, of up to `noise` Å. learning_rate: after `warmup` steps; in
-    the last `cooling` steps it falls to zero by a cosine. averaging: decay of the moving average of the weights, which
-    is the result. bf16: matrix products in bfloat16 until the cooling starts. compiled: use torch.compile for the
-    encoder.
-    """
-
-    steps: int = 1800
-    batch: int = 1024
-    lever: float = 10.0
-    environment_weight: float = 0.1
-    blur: float = 0.25
-    motion_blur: float = 0.35
-    noisy: float = 0.5
-    noise: float = 0.04
-    learning_rate: float = 2e-3
-    warmup: int = 50
-    cooling: int = 500
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    averaging: float = 0.998
-    bf16: bool = False
-    compiled: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch) < 1 or min(self.lever, self.learning_rate) <= 0:
-            raise ValueError("steps, batch, lever and learning_rate must be positive")
-        if not 0 <= self.cooling <= self.steps:
-            raise ValueError("cooling must be from 0 to steps")
-        if not 0 <= self.noisy <= 1 or not 0 <= self.averaging < 1:
-            raise ValueError("noisy and averaging are shares, from 0 to 1")
-        if min(self.environment_weight, self.blur, self.motion_blur, self.noise) < 0:
-            raise ValueError("environment_weight, blur, motion_blur and noise cannot be negative")
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.sizes import ModelConfig
 
 
 class Progress(NamedTuple):

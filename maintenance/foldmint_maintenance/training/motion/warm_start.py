@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from foldmint_maintenance.errors import InvalidRecipe
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.motion.motions import MOTION
+from foldmint_tokenizer.sizes import ModelConfig
 
 SMALLEST = MOTION + 2
 """Numbers of a vector with which an encoder is trained: a motion, and two of the environment."""

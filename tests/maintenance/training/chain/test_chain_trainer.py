@@ -14,12 +14,13 @@ from foldmint_maintenance.distributed.process_group import ALONE
 from foldmint_maintenance.errors import CheckpointMismatch
 from foldmint_maintenance.training import checkpoint
 from foldmint_maintenance.training.chain.batches import ChainBatch, ChainBatches
-from foldmint_maintenance.training.chain.config import ChainConfig, LossWeights, Stage
 from foldmint_maintenance.training.chain.trainer import ChainProgress, ChainTrainer
+from foldmint_maintenance.training.config import ChainConfig, LossWeights, Stage
 from foldmint_maintenance.training.latents import tokens_of
 from foldmint_tokenizer.codebook import Codebook
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig
-from foldmint_tokenizer.encoder import Encoder, ModelConfig
+from foldmint_tokenizer.decoder import Decoder
+from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.sizes import DecoderConfig, ModelConfig
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
 SHORT = ChainConfig(

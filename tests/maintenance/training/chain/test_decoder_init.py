@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from foldmint_maintenance.training.chain import decoder_init
-from foldmint_tokenizer.decoder import Decoder, DecoderConfig, rotary_angles
+from foldmint_tokenizer.decoder import Decoder, rotary_angles
+from foldmint_tokenizer.sizes import DecoderConfig
 from foldmint_tokenizer.vocabulary import BOS, EOS
 
 # Of heads in pairs, on and back; of the blocks one after another.

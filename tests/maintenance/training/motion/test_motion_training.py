@@ -17,11 +17,11 @@ from foldmint_maintenance.errors import InvalidSet, TrainingStopped
 from foldmint_maintenance.evaluation.evaluate import EvaluationConfig, evaluate
 from foldmint_maintenance.repair.config import RepairConfig, RepairJob
 from foldmint_maintenance.repair.job import repair
+from foldmint_maintenance.training.config import KMeansConfig, MotionCodesConfig, MotionConfig
 from foldmint_maintenance.training.job import TrainJob, train
 from foldmint_maintenance.training.latents import vectors_of
-from foldmint_maintenance.training.motion.codes import KMeansConfig, MotionCodesConfig, VectorSpace, motion_codebook
+from foldmint_maintenance.training.motion.codes import VectorSpace, motion_codebook
 from foldmint_maintenance.training.motion.objective import TargetTable, follows, motion_loss
-from foldmint_maintenance.training.motion.trainer import MotionConfig
 from foldmint_maintenance.training.recipe import Recipe, read_recipe, recipe_path
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.encoder import Encoder
