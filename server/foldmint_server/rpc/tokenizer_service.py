@@ -61,7 +61,10 @@ class TokenizerServicer(rpc.TokenizerServiceServicer):
         try:
             with self._observed("Tokenize"):
                 return await self._pipeline.tokenize(
-                    request, caller=caller_name(context, self._tenant_key), time_left=context.time_remaining
+                    request,
+                    caller=caller_name(context, self._tenant_key),
+                    # None once the deadline has passed: gRPC then ends the call by itself.
+                    time_left=lambda: context.time_remaining() or None,
                 )
         except Exception as error:
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
