@@ -199,7 +199,6 @@ def test_import_esm3(encoder: Encoder, codebook: Codebook, tmp_path: Path) -> No
         (["ingest", "absent", "--out", "o.parquet"], "there is no absent"),
         (["ingest", "bad.parquet", "--out", "o.parquet"], "cannot be read"),
         (["train", "--data", "bad.pdb", "--out", "job"], "bad.pdb: "),
-        (["train", "--data", "bad.pdb", "--out", "job", "--recipe", "absent.toml"], "absent.toml"),
         (["train", "--data", "bad.pdb", "--out", "job", "--model", "absent"], "model.json cannot be read"),
         (["train", "--data", "bad.pdb", "--out", "job", "--recipe", "empty.toml"], "the recipe has no stage"),
         (["evaluate", "--model", "absent", "--data", "bad.pdb"], "model.json cannot be read"),
