@@ -17,10 +17,14 @@ def test_whole_chains_up_to_so_many_residues() -> None:
 
 def test_bars_are_held_to_what_was_found() -> None:
     def figures(share: float, rate: float) -> dict[str, dict[str, float]]:
-        return {served.IN_PROCESS: {"residues_per_second": rate, "share": 1.0}, served.STREAM: {"share": share}}
+        return {
+            served.IN_PROCESS: {"residues_per_second": rate, "share": 1.0},
+            served.TOGETHER: {"share": 1.2},
+            served.STREAM: {"share": 1.2 * share},
+        }
 
-    assert [bar["reached"] for bar in served.bars(figures(0.95, 4000))] == [True, True]
-    assert [bar["reached"] for bar in served.bars(figures(0.94, 3999))] == [False, False]
+    assert [bar["reached"] for bar in served.bars(figures(0.951, 4000))] == [True, True]
+    assert [bar["reached"] for bar in served.bars(figures(0.949, 3999))] == [False, False]
 
 
 @pytest.mark.slow
