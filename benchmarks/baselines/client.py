@@ -28,6 +28,7 @@ from foldmint_client import Backbone, Client, Tokens
 # One connection per client, as for clients on separate machines.
 _OWN = (("grpc.use_local_subchannel_pool", 1),)
 _SIZES = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_CONNECTIONS = 16
 Structure = list[Backbone]
 Send = Callable[[int], int]
 """Sends a structure, by its number; returns how many tokens came back."""
@@ -184,13 +185,15 @@ def _grpc(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> 
             raise
         return sum(len(chain.tokens) for chain in response.chains)
 
+    # gRPC sends many calls over one connection; HTTP/1.1 sends one at a time.
+    connections = min(task.clients, _CONNECTIONS) if task.rate else task.clients
     channels = [
-        open_ones.enter_context(grpc.insecure_channel(task.address, [*_OWN, *_SIZES])) for _ in range(task.clients)
+        open_ones.enter_context(grpc.insecure_channel(task.address, [*_OWN, *_SIZES])) for _ in range(connections)
     ]
     for channel in channels:
         grpc.channel_ready_future(channel).result(60)
     stubs = [rpc.TokenizerServiceStub(channel) for channel in channels]
-    return [partial(send, stub) for stub in stubs]
+    return [partial(send, stubs[number % connections]) for number in range(task.clients)]
 
 
 def _http(task: Task, structures: Sequence[Structure], open_ones: ExitStack) -> list[Send]:

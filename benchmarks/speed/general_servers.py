@@ -85,7 +85,7 @@ def main(
     small: Annotated[int, typer.Option(min=1, help="Residues of a small structure, at most.")] = 100,
     large: Annotated[int, typer.Option(min=1, help="Residues of a large structure.")] = 3000,
     each: Annotated[int, typer.Option(min=1, help="Small structures before each large one.")] = 20,
-    count: Annotated[int, typer.Option(min=1, help="Large structures in a round.")] = 6,
+    count: Annotated[int, typer.Option(min=1, help="Large structures in a round.")] = 12,
     batch: Annotated[int, typer.Option(min=1, help="Most structures in a general server's batch.")] = 8,
     threads: Annotated[int, typer.Option(min=0, help="Number of compute threads; 0: torch's default.")] = 0,
     overload: Annotated[float, typer.Option(help="Load, in times our throughput, with a deadline; 0: none.")] = 2.0,
