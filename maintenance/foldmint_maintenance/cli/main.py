@@ -180,7 +180,7 @@ def _recipe(name: str, edits: Sequence[str], stages: Sequence[str]) -> "Recipe":
         return read_recipe(path, edits, stages)
     except FileNotFoundError as error:
         shipped = ", ".join(sorted(one.stem for one in RECIPES.glob("*.toml")))
-        problem = f"there is no file {name!r}, and the recipes that are shipped are {shipped}"
+        problem = f"there is no file {name!r}; the shipped recipes are {shipped}"
         raise typer.BadParameter(problem, param_hint="'--recipe'") from error
     except InvalidRecipe as error:
         for option, some, kept in (("--recipe", (), ()), ("--set", edits, ()), ("--stage", edits, stages)):

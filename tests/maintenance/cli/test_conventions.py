@@ -81,7 +81,7 @@ WRONG = {
     "train --data d -o j --device abacus": "'--device'",
     "train --data d -o j --set encoder.rounds=1": "'--set': encoder.rounds is not a setting",
     "train --data d -o j --set sizes.width=0": "'--set': sizes: ModelConfig.width must be a positive integer",
-    "train --data d -o j --recipe nowhere": "'--recipe': there is no file 'nowhere', and the recipes",
+    "train --data d -o j --recipe nowhere": "'--recipe': there is no file 'nowhere'; the shipped recipes are",
     "train --data d -o j --stage last": "'--stage': there is no stage last",
     "evaluate --data d --json-file .": "'--json-file'",
     "usage --store s --max-psi 1": "--max-psi needs something",

@@ -1,4 +1,4 @@
-"""Stores that begin with an embedded model, whoever initializes them, and however many do so at once."""
+"""Initializing a store with an embedded model, also by several processes at once."""
 
 import subprocess
 import sys

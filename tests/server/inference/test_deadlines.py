@@ -141,7 +141,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def test_a_server_refuses_at_once_what_it_would_answer_too_late(server: RunningServer) -> None:
-    """The queue is of half a minute and more; whoever waits for ten seconds is told so, and others are not."""
+    """With half a minute of work queued, a call with a deadline of ten seconds is refused; a short one is answered."""
     random = np.random.default_rng(0)
 
     def request(residues: int) -> pb.TokenizeRequest:
