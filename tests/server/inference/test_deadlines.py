@@ -141,7 +141,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def test_a_server_refuses_at_once_what_it_would_answer_too_late(server: RunningServer) -> None:
-    """With half a minute of work queued, a call with a deadline of ten seconds is refused; a short one is answered."""
+    """With half a minute of work queued, a call that has ten seconds is refused, and a short one is answered."""
     random = np.random.default_rng(0)
 
     def request(residues: int) -> pb.TokenizeRequest:
