@@ -10,8 +10,8 @@ engine, LitServe also runs the published encoder with the same weights (`make re
 would. All get the same load from the same client process: a fixed list of structures, with a large one after a number
 of small ones, taken in order by clients that each wait for their answer. In each round, servers run one at a time,
 freshly started. Then each gets more structures than it can compute, at the same rate for all, and each structure has a
-deadline; gRPC servers get it over 16 connections, HTTP servers over one for each outstanding structure. Servers that are
-not installed are skipped.
+deadline; gRPC servers get it over 16 connections, HTTP servers over one for each outstanding structure. Servers that
+are not installed are skipped.
 """
 
 import sys
