@@ -64,9 +64,9 @@ class Retry:
 
     attempts: attempts in all while the server is UNAVAILABLE; 1 means no retry, and 5 is gRPC's limit.
     refused_attempts: attempts in all at what the server rejects for now: a structure of a stream (RESOURCE_EXHAUSTED or
-    UNAVAILABLE for it alone), and a call or a stream for which it says when to retry. Attempt n + 1 follows after
-    initial_backoff * multiplier**(n - 1) seconds, at most maximum_backoff, with 20% of random jitter either way, and no
-    sooner than the server says.
+    UNAVAILABLE for it alone), a call or a stream for which it says when to retry, and one that it drops
+    without a word (flooded). Attempt n + 1 follows after initial_backoff * multiplier**(n - 1) seconds, at most
+    maximum_backoff, with 20% of random jitter either way, and no sooner than the server says.
     """
 
     attempts: int = 5

@@ -97,6 +97,13 @@ class Unavailable(FoldmintError):
     """The server cannot be reached, is starting or is stopping; safe to retry."""
 
 
+class DroppedCall(Unavailable):
+    """The server ended the call with neither an answer nor a status of its own, as gRPC does beyond its own limits.
+
+    It may have begun, so only a call that may be made twice is made again, after the pause of `Retry`.
+    """
+
+
 class Cancelled(FoldmintError):
     """The call was cancelled, here or by the server."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from foldmint_client.addresses import Address
 from foldmint_client.connection import Connection
-from foldmint_client.errors import FailedPrecondition, FoldmintError, NotFound, Overloaded, Unavailable
+from foldmint_client.errors import DroppedCall, FailedPrecondition, FoldmintError, NotFound, Overloaded, Unavailable
 from foldmint_client.transport.retry import Clock, RetryState
 
 # Errors that another server may not meet.
@@ -46,7 +46,7 @@ class Failover(RetryState):
     """The attempts of one call: at each server in turn, and then, after a pause, at each again.
 
     With one server, gRPC retries by itself while it is UNAVAILABLE; what the server rejects for now is retried when it
-    says so. seconds: time for all attempts.
+    says so, what it drops after a pause. seconds: time for all attempts.
     """
 
     def __init__(self, rotation: Rotation, connection: Connection, seconds: float) -> None:
@@ -54,7 +54,7 @@ class Failover(RetryState):
         super().__init__(
             retry,
             retry.attempts if several else retry.refused_attempts,
-            (Overloaded, Unavailable) if several else (Overloaded,),
+            (Overloaded, Unavailable) if several else (Overloaded, DroppedCall),
             server_paced=not several,
             seconds=seconds,
         )

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from foldmint_client.connection import Retry
-from foldmint_client.errors import FoldmintError, Overloaded, RefusedStream
+from foldmint_client.errors import DroppedCall, FoldmintError, Overloaded, RefusedStream
 from foldmint_client.transport.common import AsyncSleep, Sleep
 
 T = TypeVar("T")
@@ -22,8 +22,9 @@ class RetryState:
 
     retry: the pauses, and how many attempts there are in all if the server says when to make the next one. attempts:
     how many otherwise. retryable: the errors that another attempt may not meet.
-    server_paced: pause exactly as long as the server asks, and give up if it does not ask, unless its HTTP/2 layer
-    refused the call, which cannot ask; by default the pause is that of `retry`, or the server's where that is longer.
+    server_paced: pause exactly as long as the server asks, and give up if it does not ask, unless the call was refused
+    or dropped below its own code, where it cannot ask; by default the pause is that of `retry`, or the server's where
+    that is longer.
     seconds: time for all attempts together. longest_pause: in seconds; gives up if the server asks for more.
     """
 
@@ -57,7 +58,7 @@ class RetryState:
         """Seconds to wait before the next attempt; None if there is none."""
         self._failures += 1
         asked = error.retry_after if isinstance(error, Overloaded) else None
-        refused = isinstance(error, RefusedStream)
+        refused = isinstance(error, RefusedStream | DroppedCall)
         attempts = self._retry.refused_attempts if refused or asked is not None else self._attempts
         if not isinstance(error, self._retryable) or self._failures >= attempts:
             return None

@@ -10,13 +10,24 @@ from google.rpc import error_details_pb2, status_pb2
 
 from foldmint.v1 import tokenizer_pb2
 from foldmint_client.addresses import Address
-from foldmint_client.errors import FieldViolation, FoldmintError, RefusedStream, ServerError, Unavailable, from_status
+from foldmint_client.errors import (
+    DroppedCall,
+    FieldViolation,
+    FoldmintError,
+    RefusedStream,
+    ServerError,
+    Unavailable,
+    from_status,
+)
 
 _DETAILS = "grpc-status-details-bin"
 # gRPC's own words where HTTP/2 ended a call without a status: as a proxy does whose server died while it answered.
 _RESET = re.compile(r"Received RST_STREAM with error code \d+")
 # By RFC 9113, 8.7: nothing of the call was processed.
 _REFUSED = re.compile(r"Received RST_STREAM with error code 7\b")
+# The whole of its words where the server dropped the call: flooded, it takes no more (docs/reliability.md). A call that
+# is cancelled here has others.
+_DROPPED = "CANCELLED"
 _OF_A_RESET = (grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
@@ -58,6 +69,8 @@ def from_parts(code: grpc.StatusCode, details: str | None, metadata: object) -> 
         return Unavailable(f"the connection to the server was lost: {details}")
     number: int = code.value[0]
     violations, retry_after = _details(metadata)
+    if code is grpc.StatusCode.CANCELLED and details == _DROPPED:
+        return DroppedCall("the server dropped the call: it takes no more for now, or stops")
     return from_status(number, details or code.name, violations, retry_after)
 
 

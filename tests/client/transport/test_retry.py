@@ -60,6 +60,22 @@ def test_calls_that_http2_refuses_are_retried(server: "ScriptedServer") -> None:
             client.tokenize(b"5")
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_calls_that_the_server_drops_are_made_again(server: "ScriptedServer", kind: str) -> None:
+    """With what gRPC makes of it, where a flood fills its own queue of calls (tests/stress/test_floods.py)."""
+    client = server.both(kind, retry=Retry(attempts=1, initial_backoff=0.01, maximum_backoff=0.02))
+    server.fail(grpc.StatusCode.CANCELLED, times=8, message="CANCELLED")
+    assert client.tokenize(b"5").chains[0].tokens[0] == 5
+    server.fail(grpc.StatusCode.CANCELLED, message="CANCELLED")
+    assert client.detokenize([1, 2, 3]).chains
+    server.fail(grpc.StatusCode.CANCELLED, times=3, message="CANCELLED")
+    assert len(client.many([b"1", b"2"])) == 2
+    assert len(server.sleeps) == 12
+    server.fail(grpc.StatusCode.CANCELLED, times=20, message="CANCELLED")
+    with pytest.raises(Unavailable, match="dropped the call"):
+        client.tokenize(b"5")
+
+
 def test_attempts_are_limited(server: "ScriptedServer") -> None:
     server.fail(FULL, times=9, retry_after=1)
     client = server.both("sync", retry=Retry(refused_attempts=3))
