@@ -16,6 +16,7 @@ from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
+from foldmint_tokenizer.kernels.products import sgemm_address
 from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate, join_geometries
 from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import load_model
@@ -67,6 +68,20 @@ def test_equals_the_plain_encoder(config: ModelConfig, rows: Neighborhoods) -> N
     assert not rows.exists.all()
     model = encoder(config)
     assert_close(FastEncoder(model)(rows, Workspace()), plain(model, rows))
+
+
+@pytest.mark.skipif(sgemm_address() is None, reason="torch's library does not export sgemm")
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize("count", [1, 17, 409])
+def test_layers_compiled_as_a_whole_give_the_same(config: ModelConfig, count: int, rows: Neighborhoods) -> None:
+    model, some = encoder(config), rows.part(0, count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # with more, the BLAS may sum in another order
+    try:
+        whole, parts = (FastEncoder(model, compiled=compiled)(some, Workspace()) for compiled in (True, False))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(whole, parts)
 
 
 def test_no_memory_of_what_was_computed_before(rows: Neighborhoods) -> None:

@@ -1,9 +1,10 @@
 """The encoder optimized for CPUs: the mathematics of `foldmint_tokenizer.encoder`, in few passes over memory.
 
-Every array is (slots of neighborhoods, features), row by row. Products with weights are torch's, few and large; what
-lies between them is compiled (`kernels`) and computed a neighborhood, or a row, at a time, in registers and a core's
-first cache. The norms' scales are folded into the weights, and biases are added where an array is read anyway. No array
-is allocated twice. Training uses `Encoder.forward`; tests compare this module with it.
+Every array is (slots of neighborhoods, features), row by row. Products with weights are those of torch's BLAS, few and
+large; what lies between them is compiled (`kernels`) and computed a neighborhood, or a row, at a time, in registers and
+a core's first cache. In float32, layers are compiled as a whole with their products, so that threads need the
+interpreter's lock only between layers. The norms' scales are folded into the weights, and biases are added where an
+array is read anyway. No array is allocated twice. Training uses `Encoder.forward`; tests compare this module with it.
 """
 
 from math import sqrt
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 
 from foldmint_tokenizer.encoder import Block, Encoder
 from foldmint_tokenizer.kernels import encoder as kernels
+from foldmint_tokenizer.kernels import layers
+from foldmint_tokenizer.kernels.products import sgemm_address
 from foldmint_tokenizer.kernels.vectors import LANES
 from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSETS, Neighborhoods
 
@@ -79,10 +82,11 @@ class FastEncoder:
     """A copy of an encoder's current weights. Threads may share it, each with its own workspace.
 
     half: round weights and inputs of the blocks' products, and the products, to bfloat16; the rest is float32.
-    block_rows: the number of rows a call that is fastest.
+    compiled: compute each layer in compiled functions, products included, where torch's BLAS can be called from them
+    and unless `half`; the results are the same. block_rows: the number of rows a call that is fastest.
     """
 
-    def __init__(self, encoder: Encoder, *, half: bool = False) -> None:
+    def __init__(self, encoder: Encoder, *, half: bool = False, compiled: bool = True) -> None:
         config = self.config = encoder.config
         self.block_rows = _ROWS_IF_WIDE if config.width > _WIDE else _ROWS
         with torch.no_grad():
@@ -92,6 +96,7 @@ class FastEncoder:
             first = self._blocks[0]
             seen = F.layer_norm(self._table, (config.width,), eps=first.epsilons[0])
             self._table_keys, self._table_queries = seen @ first.keys, seen @ first.queries
+            self._sgemm = sgemm_address() if compiled and not half else None
             if half:
                 self._blocks = [_rounded(block) for block in self._blocks]
             self._out = encoder.pre_vq_proj.weight.detach().cpu().float().t().contiguous()
@@ -102,9 +107,71 @@ class FastEncoder:
         if rows.offset.size and (rows.offset.min() < 0 or rows.offset.max() >= OFFSETS):
             raise ValueError(f"an offset is not between 0 and {OFFSETS - 1}")
         with torch.inference_mode():
-            return self._encoded(rows, work)
+            x = self._by_products(rows, work) if self._sgemm is None else self._by_layers(rows, work, self._sgemm)
+            return torch.addmm(self._out_bias, x + torch.from_numpy(self._blocks[-1].down_bias), self._out)
 
-    def _encoded(self, rows: Neighborhoods, work: Workspace) -> Tensor:
+    def _by_layers(self, rows: Neighborhoods, work: Workspace, sgemm: int) -> Tensor:
+        """The residual stream of the queries (rows, width), without the last bias."""
+        n, width = len(rows.offset), self.config.width
+        slots = NEIGHBORS * n
+        every = np.arange(slots)
+        scratch = work.array("scratch", kernels.SCRATCH).numpy()
+        x = np.empty((0, width), np.float32)
+        keys, queries = self._table_keys.view(-1).numpy(), self._table_queries.view(-1).numpy()
+        key_rows = rows.offset.reshape(slots)
+        for depth, block in enumerate(self._blocks):
+            step = NEIGHBORS if depth == len(self._blocks) - 1 else 1  # the last block: the query's slot only
+            asked = slots // step
+            own = work.array("x of queries" if step > 1 else "x", asked, width).numpy()
+            if depth == 0:
+                query_rows = np.ascontiguousarray(rows.offset[:, : NEIGHBORS // step]).reshape(-1)
+                np.take(self._table.numpy(), query_rows, 0, own)
+            else:
+                keys = work.array("keys", slots * block.keys.shape[1]).numpy()
+                queries = work.array("queries", asked * block.queries.shape[1]).numpy()
+                layers.project(
+                    sgemm,
+                    x,
+                    self._blocks[depth - 1].down_bias,
+                    block.epsilons[0],
+                    work.array("normed", slots, width).numpy(),
+                    block.keys.numpy(),
+                    keys,
+                    block.queries.numpy(),
+                    queries,
+                    step,
+                    own,
+                )
+                key_rows, query_rows = every, every[:asked]
+            x = own
+            layers.attend_and_feed(
+                sgemm,
+                x,
+                keys,
+                key_rows,
+                block.key_bias,
+                queries,
+                query_rows,
+                block.query_bias,
+                block.distance_scale,
+                rows.rotation.reshape(-1),
+                rows.origin.reshape(-1),
+                rows.exists,
+                work.array("seen", asked * len(block.out)).numpy(),
+                scratch,
+                block.out.numpy(),
+                block.out_bias,
+                block.epsilons[1],
+                work.array("normed", asked, width).numpy(),
+                block.up.numpy(),
+                block.up_bias,
+                block.down.numpy(),
+                work.array("up", min(asked, _FEED_FORWARD_SLOTS) * 2 * self.config.hidden).numpy(),
+            )
+        return torch.from_numpy(x)
+
+    def _by_products(self, rows: Neighborhoods, work: Workspace) -> Tensor:
+        """As `_by_layers`, with products by torch: for bfloat16, and where its BLAS cannot be called otherwise."""
         n, width = len(rows.offset), self.config.width
         slots = NEIGHBORS * n
         offset = rows.offset.reshape(slots)
@@ -130,8 +197,7 @@ class FastEncoder:
                 queries = _Projected(query_values, every[: n * asked], block.query_bias)
             _add_product(x, self._attended(keys, queries, rows, asked, block.distance_scale, work), block.out, work)
             self._feed_forward(x, block, work)
-        bias = torch.from_numpy(self._blocks[-1].down_bias)
-        return torch.addmm(self._out_bias, x + bias, self._out)
+        return x
 
     def _attended(
         self,

@@ -13,6 +13,7 @@ from foldmint_tokenizer.kernels.vectors import (
     multiply_add,
     square_root,
     store,
+    total,
 )
 
 Floats = NDArray[np.float32]
@@ -148,26 +149,42 @@ def attend(
                 store(seen, to + 2 * heads, multiply_add(r22, sz, multiply_add(r12, sy, r02 * sx)))
 
 
-@compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@compiled(error_model="numpy")
 def add_and_norm(x: Floats, bias: Floats, epsilon: float, normed: Floats) -> None:
     """Add bias (width,) to each row of x (rows, width), and write to `normed` x with mean 0 and standard deviation 1.
 
-    epsilon: added to the variance.
+    epsilon: added to the variance. The order of the sums is fixed, so that results do not depend on what is compiled
+    around it.
     """
     rows, width = x.shape
+    flat, to = x.reshape(-1), normed.reshape(-1)
+    whole = width - width % LANES
+    zero = broadcast(np.float32(0.0))
     for row in range(rows):
-        total = np.float32(0.0)
-        for i in range(width):
-            x[row, i] += bias[i]
-            total += x[row, i]
-        mean = total / np.float32(width)
-        square = np.float32(0.0)
-        for i in range(width):
-            apart = x[row, i] - mean
-            square += apart * apart
+        start = row * width
+        sums = zero
+        for i in range(0, whole, LANES):
+            added = load(flat, start + i) + load(bias, i)
+            store(flat, start + i, added)
+            sums = sums + added
+        mean = total(sums)
+        for i in range(whole, width):
+            flat[start + i] += bias[i]
+            mean += flat[start + i]
+        mean /= np.float32(width)
+        means, sums = broadcast(mean), zero
+        for i in range(0, whole, LANES):
+            apart = load(flat, start + i) - means
+            sums = multiply_add(apart, apart, sums)
+        square = total(sums)
+        for i in range(whole, width):
+            square += (flat[start + i] - mean) * (flat[start + i] - mean)
         scale = np.float32(1.0) / np.sqrt(square / np.float32(width) + np.float32(epsilon))
-        for i in range(width):
-            normed[row, i] = (x[row, i] - mean) * scale
+        scales = broadcast(scale)
+        for i in range(0, whole, LANES):
+            store(to, start + i, (load(flat, start + i) - means) * scales)
+        for i in range(whole, width):
+            to[start + i] = (flat[start + i] - mean) * scale
 
 
 @compiled(error_model="numpy")

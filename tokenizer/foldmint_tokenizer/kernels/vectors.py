@@ -3,7 +3,8 @@
 For functions whose inner loops are too short for the compiler to vectorize. Operations become LLVM's vector operations,
 which it translates for any CPU; NaN propagates through all of them.
 
-numba's cached functions do not notice a change of this module: remove `__pycache__` after one.
+numba's cached functions do not notice a change of this module, nor of functions of other modules that they call:
+remove `__pycache__` after one.
 """
 
 import operator
@@ -152,6 +153,21 @@ def maximum(_: Any, left: Any, right: Any) -> Any:  # noqa: ANN401
         return builder.select(builder.fcmp_ordered("<", *arguments), arguments[1], arguments[0])
 
     return float32x16(left, right), generate
+
+
+@_operation
+def total(_: Any, vector: Any) -> Any:  # noqa: ANN401
+    """The sum of the numbers: of pairs that are 8, then 4, 2 and 1 apart."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
+        found, apart = arguments[0], LANES // 2
+        while apart:
+            places = ir.Constant(_INTEGERS, [(lane + apart) % LANES for lane in range(LANES)])
+            found = builder.fadd(found, builder.shuffle_vector(found, ir.Constant(_FLOATS, ir.Undefined), places))
+            apart //= 2
+        return builder.extract_element(found, ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(vector), generate
 
 
 @_operation
