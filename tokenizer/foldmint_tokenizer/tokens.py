@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -122,7 +123,7 @@ def coded(
 
     Arguments as in `assembled`. vectors: (queries, out); required unless the assignment is independent.
     """
-    ends = np.cumsum([len(chain) for chain in backbones])
+    ends = [*accumulate(map(len, backbones))]
     parts = [slice(end - len(chain), end) for chain, end in zip(backbones, ends, strict=True)]
     own_frames = [geometry.frames.part(part) for part in parts]
     segmented = [
@@ -167,7 +168,7 @@ def assembled(
     tokens[geometry.queries] = codes
     to_code = np.full(residues, np.nan, np.float32)
     to_code[geometry.queries] = distances
-    ends = np.cumsum([len(chain) for chain in backbones])
+    ends = [*accumulate(map(len, backbones))]
     chains = []
     for place, (chain, end) in enumerate(zip(backbones, ends, strict=True)):
         part = slice(end - len(chain), end)

@@ -26,6 +26,8 @@ _VERSIONS = 128
 # distances lie.
 _BOUNDS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0, 20.0, 30.0)
 
+_EDGES = np.array(_BOUNDS, np.float32)  # all exact
+
 CodeMetrics = Literal["full", "summary", "off"]
 """What of the codes a scrape shows: all; all but the hits of each code; nothing. All is counted in any case."""
 
@@ -110,7 +112,7 @@ class CodeUsage(Collector):
     def record(self, version: str, codes: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
         """Count the codes (residues,) of residues with a frame under a version, and their distances (residues,)."""
         hits = np.bincount(codes, minlength=len(self._hits))
-        places = np.searchsorted(_BOUNDS, distances, side="left")
+        places = np.searchsorted(_EDGES, distances, side="left")
         counts = np.bincount(places, minlength=len(self._distance_counts))
         total = float(distances.sum(dtype=np.float64))
         with self._lock:

@@ -29,7 +29,9 @@ tracer = trace.get_tracer("foldmint_server", version("foldmint"))
 
 def describe(**attributes: str | int) -> None:
     """Set attributes of the current span, each as foldmint.NAME."""
-    trace.get_current_span().set_attributes({f"foldmint.{name}": value for name, value in attributes.items()})
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes({f"foldmint.{name}": value for name, value in attributes.items()})
 
 
 def record_error(error: Exception) -> None:
@@ -95,7 +97,10 @@ def work_spans(name: str, count: str = "") -> Iterator[list[BatchTimes] | None]:
 
 @contextmanager
 def _span(name: str, attributes: dict[str, int] | None = None) -> Iterator[Span]:
-    """A span below the current one. An error of the caller does not make it an error of the server."""
+    """A span below the current one, if that is recorded. An error of the caller does not make it one of the server."""
+    if not trace.get_current_span().is_recording():
+        yield trace.INVALID_SPAN
+        return
     with tracer.start_as_current_span(
         name, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:

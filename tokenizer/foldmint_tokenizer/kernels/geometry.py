@@ -180,3 +180,34 @@ def follows(
                 gap = backbone[after, 0, i] - backbone[residue, 2, i]
                 square += gap * gap
             goes_on[residue] = square < longest * longest
+
+
+@compiled(error_model="numpy")
+def segments(
+    exists: NDArray[np.bool_],
+    goes_on: NDArray[np.bool_],
+    rotation: _Doubles,
+    origin: _Doubles,
+    starts: NDArray[np.int64],
+    frames: NDArray[np.float32],
+) -> int:
+    """Write where segments begin and their first frames, as `motion.motions.segments_of` does, and return how many.
+
+    exists, goes_on: (residues,). rotation: (residues, 3, 3). origin: (residues, 3). starts: (residues,) and frames:
+    (residues, 12), of which as many are written as there are segments.
+    """
+    count = 0
+    for residue in range(len(exists)):
+        # A stretch without frames is one segment.
+        if residue > 0 and (goes_on[residue - 1] or not (exists[residue] or exists[residue - 1])):
+            continue
+        starts[count] = residue
+        for i in range(12):
+            frames[count, i] = np.nan
+        if exists[residue]:
+            for i in range(3):
+                for j in range(3):
+                    frames[count, 3 * i + j] = rotation[residue, i, j]
+                frames[count, 9 + i] = origin[residue, i]
+        count += 1
+    return count

@@ -76,12 +76,9 @@ def _consecutive(residue_index: NDArray[np.integer] | Sequence[int]) -> NDArray[
 
 def segments_of(frames: Frames, goes_on: NDArray[np.bool_]) -> Segments:
     """The segments of a chain; goes_on: (residues,), from `follows`."""
-    new = np.ones(len(goes_on), np.bool_)
-    # A stretch without frames is one segment.
-    new[1:] = ~goes_on[:-1] & (frames.exists[1:] | frames.exists[:-1])
-    starts = np.flatnonzero(new)
-    known = np.concatenate([frames.rotation[starts].reshape(-1, 9), frames.origin[starts]], 1)
-    return Segments(starts, np.where(frames.exists[starts, None], known, np.nan).astype(np.float32))
+    starts, first = np.empty(len(goes_on), np.int64), np.empty((len(goes_on), MOTION), np.float32)
+    count = kernels.segments(frames.exists, goes_on, frames.rotation, frames.origin, starts, first)
+    return Segments(starts[:count].copy(), first[:count].copy())
 
 
 def whole_chain() -> Segments:
