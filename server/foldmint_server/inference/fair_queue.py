@@ -1,9 +1,9 @@
 """The queue of admitted requests: a budget of residues, cut into batches that are shared fairly among callers.
 
-A request is short if it has no more residues than two batches hold, and long otherwise. Each kind gets half of every
-batch, and whatever the other kind leaves. Short requests are computed whole; long ones slice by slice, round robin over
-the callers and over each caller's requests. So however many long requests there are, they delay a short one by two
-batches at most, and long requests make progress however many short ones arrive.
+A request is short if it has no more residues than two batches hold, and long otherwise. Long requests get a quarter of
+every batch, short ones the rest, and each kind whatever the other leaves. Short requests are computed whole; long ones
+slice by slice, round robin over the callers and over each caller's requests. So however many long requests there are,
+they delay a short one by one batch at most, and long requests make progress however many short ones arrive.
 
 A request that finds no room in the budget may wait for it, round robin as well: small requests behind a large one do
 not overtake it.
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from foldmint_server.inference.round_robin import RoundRobin
+
+_LONG_PART = 4
+"""Long requests get one of so many parts of a batch."""
 
 
 @dataclass(eq=False)
@@ -107,7 +110,7 @@ class FairQueue(Generic[R]):
                 (ready.push if ready is self._long else ready.push_front)(request.caller, request)
             return count
 
-        reserved = size - size // 2 if self._long else 0  # for long requests
+        reserved = -(-size // _LONG_PART) if self._long else 0  # for long requests
         while self._short and room > reserved:
             room -= dispatch(self._short, room - reserved)
         while self._long and room:
