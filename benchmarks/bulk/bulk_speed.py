@@ -3,8 +3,8 @@
 python -m benchmarks bulk-speed --data SET [--structures 400] [--repeats 5] [--json FILE]
 
 Both are ratios within one run, of tasks that take turns. CPU time is compared on one core, and on all: on several, a
-unit's parser computes beside its encoder, and two busy cores that share caches and clock take more CPU time for the same
-work, as two plain loops side by side do.
+unit's parser computes beside its encoder, and two busy cores that share caches and clock take more CPU time for the
+same work, as two plain loops side by side do.
 """
 
 import json
