@@ -29,7 +29,7 @@ class Counted(TorchFunctionMode):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_encoder_computes_these_and_no_others(layers: int) -> None:
     config = ModelConfig(width=64, heads=16, layers=layers, out=16)
-    encoder = FastEncoder(Encoder(config), compiled=False)  # by torch's functions, which are counted here
+    encoder = FastEncoder(Encoder(config), by_torch=True)  # by torch's functions, which are counted here
     rows = real(40)
     with Counted() as counted:
         encoder(rows, Workspace())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
@@ -73,15 +74,41 @@ def test_equals_the_plain_encoder(config: ModelConfig, rows: Neighborhoods) -> N
 @pytest.mark.skipif(sgemm_address() is None, reason="torch's library does not export sgemm")
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("count", [1, 17, 409])
-def test_layers_compiled_as_a_whole_give_the_same(config: ModelConfig, count: int, rows: Neighborhoods) -> None:
+def test_faster_products_give_the_same(config: ModelConfig, count: int, rows: Neighborhoods) -> None:
+    """To the bit where layers are compiled as a whole; packed weights, of wide encoders, sum in another order."""
     model, some = encoder(config), rows.part(0, count)
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, the BLAS may sum in another order
     try:
-        whole, parts = (FastEncoder(model, compiled=compiled)(some, Workspace()) for compiled in (True, False))
+        whole, parts = (FastEncoder(model, by_torch=by_torch)(some, Workspace()) for by_torch in (False, True))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(whole, parts)
+    if config is CONFIGS["wide"]:
+        assert_close(whole, parts)
+    else:
+        assert torch.equal(whole, parts)
+
+
+class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records of how many rows the products with packed weights are."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rows: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
+        if "_linear_pointwise" in str(function):
+            self.rows.add(args[0].shape[0])
+        return function(*args, **(kwargs or {}))
+
+
+def test_products_with_packed_weights_have_few_sizes(rows: Neighborhoods) -> None:
+    """The library keeps code and memory for each size."""
+    fast, sizes = FastEncoder(encoder(CONFIGS["wide"])), _Sizes()
+    with sizes:
+        for count in range(1, 33):
+            assert fast(rows.part(0, count), Workspace()).shape == (count, 8)
+    assert sizes.rows == {size for count in range(4, 33, 4) for size in (count, 16 * count)}
 
 
 def test_no_memory_of_what_was_computed_before(rows: Neighborhoods) -> None:

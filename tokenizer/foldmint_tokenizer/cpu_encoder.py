@@ -7,6 +7,7 @@ interpreter's lock only between layers. The norms' scales are folded into the we
 array is read anyway. No array is allocated twice. Training uses `Encoder.forward`; tests compare this module with it.
 """
 
+from collections.abc import Callable
 from math import sqrt
 from typing import NamedTuple, cast
 
@@ -21,7 +22,7 @@ from foldmint_tokenizer.kernels import encoder as kernels
 from foldmint_tokenizer.kernels import layers
 from foldmint_tokenizer.kernels.products import sgemm_address
 from foldmint_tokenizer.kernels.vectors import LANES
-from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSETS, Neighborhoods
+from foldmint_tokenizer.neighborhoods import NEIGHBORS, OFFSETS, Neighborhoods, padded
 
 # Measured on Zen 4 cores with 1 MiB of cache each: rows a block, for small and for large encoders; slots a feed-forward
 # product.
@@ -82,13 +83,19 @@ class FastEncoder:
     """A copy of an encoder's current weights. Threads may share it, each with its own workspace.
 
     half: round weights and inputs of the blocks' products, and the products, to bfloat16; the rest is float32.
-    compiled: compute each layer in compiled functions, products included, where torch's BLAS can be called from them
-    and unless `half`; the results are the same. block_rows: the number of rows a call that is fastest.
+    by_torch: compute products by `torch.mm` and nothing else, for comparisons. block_rows: the number of rows a call
+    that is fastest. row_step: of numbers of rows that are not a multiple of it, the last rows take longer.
+
+    In float32, wide encoders use packed weights, others compiled layers, each where torch offers what they need.
     """
 
-    def __init__(self, encoder: Encoder, *, half: bool = False, compiled: bool = True) -> None:
+    def __init__(self, encoder: Encoder, *, half: bool = False, by_torch: bool = False) -> None:
         config = self.config = encoder.config
-        self.block_rows = _ROWS_IF_WIDE if config.width > _WIDE else _ROWS
+        wide = config.width > _WIDE
+        self.block_rows = _ROWS_IF_WIDE if wide else _ROWS
+        self.row_step = _PACKED_ROWS
+        self._packed = wide and _HAS_PACKED and not (half or by_torch)
+        self._sgemm = None if self._packed or half or by_torch else sgemm_address()
         with torch.no_grad():
             self._blocks = [_weights(block) for block in encoder.transformer]
             # For each offset, the residual stream and the first block's projections.
@@ -96,9 +103,9 @@ class FastEncoder:
             first = self._blocks[0]
             seen = F.layer_norm(self._table, (config.width,), eps=first.epsilons[0])
             self._table_keys, self._table_queries = seen @ first.keys, seen @ first.queries
-            self._sgemm = sgemm_address() if compiled and not half else None
-            if half:
-                self._blocks = [_rounded(block) for block in self._blocks]
+            if half or self._packed:
+                change = torch.Tensor.bfloat16 if half else _packed
+                self._blocks = [_with_products(block, change) for block in self._blocks]
             self._out = encoder.pre_vq_proj.weight.detach().cpu().float().t().contiguous()
             self._out_bias = encoder.pre_vq_proj.bias.detach().cpu().float().clone()
 
@@ -106,8 +113,12 @@ class FastEncoder:
         """Vectors before quantization, z (rows, out). Raises ValueError for an offset without an embedding."""
         if rows.offset.size and (rows.offset.min() < 0 or rows.offset.max() >= OFFSETS):
             raise ValueError(f"an offset is not between 0 and {OFFSETS - 1}")
+        count = len(rows.offset)
+        if self._packed:
+            rows = padded(rows, count + -count % _PACKED_ROWS)
         with torch.inference_mode():
             x = self._by_products(rows, work) if self._sgemm is None else self._by_layers(rows, work, self._sgemm)
+            x = x[:count]
             return torch.addmm(self._out_bias, x + torch.from_numpy(self._blocks[-1].down_bias), self._out)
 
     def _by_layers(self, rows: Neighborhoods, work: Workspace, sgemm: int) -> Tensor:
@@ -171,7 +182,7 @@ class FastEncoder:
         return torch.from_numpy(x)
 
     def _by_products(self, rows: Neighborhoods, work: Workspace) -> Tensor:
-        """As `_by_layers`, with products by torch: for bfloat16, and where its BLAS cannot be called otherwise."""
+        """As `_by_layers`, product by product: for other weights, and where torch's BLAS cannot be called otherwise."""
         n, width = len(rows.offset), self.config.width
         slots = NEIGHBORS * n
         offset = rows.offset.reshape(slots)
@@ -188,11 +199,10 @@ class FastEncoder:
             else:
                 before = self._blocks[depth - 1].down_bias
                 normed = self._normed(x, before, block.epsilons[0], work)
-                key_values = _multiply(normed, block.keys, work.array("keys", slots, block.keys.shape[1]), work)
+                key_values = _multiply(normed, block.keys, "keys", work)
                 if asked == 1:
                     x, normed = work.array("x of queries", n, width).copy_(x[::NEIGHBORS]), normed[::NEIGHBORS]
-                query_values = work.array("queries", n * asked, block.queries.shape[1])
-                _multiply(normed, block.queries, query_values, work)
+                query_values = _multiply(normed, block.queries, "queries", work)
                 keys = _Projected(key_values, every, block.key_bias)
                 queries = _Projected(query_values, every[: n * asked], block.query_bias)
             _add_product(x, self._attended(keys, queries, rows, asked, block.distance_scale, work), block.out, work)
@@ -236,21 +246,18 @@ class FastEncoder:
     def _feed_forward(self, x: Tensor, block: _Weights, work: Workspace) -> None:
         """Add the bias of attention, and SwiGLU's output without its bias, to x (any, width)."""
         normed = self._normed(x, block.out_bias, block.epsilons[1], work)
-        hidden = self.config.hidden
-        up = work.array("up", min(x.shape[0], _FEED_FORWARD_SLOTS), 2 * hidden)
-        flat, gated = up.view(-1).numpy(), up[:, :hidden]
         parts = (torch.split(whole, _FEED_FORWARD_SLOTS) for whole in (x, normed))
         for some, given in zip(*parts, strict=True):
-            if some.shape[0] < up.shape[0]:  # the last
-                up = up[: some.shape[0]]
-                flat, gated = up.view(-1).numpy(), up[:, :hidden]
-            _multiply(given, block.up, up, work)
-            kernels.gate(flat, block.up_bias)
-            _add_product(some, gated, block.down, work)
+            up = _multiply(given, block.up, "up", work)
+            kernels.gate(up.view(-1).numpy(), block.up_bias)
+            _add_product(some, up[:, : self.config.hidden], block.down, work)
 
 
-def _multiply(left: Tensor, weight: Tensor, product: Tensor, work: Workspace) -> Tensor:
-    """Write left @ weight to `product`, and return it."""
+def _multiply(left: Tensor, weight: Tensor, name: str, work: Workspace) -> Tensor:
+    """left @ weight, float32, in the workspace's array of that name unless the weight is packed."""
+    if weight.is_mkldnn:
+        return _packed_product(left, weight)
+    product = work.array(name, len(left), weight.shape[1])
     if weight.dtype == torch.float32:
         return torch.mm(left, weight, out=product)
     return product.copy_(_half_product(left, weight, work))
@@ -258,7 +265,9 @@ def _multiply(left: Tensor, weight: Tensor, product: Tensor, work: Workspace) ->
 
 def _add_product(x: Tensor, left: Tensor, weight: Tensor, work: Workspace) -> None:
     """Add left @ weight to x."""
-    if weight.dtype == torch.float32:
+    if weight.is_mkldnn:
+        x.add_(_packed_product(left, weight))
+    elif weight.dtype == torch.float32:
         x.addmm_(left, weight)
     else:
         x.add_(_half_product(left, weight, work))
@@ -270,10 +279,33 @@ def _half_product(left: Tensor, weight: Tensor, work: Workspace) -> Tensor:
     return torch.mm(given, weight, out=work.array("product", len(left), weight.shape[1], dtype=weight.dtype))
 
 
-def _rounded(block: _Weights) -> _Weights:
-    """The block's weights, without its biases, in bfloat16."""
-    names = ("keys", "queries", "out", "up", "down")
-    return block._replace(**{name: getattr(block, name).bfloat16() for name in names})
+# oneDNN's products of packed weights, as torch.compile calls them, are faster than `torch.mm` for wide encoders. It
+# keeps code for each number of rows, half a megabyte a product: rows are padded to a few numbers.
+_HAS_PACKED: bool = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+_PACKED_ROWS = 4
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """A weight (inner, columns) in oneDNN's own layout, in place of its plain one."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.t().contiguous(), _FEED_FORWARD_SLOTS)  # noqa: SLF001
+    return packed
+
+
+def _packed_product(left: Tensor, packed: Tensor) -> Tensor:
+    """left @ weight, by its packed layout."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, packed, None, "none", [], "")  # noqa: SLF001
+    return product
+
+
+def _with_products(block: _Weights, change: Callable[[Tensor], Tensor]) -> _Weights:
+    """The block's weights, of which those of products are changed, but not biases."""
+    return block._replace(
+        keys=change(block.keys),
+        queries=change(block.queries),
+        out=change(block.out),
+        up=change(block.up),
+        down=change(block.down),
+    )
 
 
 def _weights(block: Block) -> _Weights:

@@ -21,11 +21,11 @@ from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import (
     NEIGHBORS,
-    OFFSET_LIMIT,
     Geometry,
     Neighborhoods,
     build_geometry,
-    concatenate,
+    dummy_rows,
+    padded,
 )
 
 # Elements of the largest intermediate array of a step of the plain encoder, (rows, 16, 16, heads) or
@@ -232,17 +232,17 @@ class Engine:
         """Compute steps of dummy rows, so that the first request does not wait for libraries or for the compiler."""
         build_geometry(np.eye(3)[None], np.zeros(1, np.int64)).rows(slice(None))
         for size in self._sizes or [self.step_rows]:
-            self.quantize(self.vectors(_dummy_rows(size)), embeddings)
+            self.quantize(self.vectors(dummy_rows(size)), embeddings)
 
     def probe(self, embeddings: Tensor) -> None:
         """Compute one dummy row. Raises the device's own error if it no longer works."""
-        self.quantize(self.vectors(_dummy_rows(1)), embeddings)
+        self.quantize(self.vectors(dummy_rows(1)), embeddings)
 
     def _step(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), by the plain encoder."""
         count = len(rows.offset)
         if self._sizes:
-            rows = _padded(rows, next(size for size in self._sizes if size >= count))
+            rows = padded(rows, next(size for size in self._sizes if size >= count))
         columns = [torch.from_numpy(column) for column in rows]
         if self.device.type == "cuda":  # copies from pinned memory do not block the thread
             columns = [column.pin_memory() for column in columns]
@@ -282,23 +282,6 @@ def _checked(found: Quantized) -> Quantized:
     return found
 
 
-def _dummy_rows(count: int) -> Neighborhoods:
-    """Dummy rows."""
-    shape = (count, NEIGHBORS)
-    return Neighborhoods(
-        np.broadcast_to(np.eye(3, dtype=np.float32), (*shape, 3, 3)).copy(),
-        np.zeros((*shape, 3), np.float32),
-        np.full(shape, OFFSET_LIMIT + 1, np.int64),
-        np.ones(shape, np.bool_),
-    )
-
-
-def _padded(rows: Neighborhoods, count: int) -> Neighborhoods:
-    """The rows, padded with dummy rows to `count`."""
-    missing = count - len(rows.offset)
-    return concatenate([rows, _dummy_rows(missing)]) if missing else rows
-
-
 class _Threads:
     """A CPU's threads, each with a share of the rows and its own memory.
 
@@ -321,7 +304,8 @@ class _Threads:
         parts = -(-total // self._encoder.block_rows)
         if total >= self.count * _FEWEST_ROWS:
             parts = -(-parts // self.count) * self.count
-        bounds = np.linspace(0, total, parts + 1).astype(int).tolist()
+        step = self._encoder.row_step
+        bounds = [round(total * part / parts / step) * step for part in range(parts)] + [total]
         slices = [slice(start, stop) for start, stop in pairwise(bounds)]
         if (self.count == 1 or parts <= 1) and torch.get_num_threads() == 1:
             return [task(part) for part in slices]

@@ -169,3 +169,20 @@ def concatenate(parts: Sequence[Neighborhoods]) -> Neighborhoods:
     if len(parts) == 1:
         return parts[0]
     return Neighborhoods(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def dummy_rows(count: int) -> Neighborhoods:
+    """Rows without meaning, each of them finite."""
+    shape = (count, NEIGHBORS)
+    return Neighborhoods(
+        np.broadcast_to(np.eye(3, dtype=np.float32), (*shape, 3, 3)).copy(),
+        np.zeros((*shape, 3), np.float32),
+        np.full(shape, OFFSET_LIMIT + 1, np.int64),
+        np.ones(shape, np.bool_),
+    )
+
+
+def padded(rows: Neighborhoods, count: int) -> Neighborhoods:
+    """The rows, padded with dummy rows to `count`."""
+    missing = count - len(rows.offset)
+    return concatenate([rows, dummy_rows(missing)]) if missing else rows
