@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from foldmint.command_line import GroupedCommand, option_groups
+from foldmint.command_line import GroupedCommand, help_record, option_groups
 from foldmint_bulk.cli.main import app as bulk
 from foldmint_client.cli.main import app as client
 from foldmint_maintenance.cli.main import app as maintenance
@@ -64,7 +64,7 @@ def _list(command: Any, context: Any) -> Iterator[str]:  # noqa: ANN401 (their c
         if grouped:
             yield f"{title}:\n"
         for parameter in members:
-            record = parameter.get_help_record(context)
+            record = help_record(parameter, context)
             if record is not None:
                 yield f"- {_code(record[0])}: {' '.join(record[1].split()).replace('<', '&lt;')}"
         yield ""

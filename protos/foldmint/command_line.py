@@ -1,5 +1,6 @@
 """Conventions that the commands share: `-h`, options in groups, examples and exit codes, and errors' wording."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +18,11 @@ _PYDANTIC = {
     "a valid boolean, unable to interpret input": "true or false",
     "Input should be": "must be",
 }
+
+# Names of values that an option does not name itself; typer writes their type.
+_METAVARS = {"path": "PATH", "int": "N", "int range": "N", "float": "X", "float range": "X", "str": "TEXT"}
+_TYPE = re.compile(rf"<({'|'.join(_METAVARS)})>(?=(\.\.\.)?$)")
+_LIST = re.compile(r"<list\[(.*)\]>$")  # of choices, of which several may be given
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -118,10 +124,22 @@ def print_version(wanted: bool) -> None:
 
 def _write_groups(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
     for title, parameters in option_groups(command.get_params(ctx)).items():
-        records = [record for each in parameters if (record := each.get_help_record(ctx)) is not None]
+        records = [record for each in parameters if (record := help_record(each, ctx)) is not None]
         if records:
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def help_record(parameter: Any, ctx: Any) -> tuple[str, str] | None:  # noqa: ANN401 (their classes are private)
+    """An argument, or an option with the name of its value, and its text, for help; None if it is hidden."""
+    record = parameter.get_help_record(ctx)
+    if record is None:
+        return None
+    name, text = record
+    if parameter.param_type_name == "argument":
+        return name.partition(" <")[0], text
+    name = _LIST.sub(r"<\1>", name)
+    return _TYPE.sub(lambda found: _METAVARS[found[1]], name), text
 
 
 def option_groups(parameters: list[Any]) -> dict[str, list[Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from foldmint.command_line import as_typed, epilog, plain_errors
+from foldmint.command_line import as_typed, epilog, help_record, plain_errors
 
 _COUNTS, _DEAD, _MADE = "Counts of hits", "What is dead, and where it goes", "What is written"
 _CONNECTION, _RUN = "Connections", "How it runs"
@@ -41,7 +41,7 @@ class Command(TyperCommand):
         """Write arguments and options, a section for each group, those without one first."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = help_record(parameter, ctx)
             if record is not None:
                 own = "Arguments" if parameter.param_type_name == "argument" else GROUPS.get(str(parameter.name))
                 sections.setdefault(own or "Options", []).append(record)
