@@ -26,6 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 LONGEST = [
     "test_docs_run.py",
     "test_kills.py",
+    "test_esm_reading.py",
+    "test_real_files.py",
+    "test_exact.py",
     "test_envoy.py",
     "test_alerts.py",
     "test_fleet.py",

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +144,20 @@ def test_a_unit_that_kills_its_workers(archives: Archives, command: Any, tmp_pat
     os.mkfifo(slow)  # reading it waits for ever
     inputs = [str(slow), str(archives.paths[0])]
     process = start(*inputs, "-o", str(out), "--device", "cpu", log=log)
+    killed: list[int] = []
+
+    def kill_one() -> bool:
+        """Kill a worker that waits for the pipe. Those that were killed may still be there for a moment."""
+        for pid in set(descendants(process.pid, "worker")).difference(killed):
+            if _waits_for(pid):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return True
+        return False
+
     try:
         for _ in range(3):
-            wait_until(lambda: descendants(process.pid, "worker"), START)
-            (pid,) = descendants(process.pid, "worker")
-            wait_until(partial(_waits_for, pid), START)
-            os.kill(pid, signal.SIGKILL)
+            wait_until(kill_one, START)
         assert process.wait(START) == 4, log.read_text()
     finally:
         process.kill()
@@ -169,8 +177,9 @@ def test_a_unit_that_kills_its_workers(archives: Archives, command: Any, tmp_pat
 def _waits_for(pid: int) -> bool:
     """Whether a process's threads wait for a pipe's other end."""
     for task in Path(f"/proc/{pid}/task").glob("*/wchan"):
-        if "fifo" in task.read_text() or "wait_for_partner" in task.read_text():
-            return True
+        with suppress(OSError):  # it may have ended
+            if any(place in task.read_text() for place in ("fifo", "wait_for_partner")):
+                return True
     return False
 
 
