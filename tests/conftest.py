@@ -1,9 +1,7 @@
 """Fixtures of all tests: real structures and a real server."""
 
 import signal
-import sys
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from foldmint_tokenizer.decoder import Decoder
 from foldmint_tokenizer.sizes import DecoderConfig
 from foldmint_tokenizer.store.model_store import create_store, load_model
 from helpers.chains import RealChain, read_chains
-from helpers.support import DATA, ROOT, RunningServer, missing, running_server, stub_of
+from helpers.reference import reference_packages
+from helpers.support import DATA, RunningServer, running_server, stub_of
 
 # A shell starts what it puts in the background with SIGINT ignored, and so would all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -123,18 +122,11 @@ def bucket() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def reference_module() -> Iterator[Any]:
+def reference_module() -> Any:
     """ESM's own `esm.models.vqvae`."""
-    folder = ROOT / ".reference"
-    if not (folder / "esm").is_dir():
-        missing("the reference, esm==3.2.1.post1,", "`make reference` installs it")
-    sys.path.append(str(folder))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with reference_packages():
         from esm.models import vqvae
-
-        yield vqvae
-    sys.path.remove(str(folder))
+    return vqvae
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
+
+from foldmint_tokenizer.structure.formats import messagepack
 
 _ARRAY = 1  # msgpack's type of arrays
 
@@ -99,26 +100,25 @@ def connect_parent() -> tuple[Connection, Connection]:
 
 def packed(message: object) -> bytes:
     """A message of plain values and arrays, as bytes."""
-    content: bytes = msgpack.packb(message, default=_pack_array)
-    return content
+    return messagepack.packb(message, default=_pack_array)
 
 
 def unpacked(content: bytes) -> Any:  # noqa: ANN401 (what a message holds)
     """The message of `packed`; its arrays cannot be written to."""
-    return msgpack.unpackb(content, ext_hook=_unpack_array, strict_map_key=False)
+    return messagepack.unpackb(content, ext_hook=_unpack_array, strict_map_key=False)
 
 
-def _pack_array(value: object) -> msgpack.ExtType:
+def _pack_array(value: object) -> messagepack.ExtType:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"messages hold no {type(value).__name__}")
-    head: bytes = msgpack.packb((value.dtype.str, value.shape))
-    return msgpack.ExtType(_ARRAY, head + value.tobytes())
+    head = messagepack.packb((value.dtype.str, value.shape))
+    return messagepack.ExtType(_ARRAY, head + value.tobytes())
 
 
 def _unpack_array(kind: int, data: bytes) -> NDArray[Any]:
     if kind != _ARRAY:
         raise ValueError(f"a message holds the type {kind}")
-    unpacker = msgpack.Unpacker()
+    unpacker = messagepack.Unpacker()
     unpacker.feed(data[:256])
     dtype, shape = unpacker.unpack()
     return np.frombuffer(data, dtype, offset=unpacker.tell()).reshape(shape)

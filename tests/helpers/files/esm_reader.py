@@ -1,7 +1,6 @@
 """ESM's own way from a file to tokens: esm==3.2.1.post1 with biotite, and an encoder of random weights."""
 
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from foldmint_tokenizer.model import CodebookVersion, Model
 from foldmint_tokenizer.neighborhoods import build_geometry
 from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.tokenizer import StructureTokenizer
+from helpers.reference import reference_packages
 
 SMALL = ModelConfig(width=128, heads=16, layers=2, out=32)
 
@@ -39,11 +39,10 @@ def read(text: str, *, is_cif: bool) -> list[EsmChain]:
 
     Raises whatever ESM and biotite raise.
     """
-    from biotite.structure.io import pdb, pdbx
-    from esm.utils.structure.protein_chain import ProteinChain
+    with reference_packages():
+        from biotite.structure.io import pdb, pdbx
+        from esm.utils.structure.protein_chain import ProteinChain
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
         if is_cif:
             table = pdbx.get_structure(pdbx.CIFFile.read(io.StringIO(text)), model=1)
             table.box = None

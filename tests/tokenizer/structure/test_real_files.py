@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from foldmint_tokenizer import Backbone, InvalidStructure, Limits, read_structur
 from foldmint_tokenizer.structure.options import ReadOptions
 from helpers.files import independent_reader, real_files
 from helpers.files.independent_reader import Chain, Component
-from helpers.support import ROOT, missing
+from helpers.reference import reference_packages
+from helpers.support import missing
 
 LIMITS = Limits(residues=400_000)
 SECONDS = 60.0
@@ -36,11 +36,7 @@ def files() -> list[Path]:
 @pytest.fixture(scope="module")
 def components() -> Mapping[str, Component]:
     """Amino acids of the Chemical Component Dictionary, as biotite has it."""
-    folder = ROOT / ".reference"
-    if not (folder / "biotite").is_dir():
-        missing("biotite, in .reference,", "`make reference` installs it")
-    sys.path.append(str(folder))
-    try:
+    with reference_packages():
         from biotite.structure.info import amino_acid_names
         from biotite.structure.info.ccd import get_ccd
 
@@ -52,8 +48,6 @@ def components() -> Mapping[str, Component]:
             for name, code in letters
             if name in known
         }
-    finally:
-        sys.path.remove(str(folder))
 
 
 def unpacked(path: Path) -> bytes:

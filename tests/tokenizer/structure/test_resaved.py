@@ -3,7 +3,6 @@
 import gzip
 import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +14,8 @@ import pytest
 
 from foldmint_tokenizer import InvalidStructure, StructureTokenizer, read_backbones
 from helpers.files import real_files
-from helpers.support import DATA, ROOT, missing
+from helpers.reference import reference_packages
+from helpers.support import DATA, missing
 
 Tokens = dict[str, dict[tuple[int, str], int]]
 SOURCES = ["1a8o.pdb", "1a8o.cif", "1gbt.cif.gz", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz"]
@@ -42,14 +42,10 @@ def tokenizer() -> StructureTokenizer:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def reference_packages() -> Iterator[None]:
+def biopython_and_biotite() -> Iterator[None]:
     """Biopython and biotite, as installed for the parity tests."""
-    folder = ROOT / ".reference"
-    if not (folder / "biotite").is_dir():
-        missing("Biopython and biotite, in .reference,", "`make reference` installs them")
-    sys.path.append(str(folder))
-    yield
-    sys.path.remove(str(folder))
+    with reference_packages():
+        yield
 
 
 def plain(path: Path, folder: Path) -> Path:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from foldmint_tokenizer.errors import InvalidStructure, ParserKilled
 from foldmint_tokenizer.frames import Frames
 from foldmint_tokenizer.neighborhoods import Geometry
 from foldmint_tokenizer.structure.backbone import Backbone
+from foldmint_tokenizer.structure.formats import messagepack
 from foldmint_tokenizer.structure.left_out import LeftOut, LeftOutKind, StructureContent
 from foldmint_tokenizer.structure.options import Limits, ReadOptions
 
@@ -56,9 +56,10 @@ READY = Message({"ready": True})
 def send(connection: socket.socket, message: Message) -> None:
     """Send a message. Raises OSError if the other side is gone, or takes nothing for the socket's timeout."""
     arrays = [np.ascontiguousarray(array) for array in message.arrays]
-    header = msgpack.packb([message.fields, [[array.dtype.str, array.shape] for array in arrays]])
+    header = messagepack.packb([message.fields, [[array.dtype.str, array.shape] for array in arrays]])
     size = sum(array.nbytes for array in arrays)
-    parts = [_LENGTHS.pack(len(header), size), header, *(array.data.cast("B") for array in arrays if array.nbytes)]
+    contents = (array.data.cast("B") for array in arrays if array.nbytes)
+    parts: list[bytes | memoryview] = [_LENGTHS.pack(len(header), size), header, *contents]
     for part in [b"".join(parts)] if size <= _JOINED else parts:
         connection.sendall(part)
 
@@ -71,7 +72,7 @@ def receive(connection: socket.socket) -> Message:
     """
     header_bytes, array_bytes = _LENGTHS.unpack(_exactly(connection, _LENGTHS.size))
     content = _exactly(connection, header_bytes + array_bytes)
-    fields, described = msgpack.unpackb(content[:header_bytes])
+    fields, described = messagepack.unpackb(content[:header_bytes])
     body, start = content[header_bytes:], 0
     arrays = []
     for dtype, shape in described:

@@ -2,11 +2,9 @@
 
 import gzip
 import io
-import sys
 import time
 import tracemalloc
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,24 +21,17 @@ from foldmint_tokenizer.structure.atom_table import MISSING
 from foldmint_tokenizer.structure.formats.binary_cif import read_binary_cif
 from foldmint_tokenizer.structure.reader import read_structure
 from helpers.files.binary_cif_data import byte_array, encoded, file, integers, texts
-from helpers.support import ROOT, missing
+from helpers.reference import reference_packages
 
 FILES = ["1a8o.cif", "1gbt.cif.gz", "1lcd.cif.gz", "2beg.cif.gz", "4cup.cif.gz"]
 
 
 @pytest.fixture(scope="module")
-def pdbx() -> Iterator[Any]:
+def pdbx() -> Any:
     """Biotite's own reader and writer of CIF, from the reference's folder."""
-    folder = ROOT / ".reference"
-    if not (folder / "biotite").is_dir():
-        missing("biotite, of the reference,", "`make reference` installs it")
-    sys.path.append(str(folder))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with reference_packages():
         from biotite.structure.io import pdbx
-
-        yield pdbx
-    sys.path.remove(str(folder))
+    return pdbx
 
 
 def as_binary(pdbx: Any, content: bytes) -> bytes:

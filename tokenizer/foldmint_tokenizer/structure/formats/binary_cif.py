@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from foldmint_tokenizer.errors import InvalidStructure
 from foldmint_tokenizer.structure.atom_table import MISSING
+from foldmint_tokenizer.structure.formats import messagepack
 from foldmint_tokenizer.structure.formats.binary_cif_encodings import LONGEST, Bounds, Damaged, Text, Values, decoded
 from foldmint_tokenizer.structure.formats.cif_block import CifBlock, Rows
 from foldmint_tokenizer.structure.options import Limits
@@ -61,7 +61,7 @@ class _Reader:
     """Incremental reader of MessagePack. place: the part of the file, for messages."""
 
     def __init__(self, content: bytes | memoryview, place: str) -> None:
-        self._unpacker = msgpack.Unpacker(
+        self._unpacker = messagepack.Unpacker(
             raw=True,
             max_buffer_size=max(len(content), 1),
             max_array_len=_KEYS,
@@ -122,7 +122,7 @@ class _Reader:
     def _call(self, method: Any) -> Any:  # noqa: ANN401
         try:
             return method()
-        except msgpack.OutOfData as error:
+        except messagepack.OutOfData as error:
             raise InvalidStructure("content", "the BinaryCIF data is truncated") from error
         except (ValueError, TypeError, RecursionError) as error:  # msgpack's own are ValueError
             if isinstance(error, InvalidStructure):
