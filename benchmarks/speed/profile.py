@@ -2,9 +2,10 @@
 
     python -m benchmarks profile --json FILE
 
-On one thread, so that the stages add up to the whole. The functions of each stage are timed where they are called, for
-which the encoder's layers are not compiled as a whole; the rest is Python and copies between them. All ways alternate
-in each round; the figures are medians over the rounds.
+On one thread, so that the stages add up to the whole. The functions of each stage are timed where they are called; the
+rest is Python and copies between them. To see the stages of the encoder, it is also run in parts, with torch's own
+products, instead of by compiled layers, as usual. All ways alternate in each round; the figures are medians over the
+rounds.
 """
 
 import time
@@ -21,9 +22,12 @@ import typer
 
 from benchmarks._common import ROOT, write
 from foldmint_maintenance.datasets.records import read_parquet
-from foldmint_tokenizer import StructureTokenizer, backbone, codebook, cpu_encoder, neighborhoods, tokenizer
+from foldmint_tokenizer import StructureTokenizer, backbone, codebook, neighborhoods, tokenizer
+from foldmint_tokenizer.cpu import fast_encoder
+from foldmint_tokenizer.cpu.weights import Products
 from foldmint_tokenizer.kernels import encoder as encoder_kernels
 from foldmint_tokenizer.kernels import geometry as geometry_kernels
+from foldmint_tokenizer.kernels import layers
 
 DATA = ROOT / "tests" / "data"
 FILES = ("1a8o.pdb", "1a8o.cif")
@@ -34,6 +38,7 @@ STAGES: Sequence[tuple[str, Sequence[tuple[Any, str]]]] = (
     ("nearest neighbors", [(neighborhoods, "_nearest")]),
     ("relative geometry", [(neighborhoods.Geometry, "rows")]),
     ("embedding", [(torch, "index_select")]),
+    ("compiled layers", [(layers, "project"), (layers, "attend_and_feed"), (layers, "finish")]),
     ("products with weights and codes", [(torch, "mm"), (torch, "addmm"), (torch.Tensor, "addmm_")]),
     ("geometric attention", [(encoder_kernels, "attend")]),
     ("norms, biases", [(encoder_kernels, "add_and_norm")]),
@@ -82,11 +87,13 @@ def main(
     torch.set_num_threads(1)
     try:
         held = [backbone(one.coordinates, one.residue_index) for one in read_parquet(DATA / "chains.parquet")][:chains]
-        with patch.object(cpu_encoder, "sgemm_address", lambda: None):  # layers in parts, which can be timed
-            own = StructureTokenizer.load()
+        own = StructureTokenizer.load()
+        with patch.object(fast_encoder, "fastest_products", lambda _: Products.TORCH):
+            parted = StructureTokenizer.load()
         ways: dict[str, Callable[[], object]] = {
             "all chains in one call": lambda: own.tokenize(held),
             "one chain after another": lambda: [own.tokenize(one) for one in held],
+            "in parts, all in one call": lambda: parted.tokenize(held),
         }
         of_files: dict[str, Callable[[], object]] = {name: partial(own.tokenize, DATA / name) for name in FILES}
         found = profiled(ways | of_files, rounds)

@@ -5,7 +5,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.speed.limit import product_passes, products, real
-from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
+from foldmint_tokenizer.cpu.fast_encoder import FastEncoder, Workspace
+from foldmint_tokenizer.cpu.weights import Products
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.engine import Engine
 from foldmint_tokenizer.sizes import ModelConfig
@@ -29,7 +30,7 @@ class Counted(TorchFunctionMode):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_encoder_computes_these_and_no_others(layers: int) -> None:
     config = ModelConfig(width=64, heads=16, layers=layers, out=16)
-    encoder = FastEncoder(Encoder(config), by_torch=True)  # by torch's functions, which are counted here
+    encoder = FastEncoder(Encoder(config), Products.TORCH)  # by torch's functions, which are counted here
     rows = real(40)
     with Counted() as counted:
         encoder(rows, Workspace())

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_tokenizer.codebook import nearest_code
-from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
+from foldmint_tokenizer.cpu.fast_encoder import FastEncoder, Workspace
+from foldmint_tokenizer.cpu.weights import Products
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
 from foldmint_tokenizer.neighborhoods import (
@@ -93,7 +94,8 @@ class Engine:
         self._threads: _Threads | None = None
         half = precision is Precision.BF16
         if self.device.type == "cpu" and not (half and compiled):
-            self._threads = _Threads(FastEncoder(encoder, half=half), threads or torch.get_num_threads())
+            fast = FastEncoder(encoder, Products.BF16 if half else None)
+            self._threads = _Threads(fast, threads or torch.get_num_threads())
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
         self.few_rows = _FEWEST_ROWS if self._threads else self.step_rows // 4
         # Steps are padded to these numbers of rows: each is compiled, and recorded on a CUDA device, separately.

@@ -200,3 +200,20 @@ def gate(up: Floats, bias: Floats) -> None:
             x = load(up, start + i) + load(bias, i)
             value = load(up, start + hidden + i) + load(bias, hidden + i)
             store(up, start + i, x / (one + exponential(zero - x)) * value)
+
+
+@compiled(error_model="numpy")
+def gate_panel(both: Floats, rows: int, bias: Floats, panel: int, to: Floats) -> None:
+    """Write SiLU(gate) * value of 16 columns to their place in `to` (rows, hidden).
+
+    both: (rows, 2, 16), gates and values; the bias of (2, hidden) is added first. Arrays are flat. panel: the place of
+    these columns, in sixteens.
+    """
+    hidden = len(bias) // 2
+    one, zero = broadcast(np.float32(1.0)), broadcast(np.float32(0.0))
+    column = panel * LANES
+    gate_bias, value_bias = load(bias, column), load(bias, hidden + column)
+    for row in range(rows):
+        x = load(both, 2 * row * LANES) + gate_bias
+        value = load(both, (2 * row + 1) * LANES) + value_bias
+        store(to, row * hidden + column, x / (one + exponential(zero - x)) * value)

@@ -18,7 +18,7 @@ from numba.np.arrayobj import make_array
 
 LANES = 16
 
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 _ALIGNED = 4  # bytes; of any float32
 
@@ -44,21 +44,42 @@ _operation: Callable[[Callable[..., Any]], Any] = intrinsic
 @register_model(_Float32x16)
 class _Float32x16Model(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:  # noqa: ANN401 (numba's own)
-        super().__init__(dmm, fe_type, _FLOATS)  # type: ignore[no-untyped-call]
+        super().__init__(dmm, fe_type, FLOATS)  # type: ignore[no-untyped-call]
 
 
-def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_FLOATS, [value] * LANES)
+def constant(value: float) -> ir.Constant:
+    """A vector of 16 times the same number, for LLVM."""
+    return ir.Constant(FLOATS, [value] * LANES)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
-    data = make_array(array_type)(context, builder, array).data  # type: ignore[no-untyped-call]
-    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
+def splat(builder: Any, number: Any) -> Any:  # noqa: ANN401 (LLVM's)
+    """Instructions that make a vector of 16 times the same number."""
+    first = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(_INTEGERS, [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(FLOATS, ir.Undefined), zeros)
 
 
-def _call(builder: Any, name: str, *arguments: Any) -> Any:  # noqa: ANN401
-    """A call of one of LLVM's functions on vectors."""
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments))
+def load_at(builder: Any, place: Any) -> Any:  # noqa: ANN401
+    """Instructions that read the vector at a pointer to its first number."""
+    value = builder.load(builder.bitcast(place, FLOATS.as_pointer()))
+    value.align = _ALIGNED
+    return value
+
+
+def store_at(builder: Any, vector: Any, place: Any) -> None:  # noqa: ANN401
+    """Instructions that write a vector to a pointer to its first number."""
+    written = builder.store(vector, builder.bitcast(place, FLOATS.as_pointer()))
+    written.align = _ALIGNED
+
+
+def number_at(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
+    """A pointer to a number of a contiguous array, for LLVM."""
+    return builder.gep(make_array(array_type)(context, builder, array).data, [index])  # type: ignore[no-untyped-call]
+
+
+def call(builder: Any, name: str, *arguments: Any) -> Any:  # noqa: ANN401
+    """Instructions that call one of LLVM's functions on vectors."""
+    kind = ir.FunctionType(FLOATS, [FLOATS] * len(arguments))
     function = builder.module.globals.get(f"{name}.v{LANES}f32") or ir.Function(
         builder.module, kind, f"{name}.v{LANES}f32"
     )
@@ -70,9 +91,7 @@ def load(_: Any, array: Any, index: Any) -> Any:  # noqa: ANN401, ARG001
     """The numbers array[index : index + 16] of a contiguous array (numbers,), float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
-        value = builder.load(_pointer(context, builder, signature.args[0], *arguments))
-        value.align = _ALIGNED
-        return value
+        return load_at(builder, number_at(context, builder, signature.args[0], *arguments))
 
     return float32x16(array, types.intp), generate
 
@@ -82,8 +101,7 @@ def store(_: Any, array: Any, index: Any, vector: Any) -> Any:  # noqa: ANN401, 
     """Write a vector to array[index : index + 16]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
-        written = builder.store(arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]))
-        written.align = _ALIGNED
+        store_at(builder, arguments[2], number_at(context, builder, signature.args[0], *arguments[:2]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
@@ -94,9 +112,7 @@ def broadcast(_: Any, number: Any) -> Any:  # noqa: ANN401, ARG001
     """A vector of 16 times the same number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
-        first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), arguments[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(_INTEGERS, [0] * LANES)
-        return builder.shuffle_vector(first, ir.Constant(_FLOATS, ir.Undefined), zeros)
+        return splat(builder, arguments[0])
 
     return float32x16(types.float32), generate
 
@@ -130,7 +146,7 @@ def multiply_add(_: Any, left: Any, right: Any, addend: Any) -> Any:  # noqa: AN
     """left * right + addend, with one rounding where the CPU can."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
-        return _call(builder, "llvm.fmuladd", *arguments)
+        return call(builder, "llvm.fmuladd", *arguments)
 
     return float32x16(left, right, addend), generate
 
@@ -140,7 +156,7 @@ def square_root(_: Any, vector: Any) -> Any:  # noqa: ANN401
     """The square root of each number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
-        return _call(builder, "llvm.sqrt", *arguments)
+        return call(builder, "llvm.sqrt", *arguments)
 
     return float32x16(vector), generate
 
@@ -163,7 +179,7 @@ def total(_: Any, vector: Any) -> Any:  # noqa: ANN401
         found, apart = arguments[0], LANES // 2
         while apart:
             places = ir.Constant(_INTEGERS, [(lane + apart) % LANES for lane in range(LANES)])
-            found = builder.fadd(found, builder.shuffle_vector(found, ir.Constant(_FLOATS, ir.Undefined), places))
+            found = builder.fadd(found, builder.shuffle_vector(found, ir.Constant(FLOATS, ir.Undefined), places))
             apart //= 2
         return builder.extract_element(found, ir.Constant(ir.IntType(32), 0))
 
@@ -177,16 +193,16 @@ def exponential(_: Any, vector: Any) -> Any:  # noqa: ANN401
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401
         x = arguments[0]
         for limit, side in ((_LEAST, "<"), (_MOST, ">")):
-            x = builder.select(builder.fcmp_ordered(side, x, _constant(limit)), _constant(limit), x)
-        shifted = _call(builder, "llvm.fmuladd", x, _constant(_PER_LN2), _constant(_ROUND))
+            x = builder.select(builder.fcmp_ordered(side, x, constant(limit)), constant(limit), x)
+        shifted = call(builder, "llvm.fmuladd", x, constant(_PER_LN2), constant(_ROUND))
         exponent = builder.shl(builder.bitcast(shifted, _INTEGERS), ir.Constant(_INTEGERS, [23] * LANES))
-        n = builder.fsub(shifted, _constant(_ROUND))
-        r = _call(builder, "llvm.fmuladd", n, _constant(-_LN2_HIGH), x)
-        r = _call(builder, "llvm.fmuladd", n, _constant(-_LN2_LOW), r)
-        power = _constant(_POLYNOMIAL[0])
+        n = builder.fsub(shifted, constant(_ROUND))
+        r = call(builder, "llvm.fmuladd", n, constant(-_LN2_HIGH), x)
+        r = call(builder, "llvm.fmuladd", n, constant(-_LN2_LOW), r)
+        power = constant(_POLYNOMIAL[0])
         for coefficient in _POLYNOMIAL[1:]:
-            power = _call(builder, "llvm.fmuladd", power, r, _constant(coefficient))
-        power = _call(builder, "llvm.fmuladd", power, builder.fmul(r, r), builder.fadd(r, _constant(1.0)))
-        return builder.fmul(power, builder.bitcast(exponent, _FLOATS))
+            power = call(builder, "llvm.fmuladd", power, r, constant(coefficient))
+        power = call(builder, "llvm.fmuladd", power, builder.fmul(r, r), builder.fadd(r, constant(1.0)))
+        return builder.fmul(power, builder.bitcast(exponent, FLOATS))
 
     return float32x16(vector), generate

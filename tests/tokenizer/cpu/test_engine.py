@@ -1,171 +1,24 @@
-"""The encoder optimized for CPUs against the plain one, and the threads that share its rows."""
+"""The engine on a CPU: threads that share its rows, precisions, and hostile chains."""
 
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 
 from foldmint_tokenizer.codebook import nearest_code
-from foldmint_tokenizer.cpu_encoder import FastEncoder, Workspace
-from foldmint_tokenizer.encoder import Encoder
+from foldmint_tokenizer.cpu.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.engine import Engine, Precision
 from foldmint_tokenizer.errors import ModelError
-from foldmint_tokenizer.kernels.products import sgemm_address
-from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry, concatenate, join_geometries
+from foldmint_tokenizer.neighborhoods import Neighborhoods, build_geometry
 from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.store.model_store import load_model
 from helpers.chains import RealChain
-
-CONFIGS = {
-    "small": ModelConfig(width=64, heads=4, layers=2, out=16),
-    "one block": ModelConfig(width=64, heads=4, layers=1, out=16),
-    "three blocks": ModelConfig(width=48, heads=3, layers=3, out=8),
-    "more heads than fit": ModelConfig(width=32, heads=70, layers=2, out=8),
-    "wide": ModelConfig(width=520, heads=5, layers=2, out=8),
-}
-
-
-def encoder(config: ModelConfig) -> Encoder:
-    """Random weights that leave nothing at zero or one, where a mistake would not show."""
-    torch.manual_seed(0)
-    made = Encoder(config).eval()
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if "scale_per_head" in name or "embedding" in name:
-                parameter.normal_()
-            elif "norm" in name or parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) / 4)
-    return made
-
-
-def plain(of: Encoder, rows: Neighborhoods) -> Tensor:
-    with torch.no_grad():
-        z: Tensor = of(*(torch.from_numpy(column) for column in rows))
-        return z
-
-
-@pytest.fixture(scope="module")
-def rows(chains: list[RealChain]) -> Neighborhoods:
-    shapes = [build_geometry(chain.coordinates, chain.residue_index) for chain in chains[:4]]
-    short = build_geometry(chains[0].coordinates[:9], chains[0].residue_index[:9])  # has empty slots
-    return concatenate([shape.rows(slice(0, 100)) for shape in [*shapes, short]])
-
-
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    assert found.shape == expected.shape
-    assert found.dtype == torch.float32
-    assert float((found - expected).abs().max()) < 2e-5 * float(expected.abs().max())
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_equals_the_plain_encoder(config: ModelConfig, rows: Neighborhoods) -> None:
-    assert not rows.exists.all()
-    model = encoder(config)
-    assert_close(FastEncoder(model)(rows, Workspace()), plain(model, rows))
-
-
-@pytest.mark.skipif(sgemm_address() is None, reason="torch's library does not export sgemm")
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-@pytest.mark.parametrize("count", [1, 17, 409])
-def test_faster_products_give_the_same(config: ModelConfig, count: int, rows: Neighborhoods) -> None:
-    """To the bit where layers are compiled as a whole; packed weights, of wide encoders, sum in another order."""
-    model, some = encoder(config), rows.part(0, count)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # with more, the BLAS may sum in another order
-    try:
-        whole, parts = (FastEncoder(model, by_torch=by_torch)(some, Workspace()) for by_torch in (False, True))
-    finally:
-        torch.set_num_threads(before)
-    if config is CONFIGS["wide"]:
-        assert_close(whole, parts)
-    else:
-        assert torch.equal(whole, parts)
-
-
-class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records of how many rows the products with packed weights are."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.rows: set[int] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
-        if "_linear_pointwise" in str(function):
-            self.rows.add(args[0].shape[0])
-        return function(*args, **(kwargs or {}))
-
-
-def test_products_with_packed_weights_have_few_sizes(rows: Neighborhoods) -> None:
-    """The library keeps code and memory for each size."""
-    fast, sizes = FastEncoder(encoder(CONFIGS["wide"])), _Sizes()
-    with sizes:
-        for count in range(1, 33):
-            assert fast(rows.part(0, count), Workspace()).shape == (count, 8)
-    assert sizes.rows == {size for count in range(4, 33, 4) for size in (count, 16 * count)}
-
-
-def test_no_memory_of_what_was_computed_before(rows: Neighborhoods) -> None:
-    model = encoder(CONFIGS["small"])
-    fast, work = FastEncoder(model), Workspace()
-    expected = plain(model, rows)
-    for start, stop in ((0, 300), (17, 18), (100, 400), (350, 409), (0, 300)):
-        assert_close(fast(rows.part(start, stop), work), expected[start:stop])
-
-
-class _RecordingWorkspace(Workspace):
-    """Records the addresses of the memory that it hands out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.memory: set[int] = set()
-
-    def array(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        array = super().array(name, *shape, dtype=dtype)
-        self.memory.add(array.untyped_storage().data_ptr())
-        return array
-
-
-def test_memory_does_not_grow_with_the_rows_of_many_calls(rows: Neighborhoods) -> None:
-    fast, work = FastEncoder(encoder(CONFIGS["small"])), _RecordingWorkspace()
-    fast(rows, work)
-    before = set(work.memory)
-    fast(rows.part(0, 200), work)
-    fast(rows, work)
-    assert work.memory == before
-
-
-def test_vectors_that_are_not_returned_take_no_memory(chains: list[RealChain]) -> None:
-    model = Encoder(ModelConfig(width=16, heads=1, layers=1, out=2048, codes=8)).eval()
-    engine = Engine(model, threads=2)
-    geometry = join_geometries([build_geometry(chains[0].coordinates, chains[0].residue_index)] * 100)
-    vectors_mb = len(geometry.queries) * 2048 * 4 / 1e6
-    codes = torch.randn(8, 2048)
-    engine.tokens(geometry._replace(queries=geometry.queries[:600], nearest=geometry.nearest[:600]), codes)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _memory_mb("VmRSS")
-    engine.tokens(geometry, codes)
-    assert _memory_mb("VmHWM") - before < vectors_mb / 2
-
-
-def _memory_mb(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:"))
-
-
-def test_layers_without_biases(rows: Neighborhoods) -> None:
-    model = encoder(CONFIGS["small"])
-    for block in model.transformer:
-        for linear in (block.geom_attn.proj, block.geom_attn.out_proj, block.ffn[1], block.ffn[3]):
-            assert isinstance(linear, nn.Linear)
-            linear.register_parameter("bias", None)
-    assert_close(FastEncoder(model)(rows, Workspace()), plain(model, rows))
+from helpers.encoders import CONFIGS, assert_close, encoder, plain
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

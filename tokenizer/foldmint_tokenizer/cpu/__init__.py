@@ -1,0 +1,1 @@
+"""The encoder optimized for CPUs."""
