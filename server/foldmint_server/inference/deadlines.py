@@ -38,12 +38,12 @@ def check_in_time(queue: FairQueue[R], request: R, seconds_left: float, throughp
     """Raise Overloaded if a request would be computed too late.
 
     Where nothing is queued, it never is: the estimate may be of busier times, and only computing renews it. It counts
-    on callers taking turns and on nothing arriving later, so it is rather too short.
+    on callers taking turns and, for short requests, on nothing arriving later, so it is rather too short.
     """
     limit, queued = _SHARE * seconds_left, queue.queued
-    if not queued or throughput.seconds_for(queued + request.residues, devices) <= limit:
+    if not queued:
         return
-    seconds = throughput.seconds_for(queue.residues_before(request), devices)
+    seconds = throughput.seconds_for(queue.residues_until(request), devices)
     if seconds > limit:
         raise Overloaded(
             f"{queued} residues are queued: the answer would take about {seconds:.1f} s, and its deadline is in "

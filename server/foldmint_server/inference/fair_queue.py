@@ -17,6 +17,8 @@ from foldmint_server.inference.round_robin import RoundRobin
 
 _LONG_PART = 4
 """Long requests get one of so many parts of a batch."""
+_RECENT = 64
+"""Batches over which the long requests' part is averaged: about a second of a CPU's."""
 
 
 @dataclass(eq=False)
@@ -42,6 +44,7 @@ class FairQueue(Generic[R]):
     def __init__(self, batch: int, slice_: int, budget: int) -> None:
         """batch: residues of a batch. slice_: of a long request's turn while others wait. budget: limit of `queued`."""
         self.queued = 0
+        self._long_share = 1.0  # of recent batches, while long requests waited
         self._batch, self._slice, self._budget = batch, slice_, budget
         self._short: RoundRobin[R] = RoundRobin()
         self._long: RoundRobin[R] = RoundRobin()
@@ -57,14 +60,27 @@ class FairQueue(Generic[R]):
         self._add(ready, request.caller, request.residues)
         return True
 
-    def residues_before(self, request: R) -> int:
-        """Residues of this kind whose turn comes before the end of a request, if it is admitted now; its own included.
+    def residues_until(self, request: R) -> int:
+        """Residues that are computed until the end of a request, if it is admitted now; its own included.
 
-        What arrives later, and the other kind's share of the batches, come on top.
+        Of its kind, those whose turn comes before; of the other kind, as much as its part of the batches is meanwhile.
+
+        What arrives later comes on top, unless the request is long: then short ones are assumed to leave it no more
+        than recently, and others to take the places of long ones that end, each with which has as many turns.
         """
-        left = self._left_of(self._ready_of(request))
-        own = left[request.caller] + request.residues
-        return own + sum(min(residues, own) for caller, residues in left.items() if caller != request.caller)
+        if self._ready_of(request) is self._short:
+            left = self._short_left
+            own = left[request.caller] + request.residues
+            own += sum(min(residues, own) for caller, residues in left.items() if caller != request.caller)
+            return own + min(-(-own // (_LONG_PART - 1)), sum(self._long_left.values()))
+        turns = {
+            caller: sum(min(other.residues, request.residues) for other in others)
+            for caller, others in self._long.by_caller()
+        }
+        own = turns.pop(request.caller, 0) + request.residues
+        own += sum(min(residues, own) for residues in turns.values())
+        recently = int(own / max(self._long_share, 1 / _LONG_PART))
+        return max(own + min(own * (_LONG_PART - 1), sum(self._short_left.values())), recently)
 
     def enqueue_waiting(self, request: R) -> None:
         """Queue a request that waits for room; `admit_waiting` admits it."""
@@ -110,14 +126,19 @@ class FairQueue(Generic[R]):
                 (ready.push if ready is self._long else ready.push_front)(request.caller, request)
             return count
 
-        reserved = -(-size // _LONG_PART) if self._long else 0  # for long requests
+        long_waits = bool(self._long)
+        reserved = -(-size // _LONG_PART) if long_waits else 0
         while self._short and room > reserved:
             room -= dispatch(self._short, room - reserved)
+        left = room
         while self._long and room:
             alone = len(self._long) == 1 and not self._short
             room -= dispatch(self._long, room if alone else min(room, self._slice))
+        of_long = left - room
         while self._short and room:
             room -= dispatch(self._short, room)
+        if long_waits and size > room:
+            self._long_share += (of_long / (size - room) - self._long_share) / _RECENT
         return list(slices.items())
 
     def _has_room(self, request: R) -> bool:

@@ -1,13 +1,14 @@
 """A round-robin queue over callers; the items of each caller are first in, first out."""
 
 from collections import OrderedDict
+from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class RoundRobin(Generic[T]):
-    """Queued items by caller. Every operation takes constant time.
+    """Queued items by caller. Every operation takes constant time, but for `by_caller` and `clear`.
 
     A caller with many items waits as long between two turns as a caller with one.
     """
@@ -59,6 +60,11 @@ class RoundRobin(Generic[T]):
         if not items:
             del self._callers[caller]
         return True
+
+    def by_caller(self) -> Iterator[tuple[str, Collection[T]]]:
+        """Each caller's items, those whose turn comes first ahead of others."""
+        for caller, items in self._callers.items():
+            yield caller, items.keys()
 
     def clear(self) -> list[T]:
         """Remove and return all items."""

@@ -267,6 +267,7 @@ class Scheduler:
                 raise
 
     def _run(self, worker: DeviceWorker) -> None:
+        ended: float | None = None  # the last batch
         while True:
             with self._changed:
                 idle = not self._queue.queued
@@ -284,10 +285,12 @@ class Scheduler:
             worker.began = self._clock()
             make_calls(calls)
             if batch:
-                began = self._clock()
+                # What passes between two batches is part of a busy device's throughput.
+                began = self._clock() if idle or calls or ended is None else ended
                 self._compute(worker, batch)
+                ended = self._clock()
                 with self._changed:
-                    self._throughput.record(residues_of(batch), self._clock() - began)
+                    self._throughput.record(residues_of(batch), ended - began)
             worker.began = None
 
     def _share(self) -> int:
