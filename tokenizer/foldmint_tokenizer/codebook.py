@@ -33,7 +33,7 @@ def nearest_code(z: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     rows = _CHUNK.get(z.device.type, _CHUNK_ELSEWHERE)
     code = torch.empty(len(z), dtype=torch.int64, device=z.device)
     # One buffer for all chunks: freed between small allocations, large blocks are not used again by glibc's malloc.
-    buffer = torch.empty(min(rows, len(z)), len(embeddings), device=z.device)
+    buffer = torch.empty(min(rows, len(z)), len(embeddings), dtype=torch.float32, device=z.device)
     with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
         square = embeddings.square().sum(1)
         for start in range(0, len(z), rows):

@@ -230,7 +230,7 @@ def token_states(stack: TokenStack, config: DecoderConfig, x: Tensor, mask: Tens
 
 def expected_lddt(logits: Tensor) -> Tensor:
     """The mean lDDT, 0 to 1, of a distribution over 50 bins; logits: (..., 50)."""
-    bins = (torch.arange(PLDDT_BINS, device=logits.device) + 0.5) / PLDDT_BINS
+    bins = (torch.arange(PLDDT_BINS, dtype=torch.float32, device=logits.device) + 0.5) / PLDDT_BINS
     return logits.float().softmax(-1) @ bins
 
 
@@ -271,8 +271,8 @@ def aligned_error(head: PairHead, states: Tensor, residues: Tensor, rows: int = 
     near = 1 / (1 + (centers / d0).square())
     own = head.downproject(states[residues][None])
     # Allocated up front: small results between large temporaries would fragment the memory.
-    pae = torch.empty(len(residues), len(residues), device=states.device)
-    score = torch.empty(len(residues), device=states.device)
+    pae = torch.empty(len(residues), len(residues), dtype=torch.float32, device=states.device)
+    score = torch.empty(len(residues), dtype=torch.float32, device=states.device)
     for start in range(0, len(residues), rows):
         part = slice(start, start + rows)
         share = head.logits(own, part, PAE_LOGITS)[0].float().softmax(-1)

@@ -92,10 +92,11 @@ class StructureDetokenizer:
     def inputs_of(self, codebook: CodebookVersion) -> DecoderInputs:
         """The decoder's inputs for a version of the codebook."""
         motions = None
-        if isinstance(self._decoder, MotionDecoder) and self.model.lever is not None:
-            found = code_motions(codebook.codebook.embeddings, self.model.lever)
-            motions = Rigids(*(part.to(self.device) for part in found))
-        return DecoderInputs(codebook.embedding(self._decoder), motions)
+        with torch.autocast(self.device.type, enabled=False):
+            if isinstance(self._decoder, MotionDecoder) and self.model.lever is not None:
+                found = code_motions(codebook.codebook.embeddings, self.model.lever)
+                motions = Rigids(*(part.to(self.device) for part in found))
+            return DecoderInputs(codebook.embedding(self._decoder), motions)
 
     def detokenize(
         self,
@@ -129,7 +130,7 @@ class StructureDetokenizer:
         layout = _layout([stop - start for start, stop in bounds], segments, framed)
         if read.motions is None:
             self._check_without_motions(assignment, layout)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             ids = torch.from_numpy(sequence).to(self.device)
             states = self._states(F.embedding(ids, read.embedding)[None], assignment)
             atoms = np.zeros((len(sequence), 3, 3), np.float32)

@@ -171,7 +171,8 @@ class Engine:
 
         encode = self._step if self._threads is None else self._threads.block
         found = self._parts(len(rows.offset), step)
-        return torch.cat(found) if found else torch.empty(0, self.encoder.config.out, device=self.device)
+        none = torch.empty(0, self.encoder.config.out, dtype=torch.float32, device=self.device)
+        return torch.cat(found) if found else none
 
     def _parts(self, total: int, step: Callable[[slice], T]) -> list[T]:
         """The results of a step for all rows, part by part, in order."""
@@ -226,7 +227,7 @@ class Engine:
 
     def frameless_code(self, embeddings: Tensor) -> int:
         """The code of every residue without a frame (955 in ESM3)."""
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             z = self.encoder.without_frame()[None].float()
         return int(self.quantize(z, embeddings).codes[0])
 
@@ -254,7 +255,7 @@ class Engine:
 
     @contextmanager
     def precision_context(self) -> Iterator[None]:
-        """The precision of torch's products in this thread, of those that begin within it."""
+        """The precision of torch's products in this thread, of those that begin within it, whatever it is outside."""
         if self.precision is Precision.BF16:
             with torch.autocast(self.device.type, torch.bfloat16):
                 yield
@@ -268,7 +269,8 @@ class Engine:
                 finally:
                     torch.backends.cuda.matmul.allow_tf32 = before
         else:
-            yield
+            with torch.autocast(self.device.type, enabled=False):
+                yield
 
 
 def _fetched(codes: Tensor, distances: Tensor, vectors: Tensor) -> _Found:

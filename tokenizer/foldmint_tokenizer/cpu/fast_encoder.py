@@ -50,7 +50,7 @@ class Workspace:
         size = torch.Size(shape).numel()
         array = self._arrays.get(name)
         if array is None or array.numel() < size:
-            array = self._arrays[name] = torch.empty(size, dtype=dtype)
+            array = self._arrays[name] = torch.empty(size, dtype=dtype, device="cpu")
         return array[:size].view(shape)
 
 
@@ -74,7 +74,7 @@ class FastEncoder:
         self._products = products or fastest_products(config)
         self.block_rows = _ROWS_IF_WIDE if config.width > WIDE else _ROWS
         self.row_step = _PACKED_ROWS
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             plain = [block_weights(block) for block in encoder.transformer]
             # For each offset, the residual stream and the first block's projections.
             self._table = encoder.relative_positional_embedding.embedding.weight.detach().cpu().float().clone()
@@ -90,10 +90,10 @@ class FastEncoder:
             raise ValueError(f"an offset is not between 0 and {OFFSETS - 1}")
         count = len(rows.offset)
         if count == 0:
-            return torch.empty(0, self.config.out)
+            return torch.from_numpy(np.empty((0, self.config.out), np.float32))
         if self._products is Products.PACKED:
             rows = padded(rows, count + -count % _PACKED_ROWS)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             whole = self._products in (Products.BLAS, Products.TILES)
             x = self._by_layers(rows, work) if whole else self._by_products(rows, work)
             return self._finished(x[:count])
@@ -181,7 +181,7 @@ class FastEncoder:
         slots = NEIGHBORS * n
         offset = rows.offset.reshape(slots)
         every = np.arange(slots)
-        x = torch.empty(0)
+        x = work.array("x", 0)
         for depth, block in enumerate(self._blocks):
             asked = 1 if depth == len(self._blocks) - 1 else NEIGHBORS  # the last block: the query's slot only
             if depth == 0:

@@ -39,9 +39,11 @@ def suits_this_cpu() -> bool:
     """Whether products by tiles are faster here than those of torch's BLAS."""
     config: Any = numba.config
     name = config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
-    features = config.CPU_FEATURES
-    has = llvmlite.binding.get_host_cpu_features().get("avx512f") if features is None else "+avx512f" in features
-    return str(name).startswith("znver") and bool(has)
+    if not str(name).startswith("znver"):
+        return False
+    if config.CPU_FEATURES is None:
+        return bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+    return "+avx512f" in str(config.CPU_FEATURES).split(",")
 
 
 def panels(weight: Floats) -> Floats:

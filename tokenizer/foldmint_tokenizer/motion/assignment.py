@@ -173,7 +173,7 @@ def warm_up() -> None:
     """Compile the loops of assignment, so that the first request does not wait for it."""
     frames = Frames(np.eye(3)[None].repeat(2, 0), np.zeros((2, 3)), np.ones(2, np.bool_))
     goes_on = np.array([True, False])
-    table = CodeTable.of(torch.cat([torch.eye(3).flatten(), torch.zeros(3)])[None], 1.0)
+    table = CodeTable.of(torch.from_numpy(np.append(np.eye(3), np.zeros(3)).astype(np.float32))[None], 1.0)
     assign(
         table,
         Assignment.TRACKING,

@@ -165,8 +165,9 @@ def placed(motions: Rigids, layout: Layout) -> Rigids:
     its position is arbitrary.
     """
     total = len(motions.origin)
+    unturned = torch.eye(3, dtype=motions.rotation.dtype, device=motions.rotation.device)
     into = Rigids(
-        torch.cat([torch.eye(3).to(motions.rotation)[None], motions.rotation[:-1]]),
+        torch.cat([unturned[None], motions.rotation[:-1]]),
         torch.cat([motions.origin.new_zeros(1, 3), motions.origin[:-1]]),
     )
     known = np.flatnonzero(np.isfinite(layout.frames).all(1))
@@ -176,7 +177,7 @@ def placed(motions: Rigids, layout: Layout) -> Rigids:
     for start, stop in zip(begins, [*begins[1:], total], strict=True):
         rotation, origin = into.rotation[start:stop].clone(), into.origin[start:stop].clone()
         first = frames.get(start)
-        rotation[0] = torch.eye(3) if first is None else first[:9].view(3, 3)
+        rotation[0] = unturned if first is None else first[:9].view(3, 3)
         origin[0] = 0 if first is None else first[9:]
         parts.append(composed(Rigids(rotation[None], origin[None])))
     return Rigids(*(torch.cat([part[0] for part in column]) for column in zip(*parts, strict=True)))
