@@ -39,14 +39,14 @@ def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -
         reference.relative_positional_embedding.embedding.weight.normal_()
         # At birth all vectors are much alike: codes are laid around them, so that many are in use.
         vectors: list[torch.Tensor] = []
-        hook = reference.pre_vq_proj.register_forward_hook(lambda module, given, z: vectors.append(z[0]))
+        reference.pre_vq_proj.register_forward_hook(lambda module, given, z: vectors.append(z[0]))
         (chain,) = read_backbones(data / "4cup.cif.gz")
         reference.encode(torch.from_numpy(chain.coordinates)[None])
-        hook.remove()
         reference.codebook.embeddings.mul_(vectors[0].std(0)).add_(vectors[0].mean(0))
     torch.save(reference.state_dict(), tmp_path / "encoder.pth")
     _imported("--encoder", tmp_path / "encoder.pth", "--out", tmp_path / "store")
     same: list[bool] = []
+    farther: list[float] = []
     codes: set[int] = set()
     with running_server("--model", str(tmp_path / "store")) as server, Client(server.address) as client:
         for name in ("1a8o.cif", "2beg.cif.gz", "4cup.cif.gz", "1lcd.cif.gz", "1gbt.cif.gz"):
@@ -58,10 +58,17 @@ def test_imported_and_served(reference_class: Any, data: Path, tmp_path: Path) -
                         residue_index=torch.from_numpy(backbone.residue_index)[None],
                     )
                 same += (own.tokens == expected[0].numpy()).tolist()
+                to_own, to_expected = (
+                    (vectors[-1] - reference.codebook.embeddings[tokens]).norm(dim=-1)
+                    for tokens in (torch.from_numpy(own.tokens).long(), expected[0])
+                )
+                farther += (to_own - to_expected).tolist()
                 codes.update(expected[0].tolist())
     assert len(same) == 589
     assert len(codes) > 100
-    assert np.all(same)
+    # Sums in another order may choose the other of two codes that float32 cannot tell apart.
+    assert max(farther) < 1e-5
+    assert np.mean(same) > 0.995
 
 
 @pytest.mark.slow
