@@ -65,8 +65,8 @@ class FairQueue(Generic[R]):
 
         Of its kind, those whose turn comes before; of the other kind, as much as its part of the batches is meanwhile.
 
-        What arrives later comes on top, unless the request is long: then short ones are assumed to leave it no more
-        than recently, and others to take the places of long ones that end, each with which has as many turns.
+        What arrives later comes on top, unless the request is long. Then short requests are assumed to go on taking as
+        much of the batches as recently, and each long one that ends to be followed by another of its size.
         """
         if self._ready_of(request) is self._short:
             left = self._short_left

@@ -32,6 +32,7 @@ BLOCK = 4 * ROWS
 """Rows for which a panel stays in a core's first cache."""
 
 _INDEX = ir.IntType(64)
+# numba's decorator makes a function of a signature and a generator of instructions; it has no type for the result.
 _operation: Callable[[Callable[..., Any]], Any] = intrinsic
 
 
