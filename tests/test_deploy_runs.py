@@ -75,7 +75,7 @@ def _server(
     module, environment = "foldmint_server.cli", dict(environment or {})
     if read_only is not None:
         module, environment["FOLDMINT_TEST_READ_ONLY"] = "helpers.servers.read_only_server", str(read_only)
-    with running_server(*own, *allowed, environment=environment, log=log, module=module) as running:
+    with running_server(*own, *allowed, environment=environment, log=log, module=module, fresh=True) as running:
         yield running
 
 

@@ -37,7 +37,7 @@ def refused(*arguments: str, environment: dict[str, str] | None = None) -> tuple
 
 def test_a_store_of_ones_own(tmp_path: Path, data: Path) -> None:
     shutil.copytree(DEFAULT, tmp_path / "store")
-    with running_server("--model", str(tmp_path / "store")) as server, stub_of(server) as stub:
+    with running_server("--model", str(tmp_path / "store"), fresh=True) as server, stub_of(server) as stub:
         request = pb.TokenizeRequest(file=pb.StructureFile(content=(data / "1a8o.cif").read_bytes()))
         assert len(stub.Tokenize(request).chains[0].tokens) == 70
 
@@ -95,7 +95,7 @@ def test_settings_from_environment_and_file(tmp_path: Path) -> None:
     config.write_text("max_residues = 1234\nmax_chains = 7\n")
     environment = {"FOLDMINT_MAX_CHAINS": "8", "FOLDMINT_MAX_UNPACKED_BYTES": "5000"}
     arguments = ["--config", str(config), "--max-unpacked-bytes", "6000"]
-    with running_server(*arguments, environment=environment) as server, stub_of(server) as stub:
+    with running_server(*arguments, environment=environment, fresh=True) as server, stub_of(server) as stub:
         limits = stub.GetModel(pb.GetModelRequest()).limits
     # The command line before the environment before the file.
     assert (limits.residues, limits.chains, limits.unpacked_bytes) == (1234, 8, 6000)

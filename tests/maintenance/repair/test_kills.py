@@ -13,6 +13,7 @@ from foldmint_maintenance.store.listing import verified
 from foldmint_tokenizer import StructureTokenizer, backbone
 from foldmint_tokenizer.store.model_store import Store
 from helpers.distributed.distributed_repair import killed, repaired
+from helpers.forking import forking
 from helpers.support import running_server, stub_of
 from helpers.traffic import request_of
 
@@ -24,16 +25,15 @@ def _repair(store: Path, data: Path, gate_data: Path) -> None:
     repaired(store, data, gate_data, ALONE)
 
 
-@pytest.mark.parametrize("moments", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [10, pytest.param(40, marks=pytest.mark.slow)])
 def test_killed_at_any_moment(
     harmed: Path, parquet: Path, gate_data: Path, records: list[Record], moments: int
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    # Imported once, so that a process is at work at once, and is killed there rather than in its imports.
-    context.set_forkserver_preload(["helpers.distributed.distributed_repair", "foldmint_maintenance.repair.job"])
+    # A process is at work at once, and is killed there rather than in its imports.
+    context = forking()
     store = Store(harmed)
     first_codebook = store.codebook("000001").codebook
-    chance = random.Random(0)
+    chance = random.Random(moments)
     request = request_of(records[0])
 
     def job() -> "multiprocessing.process.BaseProcess":

@@ -18,6 +18,7 @@ from foldmint_tokenizer.errors import StoreLocked
 from foldmint_tokenizer.store.lock import StoreLock, read_lock
 from foldmint_tokenizer.store.process_identity import Process, this_process
 from foldmint_tokenizer.store.storage import Files
+from helpers.forking import forking
 
 ROUNDS = 25
 
@@ -38,8 +39,7 @@ def _races(folder: str, barrier: multiprocessing.synchronize.Barrier, won: "mult
 
 @pytest.mark.slow
 def test_of_racing_processes_one_wins_each_round(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foldmint_tokenizer.store.lock"])
+    context = forking()
     barrier, won = context.Barrier(4), context.Queue()
     processes = [context.Process(target=_races, args=(str(tmp_path), barrier, won)) for _ in range(4)]
     for process in processes:

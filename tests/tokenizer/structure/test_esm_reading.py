@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foldmint_tokenizer.sizes import ModelConfig
 from foldmint_tokenizer.structure.backbone import Backbone
 from foldmint_tokenizer.structure.options import ReadOptions
 from foldmint_tokenizer.structure.reader import read_structure
@@ -22,6 +23,8 @@ pytestmark = REFERENCE_WARNINGS
 # ESM's reader takes seconds for larger ones.
 MOST_BYTES = 250_000
 WANTED_CHAINS = 220
+ONE_BLOCK = ModelConfig(width=128, heads=8, layers=1, out=32)
+"""What is compared is what reaches the encoder; test_parity.py compares encoders."""
 
 
 def text_of(path: Path) -> str:
@@ -49,7 +52,7 @@ def compared(reference_class: Any, files: Iterable[tuple[str, str]], wanted: int
     counts = Counts()
     read = list(both(files, wanted, counts))
     sample = [(chain.coordinates, chain.numbers) for _, chains, _, _ in read[::5] for chain in chains][:60]
-    pair = esm_reader.pair(reference_class, sample)
+    pair = esm_reader.pair(reference_class, sample, ONE_BLOCK)
     for name, expected, own, renumbered in read:
         for theirs, ours, ours_renumbered in zip(expected, own, renumbered, strict=True):
             counts.chains += 1
