@@ -1,4 +1,4 @@
-"""Variables FOLDMINT_… that no command reads are reported, by each of the three commands."""
+"""Variables FOLDMINT_… that no command reads are reported, by each command."""
 
 import json
 import os
@@ -19,7 +19,12 @@ from foldmint_server.cli.main import app as server
 from foldmint_server.settings import Settings
 from helpers.support import ROOT, running_server
 
-MODULES = {"foldmint": "foldmint_client", "foldmint-maintenance": "foldmint_maintenance.cli"}
+MODULES = {
+    "foldmint": "foldmint_client",
+    "foldmint-server": "foldmint_server.cli",
+    "foldmint-maintenance": "foldmint_maintenance.cli",
+    "foldmint-bulk": "foldmint_bulk.cli",
+}
 
 
 def variables_of(command: Any) -> Iterator[str]:
@@ -59,11 +64,14 @@ def test_variables_that_kubernetes_sets_are_not_reported() -> None:
     assert unknown_variables({"FOLDMINT_PORT", "FOLDMINT_ADMIN_PORT"}) == ["FOLDMINT_ADMIN_PORT", "FOLDMINT_PORT"]
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("command", MODULES)
-def test_a_command_warns_on_one_line(command: str) -> None:
-    roots = os.pathsep.join(str(ROOT / name) for name in ("protos", "client", "maintenance", "tokenizer"))
+def test_a_command_warns_on_one_line(command: str, option: str) -> None:
+    roots = os.pathsep.join(
+        str(ROOT / name) for name in ("protos", "client", "server", "maintenance", "tokenizer", "bulk")
+    )
     done = subprocess.run(
-        [sys.executable, "-m", MODULES[command], "--help"],
+        [sys.executable, "-m", MODULES[command], option],
         env={**os.environ, "PYTHONPATH": roots, "FOLDMINT_SERVR": "gpu1:50051"},
         capture_output=True,
         text=True,
