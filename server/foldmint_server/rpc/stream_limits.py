@@ -1,6 +1,7 @@
 """Limits on streams: how many a caller may have, structures of each, and how long it may neither send nor read."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -83,23 +84,16 @@ class Requests:
     ) -> None:
         self.over: ServerError | None = None
         self._items, self._stop, self._limits, self._working, self._ended = items, stop, limits, working, ended
+        # While a request is waited for.
+        self._waiting: asyncio.Timeout | None = None
+        self._since = 0.0
 
     async def __aiter__(self) -> AsyncIterator[pb.TokenizeStreamRequest]:
-        stopped = asyncio.create_task(self._stop.wait())
+        # One task for all requests: one for each would cost more than reading it does.
+        watch = asyncio.create_task(self._watch())
         count = 0
         try:
-            while True:
-                following = asyncio.ensure_future(anext(self._items))
-                following.add_done_callback(_seen)
-                while not following.done() and self.over is None:
-                    self.over = await self._awaited(stopped, following)
-                if not following.done():
-                    following.cancel()
-                    return
-                try:
-                    item = following.result()
-                except StopAsyncIteration:
-                    return
+            while (item := await self._following()) is not None:
                 if count == self._limits.structures:
                     self._ended("too_many_structures")
                     self.over = StreamLimitReached(f"the stream had its {count} structures; the others were not taken")
@@ -107,20 +101,49 @@ class Requests:
                 count += 1
                 yield item
         finally:
-            stopped.cancel()
+            watch.cancel()
 
-    async def _awaited(self, stopped: "asyncio.Future[Any]", following: "asyncio.Future[Any]") -> ServerError | None:
-        """Wait for the next request, and return why it is waited for no longer."""
-        seconds = self._limits.idle_seconds
-        await asyncio.wait({stopped, following}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if following.done():
+    async def _following(self) -> pb.TokenizeStreamRequest | None:
+        """The next request, or nothing if no more are taken."""
+        if self._stop.is_set():
+            self.over = _stopping()
+        if self.over is not None:
             return None
-        if stopped.done():
-            return Stopping("the server is stopping; what was not answered was not taken")
-        if self._working():
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                self._since = asyncio.get_running_loop().time()
+                return await anext(self._items, None)
+        except TimeoutError:
+            if self.over is None:
+                raise
             return None
-        self._ended("idle")
-        return StreamLimitReached(f"nothing was sent for {seconds:g} seconds")
+        finally:
+            self._waiting = None
+
+    async def _watch(self) -> None:
+        """Once the server stops, or the caller was idle for too long: wait for no more requests."""
+        loop, seconds = asyncio.get_running_loop(), self._limits.idle_seconds
+        until = loop.time() + seconds
+        while self.over is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._stop.wait()
+            now = loop.time()
+            if self._stop.is_set():
+                self.over = _stopping()
+            elif self._waiting is None or self._working():
+                until = now + seconds
+            elif now < self._since + seconds:
+                until = self._since + seconds
+            else:
+                self._ended("idle")
+                self.over = StreamLimitReached(f"nothing was sent for {seconds:g} seconds")
+        if self._waiting is not None:
+            self._waiting.reschedule(loop.time())
+
+
+def _stopping() -> Stopping:
+    return Stopping("the server is stopping; what was not answered was not taken")
 
 
 class ReadWatch:
