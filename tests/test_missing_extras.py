@@ -203,7 +203,7 @@ def test_the_server_without_one_package(package: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("package", dependencies("maintenance"))
 def test_maintenance_without_one_package(package: str) -> None:
-    for arguments in ("evaluate --data none", "repair --store none --data none", "ingest none --out none.parquet"):
+    for arguments in ("repair --store none --data none", "ingest none --out none.parquet"):
         done = run("foldmint-maintenance", arguments.split(), import_names()[package])
         assert done.returncode in (1, 2)
         assert "Traceback" not in done.stderr

@@ -69,6 +69,7 @@ def compare(
     within: float,
     slices: int,
     disk: bool,
+    engines: Sequence[str] = tuple(ENGINES),
     seed: int = 0,
 ) -> Mapping[str, object]:
     """Figures of a comparison. Raises AssertionError if a job differs from the plain loop."""
@@ -104,7 +105,7 @@ def compare(
             filler.unlink()
             assert run(*arguments, "-o", str(out), log=log) == 0, log.read_text()[-2000:]
             agrees(out, "local, resumed", "disk full")
-    for engine in ENGINES:
+    for engine in engines:
         out = folder / f"engine-{engine}"
         # On a busy machine Ray may not start in the time that it allows itself; the command is then to be run again.
         codes = (

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Protocol, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -32,6 +33,18 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+class ServerProcess(Protocol):
+    """As much of `subprocess.Popen` as is used here."""
+
+    pid: int
+    stdout: IO[str] | None
+
+    def poll(self) -> int | None: ...  # noqa: D102
+    def wait(self, timeout: float | None = None) -> int: ...  # noqa: D102
+    def send_signal(self, number: int) -> None: ...  # noqa: D102
+    def kill(self) -> None: ...  # noqa: D102
+
+
 class KillableServer:
     """A `foldmint-server` process. address, metrics, admin: HOST:PORT, the same after each start.
 
@@ -42,7 +55,7 @@ class KillableServer:
         self.address, self.metrics, self.admin = (f"127.0.0.1:{port}" for port in free_ports(3))
         self.arguments, self.starts, self.kills = arguments, 0, 0
         self._log = log
-        self._process: subprocess.Popen[str] | None = None
+        self._process: ServerProcess | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -67,23 +80,25 @@ class KillableServer:
 
     def start(self) -> None:
         """Start, and wait until it listens. Raises RuntimeError if it does not."""
-        command = [sys.executable, "-m", "foldmint_server.cli", "--listen", self.address]
-        command += ["--metrics-listen", self.metrics, "--admin-listen", self.admin, "--log-level", "error"]
-        paths = [str(ROOT / name) for name in _ROOTS]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        log = None if self._log is None else self._log.open("a")
-        try:
-            self._process = subprocess.Popen(
-                [*command, *self.arguments], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-            )
-        finally:
-            if log is not None:
-                log.close()
+        own = ["--listen", self.address, "--metrics-listen", self.metrics, "--admin-listen", self.admin]
+        paths = os.pathsep.join(str(ROOT / name) for name in _ROOTS)
+        arguments = [*own, "--log-level", "error", *self.arguments]
+        self._process = self._launched(arguments, {**os.environ, "PYTHONPATH": paths}, self._log)
         self.starts += 1
         assert self._process.stdout is not None
         lines = [self._process.stdout.readline() for _ in range(3)]
         if not lines[2].startswith("admin on "):
             raise RuntimeError(f"the server said {lines}, exit code {self._process.poll()}")
+
+    def _launched(self, arguments: list[str], environment: dict[str, str], log: Path | None) -> ServerProcess:
+        with ExitStack() as files:
+            return subprocess.Popen(
+                [sys.executable, "-m", "foldmint_server.cli", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=None if log is None else files.enter_context(log.open("a")),
+                text=True,
+                env=environment,
+            )
 
     def kill(self) -> None:
         """End it at once, by SIGKILL."""

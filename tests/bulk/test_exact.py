@@ -1,4 +1,7 @@
-"""Jobs give the rows of a plain loop, whatever is killed, damaged or full: see `benchmarks bulk-exact`."""
+"""Jobs give the rows of a plain loop, whatever is killed, damaged or full: see `benchmarks bulk-exact`.
+
+test_ray.py compares Ray with the local engine.
+"""
 
 import subprocess
 from pathlib import Path
@@ -29,6 +32,7 @@ def test_jobs_agree_with_a_plain_loop(tmp_path: Path) -> None:
         kills=1,
         within=1.5,
         slices=2,
+        engines=["local"],
         disk=_may_mount(),
     )
     assert figures["killed"] == {"worker": 1, "parser": 1, "driver": 1}

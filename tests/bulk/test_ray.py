@@ -245,6 +245,7 @@ def test_a_killed_driver_loses_nothing_and_its_workers_end(
     assert _output(out) == expected
 
 
+@pytest.mark.long
 def test_a_job_that_was_begun_in_slices_is_finished_on_a_cluster_that_is_there(
     structures: Path, expected: dict[str, Any], cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -5,14 +5,22 @@ saved are the interpreter's start and end and the imports, which are four fifths
 """
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import IO
+
+import pytest
+
+from benchmarks.stress.servers import KillableServer
 
 _IMPORTED = [
     "foldmint_server.cli.main",
@@ -22,10 +30,16 @@ _IMPORTED = [
 ]
 
 
+_starting = threading.Lock()
+
+
 def forking() -> ForkServerContext:
     """What starts processes that have imported the server, the repair and the store."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
+    with _starting, pytest.MonkeyPatch.context() as changed:
+        changed.setenv("GRPC_VERBOSITY", "NONE")  # read when gRPC is loaded; commands set it before
+        multiprocessing.forkserver.ensure_running()
     return context
 
 
@@ -44,7 +58,7 @@ class ForkedModule:
         writer.close()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
-        self.stdout = os.fdopen(os.dup(reader.fileno()))
+        self.stdout: IO[str] | None = os.fdopen(os.dup(reader.fileno()))
         reader.close()
 
     def poll(self) -> int | None:
@@ -58,11 +72,22 @@ class ForkedModule:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
         return self._process.exitcode
 
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
     def terminate(self) -> None:
-        self._process.terminate()
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._process.kill()
+        self.send_signal(signal.SIGKILL)
+
+
+class ForkedKillableServer(KillableServer):
+    """One that is forked at each start."""
+
+    def _launched(self, arguments: list[str], environment: dict[str, str], log: Path | None) -> ForkedModule:
+        return ForkedModule("foldmint_server.cli", arguments, environment, log)
 
 
 def _run(module: str, arguments: list[str], environment: dict[str, str], output: Connection, log: Path | None) -> None:

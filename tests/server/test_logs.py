@@ -63,7 +63,7 @@ def test_grpcs_core_writes_nothing_of_its_own(tmp_path: Path) -> None:
     certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(key)
     arguments = ("--tls-server-certificate", str(certificate), "--tls-server-key", str(key))
-    with running_server(*arguments, log=log) as server:
+    with running_server(*arguments, log=log, fresh=True) as server:
         host, _, port = server.address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=30) as connection:
             connection.sendall(b"this is no TLS\r\n" * 10)

@@ -26,6 +26,7 @@ from foldmint_maintenance.cli import main
 from foldmint_tokenizer import StructureTokenizer
 from foldmint_tokenizer.store.control import hash_of
 from foldmint_tokenizer.store.model_store import Store
+from helpers.forking import ForkedKillableServer
 from helpers.monitoring.real_prometheus import awaited, hastened, prometheus
 from helpers.support import ROOT
 from helpers.waiting import wait_until
@@ -65,7 +66,7 @@ def fleet(place: str) -> Iterator[list[KillableServer]]:
     """Servers with these names; the first is in the canary's share."""
     with ExitStack() as running:
         common = ("--model", place, "--poll-seconds", "0.5", "--threads", "1", "--insecure-admin")
-        servers = [KillableServer(*common, "--server-name", name) for name in NAMES]
+        servers: list[KillableServer] = [ForkedKillableServer(*common, "--server-name", name) for name in NAMES]
         for server in servers:
             running.callback(server.stop)
         with ThreadPoolExecutor(len(servers)) as starting:

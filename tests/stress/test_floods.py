@@ -19,6 +19,7 @@ from benchmarks.stress.wire import memory
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import Backbone, Client, Retry
+from helpers.forking import ForkedKillableServer
 
 CONNECTIONS, STREAMS = 200, 300
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -42,7 +43,7 @@ FLOODING, FLOODED_BYTES = 64, 3 * 2**28
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[KillableServer]:
-    with KillableServer() as running:
+    with ForkedKillableServer() as running:
         assert ask(running) == 8
         yield running
 

@@ -15,13 +15,14 @@ from benchmarks.stress.files import regressions
 from benchmarks.stress.servers import KillableServer
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
+from helpers.forking import ForkedKillableServer
 
 FILES, MESSAGES = 2500, 600
 
 
 @pytest.fixture(scope="module")
 def asked() -> Iterator[KillableServer]:
-    with KillableServer(*wire.ARGUMENTS) as server:
+    with ForkedKillableServer(*wire.ARGUMENTS) as server:
         yield server
 
 

@@ -6,13 +6,14 @@ import pytest
 
 from benchmarks.stress.overload import Prober, burst, counted, watching
 from benchmarks.stress.servers import KillableServer, wait_until_serving
+from helpers.forking import ForkedKillableServer
 
 CALLS, WATCHES = 1600, 1024
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[KillableServer]:
-    with KillableServer() as running:
+    with ForkedKillableServer() as running:
         wait_until_serving(running.address)
         burst(running.address, 8)
         yield running

@@ -12,6 +12,7 @@ from foldmint.v1 import codebook_pb2 as cb
 from foldmint.v1 import codebook_pb2_grpc
 from foldmint_client import AsyncClient, Backbone, Client, Tokens
 from helpers.chains import RealChain
+from helpers.forking import ForkedKillableServer
 
 Results = list[tuple[Any, Any]]
 
@@ -19,7 +20,7 @@ Results = list[tuple[Any, Any]]
 def server_of(store: Path, name: str, *arguments: str) -> KillableServer:
     """A server, which does not follow its store, so that a test decides what is active where."""
     options = ("--model", str(store), "--server-name", name, "--poll-seconds", "0", "--insecure-admin")
-    return KillableServer(*options, *arguments)
+    return ForkedKillableServer(*options, *arguments)
 
 
 def backbone_of(chain: RealChain) -> Backbone:

@@ -25,7 +25,7 @@ def _repair(store: Path, data: Path, gate_data: Path) -> None:
     repaired(store, data, gate_data, ALONE)
 
 
-@pytest.mark.parametrize("moments", [10, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [10, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_at_any_moment(
     harmed: Path, parquet: Path, gate_data: Path, records: list[Record], moments: int
 ) -> None:
