@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldmint_tokenizer.codebook import nearest_code
+from foldmint_tokenizer.cpu.code_search import CodeSearch
 from foldmint_tokenizer.cpu.fast_encoder import FastEncoder, Workspace
 from foldmint_tokenizer.cpu.weights import Products
 from foldmint_tokenizer.encoder import Encoder
@@ -92,6 +93,7 @@ class Engine:
         if precision is Precision.TF32 and self.device.type != "cuda":
             raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
+        self._search = CodeSearch() if self.device.type == "cpu" else None
         half = precision is Precision.BF16
         if self.device.type == "cpu" and not (half and compiled):
             fast = FastEncoder(encoder, Products.BF16 if half else None)
@@ -216,6 +218,8 @@ class Engine:
 
     def _nearest(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """As `quantize`, in the calling thread."""
+        if self._search is not None:
+            return _checked(Quantized(*self._search(z, embeddings)))
         codes, distances, _ = _fetched(*self._nearest_on_device(z, embeddings), z[:, :0])
         return Quantized(codes, distances)
 

@@ -77,14 +77,14 @@ def _tile(rows: int, vectors: int) -> Any:  # noqa: ANN401 (numba's own)
             weight = make_array(packed_type)(context, builder, packed)  # type: ignore[no-untyped-call]
             inner = builder.extract_value(weight.shape, 1)
             first = number_at(context, builder, left_type, left, start)
-            numbers = builder.gep(weight.data, [builder.mul(panel, builder.mul(inner, _index(COLUMNS)))])
-            sums = _sums(builder, first, stride, numbers, inner, rows, vectors)
+            numbers = builder.gep(weight.data, [builder.mul(panel, builder.mul(inner, index(COLUMNS)))])
+            sums = tile_sums(builder, first, stride, numbers, inner, rows, vectors)
             place = number_at(context, builder, to_type, to, at)
-            added = builder.icmp_signed("!=", keep, _index(0))
+            added = builder.icmp_signed("!=", keep, index(0))
             for row in range(rows):
-                of_row = builder.gep(place, [builder.mul(apart, _index(row))])
+                of_row = builder.gep(place, [builder.mul(apart, index(row))])
                 for vector in range(vectors):
-                    where = builder.gep(of_row, [_index(vector * LANES)])
+                    where = builder.gep(of_row, [index(vector * LANES)])
                     before = builder.select(added, load_at(builder, where), constant(0.0))
                     store_at(builder, builder.fadd(before, sums[row][vector]), where)
             return context.get_dummy_value()
@@ -95,26 +95,27 @@ def _tile(rows: int, vectors: int) -> Any:  # noqa: ANN401 (numba's own)
     return tile
 
 
-def _index(number: int) -> ir.Constant:
+def index(number: int) -> ir.Constant:
+    """A number, as LLVM has indices."""
     return ir.Constant(_INDEX, number)
 
 
 # fmt: off
-def _sums(
+def tile_sums(
     builder: Any, left: Any, stride: Any, numbers: Any, inner: Any, rows: int, vectors: int,  # noqa: ANN401
 ) -> list[list[Any]]:
     # fmt: on
-    """The sums of products of rows of left with a panel's numbers: vectors, row by row."""
+    """Instructions that sum products of rows of left with a panel's numbers: vectors, row by row."""
     before, step, after = builder.block, builder.append_basic_block("step"), builder.append_basic_block("after")
-    starts = [builder.gep(left, [builder.mul(stride, _index(row))]) for row in range(rows)]
+    starts = [builder.gep(left, [builder.mul(stride, index(row))]) for row in range(rows)]
     builder.branch(step)
     builder.position_at_end(step)
     place = builder.phi(_INDEX)
     sums = [[builder.phi(FLOATS) for _ in range(vectors)] for _ in range(rows)]
-    at = builder.gep(numbers, [builder.mul(place, _index(COLUMNS))])
-    weights = [load_at(builder, builder.gep(at, [_index(vector * LANES)])) for vector in range(vectors)]
-    following = builder.add(place, _index(1))
-    place.add_incoming(_index(0), before)
+    at = builder.gep(numbers, [builder.mul(place, index(COLUMNS))])
+    weights = [load_at(builder, builder.gep(at, [index(vector * LANES)])) for vector in range(vectors)]
+    following = builder.add(place, index(1))
+    place.add_incoming(index(0), before)
     place.add_incoming(following, step)
     for start, of_row in zip(starts, sums, strict=True):
         factor = splat(builder, builder.load(builder.gep(start, [place])))
@@ -125,7 +126,7 @@ def _sums(
     # Two steps in one would need more registers than there are. LLVM asks for a node that names itself first.
     module = builder.module
     rolled = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-    own = module.add_metadata([rolled, ir.MetaDataString(module, builder.function.name), _index(len(module.metadata))])
+    own = module.add_metadata([rolled, ir.MetaDataString(module, builder.function.name), index(len(module.metadata))])
     own.operands = (own, rolled)
     end.set_metadata("llvm.loop", own)
     builder.position_at_end(after)
