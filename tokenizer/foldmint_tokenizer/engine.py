@@ -93,7 +93,7 @@ class Engine:
         if precision is Precision.TF32 and self.device.type != "cuda":
             raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
-        self._search = CodeSearch() if self.device.type == "cpu" else None
+        self._search = CodeSearch()
         half = precision is Precision.BF16
         if self.device.type == "cpu" and not (half and compiled):
             fast = FastEncoder(encoder, Products.BF16 if half else None)
@@ -218,7 +218,7 @@ class Engine:
 
     def _nearest(self, z: Tensor, embeddings: Tensor) -> Quantized:
         """As `quantize`, in the calling thread."""
-        if self._search is not None:
+        if self._threads is not None:
             return _checked(Quantized(*self._search(z, embeddings)))
         codes, distances, _ = _fetched(*self._nearest_on_device(z, embeddings), z[:, :0])
         return Quantized(codes, distances)
@@ -321,13 +321,35 @@ class _Threads:
         # slowest thread after each.
         if self._pool is None:
             self._pool = _single_threaded(self.count)
-        return list(self._pool.map(task, slices))
+        waiting, results = deque(enumerate(slices)), dict[int, T]()
+
+        def work() -> None:
+            try:
+                while (one := _first(waiting)) is not None:
+                    place, part = one
+                    results[place] = task(part)
+            except BaseException:
+                waiting.clear()  # the others need not go on
+                raise
+
+        # The caller wakes up once for each thread, at its end, not for each part: there is no core for it before.
+        for done in [self._pool.submit(work) for _ in range(min(self.count, len(slices)))]:
+            done.result()
+        return [results[place] for place in range(len(slices))]
 
     def block(self, rows: Neighborhoods) -> Tensor:
         """z (rows, out), computed by the calling thread."""
         if not hasattr(self._own, "work"):
             self._own.work = Workspace()
         return self._encoder(rows, self._own.work)
+
+
+def _first(waiting: "deque[T]") -> T | None:
+    """Take the first of what waits, in any thread; None if nothing does."""
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
 
 
 def _single_threaded(count: int) -> ThreadPoolExecutor:

@@ -7,6 +7,7 @@ interpreter's lock only between layers. The norms' scales are folded into the we
 array is read anyway. No array is allocated twice. Training uses `Encoder.forward`; tests compare this module with it.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -44,9 +45,18 @@ class Workspace:
 
     def __init__(self) -> None:
         self._arrays: dict[str, Tensor] = {}
+        self._floats: dict[str, Floats] = {}
+
+    def floats(self, name: str, *shape: int) -> Floats:
+        """An array with arbitrary contents, for functions that take no tensors."""
+        size = prod(shape)
+        array = self._floats.get(name)
+        if array is None or array.size < size:
+            array = self._floats[name] = np.empty(size, np.float32)
+        return array[:size].reshape(shape)
 
     def array(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """An array with arbitrary contents. Each name has one dtype."""
+        """A tensor with arbitrary contents. Each name has one dtype."""
         size = torch.Size(shape).numel()
         array = self._arrays.get(name)
         if array is None or array.numel() < size:
@@ -60,6 +70,16 @@ class _Projected(NamedTuple):
     values: Tensor
     rows: NDArray[np.int64]
     bias: Floats
+
+
+class _Weights(NamedTuple):
+    """A block's weights, for functions that take no tensors."""
+
+    keys: Floats
+    queries: Floats
+    out: Floats
+    up: Floats
+    down: Floats
 
 
 class FastEncoder:
@@ -83,6 +103,18 @@ class FastEncoder:
             self._blocks = [prepared(block, self._products) for block in plain]
             out, bias = encoder.pre_vq_proj.weight, encoder.pre_vq_proj.bias
             self._out, self._out_bias = prepared_output(out, bias, self._products)
+        self._whole = self._products in (Products.BLAS, Products.TILES)
+        if self._whole:
+            # Views: made for each block of rows, they would take as long as a residue does.
+            self._weights = [
+                _Weights(*(weight.numpy() for weight in (one.keys, one.queries, one.out, one.up, one.down)))
+                for one in self._blocks
+            ]
+            self._tables: list[Floats] = [
+                self._table.numpy(),
+                self._table_keys.reshape(-1).numpy(),
+                self._table_queries.reshape(-1).numpy(),
+            ]
 
     def __call__(self, rows: Neighborhoods, work: Workspace) -> Tensor:
         """Vectors before quantization, z (rows, out). Raises ValueError for an offset without an embedding."""
@@ -94,8 +126,7 @@ class FastEncoder:
         if self._products is Products.PACKED:
             rows = padded(rows, count + -count % _PACKED_ROWS)
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            whole = self._products in (Products.BLAS, Products.TILES)
-            x = self._by_layers(rows, work) if whole else self._by_products(rows, work)
+            x = self._by_layers(rows, work) if self._whole else self._by_products(rows, work)
             return self._finished(x[:count])
 
     def _finished(self, x: Tensor) -> Tensor:
@@ -113,30 +144,31 @@ class FastEncoder:
         sgemm = 0 if self._products is Products.TILES else sgemm_address() or 0
         slots = NEIGHBORS * n
         every = np.arange(slots)
-        scratch = work.array("scratch", kernels.SCRATCH).numpy()
+        scratch = work.floats("scratch", kernels.SCRATCH)
         x = np.empty((0, width), np.float32)
-        keys, queries = self._table_keys.view(-1).numpy(), self._table_queries.view(-1).numpy()
+        table, keys, queries = self._tables
         key_rows = rows.offset.reshape(slots)
-        for depth, block in enumerate(self._blocks):
+        rotation, origin = rows.rotation.reshape(-1), rows.origin.reshape(-1)
+        for depth, (block, weights) in enumerate(zip(self._blocks, self._weights, strict=True)):
             step = NEIGHBORS if depth == len(self._blocks) - 1 else 1  # the last block: the query's slot only
             asked = slots // step
-            own = work.array("x of queries" if step > 1 else "x", asked, width).numpy()
+            own = work.floats("x of queries" if step > 1 else "x", asked, width)
             if depth == 0:
                 query_rows = np.ascontiguousarray(rows.offset[:, : NEIGHBORS // step]).reshape(-1)
                 # All offsets are valid; numpy would check them in a copy of the result.
-                np.take(self._table.numpy(), query_rows, 0, own, mode="clip")
+                np.take(table, query_rows, 0, own, mode="clip")
             else:
-                keys = work.array("keys", slots * len(block.key_bias)).numpy()
-                queries = work.array("queries", asked * len(block.query_bias)).numpy()
+                keys = work.floats("keys", slots * len(block.key_bias))
+                queries = work.floats("queries", asked * len(block.query_bias))
                 layers.project(
                     sgemm,
                     x,
                     self._blocks[depth - 1].down_bias,
                     block.epsilons[0],
-                    work.array("normed", slots, width).numpy(),
-                    block.keys.numpy(),
+                    work.floats("normed", slots, width),
+                    weights.keys,
                     keys,
-                    block.queries.numpy(),
+                    weights.queries,
                     queries,
                     step,
                     own,
@@ -153,19 +185,19 @@ class FastEncoder:
                 query_rows,
                 block.query_bias,
                 block.distance_scale,
-                rows.rotation.reshape(-1),
-                rows.origin.reshape(-1),
+                rotation,
+                origin,
                 rows.exists,
-                work.array("seen", asked * 3 * len(block.distance_scale)).numpy(),
+                work.floats("seen", asked * 3 * len(block.distance_scale)),
                 scratch,
-                block.out.numpy(),
+                weights.out,
                 block.out_bias,
                 block.epsilons[1],
-                work.array("normed", asked, width).numpy(),
-                block.up.numpy(),
+                work.floats("normed", asked, width),
+                weights.up,
                 block.up_bias,
-                block.down.numpy(),
-                work.array("up", self._up_size(asked)).numpy(),
+                weights.down,
+                work.floats("up", self._up_size(asked)),
             )
         return torch.from_numpy(x)
 

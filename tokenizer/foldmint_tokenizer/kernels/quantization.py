@@ -1,6 +1,8 @@
 """The nearest of a codebook's vectors, found tile by tile, in registers: no array of distances is written.
 
-With z' = (z, 1) and e' = (-2e, |e|²), the product z'·e' is |z - e|² less |z|², which all codes have in common.
+With z' = (z, 1) and e' = (-2e, |e|²), the product z'·e' is |z - e|² less |z|², which all codes have in common. In
+float32 most of its digits cancel where codes are near. Of every LANES-th code the least is kept; those of them that it
+cannot tell apart are compared by their differences from z, in float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +23,8 @@ Floats = NDArray[np.float32]
 Places = NDArray[np.int32]
 
 _VECTORS = COLUMNS // LANES
+# Of |z|², by which z'·e' of two codes must differ to be told apart: several times what float32 rounds off.
+_MARGIN = np.float32(2.0**-17)
 _PLACES = ir.VectorType(ir.IntType(32), LANES)
 _ALIGNED = 4  # bytes
 # numba's decorator makes a function of a signature and a generator of instructions; it has no type for the result.
@@ -121,15 +125,24 @@ def nearest_codes(z: Floats, embeddings: Floats, packed: Floats, codes: NDArray[
             for row in range(whole, count):
                 _one(given, row * inner, inner, packed, panel, least, places, row * LANES)
         for row in range(count):
-            best, code = np.float32(np.inf), np.int64(0)
-            for lane in range(LANES):
-                value, other = least[row * LANES + lane], np.int64(places[row * LANES + lane]) * LANES + lane
-                if value < best or (value == best and other < code):
-                    best, code = value, other
-            # From the difference, not from the product, in which most digits cancel.
-            total = np.float32(0)
+            own = row * LANES
+            best = least[own]
+            square = np.float32(0)
+            for lane in range(1, LANES):
+                best = min(best, least[own + lane])
             for i in range(out):
-                apart = z[first + row, i] - embeddings[code, i]
-                total += apart * apart
+                square += z[first + row, i] * z[first + row, i]
+            limit = best + _MARGIN * square
+            code, nearest = np.int64(-1), np.inf
+            for lane in range(LANES):
+                other = np.int64(places[own + lane]) * LANES + lane
+                if least[own + lane] > limit or other >= len(embeddings):
+                    continue
+                apart = 0.0
+                for i in range(out):
+                    step = np.float64(z[first + row, i]) - embeddings[other, i]
+                    apart += step * step
+                if code < 0 or apart < nearest or (apart == nearest and other < code):
+                    code, nearest = other, apart
             codes[first + row] = code
-            distances[first + row] = np.sqrt(total)
+            distances[first + row] = np.sqrt(nearest)
