@@ -83,6 +83,7 @@ async def started(device: CountingDevice) -> None:
 async def held_up(device: CountingDevice, scheduler: Scheduler) -> "asyncio.Task[Quantized]":
     """A batch of one row that is under way until the device may go on."""
     device.go.clear()
+    device.entered.clear()  # by batches before
     running = asyncio.create_task(scheduler.compute(structure(1, 99), EMBEDDINGS))
     await started(device)
     return running
