@@ -10,7 +10,6 @@ same work, as two plain loops side by side do.
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -27,14 +26,18 @@ import typer
 
 from benchmarks._common import write
 from benchmarks.stress.bulk_inputs import plain_loop, write_archives
+from benchmarks.stress.bulk_runs import descendants
 from foldmint_bulk import Job, JobOptions, Worker, WorkerSettings, create_job, units
 from foldmint_bulk.engines.local import run
 from foldmint_bulk.worker import Progress
+from foldmint_client.io.archives import Members
 from foldmint_maintenance.datasets.loading import read_set
-from foldmint_tokenizer import StructureTokenizer
+from foldmint_tokenizer import StructureTokenizer, read_structure
+from foldmint_tokenizer.neighborhoods import structure_geometry
 
 T = TypeVar("T")
 _SETTINGS = WorkerSettings("cpu", 1, 1)
+_PARTS = ("encoding thread", "other threads", "parser")
 
 
 def main(
@@ -72,36 +75,56 @@ def _on_one_core(task: Callable[[], T]) -> T:
 
 
 def _cpu_times(paths: list[Path], folder: Path, repeats: int) -> dict[str, object]:
-    """CPU time a residue of the unit function, its parsers included, over that of the plain loop."""
+    """CPU time a residue of the unit function, its parser included, over that of the plain loop, and where it goes."""
     folder.mkdir()
     tokenizer = StructureTokenizer.load()
     plain_loop(tokenizer, paths[:1], folder / "warm.parquet")
-    (nothing := folder / "nothing.pdb").write_bytes(b"")
-    plain, bulk = list[float](), list[float]()
+    # The first unit starts the parser, and is not counted.
+    (first := folder / "first.pdb").write_bytes(b"")
+    taken: dict[str, list[float]] = {name: [] for name in ("plain", "reading", "bulk", *_PARTS)}
     for number in range(repeats):
         before = time.process_time()
         _, residues = plain_loop(tokenizer, paths, folder / "plain.parquet")
-        plain.append((time.process_time() - before) / residues * 1e6)
-        job = create_job(list(map(str, paths)), str(folder / f"job-{number}"))
-        empty = create_job([str(nothing)], str(folder / f"empty-{number}"))
-        # Parsers count when they have ended. The start of worker and parser is that of a job of an empty file.
-        start = _with_children(partial(_units, empty.out))
-        bulk.append((_with_children(partial(_units, job.out)) - start) / residues * 1e6)
-    return {"microseconds": {"plain": plain, "bulk": bulk}, "ratio": _ratio(bulk, plain)}
+        taken["plain"].append(time.process_time() - before)
+        before = time.process_time()
+        _read(paths)
+        taken["reading"].append(time.process_time() - before)
+        job = create_job([str(first), *map(str, paths)], str(folder / f"job-{number}"))
+        parts = _units(job.out)
+        taken["bulk"].append(sum(parts))
+        for name, seconds in zip(_PARTS, parts, strict=True):
+            taken[name].append(seconds)
+    microseconds = {name: [one / residues * 1e6 for one in seconds] for name, seconds in taken.items()}
+    return {"microseconds": microseconds, "ratio": _ratio(microseconds["bulk"], microseconds["plain"])}
 
 
-def _with_children(task: Callable[[], object]) -> float:
-    """CPU time of a task, in this process and in children that end within it."""
-    before = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    task()
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) - before
+def _read(paths: list[Path]) -> None:
+    """What a parser does, in this process."""
+    for path in paths:
+        for _, content in Members(path).read():
+            assert isinstance(content, bytes)
+            structure_geometry(read_structure(content).chains)
 
 
-def _units(out: str) -> None:
-    """Do a job's units."""
+def _units(out: str) -> tuple[float, float, float]:
+    """CPU time of a job's units but the first, as `_PARTS` has it."""
     with Worker(out, _SETTINGS) as worker:
-        for unit in units(out):
+        first, *others = units(out)
+        worker(first)
+        (parser,) = descendants(os.getpid(), "parser")
+        before = time.thread_time(), time.process_time(), _cpu_time(parser)
+        for unit in others:
             worker(unit)
+        main, whole, child = (
+            after - one
+            for after, one in zip((time.thread_time(), time.process_time(), _cpu_time(parser)), before, strict=True)
+        )
+    return main, whole - main, child
+
+
+def _cpu_time(pid: int) -> float:
+    """Seconds of CPU time that the one thread of a process has had."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def _rates(paths: list[Path], folder: Path, repeats: int) -> dict[str, object]:

@@ -8,7 +8,6 @@ import math
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,7 +94,8 @@ def _exactly(connection: socket.socket, size: int) -> memoryview:
 
 def request_message(request: Request) -> Message:
     """A request."""
-    options = {**asdict(request.options), "chains": list(request.options.chains)}
+    own = request.options
+    options = {**vars(own), "chains": list(own.chains), "limits": vars(own.limits)}
     fields = {"options": options, "name": request.name, "complex": request.complex}
     if isinstance(request.structure, bytes):
         return Message(fields, [np.frombuffer(request.structure, np.uint8)])
