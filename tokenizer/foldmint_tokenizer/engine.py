@@ -93,11 +93,12 @@ class Engine:
         if precision is Precision.TF32 and self.device.type != "cuda":
             raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
         self._threads: _Threads | None = None
-        self._search = CodeSearch()
         half = precision is Precision.BF16
         if self.device.type == "cpu" and not (half and compiled):
             fast = FastEncoder(encoder, Products.BF16 if half else None)
             self._threads = _Threads(fast, threads or torch.get_num_threads())
+            # Wide encoders are ESM's: of codes that float32 cannot tell apart, they are to choose the one that it does.
+            self._search = CodeSearch(by_tiles=fast.products is Products.TILES)
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
         self.few_rows = _FEWEST_ROWS if self._threads else self.step_rows // 4
         # Steps are padded to these numbers of rows: each is compiled, and recorded on a CUDA device, separately.

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from foldmint_tokenizer.cpu.code_search import CodeSearch
-from foldmint_tokenizer.kernels import tiles
 
 
 @pytest.fixture(params=[True, False], ids=["by tiles", "by products"])
-def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> CodeSearch:
-    monkeypatch.setattr(tiles, "suits_this_cpu", lambda: request.param)
-    return CodeSearch()
+def search(request: pytest.FixtureRequest) -> CodeSearch:
+    return CodeSearch(by_tiles=request.param)
 
 
 def nearest(z: Tensor, embeddings: Tensor) -> list[int]:

@@ -1,4 +1,4 @@
-"""Nearest-code search on a CPU: by tiles where they are fastest, else as everywhere."""
+"""Nearest-code search on a CPU: by tiles, or by the product that ESM's encoder uses."""
 
 import threading
 from typing import NamedTuple
@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from foldmint_tokenizer.codebook import nearest_code
-from foldmint_tokenizer.kernels import tiles
 from foldmint_tokenizer.kernels.quantization import nearest_codes, packed_codes
 
 
@@ -25,11 +24,13 @@ class _Packed(NamedTuple):
 class CodeSearch:
     """Finds the nearest codes of vectors, as `nearest_code` does. Thread-safe.
 
-    Codes are packed when they are first used, and again after torch has changed their tensor.
+    by_tiles: faster where such products are, and of codes that float32 cannot tell apart the nearer one, not the one
+    that ESM's product prefers. Codes are packed when they are first used, and again after torch has changed their
+    tensor.
     """
 
-    def __init__(self) -> None:
-        self._by_tiles = tiles.suits_this_cpu()
+    def __init__(self, *, by_tiles: bool) -> None:
+        self._by_tiles = by_tiles
         self._known = WeakTensorKeyDictionary()
         self._lock = threading.Lock()
 

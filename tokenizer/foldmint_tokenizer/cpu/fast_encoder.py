@@ -91,7 +91,7 @@ class FastEncoder:
 
     def __init__(self, encoder: Encoder, products: Products | None = None) -> None:
         config = self.config = encoder.config
-        self._products = products or fastest_products(config)
+        self.products = products or fastest_products(config)
         self.block_rows = _ROWS_IF_WIDE if config.width > WIDE else _ROWS
         self.row_step = _PACKED_ROWS
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -100,10 +100,10 @@ class FastEncoder:
             self._table = encoder.relative_positional_embedding.embedding.weight.detach().cpu().float().clone()
             seen = F.layer_norm(self._table, (config.width,), eps=plain[0].epsilons[0])
             self._table_keys, self._table_queries = seen @ plain[0].keys, seen @ plain[0].queries
-            self._blocks = [prepared(block, self._products) for block in plain]
+            self._blocks = [prepared(block, self.products) for block in plain]
             out, bias = encoder.pre_vq_proj.weight, encoder.pre_vq_proj.bias
-            self._out, self._out_bias = prepared_output(out, bias, self._products)
-        self._whole = self._products in (Products.BLAS, Products.TILES)
+            self._out, self._out_bias = prepared_output(out, bias, self.products)
+        self._whole = self.products in (Products.BLAS, Products.TILES)
         if self._whole:
             # Views: made for each block of rows, they would take as long as a residue does.
             self._weights = [
@@ -123,7 +123,7 @@ class FastEncoder:
         count = len(rows.offset)
         if count == 0:
             return torch.from_numpy(np.empty((0, self.config.out), np.float32))
-        if self._products is Products.PACKED:
+        if self.products is Products.PACKED:
             rows = padded(rows, count + -count % _PACKED_ROWS)
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             x = self._by_layers(rows, work) if self._whole else self._by_products(rows, work)
@@ -132,7 +132,7 @@ class FastEncoder:
     def _finished(self, x: Tensor) -> Tensor:
         """z (rows, out) of the residual stream (rows, width)."""
         bias = self._blocks[-1].down_bias
-        if self._products is not Products.TILES:
+        if self.products is not Products.TILES:
             return torch.addmm(self._out_bias, x + torch.from_numpy(bias), self._out)
         z = np.empty((len(x), len(self._out_bias)), np.float32)
         layers.finish(x.numpy(), bias, self._out.numpy(), self._out_bias.numpy(), z)
@@ -141,7 +141,7 @@ class FastEncoder:
     def _by_layers(self, rows: Neighborhoods, work: Workspace) -> Tensor:
         """The residual stream of the queries (rows, width), without the last bias."""
         n, width = len(rows.offset), self.config.width
-        sgemm = 0 if self._products is Products.TILES else sgemm_address() or 0
+        sgemm = 0 if self.products is Products.TILES else sgemm_address() or 0
         slots = NEIGHBORS * n
         every = np.arange(slots)
         scratch = work.floats("scratch", kernels.SCRATCH)
@@ -203,7 +203,7 @@ class FastEncoder:
 
     def _up_size(self, slots: int) -> int:
         """Numbers of scratch memory that a layer's feed-forward needs, as in `attend_and_feed`."""
-        if self._products is Products.TILES:
+        if self.products is Products.TILES:
             return tiles.BLOCK * (self.config.hidden + tiles.COLUMNS)
         return min(slots, _FEED_FORWARD_SLOTS) * 2 * self.config.hidden
 
