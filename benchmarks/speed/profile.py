@@ -23,7 +23,7 @@ import typer
 from benchmarks._common import ROOT, write
 from foldmint_maintenance.datasets.records import read_parquet
 from foldmint_tokenizer import StructureTokenizer, backbone, codebook, neighborhoods, tokenizer
-from foldmint_tokenizer.cpu import fast_encoder
+from foldmint_tokenizer.cpu import code_search, fast_encoder
 from foldmint_tokenizer.cpu.weights import Products
 from foldmint_tokenizer.kernels import encoder as encoder_kernels
 from foldmint_tokenizer.kernels import geometry as geometry_kernels
@@ -44,6 +44,7 @@ STAGES: Sequence[tuple[str, Sequence[tuple[Any, str]]]] = (
     ("norms, biases", [(encoder_kernels, "add_and_norm")]),
     ("SwiGLU between its products", [(encoder_kernels, "gate")]),
     ("nearest code, after its product", [(codebook, "_argmin")]),
+    ("nearest code, by tiles", [(code_search, "nearest_codes")]),
     ("segments, tokens by chain", [(tokenizer, "coded"), (tokenizer, "assembled")]),
 )
 """The stages, and the functions that compute them, by the names by which they are called."""
