@@ -17,7 +17,8 @@ from torch import Tensor
 
 from foldmint_tokenizer.codebook import nearest_code
 from foldmint_tokenizer.cpu.code_search import CodeSearch
-from foldmint_tokenizer.cpu.fast_encoder import FastEncoder, Workspace
+from foldmint_tokenizer.cpu.fast_encoder import FastEncoder
+from foldmint_tokenizer.cpu.threads import FEWEST_ROWS, EncoderThreads, use_one_thread
 from foldmint_tokenizer.cpu.weights import Products
 from foldmint_tokenizer.encoder import Encoder
 from foldmint_tokenizer.errors import ModelError
@@ -35,10 +36,6 @@ from foldmint_tokenizer.neighborhoods import (
 # float32 on a CPU, 1 GiB elsewhere.
 _STEP_ELEMENTS = {"cpu": 2**24}
 _STEP_ELEMENTS_ELSEWHERE = 2**28
-# With fewer rows a thread, another thread would cost more than it saves.
-_FEWEST_ROWS = 32
-# Guards torch's default number of threads while it changes.
-_THREAD_DEFAULT_LOCK = threading.Lock()
 
 # Guards torch's permission of TF32, which holds for all threads of the process.
 _TF32_LOCK = threading.Lock()
@@ -92,15 +89,15 @@ class Engine:
         self._plain: Callable[..., Tensor] = self.encoder
         if precision is Precision.TF32 and self.device.type != "cuda":
             raise ModelError(f"precision tf32 needs a CUDA device, not {self.device}")
-        self._threads: _Threads | None = None
+        self._threads: EncoderThreads | None = None
         half = precision is Precision.BF16
         if self.device.type == "cpu" and not (half and compiled):
             fast = FastEncoder(encoder, Products.BF16 if half else None)
-            self._threads = _Threads(fast, threads or torch.get_num_threads())
+            self._threads = EncoderThreads(fast, threads or torch.get_num_threads())
             # Wide encoders are ESM's: of codes that float32 cannot tell apart, they are to choose the one that it does.
             self._search = CodeSearch(by_tiles=fast.products is Products.TILES)
         self.step_rows = self._threads.step_rows if self._threads else _step_rows(encoder, self.device)
-        self.few_rows = _FEWEST_ROWS if self._threads else self.step_rows // 4
+        self.few_rows = FEWEST_ROWS if self._threads else self.step_rows // 4
         # Steps are padded to these numbers of rows: each is compiled, and recorded on a CUDA device, separately.
         self._sizes: list[int] = []
         if compiled and self._threads is None:
@@ -126,7 +123,7 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         elif self._threads is not None and self._threads.count == 1:
-            _use_one_thread()
+            use_one_thread()
 
     def tokens(self, geometry: Geometry, embeddings: Tensor) -> Quantized:
         """Codes and distances (queries,) of a structure; embeddings: (codes, out), on the device.
@@ -150,7 +147,7 @@ class Engine:
         return Quantized(codes, distances), vectors
 
     def _shared(
-        self, geometry: Geometry, embeddings: Tensor, threads: "_Threads", *, keep: bool
+        self, geometry: Geometry, embeddings: Tensor, threads: "EncoderThreads", *, keep: bool
     ) -> tuple[Quantized, NDArray[np.float32]]:
         """As `tokens_and_vectors`, by a CPU's threads."""
         total, out = len(geometry.queries), self.encoder.config.out if keep else 0
@@ -289,87 +286,6 @@ def _checked(found: Quantized) -> Quantized:
     if not np.isfinite(found.distances).all():
         raise ModelError("the encoder computed a vector that is not finite")
     return found
-
-
-class _Threads:
-    """A CPU's threads, each with a share of the rows and its own memory.
-
-    Splitting rows is faster than splitting each operation, as torch does itself: operations are many and small.
-    """
-
-    def __init__(self, encoder: FastEncoder, count: int) -> None:
-        self._encoder = encoder
-        self.count = count
-        self._pool: ThreadPoolExecutor | None = None
-        self._own = threading.local()
-        self.step_rows = count * encoder.block_rows
-
-    def single(self) -> "_Threads":
-        """A copy with one thread, the caller's."""
-        return _Threads(self._encoder, 1)
-
-    def map(self, task: Callable[[slice], T], total: int) -> list[T]:
-        """The task's results for all rows, in parts sized for the threads, in order."""
-        parts = -(-total // self._encoder.block_rows)
-        if total >= self.count * _FEWEST_ROWS:
-            parts = -(-parts // self.count) * self.count
-        step = self._encoder.row_step
-        bounds = [round(total * part / parts / step) * step for part in range(parts)] + [total]
-        slices = [slice(start, stop) for start, stop in pairwise(bounds)]
-        if (self.count == 1 or parts <= 1) and torch.get_num_threads() == 1:
-            return [task(part) for part in slices]
-        # A few rows, too: with several threads, torch would split each of many small operations, and wait for the
-        # slowest thread after each.
-        if self._pool is None:
-            self._pool = _single_threaded(self.count)
-        waiting, results = deque(enumerate(slices)), dict[int, T]()
-
-        def work() -> None:
-            try:
-                while (one := _first(waiting)) is not None:
-                    place, part = one
-                    results[place] = task(part)
-            except BaseException:
-                waiting.clear()  # the others need not go on
-                raise
-
-        # The caller wakes up once for each thread, at its end, not for each part: there is no core for it before.
-        for done in [self._pool.submit(work) for _ in range(min(self.count, len(slices)))]:
-            done.result()
-        return [results[place] for place in range(len(slices))]
-
-    def block(self, rows: Neighborhoods) -> Tensor:
-        """z (rows, out), computed by the calling thread."""
-        if not hasattr(self._own, "work"):
-            self._own.work = Workspace()
-        return self._encoder(rows, self._own.work)
-
-
-def _first(waiting: "deque[T]") -> T | None:
-    """Take the first of what waits, in any thread; None if nothing does."""
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None
-
-
-def _single_threaded(count: int) -> ThreadPoolExecutor:
-    """A pool of threads in each of which torch uses one thread."""
-    pool = ThreadPoolExecutor(count, "encoder", initializer=_use_one_thread)
-    started = threading.Barrier(count)
-    list(pool.map(lambda _: started.wait(), range(count)))
-    return pool
-
-
-def _use_one_thread() -> None:
-    """Restrict torch to one thread in the calling thread."""
-    with _THREAD_DEFAULT_LOCK:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        # A thread's setting becomes the default of new threads; a short-lived thread restores the previous default.
-        restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
-        restoring.start()
-        restoring.join()
 
 
 def _step_rows(encoder: Encoder, device: torch.device) -> int:

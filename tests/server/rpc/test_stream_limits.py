@@ -12,7 +12,7 @@ import pytest
 from foldmint.v1 import tokenizer_pb2 as pb
 from foldmint.v1 import tokenizer_pb2_grpc as rpc
 from foldmint_client import Backbone, Client, Tokens
-from foldmint_server.errors import StreamLimitReached
+from foldmint_server.errors import Stopping, StreamLimitReached
 from foldmint_server.rpc.stream_limits import Requests, StreamLimits
 from helpers.support import RunningServer, metrics_of, running_server, stub_of
 from helpers.waiting import until
@@ -208,3 +208,44 @@ async def test_a_stream_that_is_worked_on_is_not_idle() -> None:
     assert await asyncio.wait_for(reading, 10) == []
     assert isinstance(requests.over, StreamLimitReached)
     assert reasons == ["idle"]
+
+
+async def test_a_request_in_time_renews_the_wait() -> None:
+    reasons: list[str] = []
+
+    async def slowly() -> AsyncIterator[pb.TokenizeStreamRequest]:
+        for number in range(8):
+            await asyncio.sleep(0.15)
+            yield item(number)
+        await asyncio.sleep(600)
+
+    requests = Requests(slowly(), asyncio.Event(), StreamLimits(1, idle_seconds=1.0), lambda: False, reasons.append)
+    began = time.monotonic()
+    assert [one.id async for one in requests] == [*range(8)]
+    assert time.monotonic() - began > 2
+    assert isinstance(requests.over, StreamLimitReached)
+    assert reasons == ["idle"]
+
+
+async def test_a_server_that_stops_waits_for_no_more_requests() -> None:
+    stop, asked = asyncio.Event(), asyncio.Event()
+
+    async def one_request() -> AsyncIterator[pb.TokenizeStreamRequest]:
+        yield item(1)
+        asked.set()
+        await asyncio.sleep(600)
+
+    requests = Requests(one_request(), stop, StreamLimits(1), lambda: True, lambda _: None)
+
+    async def read() -> list[int]:
+        return [one.id async for one in requests]
+
+    reading = asyncio.create_task(read())
+    await asyncio.wait_for(asked.wait(), 10)
+    stop.set()
+    assert await asyncio.wait_for(reading, 10) == [1]
+    assert isinstance(requests.over, Stopping)
+    # Nor for those that wait already.
+    requests = Requests(one_request(), stop, StreamLimits(1), lambda: True, lambda _: None)
+    assert await asyncio.wait_for(read(), 10) == []
+    assert isinstance(requests.over, Stopping)
