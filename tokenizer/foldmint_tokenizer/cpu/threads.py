@@ -25,8 +25,8 @@ T = TypeVar("T")
 class EncoderThreads:
     """A CPU's threads, each with a share of the rows and its own memory.
 
-    Splitting rows is faster than splitting each operation, as torch does itself: operations are many and small. count: of
-    threads. step_rows: of which each has a block.
+    Splitting rows is faster than splitting each operation, as torch does itself: operations are many and small.
+    step_rows: of which each thread has a block.
     """
 
     def __init__(self, encoder: FastEncoder, count: int) -> None:
