@@ -28,8 +28,6 @@ _IMPORTED = [
     "foldmint_maintenance.repair.job",
     "foldmint_tokenizer.store.lock",
 ]
-
-
 _starting = threading.Lock()
 
 
