@@ -15,7 +15,8 @@ PARTS = {"embedding", "geometric attention", "norms, biases", "SwiGLU between it
 
 def test_stages_of_a_few_chains(tmp_path: Path) -> None:
     mm, threads = torch.mm, torch.get_num_threads()
-    compiled = fastest_products(load_model().config) is not Products.TORCH
+    fastest = fastest_products(load_model().config)
+    compiled = fastest is not Products.TORCH
     profile.main(tmp_path / "profile.json", rounds=1, chains=3)
     assert torch.mm is mm
     assert torch.get_num_threads() == threads
@@ -24,11 +25,16 @@ def test_stages_of_a_few_chains(tmp_path: Path) -> None:
         whole = seconds.pop(profile.WHOLE)
         assert abs(sum(seconds.values()) - whole) < 1e-9
         in_parts = way.startswith("in parts")
+        tiled = fastest is Products.TILES and not in_parts
         for stage, value in seconds.items():
             if stage == "reading":
                 assert (value > 0) == (way in profile.FILES)
             elif stage == "compiled layers":
                 assert value == 0 or not in_parts
+            elif stage == "nearest code, by tiles":
+                assert (value > 0) == tiled
+            elif stage in ("nearest code, after its product", "products with weights and codes"):
+                assert (value > 0) != tiled
             elif in_parts or stage not in PARTS or not compiled:
                 assert value > 0, (way, stage)
             else:
