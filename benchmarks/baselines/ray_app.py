@@ -4,9 +4,9 @@
 """
 
 import asyncio
-import os
 import signal
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import ray
@@ -57,7 +57,7 @@ def main(
         log_to_driver=False,
         configure_logging=False,
         object_store_memory=200 * 2**20,
-        runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}},  # noqa: PTH109
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
     )
     try:
         serve.start(

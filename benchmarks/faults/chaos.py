@@ -50,7 +50,7 @@ class Job:
     account: Account
     tries: int = 0
     faults: Callable[[], int] = field(default=lambda: 0)
-    counted: Callable[[int], object] = field(default=lambda answers: None)  # noqa: ARG005
+    counted: Callable[[int], object] = field(default=lambda _: None)
 
     def note_try(self, seconds: float) -> None:
         """Pause, as the client asks."""

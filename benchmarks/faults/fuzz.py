@@ -47,9 +47,10 @@ def main(
     wrong = [one for kind in wanted for one in progress.state[kind]["wrong"]]
     if code:
         wrong.append(["the server", f"stopped with exit code {code}"])
+    table = _table(progress.state, most)
     figures = {
         "settings": {**wanted, "seed": seed},
-        "tables": [_table(progress.state, most)],
+        "tables": [table],
         "bars": [
             {"measure": "neither taken nor refused as promised", "bar": "0", "found": len(wrong), "reached": not wrong}
         ],
@@ -57,7 +58,7 @@ def main(
     }
     write(file, figures)
     progress.done()
-    for row in figures["tables"][0]["rows"]:  # type: ignore[index]
+    for row in table["rows"]:
         print(*row, sep="\t")
     if wrong:
         sys.exit("\n".join(f"{name}: {what}" for name, what in wrong[:_SHOWN]))
@@ -74,7 +75,7 @@ def _hunt(progress: Progress, kind: str, count: int, hunt: Callable[[int, int], 
         tell(f"{kind}: {state['next']} of {count}, {state['outcomes']}, wrong: {len(state['wrong'])}")
 
 
-def _table(state: dict[str, Any], server_bytes: int) -> dict[str, object]:
+def _table(state: dict[str, Any], server_bytes: int) -> dict[str, Any]:
     def row(kind: str, taken: str, memory: object) -> list[object]:
         outcomes = Counter(state[kind]["outcomes"])
         counts = [outcomes[taken], outcomes["refused"], outcomes["undecodable"], len(state[kind]["wrong"])]

@@ -65,7 +65,7 @@ class EncoderThreads:
                 waiting.clear()  # the others need not go on
                 raise
 
-        # The caller wakes up once for each thread, at its end, not for each part: there is no core for it before.
+        # Wait for the threads, not for each part: waking the caller after each would take a core from a busy thread.
         for done in [self._pool.submit(work) for _ in range(min(self.count, len(slices)))]:
             done.result()
         return [results[place] for place in range(len(slices))]
